@@ -1,0 +1,67 @@
+//! The configuration as meant: what exists here is valid.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::listen;
+use crate::message::target::Normalisation;
+use crate::observe;
+use crate::route::table::Table;
+use crate::storage;
+use crate::upstream;
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The process: threads, user, files.
+    pub process: Process,
+    /// Where clients connect; never empty.
+    pub listeners: Vec<listen::Settings>,
+    /// What guards every connection.
+    pub limits: listen::Limits,
+    /// The normal form of paths.
+    pub normalisation: Normalisation,
+    /// The upstreams, by index from routes.
+    pub upstreams: Vec<upstream::Settings>,
+    /// The routing table.
+    pub routes: Table,
+    /// The stores.
+    pub storage: storage::Settings,
+    /// Where the admin listener is; `None` has none.
+    pub admin: Option<AdminAddress>,
+    /// The access log.
+    pub access_log: observe::AccessLog,
+}
+
+/// The process, as meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Worker threads; at least 1.
+    pub threads: usize,
+    /// Where certificates of the internal CA and the like are kept.
+    pub state_dir: PathBuf,
+    /// Written when running as a daemon.
+    pub pid_file: Option<PathBuf>,
+    /// Become this user after binding, as a daemon.
+    pub user: Option<String>,
+    /// Become this group after binding, as a daemon.
+    pub group: Option<String>,
+    /// Change into this folder, as a daemon.
+    pub working_directory: Option<PathBuf>,
+    /// Where diagnostics go, as a daemon.
+    pub log_file: Option<PathBuf>,
+    /// The private socket over which listening sockets are handed to a new process.
+    pub upgrade_socket: PathBuf,
+    /// How long requests in flight may take after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// Where the admin listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// A loopback address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}

@@ -1,0 +1,55 @@
+//! The connection before HTTP: accepting, guarding, TLS, and the keep-alive loop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::tls;
+
+/// A listener, as meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The name in logs and metrics; unique.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// TLS; `None` is plain text.
+    pub tls: Option<tls::Settings>,
+    /// Whether HTTP/2 by prior knowledge is spoken on plain text.
+    pub h2c: bool,
+}
+
+/// The limits that guard every connection, as meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: u64,
+    /// Connections from one client address.
+    pub connections_per_client: u64,
+    /// From the first byte of a header to its end; also from the connection's start to its first byte.
+    pub header_timeout: Duration,
+    /// For the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// Bytes per second below which a request body is cut off, measured over `rate_window`.
+    pub min_body_rate: u64,
+    /// Bytes per second below which a client that reads its response is cut off.
+    pub min_send_rate: u64,
+    /// The time that a slow client is given before the minimum rates apply.
+    pub rate_window: Duration,
+    /// Requests on one connection; then it is closed.
+    pub requests_per_connection: u32,
+    /// The largest header section, in bytes.
+    pub header_bytes: usize,
+    /// The most header fields.
+    pub header_fields: usize,
+    /// The longest target, in bytes.
+    pub target_bytes: usize,
+    /// Streams at a time on one HTTP/2 connection.
+    pub h2_streams: u32,
+    /// From whom forwarding fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}

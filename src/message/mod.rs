@@ -1,0 +1,13 @@
+//! What HTTP says (RFC 9110, RFC 9112), as pure functions over bytes and `http` types.
+
+pub mod admit;
+pub mod chunked;
+pub mod conditional;
+pub mod forwarded;
+pub mod head;
+pub mod hops;
+pub mod list;
+pub mod range;
+pub mod reply;
+pub mod target;
+pub mod trace;

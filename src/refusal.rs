@@ -1,0 +1,321 @@
+//! Every reason for which edgeproxy answers a request itself, in one table.
+//!
+//! A [`Refusal`] is a value: the wire parser, `admit`, routing, and the failure mapping all return
+//! one. This file maps it to a status, a label for logs and metrics, and a sentence for the client.
+//! The sentence never echoes what the client sent.
+
+use http::StatusCode;
+
+/// Why a request was not answered by an origin or the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    // ── the message is not one we pass on ──
+    /// The request line is not `method SP target SP HTTP/x.y CRLF` (RFC 9112 §3).
+    MalformedRequestLine,
+    /// A line ended in a bare LF or contained a bare CR (RFC 9112 §2.2).
+    BareLineFeed,
+    /// A field line is not `name ":" OWS value OWS` (RFC 9112 §5).
+    MalformedField,
+    /// A field line is folded (RFC 9112 §5.2).
+    FoldedField,
+    /// A control byte stands in the target or in a field value (RFC 9110 §5.5).
+    ControlByte,
+    /// The target is not in a form that this method may use (RFC 9112 §3.2).
+    BadTarget,
+    /// An HTTP/1.1 request without Host (RFC 9112 §3.2).
+    MissingHost,
+    /// More than one Host field (RFC 9112 §3.2).
+    DuplicateHost,
+    /// A Host that is not a valid authority (RFC 9110 §7.2).
+    BadHost,
+    /// Host and the target's authority name different hosts (RFC 9112 §3.2.2).
+    ConflictingHost,
+    /// Content-Length and Transfer-Encoding in one message (RFC 9112 §6.1).
+    AmbiguousLength,
+    /// A Content-Length that is not one line of one number (RFC 9112 §6.3).
+    BadContentLength,
+    /// Transfer-Encoding in a version that has none, or `chunked` not alone (RFC 9112 §6.1).
+    BadTransferEncoding,
+    /// A chunk of the request body breaks the grammar (RFC 9112 §7.1).
+    BadChunk,
+    /// The request body ended before its framing said so.
+    IncompleteBody,
+    /// Connection names a field that must not be removed, or too many (RFC 9110 §7.6.1).
+    BadConnection,
+    /// An upgrade request carries a body, or asks for what we do not tunnel.
+    BadUpgrade,
+    /// An Expect that is not `100-continue` (RFC 9110 §10.1.1).
+    BadExpect,
+    /// A transfer coding that we do not know (RFC 9112 §6.1).
+    UnknownTransferCoding,
+    /// A method that is not a token (RFC 9110 §9.1).
+    BadMethod,
+    /// A version that we do not speak (RFC 9110 §15.6.6).
+    UnsupportedVersion,
+    // ── too much, too slow ──
+    /// The target is longer than allowed.
+    TargetTooLong,
+    /// The header section is larger than allowed.
+    HeadTooLarge,
+    /// The header section has more fields than allowed.
+    TooManyFields,
+    /// The request body is larger than the route allows.
+    BodyTooLarge,
+    /// The whole header did not arrive in time.
+    HeadTimeout,
+    /// The body arrived slower than the minimum rate.
+    BodyTimeout,
+    // ── we understand it and do not do it ──
+    /// TRACE and CONNECT are refused, and so is what a route does not list.
+    MethodNotAllowed,
+    /// No route matches.
+    NoRoute,
+    /// The connection is not meant for this host (RFC 9110 §15.5.20).
+    Misdirected,
+    /// `only-if-cached` and nothing usable stored (RFC 9111 §5.2.1.7).
+    NotCached,
+    // ── the origin ──
+    /// The upstream is switched off.
+    UpstreamOff,
+    /// The upstream has no address that can be used now.
+    NoPeer,
+    /// The connection to the origin was refused or reset while connecting.
+    ConnectFailed,
+    /// The TLS handshake with the origin failed.
+    OriginTls,
+    /// The origin closed or reset the connection before a whole header.
+    OriginClosed,
+    /// The origin sent what HTTP does not allow.
+    OriginMalformed,
+    /// The origin did not accept the connection in time.
+    ConnectTimeout,
+    /// The origin was silent for too long.
+    OriginTimeout,
+    /// The request took longer than the route allows in all.
+    TotalTimeout,
+    // ── ourselves ──
+    /// Too many connections or requests right now.
+    Overloaded,
+    /// A defect of ours.
+    Internal,
+}
+
+impl Refusal {
+    /// Every refusal, for tables in metrics and documents.
+    pub const ALL: &'static [Self] = &[
+        Self::MalformedRequestLine,
+        Self::BareLineFeed,
+        Self::MalformedField,
+        Self::FoldedField,
+        Self::ControlByte,
+        Self::BadTarget,
+        Self::MissingHost,
+        Self::DuplicateHost,
+        Self::BadHost,
+        Self::ConflictingHost,
+        Self::AmbiguousLength,
+        Self::BadContentLength,
+        Self::BadTransferEncoding,
+        Self::BadChunk,
+        Self::IncompleteBody,
+        Self::BadConnection,
+        Self::BadUpgrade,
+        Self::BadExpect,
+        Self::UnknownTransferCoding,
+        Self::BadMethod,
+        Self::UnsupportedVersion,
+        Self::TargetTooLong,
+        Self::HeadTooLarge,
+        Self::TooManyFields,
+        Self::BodyTooLarge,
+        Self::HeadTimeout,
+        Self::BodyTimeout,
+        Self::MethodNotAllowed,
+        Self::NoRoute,
+        Self::Misdirected,
+        Self::NotCached,
+        Self::UpstreamOff,
+        Self::NoPeer,
+        Self::ConnectFailed,
+        Self::OriginTls,
+        Self::OriginClosed,
+        Self::OriginMalformed,
+        Self::ConnectTimeout,
+        Self::OriginTimeout,
+        Self::TotalTimeout,
+        Self::Overloaded,
+        Self::Internal,
+    ];
+
+    /// The status that the client sees.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::MalformedRequestLine
+            | Self::BareLineFeed
+            | Self::MalformedField
+            | Self::FoldedField
+            | Self::ControlByte
+            | Self::BadTarget
+            | Self::MissingHost
+            | Self::DuplicateHost
+            | Self::BadHost
+            | Self::ConflictingHost
+            | Self::AmbiguousLength
+            | Self::BadContentLength
+            | Self::BadTransferEncoding
+            | Self::BadChunk
+            | Self::IncompleteBody
+            | Self::BadConnection
+            | Self::BadUpgrade
+            | Self::BadMethod => StatusCode::BAD_REQUEST,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::BadExpect => StatusCode::EXPECTATION_FAILED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::UnsupportedVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::ConnectFailed | Self::OriginTls | Self::OriginClosed | Self::OriginMalformed => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::UpstreamOff | Self::NoPeer | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotCached | Self::ConnectTimeout | Self::OriginTimeout | Self::TotalTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The label in metrics and logs: lower case, words joined by `_`, one per variant.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::MalformedRequestLine => "malformed_request_line",
+            Self::BareLineFeed => "bare_line_feed",
+            Self::MalformedField => "malformed_field",
+            Self::FoldedField => "folded_field",
+            Self::ControlByte => "control_byte",
+            Self::BadTarget => "bad_target",
+            Self::MissingHost => "missing_host",
+            Self::DuplicateHost => "duplicate_host",
+            Self::BadHost => "bad_host",
+            Self::ConflictingHost => "conflicting_host",
+            Self::AmbiguousLength => "ambiguous_length",
+            Self::BadContentLength => "bad_content_length",
+            Self::BadTransferEncoding => "bad_transfer_encoding",
+            Self::BadChunk => "bad_chunk",
+            Self::IncompleteBody => "incomplete_body",
+            Self::BadConnection => "bad_connection",
+            Self::BadUpgrade => "bad_upgrade",
+            Self::BadExpect => "bad_expect",
+            Self::UnknownTransferCoding => "unknown_transfer_coding",
+            Self::BadMethod => "bad_method",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::TargetTooLong => "target_too_long",
+            Self::HeadTooLarge => "head_too_large",
+            Self::TooManyFields => "too_many_fields",
+            Self::BodyTooLarge => "body_too_large",
+            Self::HeadTimeout => "head_timeout",
+            Self::BodyTimeout => "body_timeout",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::NoRoute => "no_route",
+            Self::Misdirected => "misdirected",
+            Self::NotCached => "not_cached",
+            Self::UpstreamOff => "upstream_off",
+            Self::NoPeer => "no_peer",
+            Self::ConnectFailed => "connect_failed",
+            Self::OriginTls => "origin_tls",
+            Self::OriginClosed => "origin_closed",
+            Self::OriginMalformed => "origin_malformed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::OriginTimeout => "origin_timeout",
+            Self::TotalTimeout => "total_timeout",
+            Self::Overloaded => "overloaded",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// One sentence for the client. It says nothing of the inside and echoes nothing.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::MalformedRequestLine => "The request line is malformed.",
+            Self::BareLineFeed => "Lines must end in CRLF.",
+            Self::MalformedField => "A header field is malformed.",
+            Self::FoldedField => "Folded header fields are not accepted.",
+            Self::ControlByte => "The request contains a control byte.",
+            Self::BadTarget => "The request target is not valid.",
+            Self::MissingHost => "The Host field is missing.",
+            Self::DuplicateHost => "There is more than one Host field.",
+            Self::BadHost => "The Host field is not valid.",
+            Self::ConflictingHost => "Host and the request target disagree.",
+            Self::AmbiguousLength => "Content-Length and Transfer-Encoding exclude each other.",
+            Self::BadContentLength => "The Content-Length is not valid.",
+            Self::BadTransferEncoding => "The Transfer-Encoding is not valid.",
+            Self::BadChunk => "A chunk of the request body is malformed.",
+            Self::IncompleteBody => "The request body is incomplete.",
+            Self::BadConnection => "The Connection field is not valid.",
+            Self::BadUpgrade => "This upgrade is not accepted.",
+            Self::BadExpect => "This expectation cannot be met.",
+            Self::UnknownTransferCoding => "The transfer coding is not known.",
+            Self::BadMethod => "The method is not valid.",
+            Self::UnsupportedVersion => "This HTTP version is not spoken here.",
+            Self::TargetTooLong => "The request target is too long.",
+            Self::HeadTooLarge => "The header section is too large.",
+            Self::TooManyFields => "There are too many header fields.",
+            Self::BodyTooLarge => "The request body is too large.",
+            Self::HeadTimeout => "The request header did not arrive in time.",
+            Self::BodyTimeout => "The request body did not arrive in time.",
+            Self::MethodNotAllowed => "This method is not allowed here.",
+            Self::NoRoute => "Nothing is served here.",
+            Self::Misdirected => "This connection does not serve that host.",
+            Self::NotCached => "Nothing is stored for this request.",
+            Self::UpstreamOff => "The service is switched off.",
+            Self::NoPeer => "No server is available.",
+            Self::ConnectFailed => "The server could not be reached.",
+            Self::OriginTls => "The server could not be reached securely.",
+            Self::OriginClosed => "The server closed the connection.",
+            Self::OriginMalformed => "The server's answer was not valid.",
+            Self::ConnectTimeout => "The server could not be reached in time.",
+            Self::OriginTimeout => "The server did not answer in time.",
+            Self::TotalTimeout => "The request took too long.",
+            Self::Overloaded => "The service is overloaded.",
+            Self::Internal => "Something went wrong.",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn labels_are_unique_and_plain() {
+        let labels: HashSet<_> = Refusal::ALL.iter().map(|r| r.label()).collect();
+        assert_eq!(labels.len(), Refusal::ALL.len());
+        for label in labels {
+            assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{label}");
+        }
+    }
+
+    #[test]
+    fn every_refusal_is_an_error_status_with_a_sentence() {
+        for refusal in Refusal::ALL {
+            let status = refusal.status();
+            assert!(status.is_client_error() || status.is_server_error(), "{refusal:?}");
+            assert!(refusal.sentence().ends_with('.'), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn timeouts_at_the_origin_are_504() {
+        for refusal in [Refusal::ConnectTimeout, Refusal::OriginTimeout, Refusal::TotalTimeout] {
+            assert_eq!(refusal.status(), StatusCode::GATEWAY_TIMEOUT);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Which route a request takes, and what is done with it there.
+
+pub mod action;
+pub mod host;
+pub mod path;
+pub mod predicate;
+pub mod rewrite;
+pub mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use http::HeaderValue;
+
+use crate::cache;
+use crate::route::action::Action;
+use crate::route::host::HostPattern;
+use crate::route::path::PathPattern;
+use crate::route::predicate::Predicates;
+use crate::route::rewrite::Rewrite;
+
+/// One entry of the routing table, as meant.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The name in logs, metrics and `check --route`; unique.
+    pub name: Arc<str>,
+    /// The hosts that the route serves; empty serves every host.
+    pub hosts: Vec<HostPattern>,
+    /// The paths that the route serves.
+    pub path: PathPattern,
+    /// Method, header, query and cookie conditions; all must hold.
+    pub when: Predicates,
+    /// What is done.
+    pub action: Action,
+    /// How the request is changed on its way to an upstream.
+    pub rewrite: Rewrite,
+    /// Header changes in both directions.
+    pub headers: HeaderRules,
+    /// The longest time from the request's first byte to the response's last byte; `None` is no limit.
+    pub total_timeout: Option<Duration>,
+    /// The largest request body, in bytes.
+    pub max_body: u64,
+    /// How many bytes of a request body are read before an origin connection is taken.
+    pub spool: u64,
+    /// What may be stored and served again.
+    pub cache: Arc<cache::Policy>,
+}
+
+/// Header changes of a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderRules {
+    /// Applied to the request that the origin sees.
+    pub request: Vec<HeaderRule>,
+    /// Applied to the response that the client sees.
+    pub response: Vec<HeaderRule>,
+}
+
+/// One header change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderRule {
+    /// Replace every value of the field by this one.
+    Set(HeaderName, HeaderValue),
+    /// Add one more value.
+    Add(HeaderName, HeaderValue),
+    /// Remove every value.
+    Remove(HeaderName),
+}

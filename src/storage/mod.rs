@@ -1,0 +1,10 @@
+//! Where stored responses live: the memory tier.
+
+pub mod memory;
+
+/// The memory tier, as meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The hard limit in bytes: keys, headers, bodies and bookkeeping, fills in flight included.
+    pub memory: u64,
+}
