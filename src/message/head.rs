@@ -49,7 +49,7 @@ use crate::refusal::Refusal;
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// No limit on the bytes of a head goes beyond this.
-const MOST_BYTES: usize = 16 << 20;
+pub(in crate::message) const MOST_BYTES: usize = 16 << 20;
 
 /// The empty lines before a request line that are passed over. One is what RFC 9112 §2.2 asks for,
 /// after clients that end a body with a line end of their own.

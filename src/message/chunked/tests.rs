@@ -63,7 +63,8 @@ fn an_empty_size_is_not_zero() {
 
 #[test]
 fn a_size_is_hexadecimal_digits_alone() {
-    for body in ["0x5\r\n", "+5\r\n", "-1\r\n", "5_0\r\n", "g\r\n", "5,\r\n", "\05\r\n", "5 \r\n"] {
+    for body in ["0x5\r\n", "+5\r\n", "-1\r\n", "5_0\r\n", "g\r\n", "5,\r\n", "\x005\r\n", "5 \r\n"]
+    {
         assert_eq!(fault(body.as_bytes()), ChunkFault::BadSize, "{body:?}");
     }
 }

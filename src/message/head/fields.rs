@@ -186,9 +186,4 @@ impl Carry {
             self.held.extend_from_slice(input);
         }
     }
-
-    /// Forgets everything and gives the memory back.
-    pub(in crate::message) fn clear(&mut self) {
-        self.held = Vec::new();
-    }
 }

@@ -1,0 +1,232 @@
+//! The head of a response: status line and fields, and what they make of the body.
+
+use http::Version;
+
+use super::OriginFault;
+use super::ReplyLimits;
+use super::request::Asked;
+use crate::message::chunked::BodyFraming;
+use crate::message::head::bytes::skip_value;
+use crate::message::head::fields::FieldScanner;
+use crate::message::head::fields::Step;
+use crate::message::head::framing::Coding;
+use crate::message::head::framing::content_length;
+use crate::message::head::framing::lists;
+use crate::message::head::framing::transfer_coding;
+
+/// Where the status code ends: behind `HTTP/1.1 200`.
+const STATUS_END: usize = 12;
+
+/// What came of a look at the buffer.
+pub(super) enum ReplyScan {
+    /// Everything so far may become a head.
+    NeedMore,
+    /// A whole head, and the position behind it.
+    Head { end: usize, reply: ReplyHead },
+}
+
+/// What a head means for the connection.
+pub(super) enum Reply {
+    /// Another head follows (RFC 9110 §15.2).
+    Interim,
+    /// The protocol that was asked for takes over.
+    Switched,
+    /// The answer, its body framed like this.
+    Final(BodyFraming),
+}
+
+/// What was understood of a response head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReplyHead {
+    version: Version,
+    status: u16,
+    length: Option<u64>,
+    chunked: bool,
+    websocket: bool,
+}
+
+impl Default for ReplyHead {
+    fn default() -> Self {
+        Self {
+            version: Version::HTTP_11,
+            status: 0,
+            length: None,
+            chunked: false,
+            websocket: false,
+        }
+    }
+}
+
+impl ReplyHead {
+    /// Takes note of a field that concerns the message itself.
+    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), OriginFault> {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            7 if is(b"upgrade") => {
+                self.websocket |= lists(value, b"websocket");
+                Ok(())
+            }
+            14 if is(b"content-length") => {
+                if self.chunked {
+                    return Err(OriginFault::AmbiguousLength);
+                }
+                if self.length.is_some() {
+                    return Err(OriginFault::BadContentLength);
+                }
+                self.length = Some(content_length(value).ok_or(OriginFault::BadContentLength)?);
+                Ok(())
+            }
+            17 if is(b"transfer-encoding") => {
+                if self.version == Version::HTTP_10 || self.chunked {
+                    return Err(OriginFault::BadTransferEncoding);
+                }
+                if self.length.is_some() {
+                    return Err(OriginFault::AmbiguousLength);
+                }
+                match transfer_coding(value) {
+                    Coding::Chunked => {
+                        self.chunked = true;
+                        Ok(())
+                    }
+                    Coding::Unknown => Err(OriginFault::UnknownTransferCoding),
+                    Coding::Malformed => Err(OriginFault::BadTransferEncoding),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What this head answers to such a request (RFC 9112 §6.3).
+    pub(super) fn judge(&self, asked: Asked) -> Result<Reply, OriginFault> {
+        let bodiless = matches!(self.status, 100..200 | 204);
+        // Origins do write `Content-Length: 0` here, against the letter of RFC 9110 §8.6 and without
+        // harm; anything else is a body for some of those who read it.
+        if bodiless && (self.chunked || self.length.is_some_and(|length| length > 0)) {
+            return Err(OriginFault::UnexpectedBody);
+        }
+        match self.status {
+            101 if asked != Asked::WebSocket => Err(OriginFault::UnaskedUpgrade),
+            101 if self.version == Version::HTTP_10 || !self.websocket => {
+                Err(OriginFault::BadUpgrade)
+            }
+            101 => Ok(Reply::Switched),
+            100..200 => Ok(Reply::Interim),
+            204 | 304 => Ok(Reply::Final(BodyFraming::None)),
+            _ if asked == Asked::Head => Ok(Reply::Final(BodyFraming::None)),
+            _ if self.chunked => Ok(Reply::Final(BodyFraming::Chunked)),
+            _ => Ok(Reply::Final(self.length.map_or(BodyFraming::UntilClose, BodyFraming::Length))),
+        }
+    }
+}
+
+/// Reads one response head from a buffer that only grows.
+#[derive(Debug, Default)]
+pub(super) struct ReplyScanner {
+    phase: Phase,
+    at: usize,
+    fields: FieldScanner,
+    head: ReplyHead,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Phase {
+    #[default]
+    Status,
+    Reason,
+    LineFeed,
+    Fields,
+}
+
+impl ReplyScanner {
+    /// Looks at the bytes that it has not seen. `buf` was cut at the limit of a head.
+    pub(super) fn scan(
+        &mut self,
+        buf: &[u8],
+        limits: &ReplyLimits,
+    ) -> Result<ReplyScan, OriginFault> {
+        match self.advance(buf, limits)? {
+            ReplyScan::NeedMore if buf.len() >= limits.head => Err(OriginFault::HeadTooLarge),
+            scan => Ok(scan),
+        }
+    }
+
+    fn advance(&mut self, buf: &[u8], limits: &ReplyLimits) -> Result<ReplyScan, OriginFault> {
+        loop {
+            if matches!(self.phase, Phase::Fields) {
+                match self.fields.step(buf, limits.fields) {
+                    Step::NeedMore => return Ok(ReplyScan::NeedMore),
+                    Step::Field(name, value) => self.head.note(name.of(buf), value.of(buf))?,
+                    Step::Fault(fault) => return Err(fault.into()),
+                    Step::End(end) => return Ok(ReplyScan::Head { end, reply: self.head }),
+                }
+                continue;
+            }
+            let rest = buf.get(self.at..).unwrap_or_default();
+            let Some(&byte) = rest.first() else { return Ok(ReplyScan::NeedMore) };
+            match self.phase {
+                Phase::Status if self.at < STATUS_END => {
+                    self.status_byte(byte)?;
+                    self.at += 1;
+                }
+                Phase::Status => {
+                    self.check_status()?;
+                    // The space behind the code is due even when no reason follows (RFC 9112 §4), but
+                    // many leave it out, and nobody reads anything else into that.
+                    self.phase = match byte {
+                        b' ' => Phase::Reason,
+                        b'\r' => Phase::LineFeed,
+                        b'\n' => return Err(OriginFault::BareLineFeed),
+                        _ => return Err(OriginFault::MalformedStatusLine),
+                    };
+                    self.at += 1;
+                }
+                Phase::Reason => {
+                    let length = skip_value(rest);
+                    self.at += length;
+                    match rest.get(length) {
+                        None => return Ok(ReplyScan::NeedMore),
+                        Some(b'\r') => {
+                            self.at += 1;
+                            self.phase = Phase::LineFeed;
+                        }
+                        Some(b'\n') => return Err(OriginFault::BareLineFeed),
+                        Some(_) => return Err(OriginFault::ControlByte),
+                    }
+                }
+                Phase::LineFeed if byte == b'\n' => {
+                    self.fields = FieldScanner::new(self.at + 1);
+                    self.phase = Phase::Fields;
+                }
+                Phase::LineFeed | Phase::Fields => return Err(OriginFault::BareLineFeed),
+            }
+        }
+    }
+
+    /// One byte of `HTTP/` DIGIT `.` DIGIT SP 3DIGIT.
+    fn status_byte(&mut self, byte: u8) -> Result<(), OriginFault> {
+        let fits = match self.at {
+            5 | 7 | 9..STATUS_END => byte.is_ascii_digit(),
+            6 => byte == b'.',
+            8 => byte == b' ',
+            _ => b"HTTP/".get(self.at) == Some(&byte),
+        };
+        match (self.at, byte) {
+            _ if !fits => return Err(OriginFault::MalformedStatusLine),
+            (5, b'1') | (7, b'1') => {}
+            (7, b'0') => self.head.version = Version::HTTP_10,
+            (5 | 7, _) => return Err(OriginFault::UnsupportedVersion),
+            (9..STATUS_END, _) => {
+                self.head.status = self.head.status * 10 + u16::from(byte - b'0');
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_status(&self) -> Result<(), OriginFault> {
+        match self.head.status {
+            100..600 => Ok(()),
+            _ => Err(OriginFault::BadStatus),
+        }
+    }
+}
