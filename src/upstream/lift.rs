@@ -69,10 +69,10 @@ where
 
     let lifted = tokio::select! {
         proxy = knock(address, catch) => proxy,
-        ended = &mut running => Err(io::Error::other(match ended {
-            Ok(()) => "the proxy service ended at once".to_owned(),
-            Err(e) => format!("the proxy service failed: {e}"),
-        })),
+        ended = &mut running => {
+            let cause = ended.err().map_or_else(|| "it ended".to_owned(), |e| e.to_string());
+            return Err(io::Error::other(format!("the proxy service failed: {cause}")));
+        }
         () = tokio::time::sleep(PATIENCE) => Err(io::ErrorKind::TimedOut.into()),
     };
 
@@ -121,4 +121,64 @@ where
 async fn knock<T>(address: std::net::SocketAddr, catch: oneshot::Receiver<T>) -> io::Result<T> {
     let _connection = TcpStream::connect(address).await?;
     catch.await.map_err(|_| io::Error::other("the proxy service closed without its proxy"))
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use pingora::Result;
+    use pingora::apps::HttpServerApp;
+    use pingora::protocols::http::ServerSession;
+    use pingora::proxy::Session;
+    use pingora::upstreams::peer::HttpPeer;
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::refusal::Refusal;
+    use crate::upstream::connect::Dials;
+    use crate::upstream::fault::error_of;
+
+    struct Greeter;
+
+    #[async_trait]
+    impl ProxyHttp for Greeter {
+        type CTX = ();
+
+        fn new_ctx(&self) {}
+
+        async fn request_filter(&self, session: &mut Session, (): &mut ()) -> Result<bool> {
+            session.respond_error(404).await?;
+            Ok(true)
+        }
+
+        async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> Result<Box<HttpPeer>> {
+            Err(error_of(Refusal::NoPeer))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lifted_proxy_answers_and_is_not_shutting_down() {
+        let conf = Arc::new(ServerConf::default());
+        let connector = EdgeConnector::new(Arc::new(Dials::default()));
+        let proxy = lift(&conf, Greeter, connector).await.unwrap();
+
+        // A proxy that was told to shut down gives up an idle connection at once.
+        let (mut client, server) = tokio::io::duplex(4096);
+        let serving = proxy.clone();
+        let served = tokio::spawn(async move {
+            let (_stop, shutdown) = watch::channel(false);
+            let mut session = ServerSession::new_http1(Box::new(server));
+            session.set_keepalive(Some(60));
+            serving.process_new_http(session, &shutdown).await.is_some()
+        });
+        tokio::task::yield_now().await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut head = [0; 12];
+        client.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 404");
+        drop(client);
+        served.await.unwrap();
+        assert_eq!(Arc::strong_count(&proxy), 1, "the service is gone");
+    }
 }
