@@ -1,1 +1,569 @@
-//! (to be written)
+//! The stream of an HTTP/1 origin connection, on which every byte of an answer is checked before
+//! the proxy reads it.
+//!
+//! Pingora's own parser is lenient where an origin's fault would become ours: it takes both framings
+//! in one head, an empty chunk size, or an unasked 101. [`OriginIo`] therefore shows each read to a
+//! [`ReplyGuard`] first. A fault becomes an [`io::Error`] that carries the [`OriginFault`], and the
+//! connection is never used again.
+
+use std::fmt;
+use std::io;
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use pingora::protocols::ALPN;
+use pingora::protocols::GetProxyDigest;
+use pingora::protocols::GetSocketDigest;
+use pingora::protocols::GetTimingDigest;
+use pingora::protocols::Peek;
+use pingora::protocols::Shutdown;
+use pingora::protocols::SocketDigest;
+use pingora::protocols::Ssl;
+use pingora::protocols::TimingDigest;
+use pingora::protocols::UniqueID;
+use pingora::protocols::UniqueIDType;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::SslDigest;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
+use tokio_rustls::client::TlsStream;
+
+use crate::message::reply::OriginFault;
+use crate::message::reply::ReplyGuard;
+use crate::upstream::socket::Socket;
+
+/// Writes are gathered up to this many bytes, so that what belongs together leaves together.
+const GATHER: usize = 16 * 1024;
+
+/// A write buffer larger than this is given back once it is empty: an idle connection holds little.
+const KEEP: usize = 2 * 1024;
+
+/// An origin connection under guard.
+pub struct OriginIo {
+    wire: Wire,
+    guard: ReplyGuard,
+    /// Set by the first fault; every later read repeats it.
+    fault: Option<OriginFault>,
+    answer: Answer,
+    origin: Origin,
+    /// Bytes that the proxy wrote and the wire has not taken, from `sent` on.
+    pending: Vec<u8>,
+    sent: usize,
+    tls: Option<Arc<SslDigest>>,
+    socket: Arc<SocketDigest>,
+    established: SystemTime,
+    took: Duration,
+}
+
+/// What carries the bytes.
+enum Wire {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// Whether the origin has said anything to the request in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Not a byte: an end here is a connection that was closed, not a message that was cut.
+    Awaited,
+    /// At least a byte.
+    Begun,
+}
+
+/// Whether what is written still arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// As far as we know.
+    Listening,
+    /// It closed before it answered. What it said before that is still to be read.
+    Gone,
+}
+
+impl OriginIo {
+    /// Puts a plain connection to `peer` under guard; connecting `took` so long.
+    pub(super) fn plain(
+        socket: Socket,
+        peer: &SocketAddr,
+        guard: ReplyGuard,
+        took: Duration,
+    ) -> Self {
+        let digest = socket_digest(&socket, peer);
+        Self::new(Wire::Plain(socket), guard, digest, None, took)
+    }
+
+    /// Puts a TLS connection to `peer` under guard; connecting, handshake included, `took` so long.
+    pub(super) fn tls(
+        stream: TlsStream<Socket>,
+        peer: &SocketAddr,
+        guard: ReplyGuard,
+        took: Duration,
+    ) -> Self {
+        let (socket, session) = stream.get_ref();
+        let digest = socket_digest(socket, peer);
+        let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+        let version = session.protocol_version().and_then(|version| version.as_str());
+        let tls = SslDigest::new(
+            cipher.unwrap_or("unknown"),
+            version.unwrap_or("unknown"),
+            None,
+            None,
+            Vec::new(),
+        );
+        Self::new(Wire::Tls(Box::new(stream)), guard, digest, Some(Arc::new(tls)), took)
+    }
+
+    fn new(
+        wire: Wire,
+        guard: ReplyGuard,
+        socket: SocketDigest,
+        tls: Option<Arc<SslDigest>>,
+        took: Duration,
+    ) -> Self {
+        Self {
+            wire,
+            guard,
+            fault: None,
+            answer: Answer::Awaited,
+            origin: Origin::Listening,
+            pending: Vec::new(),
+            sent: 0,
+            tls,
+            socket: Arc::new(socket),
+            established: SystemTime::now(),
+            took,
+        }
+    }
+
+    /// Shows the guard what the proxy sends.
+    fn note_request(&mut self, bytes: &[u8]) {
+        if self.guard.is_idle() {
+            self.answer = Answer::Awaited;
+        }
+        self.guard.on_request_bytes(bytes);
+    }
+
+    /// The origin closed its side in an orderly way.
+    fn on_end(&mut self) -> io::Result<()> {
+        // Before the first byte of an answer the proxy must see a plain end: it may then send the
+        // request again on a fresh connection, since this one was closed while it was idle.
+        if self.answer == Answer::Awaited || self.guard.is_idle() {
+            return Ok(());
+        }
+        self.guard.on_eof().map_err(|fault| {
+            self.fault = Some(fault);
+            io::Error::new(io::ErrorKind::UnexpectedEof, fault)
+        })
+    }
+
+    /// Bytes waiting for the wire.
+    fn waiting(&self) -> usize {
+        self.pending.len() - self.sent
+    }
+
+    /// Takes a small write to let it leave with others; `false` leaves a large one to the wire.
+    fn gather(&mut self, data: &[u8]) -> bool {
+        if self.origin == Origin::Gone {
+            return true;
+        }
+        let fits = self.pending.len() + data.len() <= GATHER;
+        if fits {
+            self.pending.extend_from_slice(data);
+        }
+        fits
+    }
+
+    /// Hands everything that waits to the wire.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.pending.len() {
+            let rest = &self.pending[self.sent..];
+            match ready!(self.wire.as_pin().poll_write(cx, rest)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(wrote) => self.sent += wrote,
+                Err(e) => self.on_write_error(e)?,
+            }
+        }
+        self.drained();
+        Poll::Ready(Ok(()))
+    }
+
+    /// A connection that the origin closed cannot be written to, but only reading tells how it
+    /// ended: with an answer given early, or with none, and then the request may be sent again.
+    fn on_write_error(&mut self, e: io::Error) -> io::Result<()> {
+        let closed = matches!(
+            e.kind(),
+            io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+        );
+        if !closed || self.answer == Answer::Begun {
+            return Err(e);
+        }
+        self.origin = Origin::Gone;
+        self.drained();
+        Ok(())
+    }
+
+    fn drained(&mut self) {
+        self.sent = 0;
+        self.pending.clear();
+        if self.pending.capacity() > KEEP {
+            self.pending = Vec::new();
+        }
+    }
+
+    /// Writes what waits and `data` together, without a copy of `data`. Answers how much of `data`
+    /// the wire took, never 0.
+    fn poll_through(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let waiting = self.waiting();
+            let slices = [IoSlice::new(&self.pending[self.sent..]), IoSlice::new(data)];
+            let wrote = match ready!(self.wire.as_pin().poll_write_vectored(cx, &slices)) {
+                Ok(wrote) => wrote,
+                Err(e) => {
+                    self.on_write_error(e)?;
+                    return Poll::Ready(Ok(data.len()));
+                }
+            };
+            if wrote == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            if wrote < waiting {
+                self.sent += wrote;
+                continue;
+            }
+            self.drained();
+            if wrote > waiting {
+                return Poll::Ready(Ok(wrote - waiting));
+            }
+        }
+    }
+}
+
+impl Wire {
+    fn as_pin(&mut self) -> Pin<&mut dyn Duplex> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket),
+            Self::Tls(stream) => Pin::new(stream),
+        }
+    }
+}
+
+/// Both directions of a stream.
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+
+fn socket_digest(socket: &Socket, peer: &SocketAddr) -> SocketDigest {
+    let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+    // A fresh digest has no address yet, so that this cannot fail.
+    let _ = digest.peer_addr.set(Some(peer.clone()));
+    digest
+}
+
+impl AsyncRead for OriginIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(fault) = this.fault {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
+        }
+        if this.origin == Origin::Gone && this.guard.is_idle() {
+            // An early answer is complete; the connection is of no further use.
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if buf.remaining() == 0 {
+            // Nothing can be read, which is not to be taken for an end.
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        if let Err(e) = ready!(this.wire.as_pin().poll_read(cx, buf)) {
+            // TLS without close_notify is a cut message, but between messages it is only a close.
+            let between = this.answer == Answer::Awaited || this.guard.is_idle();
+            if e.kind() == io::ErrorKind::UnexpectedEof && between {
+                return Poll::Ready(Ok(()));
+            }
+            return Poll::Ready(Err(e));
+        }
+        let Some(got @ [_, ..]) = buf.filled().get(before..) else {
+            return Poll::Ready(this.on_end());
+        };
+        this.answer = Answer::Begun;
+        if let Err(fault) = this.guard.on_reply_bytes(got) {
+            buf.set_filled(before);
+            this.fault = Some(fault);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for OriginIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let took =
+            if this.gather(data) { data.len() } else { ready!(this.poll_through(cx, data))? };
+        this.note_request(&data[..took]);
+        Poll::Ready(Ok(took))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let mut took = 0;
+        for data in bufs.iter().filter(|data| !data.is_empty()) {
+            if this.gather(data) {
+                this.note_request(data);
+                took += data.len();
+                continue;
+            }
+            // What was gathered so far has been taken: a write that must wait cannot be reported as
+            // waiting any more, and comes again with the rest.
+            return match this.poll_through(cx, data) {
+                Poll::Ready(Ok(more)) => {
+                    this.note_request(&data[..more]);
+                    Poll::Ready(Ok(took + more))
+                }
+                Poll::Ready(Err(e)) if took == 0 => Poll::Ready(Err(e)),
+                Poll::Pending if took == 0 => Poll::Pending,
+                Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(Ok(took)),
+            };
+        }
+        Poll::Ready(Ok(took))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        this.wire.as_pin().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        this.wire.as_pin().poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for OriginIo {
+    async fn shutdown(&mut self) {
+        // One try: an origin that does not read must not hold the request for a polite goodbye.
+        // Dropping the socket closes it in any case.
+        let mut this = Pin::new(self);
+        std::future::poll_fn(|cx| {
+            let _ = this.as_mut().poll_shutdown(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+impl UniqueID for OriginIo {
+    fn id(&self) -> UniqueIDType {
+        // The descriptor itself: the pool asks the kernel whether it still belongs to the peer.
+        match &self.wire {
+            Wire::Plain(socket) => socket.as_raw_fd(),
+            Wire::Tls(stream) => stream.get_ref().0.as_raw_fd(),
+        }
+    }
+}
+
+impl Ssl for OriginIo {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.tls.clone()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.tls.as_ref().map(|_| ALPN::H1)
+    }
+}
+
+impl GetTimingDigest for OriginIo {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        vec![Some(TimingDigest {
+            established_ts: self.established,
+            establishment_duration: Some(self.took),
+            offload_wait_duration: None,
+        })]
+    }
+}
+
+impl GetProxyDigest for OriginIo {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for OriginIo {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.socket.clone())
+    }
+}
+
+impl Peek for OriginIo {}
+
+impl fmt::Debug for OriginIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginIo")
+            .field("peer", &self.socket.peer_addr())
+            .field("tls", &self.tls.is_some())
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora::protocols::IO;
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::message::reply::ReplyLimits;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    fn guarded() -> (OriginIo, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let peer = SocketAddr::Inet(([127, 0, 0, 1], 1).into());
+        let guard = ReplyGuard::new(ReplyLimits::default());
+        (OriginIo::plain(Socket::Unix(ours), &peer, guard, Duration::ZERO), theirs)
+    }
+
+    async fn send(io: &mut OriginIo, bytes: &[u8]) {
+        io.write_all(bytes).await.unwrap();
+        io.flush().await.unwrap();
+    }
+
+    fn carries_a_fault(e: &io::Error) -> bool {
+        e.get_ref().is_some_and(|inner| inner.is::<OriginFault>())
+    }
+
+    #[tokio::test]
+    async fn what_belongs_together_leaves_in_one_write_at_the_flush() {
+        let (mut io, mut origin) = guarded();
+        io.write_all(REQUEST).await.unwrap();
+        io.write_all(b"body").await.unwrap();
+        let mut seen = [0; 64];
+        let early = tokio::time::timeout(Duration::ZERO, origin.read(&mut seen)).await;
+        assert!(early.is_err(), "nothing leaves before the flush");
+        io.flush().await.unwrap();
+        assert_eq!(origin.read(&mut seen).await.unwrap(), REQUEST.len() + 4);
+    }
+
+    #[tokio::test]
+    async fn a_large_write_takes_what_was_gathered_along_and_keeps_the_order() {
+        let (mut io, mut origin) = guarded();
+        let body = vec![b'x'; 5 * GATHER];
+        let reader = tokio::spawn(async move {
+            let mut all = Vec::new();
+            origin.read_to_end(&mut all).await.unwrap();
+            all
+        });
+        io.write_all(REQUEST).await.unwrap();
+        io.write_all(&body).await.unwrap();
+        let slices = [IoSlice::new(b"1"), IoSlice::new(b""), IoSlice::new(b"2")];
+        assert_eq!(io.write_vectored(&slices).await.unwrap(), 2);
+        io.flush().await.unwrap();
+        assert!(io.pending.capacity() <= KEEP, "an idle connection keeps no large buffer");
+        drop(io);
+        assert_eq!(reader.await.unwrap(), [REQUEST, &body, b"12"].concat());
+    }
+
+    #[tokio::test]
+    async fn an_end_before_any_answer_is_a_plain_close_that_may_be_retried() {
+        let (mut io, mut origin) = guarded();
+        send(&mut io, REQUEST).await;
+        origin.read_exact(&mut vec![0; REQUEST.len()]).await.unwrap();
+        drop(origin);
+        assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_write_to_a_closed_connection_leaves_the_verdict_to_the_read() {
+        let (mut io, origin) = guarded();
+        drop(origin);
+        send(&mut io, REQUEST).await;
+        io.write_all(&vec![b'x'; 2 * GATHER]).await.unwrap();
+        assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_early_answer_is_read_although_the_rest_of_the_request_cannot_be_written() {
+        let (mut io, mut origin) = guarded();
+        send(&mut io, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n").await;
+        origin.read(&mut [0; 256]).await.unwrap();
+        origin.write_all(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        drop(origin);
+        io.write_all(&vec![b'x'; 40_000]).await.unwrap();
+        io.flush().await.unwrap();
+        let mut answer = [0; 256];
+        assert!(io.read(&mut answer).await.unwrap() > 0);
+        assert!(io.read(&mut answer).await.is_err(), "it is never used again");
+    }
+
+    #[tokio::test]
+    async fn an_end_within_an_answer_is_a_fault() {
+        let (mut io, mut origin) = guarded();
+        send(&mut io, REQUEST).await;
+        origin.read_exact(&mut vec![0; REQUEST.len()]).await.unwrap();
+        origin.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1").await.unwrap();
+        drop(origin);
+        let mut buf = [0; 256];
+        assert!(io.read(&mut buf).await.unwrap() > 0);
+        let e = io.read(&mut buf).await.unwrap_err();
+        assert_eq!(e.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(carries_a_fault(&e));
+    }
+
+    #[tokio::test]
+    async fn bytes_that_nobody_asked_for_make_the_connection_unusable() {
+        let (mut io, mut origin) = guarded();
+        origin.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        let mut buf = [0; 64];
+        for _ in 0..2 {
+            let e = io.read(&mut buf).await.unwrap_err();
+            assert_eq!(e.kind(), io::ErrorKind::InvalidData);
+            assert!(carries_a_fault(&e));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_digest_names_the_peer_and_the_id_is_the_descriptor() {
+        let (io, _origin) = guarded();
+        let peer = io.get_socket_digest().unwrap().peer_addr().cloned();
+        assert_eq!(peer, Some(SocketAddr::Inet(([127, 0, 0, 1], 1).into())));
+        let Wire::Plain(socket) = &io.wire else { panic!("plain") };
+        assert_eq!(io.id(), socket.as_raw_fd());
+        let stream: Box<dyn IO> = Box::new(io);
+        assert!(stream.as_any().is::<OriginIo>());
+    }
+}

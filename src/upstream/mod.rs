@@ -1,10 +1,23 @@
 //! A named group of origin addresses, and how edgeproxy talks to them.
+//!
+//! [`Upstream`](peer::Upstream) chooses an address and answers with Pingora's `HttpPeer` for it;
+//! [`resolve`] keeps the addresses current. HTTP/1 connections are ours: [`connect`] dials them and
+//! [`guard`] checks every byte that an origin sends. HTTP/2 connections are Pingora's. [`lift`] makes
+//! the proxy that uses both, and [`fault`] says what an error on the origin's side means.
 
 pub mod connect;
+pub mod endpoint;
+pub mod fault;
 pub mod guard;
 pub mod lift;
 pub mod peer;
 pub mod resolve;
+mod socket;
+pub mod tls;
+mod unverified;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

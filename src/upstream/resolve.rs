@@ -1,1 +1,193 @@
-//! (to be written)
+//! Keeping the addresses of names current, beside the requests and never in their way.
+
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+use std::io;
+use std::sync::Arc;
+use std::sync::Weak;
+use std::time::Duration;
+
+use log::info;
+use log::warn;
+use pingora::protocols::l4::socket::SocketAddr;
+use tokio::net::lookup_host;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tokio::time::timeout;
+
+use crate::upstream::endpoint::Change;
+use crate::upstream::peer::Upstream;
+
+/// How long the start waits for first answers, which then come when they come.
+const START: Duration = Duration::from_secs(2);
+
+/// How long one look-up may take.
+const LOOK_UP: Duration = Duration::from_secs(10);
+
+/// The time to the next look-up after a first failure; it doubles with each one.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Resolves the names of `upstream` now and then again for as long as it lives.
+///
+/// Returns when each name has been looked up once, after two seconds at the latest. A name that
+/// fails is retried soon; until then its addresses of before stay, and an upstream that never had
+/// any answers `NoPeer`.
+pub async fn start(upstream: &Arc<Upstream>) {
+    let mut firsts = Vec::new();
+    for (index, member) in upstream.members().iter().enumerate() {
+        let Some((host, port)) = member.name() else { continue };
+        let (done, first) = oneshot::channel();
+        let name = Name { host: host.to_owned(), port, index };
+        let every = upstream.settings().resolve_every;
+        let task = tokio::spawn(keep(Arc::downgrade(upstream), name, Pace::new(every), done));
+        upstream.adopt(task.abort_handle());
+        firsts.push(first);
+    }
+    let all = async {
+        for first in firsts {
+            // The task cannot be gone before it answered, unless the runtime is going.
+            let _ = first.await;
+        }
+    };
+    let _ = timeout(START, all).await;
+}
+
+/// One name of an upstream.
+struct Name {
+    host: String,
+    port: u16,
+    /// Which of the upstream's members it is.
+    index: usize,
+}
+
+async fn keep(upstream: Weak<Upstream>, name: Name, mut pace: Pace, first: oneshot::Sender<()>) {
+    let mut first = Some(first);
+    loop {
+        let answer = look_up(&name).await;
+        let Some(upstream) = upstream.upgrade() else { return };
+        let wait = pace.next(note(&upstream, &name, answer, pace.failures));
+        drop(upstream);
+        if let Some(first) = first.take() {
+            let _ = first.send(());
+        }
+        sleep(jittered(wait, RandomState::new().hash_one(()))).await;
+    }
+}
+
+async fn look_up(name: &Name) -> io::Result<Vec<SocketAddr>> {
+    let found = timeout(LOOK_UP, lookup_host((name.host.as_str(), name.port)));
+    let found = found.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let addresses: Vec<_> = found.map(SocketAddr::Inet).collect();
+    if addresses.is_empty() {
+        return Err(io::Error::other("the name has no address"));
+    }
+    Ok(addresses)
+}
+
+/// Puts an answer to use and tells the operator what is news.
+fn note(
+    upstream: &Upstream,
+    name: &Name,
+    answer: io::Result<Vec<SocketAddr>>,
+    failures: u32,
+) -> Answer {
+    let Some(member) = upstream.members().get(name.index) else { return Answer::Failed };
+    let (label, host) = (&*upstream.settings().name, name.host.as_str());
+    match answer {
+        Ok(addresses) => {
+            let count = addresses.len();
+            if member.learn(addresses) == Change::Addresses || failures > 0 {
+                info!(target: "edgeproxy::upstream", upstream = label, host, addresses = count;
+                    "name resolved");
+            }
+            Answer::Good
+        }
+        // Only the first of a row: the others say nothing new.
+        Err(e) => {
+            if failures == 0 {
+                warn!(target: "edgeproxy::upstream", upstream = label, host, reason:% = e;
+                    "name not resolved");
+            }
+            Answer::Failed
+        }
+    }
+}
+
+/// How a look-up went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// There are addresses.
+    Good,
+    /// There are none, or no answer came.
+    Failed,
+}
+
+/// When to look a name up again.
+#[derive(Debug)]
+struct Pace {
+    every: Duration,
+    /// How many look-ups have failed in a row.
+    failures: u32,
+}
+
+impl Pace {
+    fn new(every: Duration) -> Self {
+        Self { every, failures: 0 }
+    }
+
+    /// The time to wait after an answer: the configured one, or shorter after a failure.
+    fn next(&mut self, answer: Answer) -> Duration {
+        match answer {
+            Answer::Good => {
+                self.failures = 0;
+                self.every
+            }
+            Answer::Failed => {
+                let doubled = RETRY.saturating_mul(2_u32.saturating_pow(self.failures));
+                self.failures = self.failures.saturating_add(1);
+                doubled.min(self.every)
+            }
+        }
+    }
+}
+
+/// `wait`, a tenth more or less, so that many names and processes do not ask in step.
+fn jittered(wait: Duration, random: u64) -> Duration {
+    let permille = u32::try_from(900 + random % 201).unwrap_or(1_000);
+    wait.saturating_mul(permille) / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_retried_sooner_and_ever_later_up_to_the_interval() {
+        let mut pace = Pace::new(Duration::from_secs(5));
+        let waits: Vec<u64> = (0..5).map(|_| pace.next(Answer::Failed).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 5, 5]);
+    }
+
+    #[test]
+    fn a_good_answer_ends_a_row_of_failures() {
+        let mut pace = Pace::new(Duration::from_secs(30));
+        pace.next(Answer::Failed);
+        assert_eq!(pace.next(Answer::Good), Duration::from_secs(30));
+        assert_eq!(pace.next(Answer::Failed), RETRY);
+    }
+
+    #[test]
+    fn a_very_long_row_of_failures_overflows_nothing() {
+        let mut pace = Pace { every: Duration::from_secs(30), failures: u32::MAX };
+        assert_eq!(pace.next(Answer::Failed), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn jitter_stays_within_a_tenth() {
+        let wait = Duration::from_secs(10);
+        assert_eq!(jittered(wait, 0), Duration::from_secs(9));
+        assert_eq!(jittered(wait, 200), Duration::from_secs(11));
+        assert_eq!(jittered(wait, 201), Duration::from_secs(9));
+        assert_eq!(jittered(Duration::MAX, 200), Duration::MAX / 1_000);
+    }
+}

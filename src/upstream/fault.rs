@@ -1,0 +1,183 @@
+//! What an error of Pingora's on the origin's side means: the fault found, and the [`Refusal`] it
+//! is for the client.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use pingora::Error;
+use pingora::ErrorType;
+
+use crate::message::reply::OriginFault;
+use crate::refusal::Refusal;
+
+/// The fault that a guard found, if one is at the root of `error`.
+#[must_use]
+pub fn fault_of(error: &Error) -> Option<&OriginFault> {
+    causes(error).find_map(|cause| {
+        cause.downcast_ref::<OriginFault>().or_else(|| {
+            let inner = cause.downcast_ref::<io::Error>()?.get_ref()?;
+            inner.downcast_ref::<OriginFault>()
+        })
+    })
+}
+
+/// Carries `refusal` through Pingora; [`refusal_of`] finds it again.
+#[must_use]
+pub fn error_of(refusal: Refusal) -> Box<Error> {
+    let etype = ErrorType::HTTPStatus(refusal.status().as_u16());
+    Error::because(etype, refusal.label(), Refused(refusal)).into_up()
+}
+
+/// What the client is told of `error`, an error on the origin's side.
+#[must_use]
+pub fn refusal_of(error: &Error) -> Refusal {
+    if let Some(Refused(refusal)) = causes(error).find_map(|cause| cause.downcast_ref()) {
+        return *refusal;
+    }
+    match error.root_etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Refusal::ConnectTimeout,
+        ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::ConnectProxyFailure
+        | ErrorType::BindError
+        | ErrorType::SocketError => Refusal::ConnectFailed,
+        ErrorType::TLSWantX509Lookup
+        | ErrorType::TLSHandshakeFailure
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError => Refusal::OriginTls,
+        ErrorType::InvalidHTTPHeader
+        | ErrorType::H1Error
+        | ErrorType::H2Downgrade
+        | ErrorType::InvalidH2 => Refusal::OriginMalformed,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Refusal::OriginTimeout,
+        ErrorType::ReadError
+        | ErrorType::WriteError
+        | ErrorType::ConnectionClosed
+        | ErrorType::H2Error => broken(error),
+        ErrorType::AcceptError
+        | ErrorType::HTTPStatus(_)
+        | ErrorType::FileOpenError
+        | ErrorType::FileCreateError
+        | ErrorType::FileReadError
+        | ErrorType::FileWriteError
+        | ErrorType::InternalError
+        | ErrorType::UnknownError
+        | ErrorType::Custom(_)
+        | ErrorType::CustomCode(..) => Refusal::Internal,
+    }
+}
+
+/// An established connection broke: by whom?
+fn broken(error: &Error) -> Refusal {
+    for cause in causes(error) {
+        if let Some(e) = cause.downcast_ref::<h2::Error>() {
+            // A reset or a GOAWAY of the origin's is its way to close; ours answers a breach.
+            let theirs = e.is_io() || e.is_remote();
+            return if theirs { Refusal::OriginClosed } else { Refusal::OriginMalformed };
+        }
+        let Some(e) = cause.downcast_ref::<io::Error>() else { continue };
+        if e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return Refusal::OriginTls;
+        }
+        return match e.kind() {
+            // The kernel gave the connection up after its keepalive probes.
+            io::ErrorKind::TimedOut => Refusal::OriginTimeout,
+            // The guard's word for a breach; its word for a cut message is UnexpectedEof.
+            io::ErrorKind::InvalidData => Refusal::OriginMalformed,
+            _ => Refusal::OriginClosed,
+        };
+    }
+    Refusal::OriginClosed
+}
+
+/// The causes of `error`, from the outermost to the root.
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + Send + Sync + 'static)> {
+    let mut next = error.cause.as_deref();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause
+            .downcast_ref::<Box<Error>>()
+            .map(|inner| inner.as_ref())
+            .or_else(|| cause.downcast_ref::<Error>())
+            .and_then(|inner| inner.cause.as_deref());
+        Some(cause)
+    })
+}
+
+/// A [`Refusal`] as the cause of an error.
+#[derive(Debug)]
+struct Refused(Refusal);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.sentence())
+    }
+}
+
+impl StdError for Refused {}
+
+#[cfg(test)]
+mod tests {
+    use pingora::OrErr;
+
+    use super::*;
+
+    fn read_error(cause: io::Error) -> Box<Error> {
+        let inner = Err::<(), _>(cause).or_err(ErrorType::ReadError, "reading").unwrap_err();
+        inner.more_context("while proxying")
+    }
+
+    fn tls_alert() -> rustls::Error {
+        rustls::Error::AlertReceived(rustls::AlertDescription::InternalError)
+    }
+
+    #[test]
+    fn a_refusal_survives_the_way_through_pingora() {
+        for refusal in Refusal::ALL {
+            let error = error_of(*refusal).more_context("on the way");
+            assert_eq!(refusal_of(&error), *refusal);
+        }
+    }
+
+    #[test]
+    fn error_types_map_to_refusals() {
+        let table = [
+            (ErrorType::ConnectTimedout, Refusal::ConnectTimeout),
+            (ErrorType::TLSHandshakeTimedout, Refusal::ConnectTimeout),
+            (ErrorType::ConnectRefused, Refusal::ConnectFailed),
+            (ErrorType::ConnectNoRoute, Refusal::ConnectFailed),
+            (ErrorType::TLSHandshakeFailure, Refusal::OriginTls),
+            (ErrorType::InvalidCert, Refusal::OriginTls),
+            (ErrorType::InvalidHTTPHeader, Refusal::OriginMalformed),
+            (ErrorType::InvalidH2, Refusal::OriginMalformed),
+            (ErrorType::ReadTimedout, Refusal::OriginTimeout),
+            (ErrorType::WriteTimedout, Refusal::OriginTimeout),
+            (ErrorType::ConnectionClosed, Refusal::OriginClosed),
+            (ErrorType::InternalError, Refusal::Internal),
+        ];
+        for (etype, refusal) in table {
+            assert_eq!(refusal_of(&Error::new_up(etype.clone())), refusal, "{etype:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_error_is_told_apart_by_its_cause() {
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(refusal_of(&read_error(reset)), Refusal::OriginClosed);
+        let lost = io::Error::from(io::ErrorKind::TimedOut);
+        assert_eq!(refusal_of(&read_error(lost)), Refusal::OriginTimeout);
+        let alert = io::Error::new(io::ErrorKind::InvalidData, tls_alert());
+        assert_eq!(refusal_of(&read_error(alert)), Refusal::OriginTls);
+        let breach = io::Error::new(io::ErrorKind::InvalidData, "guard");
+        assert_eq!(refusal_of(&read_error(breach)), Refusal::OriginMalformed);
+        let cut = io::Error::new(io::ErrorKind::UnexpectedEof, "guard");
+        assert_eq!(refusal_of(&read_error(cut)), Refusal::OriginClosed);
+    }
+
+    #[test]
+    fn an_error_without_a_guard_behind_it_has_no_fault() {
+        assert_eq!(fault_of(&read_error(io::ErrorKind::ConnectionReset.into())), None);
+    }
+}

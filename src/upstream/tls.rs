@@ -1,0 +1,187 @@
+//! TLS towards origins: whom to trust, and one client configuration per upstream.
+//!
+//! HTTP/1 origins use the configuration of [`client_config`], built once per upstream so that
+//! sessions are resumed. HTTP/2 origins are connected by Pingora, which takes the authorities of
+//! [`authorities_for_pingora`] with each peer.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use pingora::protocols::tls::CaType;
+use pingora::utils::tls::WrappedX509;
+use rustls::ClientConfig;
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::error::X509Error;
+use x509_parser::nom;
+use x509_parser::prelude::FromDer;
+
+use crate::upstream::OriginTls;
+use crate::upstream::unverified::Unverified;
+
+/// Why an upstream cannot speak TLS.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The file of authorities cannot be read, or is not PEM.
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The file holds no certificate that can be an authority.
+    NoAuthority(PathBuf),
+    /// The system's authorities cannot be read, or there are none.
+    System(String),
+    /// The certificate is to be checked, but against which name is not known.
+    NoServerName,
+    /// The name is neither a DNS name nor an address.
+    BadServerName(String),
+    /// rustls refuses the configuration.
+    Rustls(rustls::Error),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authorities { path, cause } => {
+                write!(f, "cannot read the authorities in {}: {cause}", path.display())
+            }
+            Self::NoAuthority(path) => write!(f, "no certificate in {}", path.display()),
+            Self::System(cause) => write!(f, "cannot read the system's authorities: {cause}"),
+            Self::NoServerName => {
+                write!(f, "there is no server name to check the certificate against")
+            }
+            Self::BadServerName(name) => write!(f, "{name:?} is not a TLS server name"),
+            Self::Rustls(e) => write!(f, "TLS cannot be set up: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// The client configuration for HTTP/1.1 over TLS as `settings` say.
+///
+/// Reads the file of authorities, or once per process the system's.
+///
+/// # Errors
+/// Fails when there is nobody to trust.
+pub fn client_config(settings: &OriginTls) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = provider();
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Rustls)?;
+    let builder = if settings.verify {
+        builder.with_root_certificates(roots(settings.ca.as_deref())?)
+    } else {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+    };
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The authorities in the form that Pingora's connector wants, for HTTP/2 over TLS.
+///
+/// # Errors
+/// Fails when there is nobody to trust.
+pub fn authorities_for_pingora(settings: &OriginTls) -> Result<Arc<CaType>, TlsError> {
+    if !settings.verify {
+        return unasked_authority();
+    }
+    let Some(path) = &settings.ca else {
+        static SYSTEM: OnceLock<Arc<CaType>> = OnceLock::new();
+        if let Some(known) = SYSTEM.get() {
+            return Ok(known.clone());
+        }
+        let system = wrap(system_certificates()?);
+        if system.is_empty() {
+            return Err(TlsError::System("there are none".to_owned()));
+        }
+        return Ok(SYSTEM.get_or_init(|| system).clone());
+    };
+    let own = wrap(read_certificates(path)?);
+    if own.is_empty() {
+        return Err(TlsError::NoAuthority(path.clone()));
+    }
+    Ok(own)
+}
+
+/// The name to check, in a form that TLS can send: `name` as configured.
+///
+/// # Errors
+/// Fails for what is neither a DNS name nor an address.
+pub fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
+    ServerName::try_from(name.to_owned()).map_err(|_| TlsError::BadServerName(name.to_owned()))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider())).clone()
+}
+
+fn roots(own: Option<&Path>) -> Result<Arc<RootCertStore>, TlsError> {
+    let Some(path) = own else {
+        static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+        if let Some(known) = SYSTEM.get() {
+            return Ok(known.clone());
+        }
+        let store = store(system_certificates()?);
+        if store.is_empty() {
+            return Err(TlsError::System("there are none".to_owned()));
+        }
+        return Ok(SYSTEM.get_or_init(|| store).clone());
+    };
+    let store = store(read_certificates(path)?);
+    if store.is_empty() {
+        return Err(TlsError::NoAuthority(path.to_owned()));
+    }
+    Ok(store)
+}
+
+/// What can be parsed counts: a system's collection may hold oddities that nobody uses.
+fn store(certificates: Vec<CertificateDer<'static>>) -> Arc<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(certificates);
+    Arc::new(store)
+}
+
+fn system_certificates() -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    rustls_native_certs::load_native_certs().map_err(|e| TlsError::System(e.to_string()))
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unreadable = |cause: String| TlsError::Authorities { path: path.to_owned(), cause };
+    let text = std::fs::read(path).map_err(|e: io::Error| unreadable(e.to_string()))?;
+    CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|e| unreadable(e.to_string()))
+}
+
+fn wrap(certificates: Vec<CertificateDer<'static>>) -> Arc<CaType> {
+    certificates
+        .into_iter()
+        .filter(|certificate| store(vec![certificate.clone()]).len() == 1)
+        .filter_map(|certificate| WrappedX509::try_new(certificate.to_vec(), |der| parse(der)).ok())
+        .collect()
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, nom::Err<X509Error>> {
+    X509Certificate::from_der(der).map(|(_, certificate)| certificate)
+}
+
+/// An authority that nobody holds the key of. Pingora wants one even when it does not ask it.
+fn unasked_authority() -> Result<Arc<CaType>, TlsError> {
+    let made = rcgen::generate_simple_self_signed(vec!["unasked.invalid".to_owned()])
+        .map_err(|e| TlsError::System(e.to_string()))?;
+    Ok(wrap(vec![made.cert.der().clone()]))
+}
