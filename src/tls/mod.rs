@@ -1,9 +1,18 @@
 //! Certificates for the clients' side: by SNI, from files or from the internal CA.
 
+pub mod error;
+pub mod files;
 pub mod internal;
+pub mod leaf;
 pub mod store;
 
 use std::path::PathBuf;
+
+pub use error::Error;
+pub use error::Warning;
+pub use files::check_files;
+pub use store::CertificateStore;
+pub use store::server_config;
 
 /// Which TLS a listener speaks, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,8 +20,8 @@ pub struct Settings {
     /// The certificates, in the order written; the first one that names the host wins, exact names
     /// before wildcards.
     pub certificates: Vec<Certificate>,
-    /// What a client without SNI, or with an unknown name, is shown: an index into `certificates`.
-    /// `None` refuses the handshake.
+    /// What a client with an unknown name, or without SNI while no certificate is for an address, is
+    /// shown: an index into `certificates`. `None` refuses the handshake.
     pub default: Option<usize>,
     /// The oldest version accepted.
     pub min_version: Version,
