@@ -158,7 +158,7 @@ impl ByteSize {
     fn written(self) -> (u64, &'static str) {
         BYTE_UNITS
             .iter()
-            .filter(|(_, factor)| self.0 != 0 && self.0 % factor == 0)
+            .filter(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor))
             .map(|(name, factor)| (self.0 / factor, *name))
             .min_by_key(|(number, _)| *number)
             .unwrap_or((self.0, ""))

@@ -100,6 +100,11 @@ pub fn check_connection(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether a field, in lower case, is one that we or the origin act upon by its meaning.
+pub(super) fn has_fixed_meaning(name: &str) -> bool {
+    STANDARD.contains(&name) || ESSENTIAL.contains(&name)
+}
+
 fn is_essential(option: &[u8]) -> bool {
     ESSENTIAL.iter().any(|name| option.eq_ignore_ascii_case(name.as_bytes()))
 }
