@@ -163,7 +163,7 @@ fn parts_without_a_type_name_none() {
 
 #[test]
 fn a_boundary_is_checked() {
-    let laid_out = |boundary: &str| Multipart::new(boundary, None, &[0..1], 4).is_some();
+    let laid_out = |boundary: &str| Multipart::new(boundary, None, &[0..1, 2..3], 4).is_some();
     assert!(laid_out(&"b".repeat(70)));
     assert!(!laid_out(&"b".repeat(71)));
     for bad in ["", "a b", "a\r\nb", "a\"", "é"] {
@@ -196,7 +196,7 @@ proptest! {
                 ranges
             }
         };
-        let mut seen = vec![false; 100];
+        let mut seen = [false; 100];
         for range in found {
             prop_assert!(range.start < range.end && range.end <= length);
             for at in range {
