@@ -52,6 +52,7 @@ fn an_empty_representation_has_no_ranges() {
     assert_eq!(ranges("bytes=0-0", 0), Ranges::Unsatisfiable);
     assert_eq!(ranges("bytes=-0", 0), Ranges::Unsatisfiable);
     assert_eq!(ranges("bytes=-5", 0), Ranges::Whole);
+    assert_eq!(ranges("bytes=-1", 0), Ranges::Whole);
     assert_eq!(ranges("bytes=0-0, -5", 0), Ranges::Whole);
 }
 
