@@ -17,13 +17,9 @@ impl Place {
     fn admits(self, byte: u8) -> bool {
         match self {
             Self::Authority => is_unreserved(byte),
-            Self::Path => {
-                byte.is_ascii_graphic() && !br##""#<>?\^`{|}"##.contains(&byte)
-            }
+            Self::Path => byte.is_ascii_graphic() && !br##""#<>?\^`{|}"##.contains(&byte),
             Self::Query => byte.is_ascii_graphic() && !br##""#<>"##.contains(&byte),
-            Self::QueryValue => {
-                byte.is_ascii_graphic() && !br##""#<>&+=;"##.contains(&byte)
-            }
+            Self::QueryValue => byte.is_ascii_graphic() && !br##""#<>&+=;"##.contains(&byte),
         }
     }
 

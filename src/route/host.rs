@@ -44,9 +44,7 @@ impl HostPattern {
             return Err(format!("an IPv6 address stands in brackets: write `[{text}]`"));
         }
         if let Some((host, _)) = text.split_once(':') {
-            return Err(format!(
-                "a host matches on every port: write `{host}` without the port"
-            ));
+            return Err(format!("a host matches on every port: write `{host}` without the port"));
         }
         let lower = text.to_ascii_lowercase();
         let name = lower.strip_suffix('.').unwrap_or(&lower);
@@ -88,10 +86,10 @@ impl fmt::Display for HostPattern {
 }
 
 fn ipv6(text: &str, inner: &str) -> Result<HostPattern, String> {
-    let address = inner
-        .strip_suffix(']')
-        .and_then(|inner| inner.parse::<Ipv6Addr>().ok())
-        .ok_or_else(|| format!("`{text}` is not an IPv6 address in brackets, like `[2001:db8::1]`"))?;
+    let address =
+        inner.strip_suffix(']').and_then(|inner| inner.parse::<Ipv6Addr>().ok()).ok_or_else(
+            || format!("`{text}` is not an IPv6 address in brackets, like `[2001:db8::1]`"),
+        )?;
     Ok(HostPattern(Kind::Exact(format!("[{address}]").into())))
 }
 
