@@ -47,13 +47,14 @@ impl HostPattern {
             return Err(format!("a host matches on every port: write `{host}` without the port"));
         }
         let lower = text.to_ascii_lowercase();
-        let name = lower.strip_suffix('.').unwrap_or(&lower);
-        if let Some(rest) = name.strip_prefix("*.") {
-            check_name(text, rest)?;
-            return Ok(Self(Kind::Below(format!(".{rest}").into())));
-        }
+        let (below, name) = lower.strip_prefix("*.").map_or((false, &*lower), |name| (true, name));
+        let name = name.strip_suffix('.').unwrap_or(name);
         check_name(text, name)?;
-        Ok(Self(Kind::Exact(name.into())))
+        Ok(Self(if below {
+            Kind::Below(format!(".{name}").into())
+        } else {
+            Kind::Exact(name.into())
+        }))
     }
 
     /// Whether the pattern matches a host in its normal form.

@@ -21,8 +21,8 @@ fn next_part(text: &str) -> Option<(Part<'_>, &str)> {
         let end = text.find('$').unwrap_or(text.len());
         return (end > 0).then(|| (Part::Text(&text[..end]), &text[end..]));
     };
-    if reference.starts_with('$') {
-        return Some((Part::Text("$"), &reference[1..]));
+    if let Some(rest) = reference.strip_prefix('$') {
+        return Some((Part::Text("$"), rest));
     }
     let (name, rest) = match reference.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
         Some(split) => split,

@@ -38,8 +38,8 @@ pub(super) struct Paths {
 /// Patterns that have the same segments up to here.
 #[derive(Debug, Clone, Default)]
 struct Node {
-    literals: HashMap<Box<str>, Node>,
-    one: Option<Box<Node>>,
+    literals: HashMap<Box<str>, Self>,
+    one: Option<Box<Self>>,
     rest: Vec<usize>,
     here: Vec<usize>,
 }

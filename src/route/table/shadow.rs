@@ -59,7 +59,7 @@ pub(super) fn shadowed(table: &Table) -> Vec<Shadowed<'_>> {
         by.sort_by_cached_key(|(host, _)| host.to_string());
         let whole = buckets.get(&index) == Some(&by.len());
         let extent = if whole { Extent::Whole } else { Extent::Part };
-        Shadowed { index, name: &*routes[index].name, by, extent }
+        Shadowed { index, name: &routes[index].name, by, extent }
     };
     by.into_iter().map(finish).collect()
 }
