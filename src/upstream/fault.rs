@@ -35,6 +35,9 @@ pub fn refusal_of(error: &Error) -> Refusal {
     if let Some(Refused(refusal)) = causes(error).find_map(|cause| cause.downcast_ref()) {
         return *refusal;
     }
+    if let Some(fault) = fault_of(error) {
+        return fault.refusal();
+    }
     match error.root_etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Refusal::ConnectTimeout,
         ErrorType::ConnectRefused
@@ -81,13 +84,9 @@ fn broken(error: &Error) -> Refusal {
         if e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
             return Refusal::OriginTls;
         }
-        return match e.kind() {
-            // The kernel gave the connection up after its keepalive probes.
-            io::ErrorKind::TimedOut => Refusal::OriginTimeout,
-            // The guard's word for a breach; its word for a cut message is UnexpectedEof.
-            io::ErrorKind::InvalidData => Refusal::OriginMalformed,
-            _ => Refusal::OriginClosed,
-        };
+        // The kernel gives a connection up after its keepalive probes.
+        let lost = e.kind() == io::ErrorKind::TimedOut;
+        return if lost { Refusal::OriginTimeout } else { Refusal::OriginClosed };
     }
     Refusal::OriginClosed
 }
@@ -170,10 +169,20 @@ mod tests {
         assert_eq!(refusal_of(&read_error(lost)), Refusal::OriginTimeout);
         let alert = io::Error::new(io::ErrorKind::InvalidData, tls_alert());
         assert_eq!(refusal_of(&read_error(alert)), Refusal::OriginTls);
-        let breach = io::Error::new(io::ErrorKind::InvalidData, "guard");
-        assert_eq!(refusal_of(&read_error(breach)), Refusal::OriginMalformed);
-        let cut = io::Error::new(io::ErrorKind::UnexpectedEof, "guard");
-        assert_eq!(refusal_of(&read_error(cut)), Refusal::OriginClosed);
+    }
+
+    #[test]
+    fn a_fault_is_found_and_names_its_refusal() {
+        let table = [
+            (OriginFault::AmbiguousLength, Refusal::OriginMalformed),
+            (OriginFault::TruncatedBody, Refusal::OriginClosed),
+            (OriginFault::RequestOverrun, Refusal::Internal),
+        ];
+        for (fault, refusal) in table {
+            let error = read_error(io::Error::new(io::ErrorKind::InvalidData, fault));
+            assert_eq!(fault_of(&error), Some(&fault));
+            assert_eq!(refusal_of(&error), refusal);
+        }
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //! [`ReplyGuard`] first. A fault becomes an [`io::Error`] that carries the [`OriginFault`], and the
 //! connection is never used again.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::io::IoSlice;
@@ -52,13 +55,13 @@ const KEEP: usize = 2 * 1024;
 pub struct OriginIo {
     wire: Wire,
     guard: ReplyGuard,
-    /// Set by the first fault; every later read repeats it.
-    fault: Option<OriginFault>,
     answer: Answer,
     origin: Origin,
     /// Bytes that the proxy wrote and the wire has not taken, from `sent` on.
     pending: Vec<u8>,
     sent: usize,
+    /// How many bytes at the start of the next write the guard has seen already.
+    inspected: usize,
     tls: Option<Arc<SslDigest>>,
     socket: Arc<SocketDigest>,
     established: SystemTime,
@@ -132,11 +135,11 @@ impl OriginIo {
         Self {
             wire,
             guard,
-            fault: None,
             answer: Answer::Awaited,
             origin: Origin::Listening,
             pending: Vec::new(),
             sent: 0,
+            inspected: 0,
             tls,
             socket: Arc::new(socket),
             established: SystemTime::now(),
@@ -144,30 +147,48 @@ impl OriginIo {
         }
     }
 
-    /// Shows the guard what the proxy sends.
-    fn note_request(&mut self, bytes: &[u8]) {
+    /// Shows the guard what the proxy is about to send, each byte once although a write that the
+    /// wire did not take comes again.
+    fn inspect(&mut self, data: &[u8]) -> io::Result<()> {
+        let Some(fresh @ [_, ..]) = data.get(self.inspected..) else { return Ok(()) };
         if self.guard.is_idle() {
             self.answer = Answer::Awaited;
         }
-        self.guard.on_request_bytes(bytes);
+        let seen = self.guard.on_request_bytes(fresh);
+        if seen.is_err() {
+            // Nor does the part of it that looked well leave any more.
+            self.drained();
+        }
+        self.inspected = data.len();
+        seen.map_err(breach)
     }
 
     /// The origin closed its side in an orderly way.
     fn on_end(&mut self) -> io::Result<()> {
-        // Before the first byte of an answer the proxy must see a plain end: it may then send the
-        // request again on a fresh connection, since this one was closed while it was idle.
-        if self.answer == Answer::Awaited || self.guard.is_idle() {
+        if self.is_between() {
             return Ok(());
         }
-        self.guard.on_eof().map_err(|fault| {
-            self.fault = Some(fault);
-            io::Error::new(io::ErrorKind::UnexpectedEof, fault)
-        })
+        self.guard.on_eof().map_err(|fault| io::Error::new(io::ErrorKind::UnexpectedEof, fault))
+    }
+
+    /// Whether an end cuts nothing here. Before the first byte of an answer the proxy must see a
+    /// plain end: the connection was closed while it was idle, and the request may be sent again.
+    fn is_between(&self) -> bool {
+        self.guard.fault().is_none() && (self.answer == Answer::Awaited || self.guard.is_idle())
     }
 
     /// Bytes waiting for the wire.
     fn waiting(&self) -> usize {
         self.pending.len() - self.sent
+    }
+
+    /// Inspects `data` and takes it, or as much of it as the wire does.
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.inspect(data)?;
+        let took =
+            if self.gather(data) { data.len() } else { ready!(self.poll_through(cx, data))? };
+        self.inspected = self.inspected.saturating_sub(took);
+        Poll::Ready(Ok(took))
     }
 
     /// Takes a small write to let it leave with others; `false` leaves a large one to the wire.
@@ -263,6 +284,11 @@ trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
+/// A fault as the error of a read or a write.
+fn breach(fault: OriginFault) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, fault)
+}
+
 fn socket_digest(socket: &Socket, peer: &SocketAddr) -> SocketDigest {
     let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
     // A fresh digest has no address yet, so that this cannot fail.
@@ -277,8 +303,8 @@ impl AsyncRead for OriginIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(fault) = this.fault {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
+        if let Some(fault) = this.guard.fault() {
+            return Poll::Ready(Err(breach(fault)));
         }
         if this.origin == Origin::Gone && this.guard.is_idle() {
             // An early answer is complete; the connection is of no further use.
@@ -290,9 +316,10 @@ impl AsyncRead for OriginIo {
         }
         let before = buf.filled().len();
         if let Err(e) = ready!(this.wire.as_pin().poll_read(cx, buf)) {
-            // TLS without close_notify is a cut message, but between messages it is only a close.
-            let between = this.answer == Answer::Awaited || this.guard.is_idle();
-            if e.kind() == io::ErrorKind::UnexpectedEof && between {
+            // TLS without close_notify is a cut message, but between messages it is only a close,
+            // and what runs in a tunnel marks its own end.
+            let whole = this.is_between() || this.guard.is_tunnel();
+            if e.kind() == io::ErrorKind::UnexpectedEof && whole {
                 return Poll::Ready(Ok(()));
             }
             return Poll::Ready(Err(e));
@@ -303,8 +330,7 @@ impl AsyncRead for OriginIo {
         this.answer = Answer::Begun;
         if let Err(fault) = this.guard.on_reply_bytes(got) {
             buf.set_filled(before);
-            this.fault = Some(fault);
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
+            return Poll::Ready(Err(breach(fault)));
         }
         Poll::Ready(Ok(()))
     }
@@ -320,10 +346,7 @@ impl AsyncWrite for OriginIo {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let took =
-            if this.gather(data) { data.len() } else { ready!(this.poll_through(cx, data))? };
-        this.note_request(&data[..took]);
-        Poll::Ready(Ok(took))
+        this.poll_send(cx, data)
     }
 
     fn poll_write_vectored(
@@ -334,22 +357,17 @@ impl AsyncWrite for OriginIo {
         let this = self.get_mut();
         let mut took = 0;
         for data in bufs.iter().filter(|data| !data.is_empty()) {
-            if this.gather(data) {
-                this.note_request(data);
-                took += data.len();
-                continue;
-            }
-            // What was gathered so far has been taken: a write that must wait cannot be reported as
-            // waiting any more, and comes again with the rest.
-            return match this.poll_through(cx, data) {
+            match this.poll_send(cx, data) {
                 Poll::Ready(Ok(more)) => {
-                    this.note_request(&data[..more]);
-                    Poll::Ready(Ok(took + more))
+                    took += more;
+                    if more < data.len() {
+                        break;
+                    }
                 }
-                Poll::Ready(Err(e)) if took == 0 => Poll::Ready(Err(e)),
-                Poll::Pending if took == 0 => Poll::Pending,
-                Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(Ok(took)),
-            };
+                // What was taken before must be reported; the rest comes again.
+                Poll::Ready(Err(_)) | Poll::Pending if took > 0 => break,
+                other => return other,
+            }
         }
         Poll::Ready(Ok(took))
     }
@@ -434,136 +452,7 @@ impl fmt::Debug for OriginIo {
         f.debug_struct("OriginIo")
             .field("peer", &self.socket.peer_addr())
             .field("tls", &self.tls.is_some())
-            .field("fault", &self.fault)
+            .field("fault", &self.guard.fault())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use pingora::protocols::IO;
-    use tokio::io::AsyncReadExt;
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::UnixStream;
-
-    use super::*;
-    use crate::message::reply::ReplyLimits;
-
-    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-
-    fn guarded() -> (OriginIo, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let peer = SocketAddr::Inet(([127, 0, 0, 1], 1).into());
-        let guard = ReplyGuard::new(ReplyLimits::default());
-        (OriginIo::plain(Socket::Unix(ours), &peer, guard, Duration::ZERO), theirs)
-    }
-
-    async fn send(io: &mut OriginIo, bytes: &[u8]) {
-        io.write_all(bytes).await.unwrap();
-        io.flush().await.unwrap();
-    }
-
-    fn carries_a_fault(e: &io::Error) -> bool {
-        e.get_ref().is_some_and(|inner| inner.is::<OriginFault>())
-    }
-
-    #[tokio::test]
-    async fn what_belongs_together_leaves_in_one_write_at_the_flush() {
-        let (mut io, mut origin) = guarded();
-        io.write_all(REQUEST).await.unwrap();
-        io.write_all(b"body").await.unwrap();
-        let mut seen = [0; 64];
-        let early = tokio::time::timeout(Duration::ZERO, origin.read(&mut seen)).await;
-        assert!(early.is_err(), "nothing leaves before the flush");
-        io.flush().await.unwrap();
-        assert_eq!(origin.read(&mut seen).await.unwrap(), REQUEST.len() + 4);
-    }
-
-    #[tokio::test]
-    async fn a_large_write_takes_what_was_gathered_along_and_keeps_the_order() {
-        let (mut io, mut origin) = guarded();
-        let body = vec![b'x'; 5 * GATHER];
-        let reader = tokio::spawn(async move {
-            let mut all = Vec::new();
-            origin.read_to_end(&mut all).await.unwrap();
-            all
-        });
-        io.write_all(REQUEST).await.unwrap();
-        io.write_all(&body).await.unwrap();
-        let slices = [IoSlice::new(b"1"), IoSlice::new(b""), IoSlice::new(b"2")];
-        assert_eq!(io.write_vectored(&slices).await.unwrap(), 2);
-        io.flush().await.unwrap();
-        assert!(io.pending.capacity() <= KEEP, "an idle connection keeps no large buffer");
-        drop(io);
-        assert_eq!(reader.await.unwrap(), [REQUEST, &body, b"12"].concat());
-    }
-
-    #[tokio::test]
-    async fn an_end_before_any_answer_is_a_plain_close_that_may_be_retried() {
-        let (mut io, mut origin) = guarded();
-        send(&mut io, REQUEST).await;
-        origin.read_exact(&mut vec![0; REQUEST.len()]).await.unwrap();
-        drop(origin);
-        assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_write_to_a_closed_connection_leaves_the_verdict_to_the_read() {
-        let (mut io, origin) = guarded();
-        drop(origin);
-        send(&mut io, REQUEST).await;
-        io.write_all(&vec![b'x'; 2 * GATHER]).await.unwrap();
-        assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 0);
-    }
-
-    #[tokio::test]
-    async fn an_early_answer_is_read_although_the_rest_of_the_request_cannot_be_written() {
-        let (mut io, mut origin) = guarded();
-        send(&mut io, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n").await;
-        origin.read(&mut [0; 256]).await.unwrap();
-        origin.write_all(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-        drop(origin);
-        io.write_all(&vec![b'x'; 40_000]).await.unwrap();
-        io.flush().await.unwrap();
-        let mut answer = [0; 256];
-        assert!(io.read(&mut answer).await.unwrap() > 0);
-        assert!(io.read(&mut answer).await.is_err(), "it is never used again");
-    }
-
-    #[tokio::test]
-    async fn an_end_within_an_answer_is_a_fault() {
-        let (mut io, mut origin) = guarded();
-        send(&mut io, REQUEST).await;
-        origin.read_exact(&mut vec![0; REQUEST.len()]).await.unwrap();
-        origin.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1").await.unwrap();
-        drop(origin);
-        let mut buf = [0; 256];
-        assert!(io.read(&mut buf).await.unwrap() > 0);
-        let e = io.read(&mut buf).await.unwrap_err();
-        assert_eq!(e.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(carries_a_fault(&e));
-    }
-
-    #[tokio::test]
-    async fn bytes_that_nobody_asked_for_make_the_connection_unusable() {
-        let (mut io, mut origin) = guarded();
-        origin.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-        let mut buf = [0; 64];
-        for _ in 0..2 {
-            let e = io.read(&mut buf).await.unwrap_err();
-            assert_eq!(e.kind(), io::ErrorKind::InvalidData);
-            assert!(carries_a_fault(&e));
-        }
-    }
-
-    #[tokio::test]
-    async fn the_digest_names_the_peer_and_the_id_is_the_descriptor() {
-        let (io, _origin) = guarded();
-        let peer = io.get_socket_digest().unwrap().peer_addr().cloned();
-        assert_eq!(peer, Some(SocketAddr::Inet(([127, 0, 0, 1], 1).into())));
-        let Wire::Plain(socket) = &io.wire else { panic!("plain") };
-        assert_eq!(io.id(), socket.as_raw_fd());
-        let stream: Box<dyn IO> = Box::new(io);
-        assert!(stream.as_any().is::<OriginIo>());
     }
 }

@@ -31,6 +31,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::net::UnixListener;
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
 use crate::message::reply::ReplyLimits;
@@ -162,12 +163,13 @@ struct Script {
     answers: Mutex<VecDeque<Answer>>,
     connections: AtomicUsize,
     last: Mutex<Vec<u8>>,
+    gate: Notify,
 }
 
 /// One answer, byte for byte.
 pub(super) struct Answer {
     bytes: &'static [u8],
-    /// Sent once the proxy has had the first bytes.
+    /// Sent after [`Origin::go_on`].
     later: Option<&'static [u8]>,
     close: bool,
 }
@@ -260,6 +262,10 @@ impl Origin {
         settings(Place::Tcp { host: "127.0.0.1".to_owned(), port: self.port })
     }
 
+    pub(super) fn go_on(&self) {
+        self.script.gate.notify_one();
+    }
+
     pub(super) fn connections(&self) -> usize {
         self.script.connections.load(Ordering::SeqCst)
     }
@@ -283,7 +289,7 @@ impl Script {
             stream.write_all(answer.bytes).await.unwrap();
             stream.flush().await.unwrap();
             if let Some(later) = answer.later {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                self.gate.notified().await;
                 stream.write_all(later).await.unwrap();
                 stream.flush().await.unwrap();
             }

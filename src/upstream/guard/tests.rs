@@ -1,0 +1,140 @@
+use pingora::protocols::IO;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+
+use super::*;
+use crate::message::reply::ReplyLimits;
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn post(length: usize) -> Vec<u8> {
+    format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n").into_bytes()
+}
+
+fn guarded() -> (OriginIo, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let peer = SocketAddr::Inet(([127, 0, 0, 1], 1).into());
+    let guard = ReplyGuard::new(ReplyLimits::default());
+    (OriginIo::plain(Socket::Unix(ours), &peer, guard, Duration::ZERO), theirs)
+}
+
+async fn send(io: &mut OriginIo, bytes: &[u8]) {
+    io.write_all(bytes).await.unwrap();
+    io.flush().await.unwrap();
+}
+
+fn carries_a_fault(e: &io::Error) -> bool {
+    e.get_ref().is_some_and(|inner| inner.is::<OriginFault>())
+}
+
+#[tokio::test]
+async fn what_belongs_together_leaves_in_one_write_at_the_flush() {
+    let (mut io, mut origin) = guarded();
+    let head = post(4);
+    io.write_all(&head).await.unwrap();
+    io.write_all(b"body").await.unwrap();
+    let mut seen = [0; 256];
+    let early = tokio::time::timeout(Duration::ZERO, origin.read(&mut seen)).await;
+    assert!(early.is_err(), "nothing leaves before the flush");
+    io.flush().await.unwrap();
+    assert_eq!(origin.read(&mut seen).await.unwrap(), head.len() + 4);
+}
+
+#[tokio::test]
+async fn a_large_write_takes_what_was_gathered_along_and_keeps_the_order() {
+    let (mut io, mut origin) = guarded();
+    let body = vec![b'x'; 5 * GATHER];
+    let head = post(body.len() + 2);
+    let reader = tokio::spawn(async move {
+        let mut all = Vec::new();
+        origin.read_to_end(&mut all).await.unwrap();
+        all
+    });
+    io.write_all(&head).await.unwrap();
+    io.write_all(&body).await.unwrap();
+    let slices = [IoSlice::new(b"1"), IoSlice::new(b""), IoSlice::new(b"2")];
+    assert_eq!(io.write_vectored(&slices).await.unwrap(), 2);
+    io.flush().await.unwrap();
+    assert!(io.pending.capacity() <= KEEP, "an idle connection keeps no large buffer");
+    drop(io);
+    assert_eq!(reader.await.unwrap(), [&head[..], &body, b"12"].concat());
+}
+
+#[tokio::test]
+async fn an_end_before_any_answer_is_a_plain_close_that_may_be_retried() {
+    let (mut io, mut origin) = guarded();
+    send(&mut io, REQUEST).await;
+    origin.read_exact(&mut vec![0; REQUEST.len()]).await.unwrap();
+    drop(origin);
+    assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_write_to_a_closed_connection_leaves_the_verdict_to_the_read() {
+    let (mut io, origin) = guarded();
+    drop(origin);
+    send(&mut io, &post(2 * GATHER)).await;
+    io.write_all(&vec![b'x'; 2 * GATHER]).await.unwrap();
+    assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn an_early_answer_is_read_although_the_rest_of_the_request_cannot_be_written() {
+    let (mut io, mut origin) = guarded();
+    send(&mut io, &post(40_000)).await;
+    assert!(origin.read(&mut [0; 256]).await.unwrap() > 0);
+    origin.write_all(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    drop(origin);
+    io.write_all(&vec![b'x'; 40_000]).await.unwrap();
+    io.flush().await.unwrap();
+    let mut answer = [0; 256];
+    assert!(io.read(&mut answer).await.unwrap() > 0);
+    assert!(io.read(&mut answer).await.is_err(), "it is never used again");
+}
+
+#[tokio::test]
+async fn an_end_within_an_answer_is_a_fault() {
+    let (mut io, mut origin) = guarded();
+    send(&mut io, REQUEST).await;
+    origin.read_exact(&mut vec![0; REQUEST.len()]).await.unwrap();
+    origin.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1").await.unwrap();
+    drop(origin);
+    let mut buf = [0; 256];
+    assert!(io.read(&mut buf).await.unwrap() > 0);
+    let e = io.read(&mut buf).await.unwrap_err();
+    assert_eq!(e.kind(), io::ErrorKind::UnexpectedEof);
+    assert!(carries_a_fault(&e));
+}
+
+#[tokio::test]
+async fn bytes_that_nobody_asked_for_make_the_connection_unusable() {
+    let (mut io, mut origin) = guarded();
+    origin.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let mut buf = [0; 64];
+    for _ in 0..2 {
+        let e = io.read(&mut buf).await.unwrap_err();
+        assert_eq!(e.kind(), io::ErrorKind::InvalidData);
+        assert!(carries_a_fault(&e));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_one_never_leaves() {
+    let (mut io, mut origin) = guarded();
+    let e = io.write_all(b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap_err();
+    assert!(carries_a_fault(&e));
+    drop(io);
+    assert_eq!(origin.read(&mut [0; 16]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn the_digest_names_the_peer_and_the_id_is_the_descriptor() {
+    let (io, _origin) = guarded();
+    let peer = io.get_socket_digest().unwrap().peer_addr().cloned();
+    assert_eq!(peer, Some(SocketAddr::Inet(([127, 0, 0, 1], 1).into())));
+    let Wire::Plain(socket) = &io.wire else { panic!("plain") };
+    assert_eq!(io.id(), socket.as_raw_fd());
+    let stream: Box<dyn IO> = Box::new(io);
+    assert!(stream.as_any().is::<OriginIo>());
+}
