@@ -141,8 +141,7 @@ impl ResponseDirectives {
             // Permissions count only where they stand alone.
             b"public" => self.public |= directive.alone,
             b"immutable" => self.immutable |= directive.alone,
-            // Both: it lifts `no-store` for known codes and forbids storing the others. Broken, it
-            // does only the latter, for which it must be seen; `no-store` is then kept by the caller.
+            // It lifts `no-store` for known codes, so it is a permission.
             b"must-understand" => self.must_understand |= directive.alone,
             _ => {}
         }

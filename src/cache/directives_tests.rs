@@ -138,6 +138,12 @@ fn field_names_that_are_none_mean_the_whole_response() {
 }
 
 #[test]
+fn a_qualified_directive_in_a_broken_member_means_the_whole_response() {
+    assert_eq!(response("no-cache=\"a\"; x").no_cache, Reach::Whole);
+    assert_eq!(response("private=a b").private, Reach::Whole);
+}
+
+#[test]
 fn an_unqualified_directive_outweighs_a_qualified_one() {
     assert_eq!(response("no-cache=\"a\", no-cache").no_cache, Reach::Whole);
     assert_eq!(response("no-cache, no-cache=\"a\"").no_cache, Reach::Whole);

@@ -11,6 +11,7 @@ use http::Method;
 use http::StatusCode;
 use http::header;
 
+use crate::cache::key::Target;
 use crate::cache::key::default_port;
 
 /// A path and query of the request's own origin whose stored responses are invalid, all variants of
@@ -24,38 +25,24 @@ pub struct Forgotten {
     pub query: Option<String>,
 }
 
-/// The URI of a request, as the client asked for it.
-#[derive(Debug, Clone, Copy)]
-pub struct Origin<'a> {
-    /// `http` or `https`.
-    pub scheme: &'a str,
-    /// The host without a port.
-    pub host: &'a str,
-    /// The port, if it was said.
-    pub port: Option<u16>,
-    /// The path.
-    pub path: &'a str,
-    /// The query without `?`.
-    pub query: Option<&'a str>,
-}
-
 /// What the answer to this request invalidates: nothing, or the request's URI first and then what its
-/// answer points to, each once.
+/// answer points to, each once. The target is that of the request as the client made it, before any
+/// rewriting, since that is what other clients ask for and what the key is made of.
 pub fn must_forget(
     method: &Method,
     status: StatusCode,
-    origin: &Origin<'_>,
+    target: &Target<'_>,
     response: &HeaderMap,
 ) -> Vec<Forgotten> {
     if is_safe(method) || !(status.is_success() || status.is_redirection()) {
         return Vec::new();
     }
-    let path = if origin.path.is_empty() { "/" } else { origin.path };
+    let path = if target.path.is_empty() { "/" } else { target.path };
     let mut forgotten =
-        vec![Forgotten { path: path.to_owned(), query: origin.query.map(str::to_owned) }];
+        vec![Forgotten { path: path.to_owned(), query: target.query.map(str::to_owned) }];
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         let references = response.get_all(name).iter().filter_map(|line| line.to_str().ok());
-        for also in references.filter_map(|reference| resolve(origin, reference)) {
+        for also in references.filter_map(|reference| resolve(target, reference)) {
             if !forgotten.contains(&also) {
                 forgotten.push(also);
             }
@@ -73,12 +60,12 @@ fn is_safe(method: &Method) -> bool {
     )
 }
 
-/// A reference resolved against the request's URI (RFC 3986 §5.2), if it stays in its origin.
-fn resolve(origin: &Origin<'_>, reference: &str) -> Option<Forgotten> {
+/// A reference resolved against the request's URI (RFC 3986 §5.2), if it stays in its target.
+fn resolve(target: &Target<'_>, reference: &str) -> Option<Forgotten> {
     let reference = reference.trim();
     let reference = reference.split_once('#').map_or(reference, |(front, _)| front);
     let (scheme, rest) = split_scheme(reference);
-    if scheme.is_some_and(|scheme| !scheme.eq_ignore_ascii_case(origin.scheme)) {
+    if scheme.is_some_and(|scheme| !scheme.eq_ignore_ascii_case(target.scheme)) {
         return None;
     }
     let (authority, rest) = match rest.strip_prefix("//") {
@@ -88,7 +75,7 @@ fn resolve(origin: &Origin<'_>, reference: &str) -> Option<Forgotten> {
         }
         None => (None, rest),
     };
-    if !authority.is_none_or(|authority| is_same(origin, authority)) {
+    if !authority.is_none_or(|authority| is_same(target, authority)) {
         return None;
     }
     // `http:path` without an authority is no URI of a host.
@@ -100,11 +87,11 @@ fn resolve(origin: &Origin<'_>, reference: &str) -> Option<Forgotten> {
         None => (rest, None),
     };
     if path.is_empty() && authority.is_none() {
-        let query = query.or_else(|| origin.query.map(str::to_owned));
-        return Some(Forgotten { path: without_dots(origin.path), query });
+        let query = query.or_else(|| target.query.map(str::to_owned));
+        return Some(Forgotten { path: without_dots(target.path), query });
     }
     let absolute = path.starts_with('/') || authority.is_some();
-    let path = if absolute { without_dots(path) } else { beside(origin.path, path) };
+    let path = if absolute { without_dots(path) } else { beside(target.path, path) };
     Some(Forgotten { path, query })
 }
 
@@ -122,22 +109,22 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// Whether an authority is the request's own: the same host and, counting defaults, the same port.
-fn is_same(origin: &Origin<'_>, authority: &str) -> bool {
+fn is_same(target: &Target<'_>, authority: &str) -> bool {
     let (host, port) = match authority.rsplit_once(':') {
         // A colon inside brackets belongs to an IPv6 address.
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (authority, None),
     };
     let port = match port {
-        None | Some("") => default_port(origin.scheme),
+        None | Some("") => default_port(target.scheme),
         Some(port) => match port.parse() {
             Ok(port) => Some(port),
             Err(_) => return false,
         },
     };
-    let same_host = host.eq_ignore_ascii_case(origin.host)
-        || ipv6(host).is_some_and(|address| ipv6(origin.host) == Some(address));
-    same_host && port == origin.port.or_else(|| default_port(origin.scheme))
+    let same_host = host.eq_ignore_ascii_case(target.host)
+        || ipv6(host).is_some_and(|address| ipv6(target.host) == Some(address));
+    same_host && port == target.port.or_else(|| default_port(target.scheme))
 }
 
 fn ipv6(host: &str) -> Option<Ipv6Addr> {

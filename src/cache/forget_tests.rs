@@ -4,8 +4,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-const BASE: Origin<'static> =
-    Origin { scheme: "https", host: "example.com", port: None, path: "/a/b", query: Some("q=1") };
+const BASE: Target<'static> = Target {
+    space: "",
+    scheme: "https",
+    host: "example.com",
+    port: None,
+    path: "/a/b",
+    query: Some("q=1"),
+};
 
 fn forgotten(method: &str, status: u16, lines: &[(&'static str, &str)]) -> Vec<String> {
     let mut headers = HeaderMap::new();
@@ -105,10 +111,10 @@ fn the_same_origin_may_be_written_in_several_ways() {
 
 #[test]
 fn an_ipv6_host_is_compared_as_an_address() {
-    let base = Origin { host: "[::1]", port: Some(8443), ..BASE };
+    let base = Target { host: "[::1]", port: Some(8443), ..BASE };
     assert!(resolve(&base, "https://[0:0::1]:8443/x").is_some());
     assert!(resolve(&base, "https://[::1]/x").is_none());
-    assert!(resolve(&Origin { port: None, ..base }, "https://[::1]/x").is_some());
+    assert!(resolve(&Target { port: None, ..base }, "https://[::1]/x").is_some());
 }
 
 // RFC 3986 §5.4, with the base /a/b?q=1 in place of /b/c/d;p?q.
