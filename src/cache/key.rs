@@ -1,1 +1,212 @@
-//! (to be written)
+//! What is asked for, as bytes: the cache key (RFC 9111 §2).
+//!
+//! Every component is written with its length before it and every list with its count, in one fixed
+//! order; so two different requests can only share a key when the route's rules say that their
+//! difference does not count. The method is no component: GET and HEAD ask for the same thing.
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use http::header;
+
+use crate::cache::KeyRules;
+use crate::cache::QueryRule;
+use crate::cache::fields::push;
+use crate::cache::fields::trim;
+
+/// What is asked for, in the normal form that routing and the origin see too.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Keeps apart what shares a URI but not an origin: the name of the route or of the upstream.
+    /// Empty when there is only one.
+    pub space: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// The host without a port, in any case.
+    pub host: &'a str,
+    /// The port, if it was said; the scheme's default counts as not said.
+    pub port: Option<u16>,
+    /// The path, as the origin will see it.
+    pub path: &'a str,
+    /// The query without `?`; an empty one is not the same as none.
+    pub query: Option<&'a str>,
+}
+
+/// A cache key. Equal bytes mean the same thing asked for, and only that.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    /// The key of a request under a route's rules.
+    pub fn new(target: &Target<'_>, headers: &HeaderMap, rules: &KeyRules) -> Self {
+        let query = target.query.map_or(0, str::len);
+        let mut key = Vec::with_capacity(96 + target.host.len() + target.path.len() + query);
+        push(&mut key, target.space.as_bytes());
+        push(&mut key, target.scheme.as_bytes());
+        push_lower(&mut key, target.host);
+        push_port(&mut key, target.scheme, target.port);
+        push(&mut key, target.path.as_bytes());
+        push_query(&mut key, target.query, rules);
+        push_headers(&mut key, headers, rules);
+        push_cookies(&mut key, headers, rules);
+        Self(key)
+    }
+
+    /// The key of one variant: this key and the selecting values of [`crate::cache::vary::selecting`].
+    #[must_use]
+    pub fn variant(&self, selecting: &[u8]) -> Self {
+        let mut key = Vec::with_capacity(self.0.len() + selecting.len() + 16);
+        push(&mut key, &self.0);
+        push(&mut key, selecting);
+        Self(key)
+    }
+
+    /// The bytes, for hashing and for the store.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes, owned.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+fn push_lower(key: &mut Vec<u8>, text: &str) {
+    push(key, text.as_bytes());
+    let start = key.len() - text.len();
+    key[start..].make_ascii_lowercase();
+}
+
+fn push_port(key: &mut Vec<u8>, scheme: &str, port: Option<u16>) {
+    let default = default_port(scheme);
+    match port.filter(|port| Some(*port) != default) {
+        Some(port) => push(key, &port.to_be_bytes()),
+        None => push(key, b""),
+    }
+}
+
+/// The port of a scheme when none is said.
+pub(crate) fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+fn push_count(key: &mut Vec<u8>, count: usize) {
+    key.extend_from_slice(&(count as u64).to_be_bytes());
+}
+
+const NO_QUERY: u8 = 0;
+const WHOLE_QUERY: u8 = 1;
+const CHOSEN_PARAMETERS: u8 = 2;
+
+fn push_query(key: &mut Vec<u8>, query: Option<&str>, rules: &KeyRules) {
+    let Some(query) = query.filter(|_| rules.query != QueryRule::None) else {
+        return key.push(NO_QUERY);
+    };
+    if rules.query == QueryRule::All && !rules.sort_query {
+        key.push(WHOLE_QUERY);
+        return push(key, query.as_bytes());
+    }
+    let mut chosen: Vec<&str> = query.split('&').filter(|p| counts(p, &rules.query)).collect();
+    if rules.sort_query {
+        // A stable sort: the order among parameters of one name is the application's business.
+        chosen.sort_by(|a, b| name(a).cmp(name(b)));
+    }
+    key.push(CHOSEN_PARAMETERS);
+    push_count(key, chosen.len());
+    for parameter in chosen {
+        push(key, parameter.as_bytes());
+    }
+}
+
+/// Whether a parameter is part of the key. Names are compared as the origin will read them, decoded:
+/// otherwise `%61=1` would reach it as `a` without being in the key. Some origins also separate at
+/// semicolons; a parameter with one may hold any name, so it always counts.
+fn counts(parameter: &str, rule: &QueryRule) -> bool {
+    let listed = |names: &[String]| {
+        let name = decode(name(parameter));
+        names.iter().any(|listed| listed.as_bytes() == &*name)
+    };
+    match rule {
+        QueryRule::All => true,
+        QueryRule::None => false,
+        QueryRule::Only(names) => parameter.contains(';') || listed(names),
+        QueryRule::Except(names) => parameter.contains(';') || !listed(names),
+    }
+}
+
+fn name(parameter: &str) -> &str {
+    parameter.split_once('=').map_or(parameter, |(name, _)| name)
+}
+
+/// Percent-decoding as forms do it, `+` for a space included; a broken escape stands for itself.
+fn decode(text: &str) -> Cow<'_, [u8]> {
+    let text = text.as_bytes();
+    if !text.iter().any(|b| matches!(b, b'%' | b'+')) {
+        return Cow::Borrowed(text);
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        match (byte, behind) {
+            (b'%', [high, low, behind @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
+                let value = hex(*high).unwrap_or_default() * 16 + hex(*low).unwrap_or_default();
+                decoded.push(value);
+                rest = behind;
+            }
+            (b'+', _) => decoded.push(b' '),
+            (byte, _) => decoded.push(byte),
+        }
+    }
+    Cow::Owned(decoded)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+fn push_headers(key: &mut Vec<u8>, headers: &HeaderMap, rules: &KeyRules) {
+    push_count(key, rules.headers.len());
+    for name in &rules.headers {
+        push(key, name.as_str().as_bytes());
+        let lines = headers.get_all(name);
+        push_count(key, lines.iter().count());
+        for line in lines {
+            push(key, trim(line.as_bytes()));
+        }
+    }
+}
+
+/// All values of each chosen cookie, in the order in which the client sent them: which of several an
+/// application takes is not ours to know.
+fn push_cookies(key: &mut Vec<u8>, headers: &HeaderMap, rules: &KeyRules) {
+    push_count(key, rules.cookies.len());
+    for chosen in &rules.cookies {
+        push(key, chosen.as_bytes());
+        let values = || cookies(headers).filter(|(name, _)| *name == chosen.as_bytes());
+        push_count(key, values().count());
+        for (_, value) in values() {
+            push(key, value);
+        }
+    }
+}
+
+/// The cookies of all Cookie lines (RFC 6265 §4.2, RFC 9113 §8.2.3): names and values.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = headers.get_all(header::COOKIE).iter();
+    lines.flat_map(|line| line.as_bytes().split(|&b| b == b';')).map(|pair| {
+        match pair.iter().position(|&b| b == b'=') {
+            Some(at) => (trim(&pair[..at]), trim(&pair[at + 1..])),
+            None => (trim(pair), &b""[..]),
+        }
+    })
+}
+
+#[cfg(test)]
+#[path = "key_tests.rs"]
+mod tests;

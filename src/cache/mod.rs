@@ -1,6 +1,18 @@
 //! RFC 9111 and its relatives, as pure functions: may I look, keep, serve, and what must I forget?
+//!
+//! A request meets the files in this order: [`key`] names what is asked for, [`lookup`] says whether
+//! the store may be asked at all, [`vary`] finds the variant, [`reuse`] judges what was found,
+//! [`revalidate`] asks the origin about it and takes in a 304, [`storable`] judges a new response,
+//! [`forget`] says what an unsafe method invalidates, [`status`] tells the client. [`directives`],
+//! [`dictionary`], [`freshness`], [`date`] and [`fields`] are what these are made of.
+//!
+//! Nothing here reads a clock, does I/O or knows a server: facts come in as `http` types and
+//! `SystemTime`, decisions go out as values that carry their reason.
 
+pub mod date;
+pub mod dictionary;
 pub mod directives;
+pub mod fields;
 pub mod forget;
 pub mod freshness;
 pub mod key;
@@ -12,8 +24,80 @@ pub mod storable;
 pub mod vary;
 
 use std::time::Duration;
+use std::time::SystemTime;
 
+use http::HeaderMap;
 use http::HeaderName;
+use http::Method;
+use http::StatusCode;
+use http::header;
+
+/// What the cache needs to know of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The header section, as the origin would see it.
+    pub headers: &'a HeaderMap,
+    /// Whether content follows.
+    pub payload: Payload,
+}
+
+impl<'a> Request<'a> {
+    /// A view whose payload is read off the framing fields: present when there is a
+    /// Transfer-Encoding, or a Content-Length other than zero. HTTP/2 needs neither: there the caller
+    /// says it with [`Request::with_payload`].
+    pub fn new(method: &'a Method, headers: &'a HeaderMap) -> Self {
+        let sized = headers.get_all(header::CONTENT_LENGTH).iter().any(|v| v.as_bytes() != b"0");
+        let payload = if sized || headers.contains_key(header::TRANSFER_ENCODING) {
+            Payload::Present
+        } else {
+            Payload::Absent
+        };
+        Self { method, headers, payload }
+    }
+
+    /// The same view with the payload as the caller knows it.
+    #[must_use]
+    pub fn with_payload(self, payload: Payload) -> Self {
+        Self { payload, ..self }
+    }
+}
+
+/// Whether a request carries content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    /// The header section is all.
+    Absent,
+    /// Content follows; the key does not see it, so neither may the cache (RFC 9110 §9.3.1).
+    Present,
+}
+
+/// What the cache needs to know of a response.
+#[derive(Debug, Clone, Copy)]
+pub struct Response<'a> {
+    /// The status code.
+    pub status: StatusCode,
+    /// The header section, as the origin sent it.
+    pub headers: &'a HeaderMap,
+}
+
+/// When a request left for the origin and when its response's header section arrived: the
+/// `request_time` and `response_time` of RFC 9111 §4.2.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange {
+    /// The request was sent.
+    pub requested: SystemTime,
+    /// The header section had arrived.
+    pub arrived: SystemTime,
+}
+
+impl Exchange {
+    /// An exchange that took no time.
+    pub fn at(now: SystemTime) -> Self {
+        Self { requested: now, arrived: now }
+    }
+}
 
 /// What a route allows the cache to do, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,154 @@
+//! Field values as bytes: list members and quoted strings (RFC 9110 §5.6), read without allocation.
+//!
+//! A comma inside a quoted string separates nothing; a quoted string that is never closed reaches to
+//! the end of its line. Nothing here fails: what a peer sent is always some list.
+
+/// The members of one field line, split at commas outside quoted strings and freed of the white
+/// space around them. Empty members are kept: whether they count is the caller's business.
+pub fn members(line: &[u8]) -> Pieces<'_> {
+    Pieces { rest: Some(line), separator: is_comma }
+}
+
+/// The words of one list member: split at white space and semicolons outside quoted strings. A
+/// well-formed cache directive is exactly one word.
+pub(crate) fn words(member: &[u8]) -> impl Iterator<Item = &[u8]> {
+    Pieces { rest: Some(member), separator: is_gap }.filter(|word| !word.is_empty())
+}
+
+/// The pieces of a value between separators; see [`members`].
+#[derive(Debug, Clone)]
+pub struct Pieces<'a> {
+    rest: Option<&'a [u8]>,
+    separator: fn(u8) -> bool,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest?;
+        match end_of_piece(rest, self.separator) {
+            Some(end) => {
+                self.rest = Some(&rest[end + 1..]);
+                Some(trim(&rest[..end]))
+            }
+            None => {
+                self.rest = None;
+                Some(trim(rest))
+            }
+        }
+    }
+}
+
+fn is_comma(byte: u8) -> bool {
+    byte == b','
+}
+
+fn is_gap(byte: u8) -> bool {
+    matches!(byte, b';' | b' ' | b'\t')
+}
+
+fn end_of_piece(value: &[u8], separator: fn(u8) -> bool) -> Option<usize> {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, &byte) in value.iter().enumerate() {
+        match (quoted, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (true, b'"') => quoted = false,
+            (true, _) => {}
+            (false, b'"') => quoted = true,
+            (false, byte) if separator(byte) => return Some(at),
+            (false, _) => {}
+        }
+    }
+    None
+}
+
+/// A value without the optional white space around it (RFC 9110 §5.6.3).
+pub fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The text of a token or of a quoted string, escapes resolved (RFC 9110 §5.6.4). `None` when the
+/// value opens a quoted string and does not close it exactly at its end.
+pub fn unquote(value: &[u8]) -> Option<Vec<u8>> {
+    let [b'"', inner @ ..] = value else {
+        return Some(value.to_vec());
+    };
+    let mut text = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'"' if bytes.as_slice().is_empty() => return Some(text),
+            b'"' => return None,
+            b'\\' => text.push(*bytes.next()?),
+            byte => text.push(byte),
+        }
+    }
+    None
+}
+
+/// Whether a byte may stand in a token (RFC 9110 §5.6.2).
+pub fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Appends one component, its length first, so that no two lists of components share an encoding.
+pub fn push(bytes: &mut Vec<u8>, component: &[u8]) {
+    bytes.extend_from_slice(&(component.len() as u64).to_be_bytes());
+    bytes.extend_from_slice(component);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(line: &str) -> Vec<&[u8]> {
+        members(line.as_bytes()).collect()
+    }
+
+    #[test]
+    fn members_are_split_at_commas_and_trimmed() {
+        assert_eq!(split("a, b ,\tc"), [b"a", b"b", b"c"]);
+    }
+
+    #[test]
+    fn a_comma_in_a_quoted_string_separates_nothing() {
+        assert_eq!(split(r#"a="b, c", d"#), [&br#"a="b, c""#[..], b"d"]);
+    }
+
+    #[test]
+    fn an_escaped_quote_does_not_close_the_string() {
+        assert_eq!(split(r#"a="b\", c", d"#), [&br#"a="b\", c""#[..], b"d"]);
+    }
+
+    #[test]
+    fn an_unclosed_string_reaches_to_the_end() {
+        assert_eq!(split(r#"a="b, c"#), [&br#"a="b, c"#[..]]);
+    }
+
+    #[test]
+    fn empty_members_are_kept() {
+        assert_eq!(split(",a,"), [&b""[..], b"a", b""]);
+    }
+
+    #[test]
+    fn unquoting_resolves_escapes() {
+        assert_eq!(unquote(br#""a\"b""#), Some(b"a\"b".to_vec()));
+        assert_eq!(unquote(b"a"), Some(b"a".to_vec()));
+    }
+
+    #[test]
+    fn unquoting_refuses_what_is_not_one_whole_string() {
+        for broken in [&br#"""#[..], br#""a"#, br#""a"b"#, br#""a\"#] {
+            assert_eq!(unquote(broken), None);
+        }
+    }
+}
