@@ -110,7 +110,7 @@ impl Sampled {
     }
 }
 
-/// Lets the registry own what [`Metrics`] uses too.
+/// Lets the registry own what `Metrics` uses too.
 pub(super) struct SampledCollector(pub(super) Arc<Sampled>);
 
 impl Collector for SampledCollector {
