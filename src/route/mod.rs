@@ -1,17 +1,26 @@
 //! Which route a request takes, and what is done with it there.
+//!
+//! A [`table::Table`] holds the routes and answers [`Ask`]; the order of precedence is written down
+//! there. This module changes nothing and sends nothing.
 
 pub mod action;
+pub mod captures;
 pub mod host;
 pub mod path;
 pub mod predicate;
 pub mod rewrite;
 pub mod table;
 
+mod encode;
+mod expression;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Method;
 
 use crate::cache;
 use crate::route::action::Action;
@@ -19,6 +28,22 @@ use crate::route::host::HostPattern;
 use crate::route::path::PathPattern;
 use crate::route::predicate::Predicates;
 use crate::route::rewrite::Rewrite;
+
+/// What a request is asked about when its route is chosen. Host and path are in the one normal form
+/// that the cache key and the origin see too.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The host: lower case, without port and trailing dot; IPv6 addresses in brackets.
+    pub host: &'a str,
+    /// The path: percent-encoded (RFC 3986 §6.2.2), without dot segments, beginning with a slash.
+    pub path: &'a str,
+    /// What follows the `?`.
+    pub query: Option<&'a str>,
+    /// The request's header fields.
+    pub headers: &'a HeaderMap,
+}
 
 /// One entry of the routing table, as meant.
 #[derive(Debug, Clone)]

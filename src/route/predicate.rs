@@ -1,12 +1,22 @@
 //! Conditions on method, header, query and cookie.
 
+mod pairs;
+
+use std::borrow::Cow;
+use std::fmt;
+
 use http::HeaderName;
 use http::Method;
 use regex::Regex;
 
+use crate::route::Ask;
+use crate::route::expression;
+
 /// Conditions that must all hold.
 #[derive(Debug, Clone, Default)]
 pub struct Predicates {
+    /// The scheme by which the request came; `None` is either.
+    pub scheme: Option<Scheme>,
     /// The methods; empty is every method. GET includes HEAD.
     pub methods: Vec<Method>,
     /// Conditions on request fields.
@@ -15,6 +25,15 @@ pub struct Predicates {
     pub queries: Vec<(String, ValueMatch)>,
     /// Conditions on cookies.
     pub cookies: Vec<(String, ValueMatch)>,
+}
+
+/// How a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Over plain text.
+    Http,
+    /// Over TLS.
+    Https,
 }
 
 /// A condition on one value.
@@ -28,8 +47,87 @@ pub enum ValueMatch {
     Exact(String),
     /// One of the values starts with this.
     Prefix(String),
-    /// One of the values matches as a whole.
+    /// One of the values matches as a whole. Built by [`ValueMatch::regex`], which anchors it.
     Regex(Regex),
+}
+
+/// The first condition that a request does not meet.
+#[derive(Debug, Clone, Copy)]
+pub enum Unmet<'p> {
+    /// The method is not one of these.
+    Method(&'p [Method]),
+    /// The condition on this request field.
+    Header(&'p HeaderName, &'p ValueMatch),
+    /// The condition on this query parameter.
+    Query(&'p str, &'p ValueMatch),
+    /// The condition on this cookie.
+    Cookie(&'p str, &'p ValueMatch),
+}
+
+impl Predicates {
+    /// Whether a request meets every condition. A field, parameter or cookie that occurs several
+    /// times meets a condition with any one of its values.
+    ///
+    /// # Errors
+    /// The first condition that it does not meet.
+    pub fn holds(&self, ask: &Ask<'_>) -> Result<(), Unmet<'_>> {
+        if !self.admits(ask.method) {
+            return Err(Unmet::Method(&self.methods));
+        }
+        self.holds_but_for_method(ask)
+    }
+
+    /// How many conditions there are; the methods together are one.
+    #[must_use]
+    pub fn conditions(&self) -> usize {
+        usize::from(!self.methods.is_empty())
+            .saturating_add(self.headers.len())
+            .saturating_add(self.queries.len())
+            .saturating_add(self.cookies.len())
+    }
+
+    /// Whether the method is one of ours.
+    pub(in crate::route) fn admits(&self, method: &Method) -> bool {
+        self.methods.is_empty()
+            || self.methods.contains(method)
+            || (method == Method::HEAD && self.methods.contains(&Method::GET))
+    }
+
+    pub(in crate::route) fn holds_but_for_method(&self, ask: &Ask<'_>) -> Result<(), Unmet<'_>> {
+        for (name, wanted) in &self.headers {
+            let values = ask.headers.get_all(name).iter();
+            if !wanted.meets(values.map(|value| Cow::Borrowed(value.as_bytes()))) {
+                return Err(Unmet::Header(name, wanted));
+            }
+        }
+        for (name, wanted) in &self.queries {
+            if !wanted.meets(pairs::parameters(ask.query, name)) {
+                return Err(Unmet::Query(name, wanted));
+            }
+        }
+        for (name, wanted) in &self.cookies {
+            if !wanted.meets(pairs::cookies(ask.headers, name)) {
+                return Err(Unmet::Cookie(name, wanted));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every request that meets `other` is sure to meet these conditions too: they are among
+    /// the other's. (False may also mean: not known.)
+    pub(in crate::route) fn cover(&self, other: &Self) -> bool {
+        let methods = self.methods.is_empty()
+            || (!other.methods.is_empty()
+                && other.methods.iter().all(|method| self.admits(method)));
+        methods
+            && among(&self.headers, &other.headers)
+            && among(&self.queries, &other.queries)
+            && among(&self.cookies, &other.cookies)
+    }
+}
+
+fn among<Name: PartialEq>(few: &[(Name, ValueMatch)], many: &[(Name, ValueMatch)]) -> bool {
+    few.iter().all(|(name, wanted)| many.iter().any(|(n, w)| n == name && w.is_same(wanted)))
 }
 
 impl ValueMatch {
@@ -38,6 +136,65 @@ impl ValueMatch {
     /// # Errors
     /// What the expression's parser says.
     pub fn regex(text: &str) -> Result<Self, String> {
-        Regex::new(text).map(Self::Regex).map_err(|e| e.to_string())
+        expression::anchored(text).map(Self::Regex)
+    }
+
+    fn meets<'v>(&self, mut values: impl Iterator<Item = Cow<'v, [u8]>>) -> bool {
+        match self {
+            Self::Present => values.next().is_some(),
+            Self::Absent => values.next().is_none(),
+            Self::Exact(wanted) => values.any(|value| *value == *wanted.as_bytes()),
+            Self::Prefix(wanted) => values.any(|value| value.starts_with(wanted.as_bytes())),
+            Self::Regex(regex) => values
+                .any(|value| std::str::from_utf8(&value).is_ok_and(|text| regex.is_match(text))),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Present, Self::Present) | (Self::Absent, Self::Absent) => true,
+            (Self::Exact(a), Self::Exact(b)) | (Self::Prefix(a), Self::Prefix(b)) => a == b,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            (
+                Self::Present | Self::Absent | Self::Exact(_) | Self::Prefix(_) | Self::Regex(_),
+                _,
+            ) => false,
+        }
     }
 }
+
+impl fmt::Display for ValueMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present => f.write_str("be present"),
+            Self::Absent => f.write_str("be absent"),
+            Self::Exact(text) => write!(f, "be {text:?}"),
+            Self::Prefix(text) => write!(f, "begin with {text:?}"),
+            Self::Regex(regex) => {
+                let text = regex.as_str();
+                let inner = text.strip_prefix(r"\A(?:").and_then(|text| text.strip_suffix(r")\z"));
+                write!(f, "match `{}`", inner.unwrap_or(text))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Unmet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Method(methods) => {
+                f.write_str("the method must be ")?;
+                for (at, method) in methods.iter().enumerate() {
+                    write!(f, "{}{method}", if at == 0 { "" } else { " or " })?;
+                }
+                Ok(())
+            }
+            Self::Header(name, wanted) => write!(f, "the field `{name}` must {wanted}"),
+            Self::Query(name, wanted) => write!(f, "the query parameter `{name}` must {wanted}"),
+            Self::Cookie(name, wanted) => write!(f, "the cookie `{name}` must {wanted}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
