@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use log::LevelFilter;
+
 use crate::listen;
 use crate::message::target::Normalisation;
 use crate::observe;
@@ -32,6 +34,8 @@ pub struct Plan {
     pub admin: Option<AdminAddress>,
     /// The access log.
     pub access_log: observe::AccessLog,
+    /// The least important diagnostics that are written.
+    pub log_level: LevelFilter,
 }
 
 /// The process, as meant.
@@ -42,7 +46,7 @@ pub struct Process {
     /// Where certificates of the internal CA and the like are kept.
     pub state_dir: PathBuf,
     /// Written when running as a daemon.
-    pub pid_file: Option<PathBuf>,
+    pub pid_file: PathBuf,
     /// Become this user after binding, as a daemon.
     pub user: Option<String>,
     /// Become this group after binding, as a daemon.
@@ -50,7 +54,7 @@ pub struct Process {
     /// Change into this folder, as a daemon.
     pub working_directory: Option<PathBuf>,
     /// Where diagnostics go, as a daemon.
-    pub log_file: Option<PathBuf>,
+    pub log_file: PathBuf,
     /// The private socket over which listening sockets are handed to a new process.
     pub upgrade_socket: PathBuf,
     /// How long requests in flight may take after SIGTERM.
