@@ -250,6 +250,7 @@ impl UpstreamError {
             | Refusal::MethodNotAllowed
             | Refusal::NoRoute
             | Refusal::Misdirected
+            | Refusal::Loop
             | Refusal::NotCached
             | Refusal::UpstreamOff
             | Refusal::Overloaded
