@@ -10,6 +10,7 @@ use http::StatusCode;
 use super::Extent;
 use super::Table;
 use super::Verdict;
+use crate::message::target::Scheme;
 use crate::cache;
 use crate::route::Ask;
 use crate::route::HeaderRules;
