@@ -1,1 +1,12 @@
-fn main() {}
+//! The binary: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+// The allocator decides much of a proxy's speed and footprint; this one returns memory and scales
+// over threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    edgeproxy::app::main(std::env::args_os())
+}

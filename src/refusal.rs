@@ -72,6 +72,8 @@ pub enum Refusal {
     NoRoute,
     /// The connection is not meant for this host (RFC 9110 §15.5.20).
     Misdirected,
+    /// The request came through edgeproxy again and again (RFC 9110 §7.6.3).
+    Loop,
     /// `only-if-cached` and nothing usable stored (RFC 9111 §5.2.1.7).
     NotCached,
     // ── the origin ──
@@ -133,6 +135,7 @@ impl Refusal {
         Self::MethodNotAllowed,
         Self::NoRoute,
         Self::Misdirected,
+        Self::Loop,
         Self::NotCached,
         Self::UpstreamOff,
         Self::NoPeer,
@@ -186,6 +189,7 @@ impl Refusal {
             Self::NotCached | Self::ConnectTimeout | Self::OriginTimeout | Self::TotalTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
+            Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -224,6 +228,7 @@ impl Refusal {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NoRoute => "no_route",
             Self::Misdirected => "misdirected",
+            Self::Loop => "loop",
             Self::NotCached => "not_cached",
             Self::UpstreamOff => "upstream_off",
             Self::NoPeer => "no_peer",
@@ -273,6 +278,7 @@ impl Refusal {
             Self::MethodNotAllowed => "This method is not allowed here.",
             Self::NoRoute => "Nothing is served here.",
             Self::Misdirected => "This connection does not serve that host.",
+            Self::Loop => "The request goes in circles.",
             Self::NotCached => "Nothing is stored for this request.",
             Self::UpstreamOff => "The service is switched off.",
             Self::NoPeer => "No server is available.",
@@ -285,6 +291,30 @@ impl Refusal {
             Self::TotalTimeout => "The request took too long.",
             Self::Overloaded => "The service is overloaded.",
             Self::Internal => "Something went wrong.",
+        }
+    }
+
+    /// The media type of [`Self::body`].
+    #[must_use]
+    pub fn content_type(json: bool) -> &'static str {
+        if json { "application/problem+json" } else { "text/plain; charset=utf-8" }
+    }
+
+    /// The small body that goes with the status: text, or problem details (RFC 9457).
+    #[must_use]
+    pub fn body(self, json: bool) -> String {
+        let status = self.status();
+        let title = status.canonical_reason().unwrap_or("Error");
+        if json {
+            // Every part is one of our own literals: nothing to escape.
+            format!(
+                "{{\"status\":{},\"title\":\"{title}\",\"detail\":\"{}\",\"reason\":\"{}\"}}\n",
+                status.as_u16(),
+                self.sentence(),
+                self.label()
+            )
+        } else {
+            format!("{} {title}\n{}\n", status.as_u16(), self.sentence())
         }
     }
 }

@@ -1,1 +1,186 @@
-//! (to be written)
+//! The program: from arguments to an exit code.
+
+mod check;
+mod clear;
+pub mod cli;
+mod handover;
+mod init;
+mod life;
+mod quick;
+mod server;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap::Parser;
+use log::LevelFilter;
+
+use crate::app::cli::Cli;
+use crate::app::cli::ConfigVerb;
+use crate::app::cli::RunFlags;
+use crate::app::cli::Verb;
+use crate::app::server::Manner;
+use crate::config;
+use crate::config::Loaded;
+use crate::config::diagnostic::Style;
+
+/// The command line makes no sense (sysexits: EX_USAGE).
+const USAGE: u8 = 64;
+/// The configuration is wrong (sysexits: EX_CONFIG).
+const CONFIGURATION: u8 = 78;
+/// Anything else that ends the process out of order.
+const FAILURE: u8 = 1;
+
+/// Runs the program.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, message }) => {
+            if !message.is_empty() {
+                eprintln!("{}", message.trim_end());
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Why the program ends out of order.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, message: format!("error: {}", message.into()) }
+    }
+
+    fn other(message: impl std::fmt::Display) -> Self {
+        Self { code: FAILURE, message: format!("error: {message}") }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let quick = cli.quick.port.is_some() || cli.quick.origin.is_some();
+    if quick && cli.conf.is_some() && !cli.quick.clear_cache {
+        return Err(Failure::usage("--port and --origin stand for a file: leave -c out, or them"));
+    }
+    if cli.quick.clear_cache {
+        let message = clear::clear(&cli)?;
+        return print(&message);
+    }
+    if cli.quick.print_config {
+        let config = quick::config(&cli.quick).map_err(Failure::usage)?;
+        return print(&config::show(&config));
+    }
+    if !quick && cli.quick.cache_ttl.is_some() {
+        return Err(Failure::usage("--cache-ttl belongs to --port and --origin"));
+    }
+    match &cli.verb {
+        None => run(&cli, &cli.run),
+        Some(Verb::Run(flags)) => {
+            let flags = RunFlags {
+                daemon: flags.daemon || cli.run.daemon,
+                test: flags.test || cli.run.test,
+                upgrade: flags.upgrade || cli.run.upgrade,
+            };
+            run(&cli, &flags)
+        }
+        Some(Verb::Check { route, json }) => check::check(&cli, route.as_deref(), *json),
+        Some(Verb::Config { what: ConfigVerb::Show }) => {
+            let loaded = load(&cli)?;
+            print(&config::show(&loaded.config))
+        }
+        Some(Verb::Schema) => print(&config::json_schema()),
+        Some(Verb::Init { file }) => init::init(file),
+        Some(Verb::Completions { shell }) => {
+            let mut out = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "edgeproxy", &mut out);
+            print(&String::from_utf8_lossy(&out))
+        }
+        Some(Verb::Man) => {
+            let mut out = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut out).map_err(Failure::other)?;
+            print(&String::from_utf8_lossy(&out))
+        }
+    }
+}
+
+/// Writes to standard output. A reader that left early (`| head`) is not a failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let newline = if text.ends_with('\n') { "" } else { "\n" };
+    match write!(out, "{text}{newline}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::other(e)),
+        _ => Ok(()),
+    }
+}
+
+/// The configuration of this command line: a file, or the one-line mode.
+fn load(cli: &Cli) -> Result<Loaded, Failure> {
+    let wrong = |diagnostics: config::diagnostic::Diagnostics| Failure {
+        code: CONFIGURATION,
+        message: diagnostics.render(Style::of_stderr()),
+    };
+    if let Some(path) = &cli.conf {
+        return config::load(path).map_err(wrong);
+    }
+    if cli.quick.port.is_some() || cli.quick.origin.is_some() {
+        let config = quick::config(&cli.quick).map_err(Failure::usage)?;
+        return config::from_config(config).map_err(wrong);
+    }
+    Err(Failure::usage(
+        "nothing to run: name a configuration with -c FILE, or an origin with --port and --origin \
+         (see --help)",
+    ))
+}
+
+fn run(cli: &Cli, flags: &RunFlags) -> Result<(), Failure> {
+    if flags.test {
+        return check::check(cli, None, false);
+    }
+    let loaded = load(cli)?;
+    if !loaded.warnings.is_empty() {
+        eprint!("{}", loaded.warnings.render(Style::of_stderr()));
+    }
+    start_log(loaded.plan.log_level);
+    let mut plan = loaded.plan;
+    if let (true, Ok(here)) = (flags.daemon, std::env::current_dir()) {
+        // A daemon changes its folder: what was written relative to here stays so.
+        plan.make_absolute(&here);
+    }
+    let manner = Manner { daemon: flags.daemon, upgrade: flags.upgrade };
+    match server::run(plan, manner) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure { code: FAILURE, message: String::new() }),
+        Err(e) => Err(Failure::other(e)),
+    }
+}
+
+fn start_log(level: LevelFilter) {
+    let mut builder = env_logger::Builder::new();
+    // Pingora tells of every request that fails; our access log does that.
+    builder.filter_level(level.min(LevelFilter::Warn)).filter_module("edgeproxy", level);
+    builder.filter_module("pingora_proxy", level.min(LevelFilter::Error));
+    builder.parse_default_env();
+    // A second logger is possible only in tests, where the first one serves as well.
+    let _ = builder.try_init();
+}
+
+/// Refuses to write over what is there.
+fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|e| Failure::other(format!("cannot write {}: {e}", path.display())))
+}

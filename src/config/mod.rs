@@ -1,3 +1,179 @@
 //! Configuration: as written (`schema`), as meant (`plan`), and the way between.
+//!
+//! ```text
+//! text ─document─► tree with places ─expand─► ─read─► schema::Config ─check─► Plan
+//!                        └────────── every Diagnostic on the way, at once ──────┘
+//! ```
+//!
+//! A mistake does not end the way: what does not fit is reported, cut out, and the rest goes on, so
+//! that one run tells everything. Only a configuration without errors becomes a [`Plan`].
 
+pub mod check;
+pub mod diagnostic;
+pub mod document;
+pub mod expand;
+mod files;
+pub mod path;
 pub mod plan;
+pub mod read;
+pub mod report;
+pub mod schema;
+mod show;
+pub mod suggest;
+
+use std::io::Read;
+use std::path::Path as FilePath;
+use std::path::PathBuf;
+
+use crate::config::check::Surroundings;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::Diagnostics;
+use crate::config::diagnostic::Severity;
+use crate::config::document::Document;
+use crate::config::document::MAX_BYTES;
+use crate::config::expand::Environment;
+use crate::config::plan::Plan;
+use crate::config::report::Report;
+
+pub use crate::config::show::effective;
+pub use crate::config::show::show;
+
+/// A configuration without errors.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// As meant.
+    pub plan: Plan,
+    /// As written.
+    pub config: schema::Config,
+    /// What may not be meant.
+    pub warnings: Diagnostics,
+}
+
+/// Whether the files that a configuration names are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Look,
+    Leave,
+}
+
+/// Loads a file. Certificates and the like that it names must be readable.
+///
+/// # Errors
+/// Everything that is wrong with it, warnings among them.
+pub fn load(path: impl AsRef<FilePath>) -> Result<Loaded, Diagnostics> {
+    let path = path.as_ref();
+    let name = path.display().to_string();
+    let text = read_file(path).map_err(|message| {
+        let mut diagnostic = Diagnostic::new(Severity::Error, message);
+        diagnostic.file.clone_from(&name);
+        let mut found = Diagnostics::default();
+        found.push(diagnostic);
+        found
+    })?;
+    let folder = path.parent().map(FilePath::to_path_buf).unwrap_or_default();
+    let surroundings = surroundings(&folder);
+    through(&text, &name, &surroundings, &|name| std::env::var(name).ok(), Files::Look)
+}
+
+/// Takes a configuration from text; `name` stands for it in messages, and relative paths begin in the
+/// working directory. The files that it names are not looked at.
+///
+/// # Errors
+/// Everything that is wrong with it, warnings among them.
+pub fn from_text(text: &str, name: &str) -> Result<Loaded, Diagnostics> {
+    let surroundings = surroundings(FilePath::new(""));
+    through(text, name, &surroundings, &|name| std::env::var(name).ok(), Files::Leave)
+}
+
+/// Takes a configuration that the program put together, as quick mode does.
+///
+/// # Errors
+/// Everything that is wrong with it, warnings among them.
+pub fn from_config(config: schema::Config) -> Result<Loaded, Diagnostics> {
+    let surroundings = surroundings(FilePath::new(""));
+    let mut report = Report::new(None, Diagnostics::default());
+    let plan = check::check(&config, &surroundings, &mut report);
+    finish(plan, config, report)
+}
+
+/// The JSON Schema of the file, for editors.
+#[must_use]
+pub fn json_schema() -> String {
+    let schema = schemars::schema_for!(schema::Config);
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is plain JSON");
+    text.push('\n');
+    text
+}
+
+/// The whole way, with everything that it depends on as arguments.
+fn through(
+    text: &str,
+    name: &str,
+    surroundings: &Surroundings,
+    environment: Environment<'_>,
+    files: Files,
+) -> Result<Loaded, Diagnostics> {
+    let (mut document, mut found) = Document::parse(text, name)?;
+    expand::expand_all(&mut document, environment, &mut found);
+    let Some(config) = read::read::<schema::Config>(&mut document, &mut found) else {
+        found.sort();
+        return Err(found);
+    };
+    let mut report = Report::new(Some(&document), found);
+    let plan = check::check(&config, surroundings, &mut report);
+    if files == Files::Look {
+        files::look(&config, &surroundings.folder, &mut report);
+    }
+    finish(plan, config, report)
+}
+
+fn finish(
+    plan: Option<Plan>,
+    config: schema::Config,
+    report: Report<'_>,
+) -> Result<Loaded, Diagnostics> {
+    match plan.filter(|_| !report.has_errors()) {
+        Some(plan) => Ok(Loaded { plan, config, warnings: report.finish() }),
+        None => Err(report.finish()),
+    }
+}
+
+/// A file's text; never more of it than a document may have.
+fn read_file(path: &FilePath) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot open it: {error}"))?;
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut bytes).map_err(|error| format!("cannot read it: {error}"))?;
+    if bytes.len() > MAX_BYTES {
+        return Err(format!("the file is larger than {} MiB", MAX_BYTES >> 20));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        format!("line {} is not UTF-8", line + 1)
+    })
+}
+
+/// What this machine and this user contribute.
+fn surroundings(folder: &FilePath) -> Surroundings {
+    // Absolute, so that a daemon that changes its folder still finds its files.
+    let folder = std::path::absolute(folder.join(".")).unwrap_or_else(|_| folder.to_path_buf());
+    let variable =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state_dir = if nix::unistd::geteuid().is_root() {
+        PathBuf::from("/var/lib/edgeproxy")
+    } else if let Some(state) = variable("XDG_STATE_HOME") {
+        state.join("edgeproxy")
+    } else if let Some(home) = variable("HOME") {
+        home.join(".local/state/edgeproxy")
+    } else {
+        folder.join("edgeproxy-state")
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Surroundings { folder, state_dir, cores }
+}
+
+#[cfg(test)]
+mod tests;

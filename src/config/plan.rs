@@ -1,14 +1,18 @@
 //! The configuration as meant: what exists here is valid.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use log::LevelFilter;
 
 use crate::listen;
 use crate::message::target::Normalisation;
 use crate::observe;
 use crate::route::table::Table;
 use crate::storage;
+use crate::tls;
 use crate::upstream;
 
 /// A whole, valid configuration.
@@ -32,6 +36,43 @@ pub struct Plan {
     pub admin: Option<AdminAddress>,
     /// The access log.
     pub access_log: observe::AccessLog,
+    /// The least important diagnostics that are written.
+    pub log_level: LevelFilter,
+}
+
+impl Plan {
+    /// Makes every path absolute, as seen from `here`.
+    pub fn make_absolute(&mut self, here: &Path) {
+        let absolute = |path: &mut PathBuf| *path = here.join(&*path);
+        let process = &mut self.process;
+        absolute(&mut process.state_dir);
+        absolute(&mut process.pid_file);
+        absolute(&mut process.log_file);
+        absolute(&mut process.upgrade_socket);
+        process.working_directory.as_mut().map(absolute);
+        if let Some(AdminAddress::Unix(path)) = &mut self.admin {
+            absolute(path);
+        }
+        if let Some(observe::Sink::File(path)) = &mut self.access_log.to {
+            absolute(path);
+        }
+        for tls in self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
+            for certificate in &mut tls.certificates {
+                if let tls::Source::Files { certificate, key } = &mut certificate.source {
+                    absolute(certificate);
+                    absolute(key);
+                }
+            }
+        }
+        for upstream in &mut self.upstreams {
+            upstream.tls.as_mut().and_then(|tls| tls.ca.as_mut()).map(absolute);
+            for address in &mut upstream.addresses {
+                if let upstream::Place::Unix(path) = &mut address.at {
+                    absolute(path);
+                }
+            }
+        }
+    }
 }
 
 /// The process, as meant.
@@ -42,7 +83,7 @@ pub struct Process {
     /// Where certificates of the internal CA and the like are kept.
     pub state_dir: PathBuf,
     /// Written when running as a daemon.
-    pub pid_file: Option<PathBuf>,
+    pub pid_file: PathBuf,
     /// Become this user after binding, as a daemon.
     pub user: Option<String>,
     /// Become this group after binding, as a daemon.
@@ -50,7 +91,7 @@ pub struct Process {
     /// Change into this folder, as a daemon.
     pub working_directory: Option<PathBuf>,
     /// Where diagnostics go, as a daemon.
-    pub log_file: Option<PathBuf>,
+    pub log_file: PathBuf,
     /// The private socket over which listening sockets are handed to a new process.
     pub upgrade_socket: PathBuf,
     /// How long requests in flight may take after SIGTERM.

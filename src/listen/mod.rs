@@ -1,5 +1,15 @@
 //! The connection before HTTP: accepting, guarding, TLS, and the keep-alive loop.
 
+pub mod accept;
+pub mod census;
+pub mod conn;
+pub mod io;
+pub mod pace;
+mod refuse;
+pub mod serve;
+mod transport;
+pub mod watch;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

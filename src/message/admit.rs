@@ -9,6 +9,8 @@ mod fields;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 use http::Method;
 use http::Version;
@@ -225,17 +227,7 @@ fn locate(
         _ if request.target.iter().any(u8::is_ascii_control) => Err(Refusal::ControlByte),
         _ if request.version == Version::HTTP_2 => Err(Refusal::BadTarget),
         absolute => {
-            let colon = absolute.iter().position(|&byte| byte == b':').ok_or(Refusal::BadTarget)?;
-            let scheme = Scheme::parse(&absolute[..colon]).ok_or(Refusal::BadTarget)?;
-            let rest = absolute[colon..].strip_prefix(b"://").ok_or(Refusal::BadTarget)?;
-            // An https resource must not be served over plain text (RFC 9110 §7.4), and an http
-            // one over TLS would be kept under a scheme that it does not have.
-            if scheme != request.scheme {
-                return Err(Refusal::Misdirected);
-            }
-            let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#'));
-            let (authority, rest) = rest.split_at(end.unwrap_or(rest.len()));
-            let authority = Authority::parse(authority)?;
+            let (authority, rest) = split_absolute(absolute, request.scheme)?;
             let target = match rest {
                 // Without a path, OPTIONS is about the server (RFC 9112 §3.2.4).
                 [] if options => Target::asterisk(),
@@ -243,6 +235,55 @@ fn locate(
                 _ => Target::normalise(&[b"/", rest].concat(), how)?,
             };
             Ok((target, Some(authority)))
+        }
+    }
+}
+
+/// The authority of an absolute-form target, and what follows it: a path, a query, or nothing.
+fn split_absolute(absolute: &[u8], scheme: Scheme) -> Result<(Authority, &[u8]), Refusal> {
+    let colon = absolute.iter().position(|&byte| byte == b':').ok_or(Refusal::BadTarget)?;
+    let named = Scheme::parse(&absolute[..colon]).ok_or(Refusal::BadTarget)?;
+    let rest = absolute[colon..].strip_prefix(b"://").ok_or(Refusal::BadTarget)?;
+    // An https resource must not be served over plain text (RFC 9110 §7.4), and an http one over TLS
+    // would be kept under a scheme that it does not have.
+    if named != scheme {
+        return Err(Refusal::Misdirected);
+    }
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#'));
+    let (authority, rest) = rest.split_at(end.unwrap_or(rest.len()));
+    Ok((Authority::parse(authority)?, rest))
+}
+
+/// The request line and Host that the parser behind us is given: origin-form, and one Host that
+/// names what the client meant. [`admit`] judges the whole request afterwards; what only that parser
+/// would refuse, in its own words and uncounted, is refused here.
+///
+/// # Errors
+/// The target is in no form that this method may use, or Host does not go with it.
+pub fn origin_form<'a>(
+    method: &Method,
+    target: &'a [u8],
+    host: Option<&[u8]>,
+    scheme: Scheme,
+) -> Result<(Option<Authority>, Cow<'a, [u8]>), Refusal> {
+    if matches!(*method, Method::TRACE | Method::CONNECT) {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let host = host.map(Authority::parse).transpose()?;
+    match target {
+        [b'/', ..] => Ok((host, Cow::Borrowed(target))),
+        b"*" if *method == Method::OPTIONS => Ok((host, Cow::Borrowed(target))),
+        absolute => {
+            let (authority, rest) = split_absolute(absolute, scheme)?;
+            if host.is_some_and(|host| !authority.agrees_with(&host, scheme)) {
+                return Err(Refusal::ConflictingHost);
+            }
+            let target = match rest {
+                [] if *method == Method::OPTIONS => Cow::Borrowed(b"*".as_slice()),
+                [b'/', ..] => Cow::Borrowed(rest),
+                _ => Cow::Owned([b"/", rest].concat()),
+            };
+            Ok((Some(authority), target))
         }
     }
 }

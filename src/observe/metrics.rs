@@ -1,1 +1,508 @@
-//! (to be written)
+//! Every metric, in one place: name, help, labels.
+//!
+//! Handles are resolved when a configuration is loaded ([`Metrics::routes`], [`Metrics::listener`],
+//! [`Metrics::upstream`]); what a request does with them is a few atomic additions. The registry is a
+//! value, so tests and several generations do not share one by accident.
+
+pub mod labels;
+pub mod process;
+pub mod requests;
+mod sampled;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use prometheus::Histogram;
+use prometheus::HistogramOpts;
+use prometheus::HistogramVec;
+use prometheus::IntCounter;
+use prometheus::IntCounterVec;
+use prometheus::IntGauge;
+use prometheus::IntGaugeVec;
+use prometheus::Opts;
+use prometheus::Registry;
+use prometheus::TextEncoder;
+use prometheus::core::Collector;
+use prometheus::core::Desc;
+use prometheus::proto;
+use prometheus::proto::MetricFamily;
+use prometheus::proto::MetricType;
+
+use crate::refusal::Refusal;
+use labels::ConnectionRefusal;
+use labels::Handshake;
+use labels::Label;
+use labels::Reused;
+use labels::StatusClass;
+use labels::TlsVersion;
+use labels::UpstreamError;
+use requests::Requests;
+use requests::RequestsCollector;
+use requests::RouteMetrics;
+use requests::RouteTable;
+use sampled::Sampled;
+use sampled::SampledCollector;
+
+/// The kind of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows, until the process ends.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Times in buckets.
+    Histogram,
+}
+
+/// What there is to know about a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Definition {
+    /// Its name: base unit and, for counters, `_total` at the end.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// What it says, in one sentence.
+    pub help: &'static str,
+    /// The names of its labels, in the order of the values.
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! definitions {
+    ($($constant:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(
+            const $constant: Definition = Definition {
+                name: $name,
+                kind: Kind::$kind,
+                help: $help,
+                labels: &[$($label),*],
+            };
+        )+
+
+        /// Every metric that there is.
+        pub const DEFINITIONS: &[Definition] = &[$($constant,)+];
+    };
+}
+
+definitions! {
+    REQUESTS: Counter "edgeproxy_requests_total" ["listener", "route", "method", "status", "cache"]
+        "Requests answered, by listener, route (empty: none matched), method, status and cache result.";
+    DURATION: Histogram "edgeproxy_request_duration_seconds" ["route", "cache"]
+        "Time from the arrival of a request to the end of its response.";
+    FIRST_BYTE: Histogram "edgeproxy_time_to_first_byte_seconds" ["route", "cache"]
+        "Time from the arrival of a request to the first byte of its response.";
+    RECEIVED: Counter "edgeproxy_bytes_received_total" ["listener"]
+        "Bytes of request bodies received from clients.";
+    SENT: Counter "edgeproxy_bytes_sent_total" ["listener"]
+        "Bytes of response bodies sent to clients.";
+    CONNECTIONS: Gauge "edgeproxy_connections" ["listener"]
+        "Connections of clients that are open.";
+    CONNECTIONS_MADE: Counter "edgeproxy_connections_total" ["listener"]
+        "Connections of clients that were accepted.";
+    CONNECTIONS_REFUSED: Counter "edgeproxy_connections_refused_total" ["listener", "reason"]
+        "Connections of clients that were closed right after they were accepted.";
+    REFUSALS: Counter "edgeproxy_refusals_total" ["reason"]
+        "Requests that edgeproxy answered itself because something was wrong.";
+    HANDSHAKES: Counter "edgeproxy_tls_handshakes_total" ["listener", "result", "version"]
+        "TLS handshakes with clients.";
+    CACHE_REQUESTS: Counter "edgeproxy_cache_requests_total" ["route", "result"]
+        "Requests for which the cache was asked, by what it did.";
+    CACHE_BYTES: Gauge "edgeproxy_cache_bytes" ["tier"]
+        "Bytes that the store uses, bookkeeping included.";
+    CACHE_LIMIT: Gauge "edgeproxy_cache_limit_bytes" ["tier"]
+        "Bytes that the store may use.";
+    CACHE_OBJECTS: Gauge "edgeproxy_cache_objects" ["tier"]
+        "Responses in the store.";
+    CACHE_EVICTIONS: Counter "edgeproxy_cache_evictions_total" ["tier"]
+        "Responses that made room for others.";
+    UPSTREAM_REQUESTS: Counter "edgeproxy_upstream_requests_total" ["upstream", "status_class"]
+        "Requests sent to origins, by the class of the answer (none: no answer).";
+    UPSTREAM_ERRORS: Counter "edgeproxy_upstream_errors_total" ["upstream", "reason"]
+        "Requests that an origin did not answer, by what happened.";
+    UPSTREAM_DURATION: Histogram "edgeproxy_upstream_duration_seconds" ["upstream"]
+        "Time from asking an origin to the header of its response.";
+    UPSTREAM_CONNECTIONS: Counter "edgeproxy_upstream_connections_total" ["upstream", "reused"]
+        "Connections to origins taken for a request, kept ones and new ones.";
+    LOG_DROPPED: Counter "edgeproxy_access_log_dropped_total" []
+        "Lines of the access log that were dropped.";
+    PANICS: Counter "edgeproxy_panics_total" []
+        "Panics, each of which ended one request or task.";
+    BUILD_INFO: Gauge "edgeproxy_build_info" ["version"]
+        "The version of edgeproxy; always 1.";
+    RELOAD_SUCCESSFUL: Gauge "edgeproxy_config_last_reload_successful" []
+        "Whether the last reading of the configuration succeeded: 1 or 0.";
+    RELOAD_TIME: Gauge "edgeproxy_config_last_reload_success_timestamp_seconds" []
+        "When the configuration in use was read, in seconds since the epoch.";
+    PROCESS_CPU: Counter "process_cpu_seconds_total" []
+        "CPU time used, in user and system mode.";
+    PROCESS_RESIDENT: Gauge "process_resident_memory_bytes" []
+        "Resident memory.";
+    PROCESS_VIRTUAL: Gauge "process_virtual_memory_bytes" []
+        "Virtual memory.";
+    PROCESS_THREADS: Gauge "process_threads" []
+        "Threads.";
+    PROCESS_FDS: Gauge "process_open_fds" []
+        "Open file descriptors.";
+    PROCESS_MAX_FDS: Gauge "process_max_fds" []
+        "The most file descriptors that may be open.";
+    PROCESS_START: Gauge "process_start_time_seconds" []
+        "When the process began, in seconds since the epoch.";
+}
+
+/// From a hit in memory to the slowest answer that anybody waits for, in seconds.
+const BUCKETS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0,
+];
+
+const DEFINED: &str = "every metric is defined once, with valid names";
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    requests: Arc<Requests>,
+    sampled: Arc<Sampled>,
+    received: IntCounterVec,
+    sent: IntCounterVec,
+    connections: IntGaugeVec,
+    connections_made: IntCounterVec,
+    connections_refused: IntCounterVec,
+    handshakes: IntCounterVec,
+    refusals: Box<[IntCounter]>,
+    upstream_requests: IntCounterVec,
+    upstream_errors: IntCounterVec,
+    upstream_duration: HistogramVec,
+    upstream_connections: IntCounterVec,
+    panics: IntCounter,
+    reload_successful: IntGauge,
+    reload_time: IntGauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Metrics that start at zero. `now` stands for the start of the process where the system does
+    /// not tell it.
+    #[must_use]
+    pub fn new(version: &str, now: SystemTime) -> Self {
+        let registry = Registry::new();
+        let new = Maker { registry: &registry };
+        let requests =
+            Arc::new(Requests::new(new.histograms(&DURATION), new.histograms(&FIRST_BYTE)));
+        new.register(RequestsCollector(Arc::clone(&requests)));
+        let sampled = Arc::new(Sampled::new(process::started(now)));
+        new.register(SampledCollector(Arc::clone(&sampled)));
+        let refusals = new.counters(&REFUSALS);
+        new.gauges(&BUILD_INFO).with_label_values(&[version]).set(1);
+        Self {
+            requests,
+            sampled,
+            received: new.counters(&RECEIVED),
+            sent: new.counters(&SENT),
+            connections: new.gauges(&CONNECTIONS),
+            connections_made: new.counters(&CONNECTIONS_MADE),
+            connections_refused: new.counters(&CONNECTIONS_REFUSED),
+            handshakes: new.counters(&HANDSHAKES),
+            refusals: Refusal::ALL
+                .iter()
+                .map(|refusal| refusals.with_label_values(&[refusal.label()]))
+                .collect(),
+            upstream_requests: new.counters(&UPSTREAM_REQUESTS),
+            upstream_errors: new.counters(&UPSTREAM_ERRORS),
+            upstream_duration: new.histograms(&UPSTREAM_DURATION),
+            upstream_connections: new.counters(&UPSTREAM_CONNECTIONS),
+            panics: new.counters(&PANICS).with_label_values::<&str>(&[]),
+            reload_successful: new.gauges(&RELOAD_SUCCESSFUL).with_label_values::<&str>(&[]),
+            reload_time: new.gauges(&RELOAD_TIME).with_label_values::<&str>(&[]),
+            registry,
+        }
+    }
+
+    /// The counters of every route on every listener of a configuration. The same names give the same
+    /// counters again, so they outlive a reload.
+    #[must_use]
+    pub fn routes(&self, listeners: &[&str], routes: &[&str]) -> RouteTable {
+        RouteTable::new(&self.requests, listeners, routes)
+    }
+
+    /// The counters of one route on one listener; an empty route is for requests that matched none.
+    #[must_use]
+    pub fn route(&self, listener: &str, route: &str) -> Arc<RouteMetrics> {
+        self.requests.route(listener, route)
+    }
+
+    /// The counters of a listener.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> ListenerMetrics {
+        ListenerMetrics {
+            received: self.received.with_label_values(&[name]),
+            sent: self.sent.with_label_values(&[name]),
+            open: self.connections.with_label_values(&[name]),
+            made: self.connections_made.with_label_values(&[name]),
+            refused: each::<ConnectionRefusal, _>(|reason| {
+                self.connections_refused.with_label_values(&[name, reason])
+            }),
+            handshakes: each::<Handshake, _>(|result| {
+                each::<TlsVersion, _>(|version| {
+                    self.handshakes.with_label_values(&[name, result, version])
+                })
+            }),
+        }
+    }
+
+    /// The counters of an upstream.
+    #[must_use]
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        UpstreamMetrics {
+            requests: each::<StatusClass, _>(|class| {
+                self.upstream_requests.with_label_values(&[name, class])
+            }),
+            errors: each::<UpstreamError, _>(|reason| {
+                self.upstream_errors.with_label_values(&[name, reason])
+            }),
+            duration: self.upstream_duration.with_label_values(&[name]),
+            connections: each::<Reused, _>(|reused| {
+                self.upstream_connections.with_label_values(&[name, reused])
+            }),
+        }
+    }
+
+    /// Counts a request that was answered here because something was wrong.
+    pub fn refused(&self, refusal: Refusal) {
+        if let Some(counter) = self.refusals.get(refusal as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a panic.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// Notes how reading the configuration went.
+    pub fn reloaded(&self, reload: Reload, now: SystemTime) {
+        match reload {
+            Reload::InUse => {
+                let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                self.reload_time.set(i64::try_from(since).unwrap_or(i64::MAX));
+                self.reload_successful.set(1);
+            }
+            Reload::Refused => self.reload_successful.set(0),
+        }
+    }
+
+    /// Asks `usage` for the numbers of a store whenever somebody looks. A tier of the same name is
+    /// replaced.
+    pub fn watch_cache(&self, tier: &str, usage: impl Fn() -> CacheUsage + Send + Sync + 'static) {
+        self.sampled.watch_cache(tier, Box::new(usage));
+    }
+
+    /// Asks `dropped` for the dropped lines of the access log whenever somebody looks.
+    pub fn watch_access_log(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.sampled.watch_access_log(Box::new(dropped));
+    }
+
+    /// Everything in the text format of Prometheus, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            log::error!(target: "edgeproxy::metrics", error:%; "the metrics cannot be written");
+        }
+        text
+    }
+}
+
+/// The media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How reading the configuration went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// It is in use now.
+    InUse,
+    /// It has errors; the one before stays in use.
+    Refused,
+}
+
+/// What a store uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheUsage {
+    /// Bytes in use, bookkeeping included.
+    pub bytes: u64,
+    /// Bytes that may be used.
+    pub limit: u64,
+    /// Responses stored.
+    pub objects: u64,
+    /// Responses that made room for others, ever.
+    pub evictions: u64,
+}
+
+/// The counters of a listener.
+#[derive(Debug, Clone)]
+pub struct ListenerMetrics {
+    received: IntCounter,
+    sent: IntCounter,
+    open: IntGauge,
+    made: IntCounter,
+    refused: Box<[IntCounter]>,
+    handshakes: Box<[Box<[IntCounter]>]>,
+}
+
+impl ListenerMetrics {
+    /// Counts bytes of a request body and of its response's body.
+    pub fn transferred(&self, received: u64, sent: u64) {
+        self.received.inc_by(received);
+        self.sent.inc_by(sent);
+    }
+
+    /// Counts a connection, as open for as long as the value lives.
+    #[must_use]
+    pub fn connected(&self) -> Connected {
+        self.made.inc();
+        self.open.inc();
+        Connected { open: self.open.clone() }
+    }
+
+    /// Counts a connection that was closed at once.
+    pub fn refused(&self, reason: ConnectionRefusal) {
+        self.refused[reason.index()].inc();
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshake(&self, result: Handshake, version: TlsVersion) {
+        self.handshakes[result.index()][version.index()].inc();
+    }
+}
+
+/// A connection that is counted as open.
+#[derive(Debug)]
+pub struct Connected {
+    open: IntGauge,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+/// The counters of an upstream.
+#[derive(Debug, Clone)]
+pub struct UpstreamMetrics {
+    requests: Box<[IntCounter]>,
+    errors: Box<[IntCounter]>,
+    duration: Histogram,
+    connections: Box<[IntCounter]>,
+}
+
+impl UpstreamMetrics {
+    /// Counts a request that an origin answered, and the time to its header.
+    pub fn answered(&self, status: u16, duration: Duration) {
+        self.requests[StatusClass::of(Some(status)).index()].inc();
+        self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a request that an origin did not answer.
+    pub fn failed(&self, error: UpstreamError) {
+        self.requests[StatusClass::None.index()].inc();
+        self.errors[error.index()].inc();
+    }
+
+    /// Counts a connection that a request was given.
+    pub fn connected(&self, reused: Reused) {
+        self.connections[reused.index()].inc();
+    }
+}
+
+/// One handle for each value of a label.
+fn each<L: Label, T>(make: impl Fn(&'static str) -> T) -> Box<[T]> {
+    L::ALL.iter().map(|value| make(value.label())).collect()
+}
+
+/// Makes metrics and registers them.
+struct Maker<'a> {
+    registry: &'a Registry,
+}
+
+impl Maker<'_> {
+    fn register(&self, collector: impl Collector + 'static) {
+        self.registry.register(Box::new(collector)).expect(DEFINED);
+    }
+
+    fn counters(&self, definition: &Definition) -> IntCounterVec {
+        let made = IntCounterVec::new(definition.opts(), definition.labels).expect(DEFINED);
+        self.register(made.clone());
+        made
+    }
+
+    fn gauges(&self, definition: &Definition) -> IntGaugeVec {
+        let made = IntGaugeVec::new(definition.opts(), definition.labels).expect(DEFINED);
+        self.register(made.clone());
+        made
+    }
+
+    fn histograms(&self, definition: &Definition) -> HistogramVec {
+        let opts = HistogramOpts::new(definition.name, definition.help).buckets(BUCKETS.to_vec());
+        let made = HistogramVec::new(opts, definition.labels).expect(DEFINED);
+        self.register(made.clone());
+        made
+    }
+}
+
+impl Definition {
+    fn opts(&self) -> Opts {
+        Opts::new(self.name, self.help)
+    }
+
+    fn description(&self) -> Desc {
+        let labels = self.labels.iter().map(|&label| label.to_owned()).collect();
+        Desc::new(self.name.to_owned(), self.help.to_owned(), labels, HashMap::new())
+            .expect(DEFINED)
+    }
+}
+
+fn family(definition: &Definition, metrics: Vec<proto::Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(definition.name.to_owned());
+    family.set_help(definition.help.to_owned());
+    family.set_field_type(match definition.kind {
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Gauge => MetricType::GAUGE,
+        Kind::Histogram => MetricType::HISTOGRAM,
+    });
+    family.set_metric(metrics);
+    family
+}
+
+fn counter(definition: &Definition, labels: &[&str], count: u64) -> proto::Metric {
+    sample(definition, labels, count as f64)
+}
+
+/// One sample of a counter or gauge.
+fn sample(definition: &Definition, labels: &[&str], value: f64) -> proto::Metric {
+    let pairs = definition.labels.iter().zip(labels).map(|(&name, &value)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value.to_owned());
+        pair
+    });
+    let mut metric = proto::Metric::from_label(pairs.collect());
+    let mut counter = proto::Counter::default();
+    counter.set_value(value);
+    metric.set_counter(counter);
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value);
+    metric.set_gauge(gauge);
+    metric
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,7 @@ use http::HeaderValue;
 use http::Method;
 
 use crate::cache;
+use crate::message::target::Scheme;
 use crate::route::action::Action;
 use crate::route::host::HostPattern;
 use crate::route::path::PathPattern;
@@ -35,6 +36,8 @@ use crate::route::rewrite::Rewrite;
 pub struct Ask<'a> {
     /// The method.
     pub method: &'a Method,
+    /// The scheme that the client used.
+    pub scheme: Scheme,
     /// The host: lower case, without port and trailing dot; IPv6 addresses in brackets.
     pub host: &'a str,
     /// The path: percent-encoded (RFC 3986 §6.2.2), without dot segments, beginning with a slash.
@@ -70,6 +73,17 @@ pub struct Route {
     pub spool: u64,
     /// What may be stored and served again.
     pub cache: Arc<cache::Policy>,
+}
+
+impl Route {
+    /// Whether the origin is asked for something else than what the client asked for: such a route
+    /// does not share what is stored with others.
+    #[must_use]
+    pub fn changes_request(&self) -> bool {
+        !self.rewrite.keeps_path()
+            || self.rewrite.host.is_some()
+            || !self.headers.request.is_empty()
+    }
 }
 
 /// Header changes of a route.

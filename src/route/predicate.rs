@@ -9,12 +9,15 @@ use http::HeaderName;
 use http::Method;
 use regex::Regex;
 
+use crate::message::target::Scheme;
 use crate::route::Ask;
 use crate::route::expression;
 
 /// Conditions that must all hold.
 #[derive(Debug, Clone, Default)]
 pub struct Predicates {
+    /// The scheme by which the request came; `None` is either.
+    pub scheme: Option<Scheme>,
     /// The methods; empty is every method. GET includes HEAD.
     pub methods: Vec<Method>,
     /// Conditions on request fields.
@@ -43,6 +46,8 @@ pub enum ValueMatch {
 /// The first condition that a request does not meet.
 #[derive(Debug, Clone, Copy)]
 pub enum Unmet<'p> {
+    /// The client did not use this scheme.
+    Scheme(Scheme),
     /// The method is not one of these.
     Method(&'p [Method]),
     /// The condition on this request field.
@@ -70,6 +75,7 @@ impl Predicates {
     #[must_use]
     pub fn conditions(&self) -> usize {
         usize::from(!self.methods.is_empty())
+            .saturating_add(usize::from(self.scheme.is_some()))
             .saturating_add(self.headers.len())
             .saturating_add(self.queries.len())
             .saturating_add(self.cookies.len())
@@ -83,6 +89,11 @@ impl Predicates {
     }
 
     pub(in crate::route) fn holds_but_for_method(&self, ask: &Ask<'_>) -> Result<(), Unmet<'_>> {
+        if let Some(scheme) = self.scheme
+            && scheme != ask.scheme
+        {
+            return Err(Unmet::Scheme(scheme));
+        }
         for (name, wanted) in &self.headers {
             let values = ask.headers.get_all(name).iter();
             if !wanted.meets(values.map(|value| Cow::Borrowed(value.as_bytes()))) {
@@ -108,7 +119,9 @@ impl Predicates {
         let methods = self.methods.is_empty()
             || (!other.methods.is_empty()
                 && other.methods.iter().all(|method| self.admits(method)));
+        let scheme = self.scheme.is_none() || self.scheme == other.scheme;
         methods
+            && scheme
             && among(&self.headers, &other.headers)
             && among(&self.queries, &other.queries)
             && among(&self.cookies, &other.cookies)
@@ -171,6 +184,7 @@ impl fmt::Display for ValueMatch {
 impl fmt::Display for Unmet<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Scheme(scheme) => write!(f, "the scheme must be {scheme}"),
             Self::Method(methods) => {
                 f.write_str("the method must be ")?;
                 for (at, method) in methods.iter().enumerate() {

@@ -1,1 +1,57 @@
-//! (to be written)
+//! A running generation: the plan and what was built from it. A request holds one from its first
+//! byte to its log line.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use crate::config::plan::Plan;
+use crate::observe::access_log::AccessLogger;
+use crate::observe::metrics::ListenerMetrics;
+use crate::observe::metrics::Metrics;
+use crate::observe::metrics::UpstreamMetrics;
+use crate::observe::metrics::requests::RouteTable;
+use crate::storage::memory::Memory;
+use crate::tls::store::CertificateStore;
+use crate::upstream::peer::Upstream;
+
+/// What a request needs to be served.
+pub struct Runtime {
+    /// The configuration as meant.
+    pub plan: Plan,
+    /// The upstreams, in the plan's order.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Every metric.
+    pub metrics: Arc<Metrics>,
+    /// The counters of each route on each listener.
+    pub routes: RouteTable,
+    /// The counters of each listener, in the plan's order.
+    pub listener_metrics: Vec<ListenerMetrics>,
+    /// The counters of each upstream, in the plan's order.
+    pub upstream_metrics: Vec<UpstreamMetrics>,
+    /// The memory tier. It outlives every generation.
+    pub memory: &'static Memory,
+    /// The certificates of each listener, in the plan's order; `None` is plain text.
+    pub certificates: Vec<Option<Arc<CertificateStore>>>,
+    /// The access log.
+    pub access_log: Arc<AccessLogger>,
+    /// Set once the process is on its way out.
+    pub draining: Arc<Draining>,
+}
+
+/// Whether the process is on its way out: new requests are still answered, but no connection is kept.
+#[derive(Debug, Default)]
+pub struct Draining(AtomicBool);
+
+impl Draining {
+    /// The process is on its way out.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}

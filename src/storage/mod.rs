@@ -1,5 +1,6 @@
 //! Where stored responses live: the memory tier.
 
+pub mod intern;
 pub mod memory;
 
 /// The memory tier, as meant.

@@ -13,6 +13,9 @@ fn line(record: &Record<'_>, format: Format, fields: &[Field]) -> String {
     String::from_utf8(line).unwrap()
 }
 
+/// Hands over a masked value piece by piece.
+type Masker<'a> = &'a dyn Fn(&mut dyn FnMut(&[u8]));
+
 /// What a reader of the line gets for these bytes.
 fn read_back(bytes: &[u8]) -> String {
     let mut text = String::new();
@@ -194,7 +197,7 @@ impl Parts {
             }
         };
         let filled = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let masked = |with: &dyn Fn(&mut dyn FnMut(&[u8]))| {
+        let masked = |with: Masker<'_>| {
             let mut bytes = Vec::new();
             with(&mut |piece| bytes.extend_from_slice(piece));
             read_back(&bytes)

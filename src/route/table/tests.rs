@@ -83,7 +83,7 @@ impl Asked {
 
     fn ask(&self) -> Ask<'_> {
         let Self { method, host, path, query, headers } = self;
-        Ask { method, host, path, query: *query, headers }
+        Ask { method, scheme: Scheme::Http, host, path, query: *query, headers }
     }
 }
 

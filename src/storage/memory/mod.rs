@@ -1,1 +1,540 @@
-//! (to be written)
+//! The memory tier: whole responses, bounded in bytes, variants and purges right by construction.
+//!
+//! * **Bounded.** Keys, heads, bodies, bookkeeping and fills in flight are drawn from one account
+//!   with a hard limit, and so is what a reader still holds of an entry that is gone already. Room
+//!   is made by eviction; where none can be made, a fill is abandoned and its response goes on to
+//!   the client unstored.
+//! * **Variants.** One slot per base key holds several. Each is selected by the fields that its own
+//!   response named and the values of the request that fetched it (RFC 9111 §4.1), inside the tier,
+//!   so no caller can mistake one for another.
+//! * **Purges** are stamps of one sequence: what was asked of an origin before a purge never shows
+//!   after it.
+//! * **Complete or nothing.** An entry is visible only once its body ended cleanly and had the
+//!   announced length.
+//!
+//! A hit takes one shared lock for the time of a table look-up and copies nothing.
+
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use http::HeaderMap;
+use http::header::ETAG;
+use http::header::LAST_MODIFIED;
+use parking_lot::Mutex;
+use parking_lot::RwLock;
+
+use crate::storage::memory::body::Body;
+use crate::storage::memory::budget::Budget;
+use crate::storage::memory::budget::Charge;
+use crate::storage::memory::fill::Draft;
+use crate::storage::memory::purge::Kind;
+use crate::storage::memory::purge::STAMPS_COST;
+use crate::storage::memory::purge::Standing;
+use crate::storage::memory::select::Selection;
+use crate::storage::memory::select::Selector;
+use crate::storage::memory::shard::Gone;
+use crate::storage::memory::shard::Shard;
+use crate::storage::memory::times::nanos;
+use crate::storage::memory::times::nanos_since_1970;
+
+mod body;
+mod budget;
+mod entry;
+mod evict;
+mod fill;
+mod head;
+mod long_way;
+mod purge;
+mod select;
+mod shard;
+mod times;
+
+#[cfg(test)]
+mod tests;
+
+pub use entry::BeyondEnd;
+pub use entry::Entry;
+pub use entry::Reader;
+pub use evict::Policy;
+pub use fill::Abandoned;
+pub use fill::Arrival;
+pub use fill::Fill;
+pub use long_way::Found;
+pub use long_way::Selecting;
+pub use purge::Generation;
+pub use times::Times;
+
+/// How the tier is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// The hard limit in bytes, over everything.
+    pub limit: u64,
+    /// Who goes first when there is no room.
+    pub policy: Policy,
+    /// The most variants of one key; the oldest makes room for a new one.
+    pub variants: usize,
+    /// The largest body that is stored, in bytes.
+    pub max_object: u64,
+    /// For how long an entry that is stale, may not serve stale any more, but can be validated, is
+    /// spared by [`Memory::sweep`].
+    pub keep_expired: Duration,
+}
+
+impl Options {
+    /// The usual layout under a limit of `limit` bytes: no body may take more than half of it.
+    pub fn with_limit(limit: u64) -> Self {
+        Self {
+            limit,
+            policy: Policy::default(),
+            variants: 16,
+            max_object: limit / 2,
+            keep_expired: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// What is in the tier and what became of requests to it, since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// The entries held; after a purge of everything, those not swept yet included.
+    pub objects: u64,
+    /// All bytes taken: entries, fills in flight, and what readers still hold of others.
+    pub bytes: u64,
+    /// The hard limit in bytes.
+    pub limit: u64,
+    /// Lookups that found an entry, fresh or not.
+    pub hits: u64,
+    /// Lookups that did not.
+    pub misses: u64,
+    /// Entries that had to go to make room.
+    pub evictions: u64,
+    /// Fills that became visible.
+    pub fills: u64,
+    /// Fills that did not: cut, of the wrong length, without room, or purged meanwhile.
+    pub fills_aborted: u64,
+}
+
+/// What one call of [`Memory::sweep`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// The places looked at.
+    pub looked: usize,
+    /// The entries removed.
+    pub removed: usize,
+    /// Whether the last place was reached; the next call starts over.
+    pub wrapped: bool,
+}
+
+/// The memory tier; clones are handles on the same one.
+#[derive(Clone)]
+pub struct Memory(Arc<Tier>);
+
+struct Tier {
+    options: Options,
+    budget: Arc<Budget>,
+    shards: Box<[Cell]>,
+    /// Keyed anew in every process, so that no client can choose keys that collide.
+    hasher: RandomState,
+    /// The last purge of anything.
+    sequence: AtomicU64,
+    /// What was asked before this is purged.
+    purged_before: AtomicU64,
+    last_id: AtomicU64,
+    /// Where the next eviction looks.
+    turn: AtomicUsize,
+    /// Shard and node where the next sweep goes on.
+    swept: Mutex<(usize, u32)>,
+    evictions: AtomicU64,
+    fills: AtomicU64,
+    fills_aborted: AtomicU64,
+}
+
+/// A shard, and what can be known of it without its lock.
+struct Cell {
+    shard: RwLock<Shard>,
+    count: AtomicU64,
+    bytes: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// What an empty shard takes, in bytes.
+const SHARD_COST: u64 = STAMPS_COST + 1024;
+/// One shard for so many bytes of the limit.
+const BYTES_PER_SHARD: u64 = 8 << 20;
+/// The most shards.
+const MOST_SHARDS: u64 = 64;
+/// How often an eviction is tried again when others take what it freed.
+const ROUNDS: usize = 8;
+/// How much more than needed an eviction frees at most, in bytes, so that not every push evicts.
+const MOST_SLACK: u64 = 128 << 10;
+/// The steps a sweep takes under one lock.
+const SWEEP_BATCH: usize = 64;
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Cell {
+    /// Changes the shard, brings the counters up to date and returns who left; the lock is released
+    /// by then, so dropping them holds up nobody.
+    fn change<T>(&self, change: impl FnOnce(&mut Shard, &mut Gone) -> T) -> (T, Gone) {
+        let mut gone = Gone::new();
+        let mut shard = self.shard.write();
+        let result = change(&mut shard, &mut gone);
+        self.count.store(shard.count() as u64, Ordering::Relaxed);
+        self.bytes.store(shard.bytes(), Ordering::Relaxed);
+        drop(shard);
+        (result, gone)
+    }
+}
+
+impl Memory {
+    /// An empty tier.
+    pub fn new(options: Options) -> Self {
+        let shards = (options.limit / BYTES_PER_SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
+        let budget = Budget::new(options.limit.saturating_sub(shards * SHARD_COST));
+        let shards = (0..shards)
+            .map(|_| Cell {
+                shard: RwLock::new(Shard::new(options.policy)),
+                count: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+                hits: AtomicU64::new(0),
+                misses: AtomicU64::new(0),
+            })
+            .collect();
+        Self(Arc::new(Tier {
+            options,
+            budget,
+            shards,
+            hasher: RandomState::new(),
+            sequence: AtomicU64::new(0),
+            purged_before: AtomicU64::new(0),
+            last_id: AtomicU64::new(0),
+            turn: AtomicUsize::new(0),
+            swept: Mutex::new((0, 0)),
+            evictions: AtomicU64::new(0),
+            fills: AtomicU64::new(0),
+            fills_aborted: AtomicU64::new(0),
+        }))
+    }
+
+    /// Its layout.
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// The newest variant of `key` that a request with these fields selects, fresh or not. `None`
+    /// for `request`: its fields are unknown, and only a response that does not vary is found.
+    pub fn lookup(
+        &self,
+        key: &[u8],
+        request: Option<&HeaderMap>,
+        now: SystemTime,
+    ) -> Option<Arc<Entry>> {
+        let hash = self.hash(key);
+        let cell = self.cell(hash);
+        let mut selector = Selector::new(request);
+        let shard = cell.shard.read();
+        let Some(entry) = shard.find(hash, key, &mut selector, self.purged_before()) else {
+            drop(shard);
+            cell.misses.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        let entry = Arc::clone(entry);
+        shard.touch(&entry);
+        drop(shard);
+        cell.hits.fetch_add(1, Ordering::Relaxed);
+        entry.usage.hits.fetch_add(1, Ordering::Relaxed);
+        entry.usage.last.store(nanos_since_1970(now), Ordering::Relaxed);
+        Some(entry)
+    }
+
+    /// The variants of `key`, newest first, without counting as a use.
+    pub fn variants(&self, key: &[u8]) -> Vec<Arc<Entry>> {
+        let hash = self.hash(key);
+        let purged_before = self.purged_before();
+        let shard = self.cell(hash).shard.read();
+        shard
+            .variants(hash, key)
+            .filter(|entry| entry.asked >= purged_before)
+            .map(Arc::clone)
+            .collect()
+    }
+
+    /// Where the sequence of purges stands: to be noted before an origin is asked.
+    pub fn generation(&self) -> Generation {
+        Generation(self.0.sequence.load(Ordering::SeqCst))
+    }
+
+    /// Begins to store a response.
+    ///
+    /// # Errors
+    /// Why it cannot be stored.
+    pub fn begin_fill(&self, arrival: &Arrival<'_>) -> Result<Fill, Abandoned> {
+        Fill::new(self, arrival).inspect_err(|_| self.count_aborted())
+    }
+
+    /// A 304 validated `old`: replaces its head and times by those of `arrival` and keeps its body,
+    /// time of creation and use counts (RFC 9111 §4.3.4). The new entry is the newest variant; if
+    /// the fields that select it changed, those of the request in `arrival` select it from now on.
+    /// The arrival's key and length are not looked at.
+    ///
+    /// # Errors
+    /// Why it is left as it was: purged, evicted or replaced meanwhile, or no room for the new head.
+    pub fn refresh(
+        &self,
+        old: &Arc<Entry>,
+        arrival: &Arrival<'_>,
+    ) -> Result<Arc<Entry>, Abandoned> {
+        let selection = match old.selection.kept_by(arrival.headers) {
+            Some(selection) => selection,
+            None => Selection::new(arrival.headers, arrival.request)?,
+        };
+        let times = Times { created: old.times().created, ..arrival.times };
+        let arrival = Arrival { key: &old.key, times, ..*arrival };
+        let draft = Draft::new(self, &arrival, selection)?;
+        let new = draft.complete(old.hash, self.next_id(), old.body.clone(), old.body_cost);
+        fill::inherit(&new.usage, &old.usage);
+        let new = Arc::new(new);
+        let purged_before = self.purged_before();
+        let (replaced, _gone) = self.cell(old.hash).change(|shard, gone| {
+            match shard.stamps.standing(old.hash, new.asked) {
+                Standing::Current => {}
+                Standing::StaleSince(at) => new.expire(at),
+                Standing::Purged => return Err(Abandoned::Purged),
+            }
+            if new.asked < purged_before || old.asked < purged_before {
+                return Err(Abandoned::Purged);
+            }
+            match shard.replace(old, Arc::clone(&new), gone) {
+                true => Ok(()),
+                false => Err(Abandoned::Vanished),
+            }
+        });
+        replaced.map(|()| new)
+    }
+
+    /// Removes all variants of `key` and says how many there were. What was asked of the origin
+    /// before this call will not be stored.
+    pub fn purge(&self, key: &[u8]) -> usize {
+        self.purge_hash(self.hash(key))
+    }
+
+    /// Makes all variants of `key` stale from `now` on and says how many there are. What was asked
+    /// of the origin before this call will be stored as stale.
+    pub fn expire(&self, key: &[u8], now: SystemTime) -> usize {
+        self.expire_hash(self.hash(key), now)
+    }
+
+    // A second key with the same hash, should there ever be one, is purged along.
+    fn purge_hash(&self, hash: u64) -> usize {
+        let at = self.next_generation();
+        let purged_before = self.purged_before();
+        let ((), gone) = self.cell(hash).change(|shard, gone| {
+            shard.stamps.note(hash, at, Kind::Hard);
+            shard.remove_hash(hash, gone);
+        });
+        gone.iter().filter(|entry| entry.asked >= purged_before).count()
+    }
+
+    fn expire_hash(&self, hash: u64, now: SystemTime) -> usize {
+        let at = self.next_generation();
+        let purged_before = self.purged_before();
+        let (count, _gone) = self.cell(hash).change(|shard, _| {
+            shard.stamps.note(hash, at, Kind::Soft(now));
+            shard
+                .under_hash(hash)
+                .filter(|entry| entry.asked >= purged_before)
+                .map(|entry| entry.expire(now))
+                .count()
+        });
+        count
+    }
+
+    /// Removes this very entry, if it is still there.
+    pub fn remove(&self, entry: &Arc<Entry>) -> bool {
+        let ((), gone) =
+            self.cell(entry.hash).change(|shard, gone| shard.remove_entry(entry, gone));
+        !gone.is_empty()
+    }
+
+    /// Forgets everything, in the same time however much there is; [`Self::sweep`] and eviction
+    /// return the memory. What was asked of any origin before this call will not be stored. Says
+    /// how many entries were held.
+    pub fn purge_all(&self) -> u64 {
+        let held = self.stats().objects;
+        let Generation(at) = self.next_generation();
+        self.0.purged_before.fetch_max(at, Ordering::SeqCst);
+        held
+    }
+
+    /// Removes entries that can serve nobody any more, looking at `most` places at most, from where
+    /// the last call stopped.
+    pub fn sweep(&self, now: SystemTime, most: usize) -> Swept {
+        let mut swept = Swept::default();
+        let Some(mut position) = self.0.swept.try_lock() else { return swept };
+        let purged_before = self.purged_before();
+        while swept.looked < most && !swept.wrapped {
+            let (index, from) = *position;
+            let Some(cell) = self.0.shards.get(index) else {
+                *position = (0, 0);
+                swept.wrapped = true;
+                break;
+            };
+            let steps = SWEEP_BATCH.min(most - swept.looked);
+            let (next, gone) = cell.change(|shard, gone| {
+                shard.sweep(from, steps, |entry| self.is_of_use(entry, now, purged_before), gone)
+            });
+            swept.looked += steps;
+            swept.removed += gone.len();
+            *position = next.map_or((index + 1, 0), |next| (index, next));
+        }
+        swept
+    }
+
+    /// The counts.
+    pub fn stats(&self) -> Stats {
+        let sum = |count: fn(&Cell) -> &AtomicU64| {
+            self.0.shards.iter().map(|cell| count(cell).load(Ordering::Relaxed)).sum()
+        };
+        Stats {
+            objects: sum(|cell| &cell.count),
+            bytes: self.0.budget.used().saturating_add(self.own_cost()),
+            limit: self.0.options.limit,
+            hits: sum(|cell| &cell.hits),
+            misses: sum(|cell| &cell.misses),
+            evictions: self.0.evictions.load(Ordering::Relaxed),
+            fills: self.0.fills.load(Ordering::Relaxed),
+            fills_aborted: self.0.fills_aborted.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the entry can serve still, be it stale or for validation.
+    fn is_of_use(&self, entry: &Entry, now: SystemTime, purged_before: Generation) -> bool {
+        if entry.asked < purged_before {
+            return false;
+        }
+        let can_be_validated =
+            entry.headers().contains_key(ETAG) || entry.headers().contains_key(LAST_MODIFIED);
+        let grace = if can_be_validated { nanos(self.options().keep_expired) } else { 0 };
+        let keep = grace.max(entry.times.longest_window_nanos());
+        nanos_since_1970(now) < nanos_since_1970(entry.fresh_until()).saturating_add(keep)
+    }
+
+    /// Makes a complete response visible, unless a purge since it was asked for forbids it.
+    fn admit(&self, draft: Draft, body: Body, body_cost: u64) -> Result<Arc<Entry>, Abandoned> {
+        let hash = self.hash(draft.key());
+        let entry = Arc::new(draft.complete(hash, self.next_id(), body, body_cost));
+        let most = self.options().variants;
+        let (standing, _gone) = self.cell(hash).change(|shard, gone| {
+            let standing = match entry.asked < self.purged_before() {
+                true => Standing::Purged,
+                false => shard.stamps.standing(hash, entry.asked),
+            };
+            if let Standing::StaleSince(at) = standing {
+                entry.expire(at);
+            }
+            if standing != Standing::Purged {
+                shard.insert(Arc::clone(&entry), most, gone);
+            }
+            standing
+        });
+        match standing {
+            Standing::Purged => Err(Abandoned::Purged),
+            Standing::Current | Standing::StaleSince(_) => {
+                self.0.fills.fetch_add(1, Ordering::Relaxed);
+                Ok(entry)
+            }
+        }
+    }
+
+    /// A charge of nothing yet on the tier's account.
+    fn charge(&self) -> Charge {
+        Charge::nothing(&self.0.budget)
+    }
+
+    /// Adds `bytes` to `charge`, evicting others where it must. `false`: there is no room.
+    fn reserve(&self, charge: &mut Charge, bytes: u64) -> bool {
+        let budget = &self.0.budget;
+        if bytes > budget.limit() {
+            return false;
+        }
+        for _ in 0..ROUNDS {
+            if charge.try_grow(bytes) {
+                return true;
+            }
+            let short = budget.used().saturating_add(bytes).saturating_sub(budget.limit());
+            let slack = MOST_SLACK.min(budget.limit() / 128);
+            if !self.evict(short.saturating_add(slack)) {
+                break;
+            }
+        }
+        charge.try_grow(bytes)
+    }
+
+    /// Frees `need` bytes if it can; `false` when nothing could go. Twice around the shards at most:
+    /// first the fuller of two at a time, then each in turn.
+    fn evict(&self, need: u64) -> bool {
+        let shards = &self.0.shards;
+        let count = shards.len();
+        let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
+        let mut freed = 0_u64;
+        let mut evicted = 0_usize;
+        for step in 0..count * 2 {
+            if freed >= need {
+                break;
+            }
+            let one = &shards[turn.wrapping_add(step) % count];
+            let other = &shards[turn.wrapping_add(step).wrapping_add(count / 2) % count];
+            let is_fuller = other.bytes.load(Ordering::Relaxed) > one.bytes.load(Ordering::Relaxed);
+            let cell = if step < count && is_fuller { other } else { one };
+            if cell.count.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let ((), gone) = cell.change(|shard, gone| shard.evict(need - freed, gone));
+            evicted += gone.len();
+            freed = gone.iter().map(|entry| entry.size()).fold(freed, u64::saturating_add);
+        }
+        self.0.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
+        evicted > 0
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.0.hasher.hash_one(key)
+    }
+
+    /// The table inside a shard uses the lowest and the highest bits.
+    fn cell(&self, hash: u64) -> &Cell {
+        let index = (hash >> 32) as usize % self.0.shards.len();
+        &self.0.shards[index]
+    }
+
+    fn purged_before(&self) -> Generation {
+        Generation(self.0.purged_before.load(Ordering::SeqCst))
+    }
+
+    fn next_generation(&self) -> Generation {
+        Generation(self.0.sequence.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    fn next_id(&self) -> u64 {
+        self.0.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn count_aborted(&self) {
+        self.0.fills_aborted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn own_cost(&self) -> u64 {
+        self.0.shards.len() as u64 * SHARD_COST
+    }
+}

@@ -188,6 +188,7 @@ proptest! {
         let table = Table::new(routes);
         let headers = http::HeaderMap::new();
         let ask = Ask {
+            scheme: Scheme::Http,
             method: &Method::GET, host: &host, path: &path, query: Some(&path), headers: &headers,
         };
         let found = table.find(&ask).map(|found| found.index);

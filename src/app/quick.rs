@@ -1,0 +1,115 @@
+//! The one-line mode: `--port` and `--origin` stand for a configuration, which then takes the normal
+//! road.
+
+use std::path::PathBuf;
+
+use crate::app::cli::QuickFlags;
+use crate::config::schema;
+use crate::message::target::Authority;
+
+/// The configuration that the flags stand for.
+///
+/// # Errors
+/// A sentence that says which flag is wrong and what to write.
+pub(crate) fn config(flags: &QuickFlags) -> Result<schema::Config, String> {
+    let port = flags
+        .port
+        .ok_or("--origin needs --port too: edgeproxy --port 3000 --origin http://localhost:8000")?;
+    if port == 0 {
+        return Err("--port 0 is no port: choose one from 1 to 65535".to_owned());
+    }
+    let origin = flags
+        .origin
+        .as_deref()
+        .ok_or("--port needs --origin too: edgeproxy --port 3000 --origin http://localhost:8000")?;
+    let origin = Origin::parse(origin)?;
+    let ttl = flags.cache_ttl.map(|ttl| format!("\n    ttl: {ttl}")).unwrap_or_default();
+    let tls = if origin.tls { "\n    tls: {}" } else { "" };
+    let host = &origin.host_field;
+    let address = &origin.address;
+    let socket = admin_socket(port);
+    let text = format!(
+        "listeners:\n  - name: http\n    address: \"0.0.0.0:{port}\"\n    h2c: true\n\
+         upstreams:\n  origin:\n    addresses: [\"{address}\"]\n    host: \"{host}\"{tls}\n\
+         routes:\n  - name: all\n    upstream: origin\n\
+         defaults:\n  cache:\n    heuristic_percent: 0{ttl}\n\
+         admin:\n  socket: \"{}\"\n",
+        socket.display()
+    );
+    serde_yaml::from_str(&text).map_err(|e| format!("the command line makes no sense: {e}"))
+}
+
+/// Where the running process of this port listens for its operator.
+pub(crate) fn admin_socket(port: u16) -> PathBuf {
+    let folder = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(
+        || std::env::temp_dir().join(format!("edgeproxy-{}", nix::unistd::getuid())),
+        |folder| PathBuf::from(folder).join("edgeproxy"),
+    );
+    folder.join(format!("quick-{port}.sock"))
+}
+
+/// An origin as written on the command line.
+#[derive(Debug, PartialEq, Eq)]
+struct Origin {
+    tls: bool,
+    /// Host and port to connect to.
+    address: String,
+    /// The Host that it sees.
+    host_field: String,
+}
+
+impl Origin {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| {
+            format!(
+                "--origin {text}: {why}; write it like http://localhost:8000 or https://example.org"
+            )
+        };
+        let (tls, rest) = if let Some(rest) = text.strip_prefix("http://") {
+            (false, rest)
+        } else if let Some(rest) = text.strip_prefix("https://") {
+            (true, rest)
+        } else {
+            return Err(wrong("it starts with neither http:// nor https://"));
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '?', '#']) {
+            return Err(wrong("a path is not part of an origin"));
+        }
+        let authority =
+            Authority::parse(rest.as_bytes()).map_err(|_| wrong("the host is not valid"))?;
+        let port = authority.port().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Self {
+            tls,
+            address: format!("{}:{port}", authority.host()),
+            host_field: authority.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_without_port_takes_the_schemes() {
+        let origin = Origin::parse("https://Example.org/").unwrap();
+        assert_eq!(origin.address, "example.org:443");
+        assert_eq!(origin.host_field, "example.org");
+        assert!(origin.tls);
+    }
+
+    #[test]
+    fn what_is_no_origin_is_explained() {
+        for (text, part) in [
+            ("localhost:8000", "neither http://"),
+            ("http://a/b", "a path is not part"),
+            ("http://a b", "the host is not valid"),
+            ("http://", "the host is not valid"),
+            ("http://a:99999", "the host is not valid"),
+        ] {
+            let error = Origin::parse(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Addresses: where to listen, and where origins are.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::path::Path as FilePath;
+use std::path::PathBuf;
+
+use crate::upstream::Place;
+
+/// What is wrong with an address, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wrong {
+    pub(super) message: String,
+    pub(super) help: String,
+}
+
+impl Wrong {
+    fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { message: message.into(), help: help.into() }
+    }
+}
+
+/// An address to listen on.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, Wrong> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        if address.port() == 0 {
+            return Err(Wrong::new("port 0 is no port to listen on", "from 1 to 65535"));
+        }
+        return Ok(address);
+    }
+    let message = format!("\"{text}\" is not an address to listen on");
+    let port = text.strip_prefix(':').unwrap_or(text);
+    let help = if port.parse::<u16>().is_ok_and(|port| port != 0) {
+        format!(
+            "for every IPv4 address write \"0.0.0.0:{port}\", for every IPv6 one \"[::]:{port}\""
+        )
+    } else if let Some(port) = text.strip_prefix("localhost:") {
+        format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\"")
+    } else if let Some(port) = text.strip_prefix("*:") {
+        format!("write \"0.0.0.0:{port}\" or \"[::]:{port}\"")
+    } else if let Ok(ip) = text.parse::<IpAddr>() {
+        format!("add a port: \"{}\"", SocketAddr::new(ip, 8080))
+    } else {
+        "write an IP address and a port: \"0.0.0.0:8080\", \"[::1]:8080\"".to_owned()
+    };
+    Err(Wrong::new(message, help))
+}
+
+/// Whether two listeners cannot both have their address. IPv6 listeners are IPv6 only.
+pub(super) fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+/// The address of an origin; a relative socket is below `folder`.
+pub(super) fn origin(text: &str, folder: &FilePath) -> Result<Place, Wrong> {
+    if text == "demo" {
+        return Ok(Place::Demo);
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        if path.is_empty() {
+            return Err(Wrong::new("the socket has no path", "write \"unix:/run/app.sock\""));
+        }
+        return Ok(Place::Unix(folder.join(PathBuf::from(path))));
+    }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        return Err(from_url(text, scheme, rest));
+    }
+    let message = || format!("\"{text}\" is not the address of an origin");
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
+        Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => (host, port),
+        Some(_) => return Err(Wrong::new(message(), "an IPv6 address is written \"[::1]:8080\"")),
+        None => match text.rsplit_once(':') {
+            Some((host, _)) if host.contains(':') => {
+                let help = format!("put an IPv6 address in brackets: \"[{text}]:8080\"");
+                return Err(Wrong::new(message(), help));
+            }
+            Some(pair) => pair,
+            None if is_host(text) => {
+                return Err(Wrong::new(message(), format!("add the port: \"{text}:80\"")));
+            }
+            None => {
+                let help = "write \"host:port\", \"unix:/path/to.sock\" or \"demo\"";
+                return Err(Wrong::new(message(), help));
+            }
+        },
+    };
+    let port = match port.parse::<u16>() {
+        Ok(number) if number != 0 => number,
+        _ => return Err(Wrong::new(format!("\"{port}\" is not a port"), "from 1 to 65535")),
+    };
+    if !is_host(host) && host.parse::<IpAddr>().is_err() {
+        let help = "letters, digits, hyphens and dots, or an IP address";
+        return Err(Wrong::new(format!("\"{host}\" is not the name of a host"), help));
+    }
+    Ok(Place::Tcp { host: host.to_ascii_lowercase(), port })
+}
+
+/// Advice for somebody who wrote a URL.
+fn from_url(text: &str, scheme: &str, rest: &str) -> Wrong {
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let with_port = |default: u16| {
+        let bare = authority.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err());
+        if bare { format!("{authority}:{default}") } else { authority.to_owned() }
+    };
+    let mut help = match scheme {
+        "https" => format!("write \"{}\", and `tls: on` beside `addresses`", with_port(443)),
+        "http" => format!("write \"{}\"", with_port(80)),
+        _ => "write \"host:port\", \"unix:/path/to.sock\" or \"demo\"".to_owned(),
+    };
+    if !path.is_empty() {
+        help.push_str(&format!(
+            "; the path goes to `rewrite: {{add_prefix: /{path}}}` of the route"
+        ));
+    }
+    Wrong::new(format!("\"{text}\" is a URL; an address has no scheme and no path"), help)
+}
+
+/// Whether this can be looked up in DNS (RFC 1123 §2.1; `_` occurs in service names).
+pub(super) fn is_host(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn origin_at(text: &str) -> Result<Place, Wrong> {
+        origin(text, FilePath::new("/etc/edge"))
+    }
+
+    fn tcp(host: &str, port: u16) -> Result<Place, Wrong> {
+        Ok(Place::Tcp { host: host.into(), port })
+    }
+
+    #[test]
+    fn an_origin_is_a_host_and_a_port() {
+        assert_eq!(origin_at("Origin.Example:8080"), tcp("origin.example", 8080));
+        assert_eq!(origin_at("10.0.0.1:80"), tcp("10.0.0.1", 80));
+        assert_eq!(origin_at("[::1]:80"), tcp("::1", 80));
+    }
+
+    #[test]
+    fn an_origin_may_be_a_socket_or_the_demo() {
+        assert_eq!(origin_at("unix:/run/a.sock"), Ok(Place::Unix("/run/a.sock".into())));
+        assert_eq!(origin_at("unix:a.sock"), Ok(Place::Unix("/etc/edge/a.sock".into())));
+        assert_eq!(origin_at("demo"), Ok(Place::Demo));
+    }
+
+    #[test]
+    fn ports_go_from_1_to_65535() {
+        assert!(origin_at("a:0").is_err());
+        assert!(origin_at("a:1").is_ok());
+        assert!(origin_at("a:65535").is_ok());
+        assert!(origin_at("a:65536").is_err());
+    }
+
+    #[test]
+    fn a_url_is_answered_with_its_address() {
+        let help = |text| origin_at(text).expect_err("a URL").help;
+        assert_eq!(help("http://a"), "write \"a:80\"");
+        assert!(help("https://a").starts_with("write \"a:443\", and `tls: on`"));
+        assert!(help("http://a:8080/x").contains("`rewrite: {add_prefix: /x}`"));
+    }
+
+    #[test]
+    fn a_missing_port_or_bracket_is_explained() {
+        assert_eq!(origin_at("app").expect_err("no port").help, "add the port: \"app:80\"");
+        assert!(origin_at("::1:80").expect_err("no brackets").help.contains("brackets"));
+        assert!(origin_at("a b:80").is_err());
+        assert!(origin_at("-a:80").is_err());
+        assert!(origin_at("").is_err());
+    }
+
+    #[test]
+    fn listeners_need_an_ip_address_and_a_port() {
+        assert_eq!(listen("0.0.0.0:80"), Ok(SocketAddr::from(([0, 0, 0, 0], 80))));
+        for (text, help) in [
+            ("8080", "0.0.0.0:8080"),
+            (":8080", "0.0.0.0:8080"),
+            ("localhost:80", "127.0.0.1:80"),
+            ("*:80", "0.0.0.0:80"),
+            ("127.0.0.1", "127.0.0.1:8080"),
+            ("x", "write an IP address"),
+        ] {
+            let wrong = listen(text).expect_err(text);
+            assert!(wrong.help.contains(help), "{text}: {}", wrong.help);
+        }
+        assert!(listen("127.0.0.1:0").is_err());
+    }
+
+    #[test]
+    fn a_wildcard_address_clashes_within_its_family_only() {
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        assert!(clash(at("0.0.0.0:80"), at("127.0.0.1:80")));
+        assert!(clash(at("127.0.0.1:80"), at("127.0.0.1:80")));
+        assert!(!clash(at("127.0.0.1:80"), at("127.0.0.2:80")));
+        assert!(!clash(at("0.0.0.0:80"), at("0.0.0.0:81")));
+        assert!(!clash(at("0.0.0.0:80"), at("[::]:80")));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn no_text_makes_it_panic(text in "[a-z0-9:/.\\[\\]*é -]{0,24}") {
+            let _ = origin_at(&text);
+            let _ = listen(&text);
+        }
+    }
+}

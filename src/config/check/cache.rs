@@ -1,0 +1,197 @@
+//! Checks the cache's sections.
+
+use std::time::Duration;
+
+use crate::cache::ClientDirectives;
+use crate::cache::Policy;
+use crate::cache::QueryRule;
+use crate::cache::SetCookie;
+use crate::config::check::header;
+use crate::config::check::period;
+use crate::config::check::size;
+use crate::config::check::within;
+use crate::config::path::Path;
+use crate::config::report::Report;
+use crate::config::schema;
+use crate::config::schema::cache::Cache;
+use crate::config::schema::cache::Key;
+use crate::config::schema::cache::Query;
+use crate::config::schema::value::OrOff;
+use crate::config::schema::value::Switch;
+use crate::storage;
+use crate::units::Period;
+
+/// The largest lifetime that a cache has to tell from larger ones (RFC 9111 §1.2.2).
+const LONGEST: Duration = Duration::from_secs((1 << 31) - 1);
+
+/// The store.
+pub(super) fn store(
+    config: &schema::Config,
+    root: &Path,
+    report: &mut Report<'_>,
+) -> storage::Settings {
+    let at = root.key("cache").key("memory");
+    let memory = size(report, &at, config.cache.memory, 1 << 20, 1 << 50);
+    let defaults = root.key("defaults").key("cache");
+    let sections = config
+        .routes
+        .iter()
+        .enumerate()
+        .map(|(n, route)| (root.key("routes").index(n).key("cache"), route.cache.as_ref()));
+    for (at, section) in [(defaults, Some(&config.defaults.cache))].into_iter().chain(sections) {
+        let Some(Switch::On(Cache { max_object: Some(largest), .. })) = section else { continue };
+        if largest.0 > memory {
+            report
+                .warning(&at.key("max_object"), "objects of this size never fit into the cache")
+                .help(format!("cache.memory is {}", config.cache.memory));
+        }
+    }
+    storage::Settings { memory }
+}
+
+/// What a route allows: `own` completed from `outer`, which stands at `outer_at`. `None`: off.
+pub(super) fn policy(
+    own: Option<&Switch<Cache>>,
+    outer: &Switch<Cache>,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Policy {
+    let nothing = Cache::default();
+    let (own, outer) = match (own, outer) {
+        (Some(Switch::Off), _) | (None, Switch::Off) => {
+            return Policy { enabled: false, ..Policy::default() };
+        }
+        (own, outer) => {
+            let own = own.and_then(Switch::as_ref).unwrap_or(&nothing);
+            (own, outer.as_ref().unwrap_or(&nothing))
+        }
+    };
+    contradictions(own, outer, at, report);
+    build(&own.or(&outer.or(&Cache::built_in())))
+}
+
+/// Checks each value of one section; done once for `defaults`, and once for each route.
+pub(super) fn values(section: &Cache, at: &Path, report: &mut Report<'_>) {
+    let second = Duration::from_secs(1);
+    let lifetimes = [
+        ("ttl", section.ttl),
+        ("override_ttl", section.override_ttl),
+        ("max_ttl", section.max_ttl),
+    ];
+    for (key, lifetime) in lifetimes {
+        if let Some(OrOff::Is(lifetime)) = lifetime {
+            if lifetime.0.is_zero() {
+                report
+                    .error(&at.key(key), "a lifetime of nothing is not kept")
+                    .help("write `off` to have none, or `cache: off` to store nothing");
+            } else {
+                period(report, &at.key(key), lifetime, second, LONGEST);
+            }
+        }
+    }
+    if let Some(heuristic_max) = section.heuristic_max {
+        period(report, &at.key("heuristic_max"), heuristic_max, Duration::ZERO, LONGEST);
+    }
+    if let Some(percent) = section.heuristic_percent {
+        within(report, &at.key("heuristic_percent"), percent, 0, 100);
+    }
+    if let Some(largest) = section.max_object {
+        size(report, &at.key("max_object"), largest, 1, 1 << 50);
+    }
+    if let Some(key) = &section.key {
+        key_values(key, &at.key("key"), report);
+    }
+}
+
+fn key_values(key: &Key, at: &Path, report: &mut Report<'_>) {
+    for (n, text) in key.headers.iter().flatten().enumerate() {
+        header::name(text, &at.key("headers").index(n), report);
+    }
+    for (n, text) in key.cookies.iter().flatten().enumerate() {
+        if text.is_empty() {
+            report.error(&at.key("cookies").index(n), "a cookie needs a name");
+        }
+    }
+    let at = at.key("query");
+    match &key.query {
+        None | Some(Query::All) => {}
+        Some(Query::None) => {
+            if key.sort_query == Some(true) {
+                report.warning(&at, "`sort_query` has no effect when no parameter counts");
+            }
+        }
+        Some(Query::Only(names)) if names.is_empty() => {
+            report.error(&at.key("only"), "no parameter is named").help("write `query: none`");
+        }
+        Some(Query::Except(names)) if names.is_empty() => {
+            report.error(&at.key("except"), "no parameter is named").help("write `query: all`");
+        }
+        Some(Query::Only(_) | Query::Except(_)) => {}
+    }
+}
+
+/// What cannot be meant together.
+fn contradictions(own: &Cache, outer: &Cache, at: &Path, report: &mut Report<'_>) {
+    let is = |value: Option<OrOff<Period>>| value.and_then(OrOff::get);
+    if is(own.ttl).is_some() && is(own.override_ttl).is_some() {
+        report
+            .error_in_key(&at.key("ttl"), "`ttl` has no effect beside `override_ttl`")
+            .help("`ttl` is for responses that say nothing, `override_ttl` for all: keep one");
+    }
+    let whole = own.or(outer);
+    let Some(max) = is(whole.max_ttl) else { return };
+    for (key, value) in [("ttl", whole.ttl), ("override_ttl", whole.override_ttl)] {
+        let Some(value) = is(value) else { continue };
+        // Said where one of the two was written.
+        let written_here = own.max_ttl.is_some()
+            || (key == "ttl" && own.ttl.is_some())
+            || (key == "override_ttl" && own.override_ttl.is_some());
+        if value.0 > max.0 && written_here {
+            report
+                .error(&at.key(key), format!("{key} ({value}) is longer than max_ttl ({max})"))
+                .help("no response is ever kept for longer than max_ttl: lower one or raise the other");
+        }
+    }
+}
+
+fn build(whole: &Cache) -> Policy {
+    let time = |value: Option<OrOff<Period>>| value.and_then(OrOff::get).map(|period| period.0);
+    let mut policy = Policy::default();
+    policy.enabled = true;
+    policy.default_ttl = time(whole.ttl);
+    policy.override_ttl = time(whole.override_ttl);
+    policy.max_ttl = time(whole.max_ttl);
+    if let Some(percent) = whole.heuristic_percent {
+        policy.heuristic_percent = percent;
+    }
+    if let Some(longest) = whole.heuristic_max {
+        policy.heuristic_max = longest.0;
+    }
+    if let Some(largest) = whole.max_object {
+        policy.max_object = largest.0;
+    }
+    match whole.set_cookie {
+        None => {}
+        Some(schema::cache::SetCookie::Refuse) => policy.set_cookie = SetCookie::Refuse,
+        Some(schema::cache::SetCookie::Strip) => policy.set_cookie = SetCookie::Strip,
+    }
+    policy.client_directives = match whole.client_directives {
+        None => policy.client_directives,
+        Some(schema::cache::ClientDirectives::Limited) => ClientDirectives::Limited,
+        Some(schema::cache::ClientDirectives::Honour) => ClientDirectives::Honour,
+        Some(schema::cache::ClientDirectives::Ignore) => ClientDirectives::Ignore,
+    };
+    if let Some(key) = &whole.key {
+        policy.key.query = match &key.query {
+            None | Some(Query::All) => QueryRule::All,
+            Some(Query::None) => QueryRule::None,
+            Some(Query::Only(names)) => QueryRule::Only(names.clone()),
+            Some(Query::Except(names)) => QueryRule::Except(names.clone()),
+        };
+        policy.key.sort_query = key.sort_query.unwrap_or(policy.key.sort_query);
+        let names = key.headers.iter().flatten();
+        policy.key.headers = names.filter_map(|name| name.parse().ok()).collect();
+        policy.key.cookies = key.cookies.clone().unwrap_or_default();
+    }
+    policy
+}

@@ -1,0 +1,166 @@
+//! Checks header names, values and the header changes of a route.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+
+use crate::config::path::Path;
+use crate::config::report::Report;
+use crate::config::schema::route::HeaderChanges;
+use crate::config::schema::route::Headers;
+use crate::route::HeaderRule;
+use crate::route::HeaderRules;
+
+/// Fields that say how a message is framed or belong to one connection (RFC 9110 §7.6.1): edgeproxy
+/// writes them itself, and a rule about them could only break the message.
+const OWN: &[&str] = &[
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Fields that edgeproxy writes to the origin, so that it can believe them.
+const FORWARDED: &[&str] =
+    &["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+
+/// The name of a header field.
+pub(super) fn name(written: &str, at: &Path, report: &mut Report<'_>) -> Option<HeaderName> {
+    match HeaderName::from_bytes(written.as_bytes()) {
+        Ok(name) => Some(name),
+        Err(_) => {
+            report
+                .error_in_key(at, format!("\"{written}\" is not the name of a header"))
+                .help("letters, digits and hyphens");
+            None
+        }
+    }
+}
+
+/// The value of a header field.
+pub(super) fn value(written: &str, at: &Path, report: &mut Report<'_>) -> Option<HeaderValue> {
+    let value = HeaderValue::from_str(written).ok();
+    if value.is_none() || written.trim() != written {
+        report
+            .error(at, "this cannot be the value of a header")
+            .help("one line of text, without control characters and without spaces at the ends");
+        return None;
+    }
+    value
+}
+
+/// The changes in both directions.
+pub(super) fn rules(written: &Headers, at: &Path, report: &mut Report<'_>) -> HeaderRules {
+    HeaderRules {
+        request: changes(&written.request, Direction::Request, &at.key("request"), report),
+        response: changes(&written.response, Direction::Response, &at.key("response"), report),
+    }
+}
+
+/// The header fields of a fixed response.
+pub(super) fn map(
+    written: &BTreeMap<String, String>,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (key, text) in written {
+        let at = at.key(key.as_str());
+        if let Some(name) = changeable(key, Direction::Response, &at, report)
+            && let Some(value) = value(text, &at, report)
+            && map.insert(name, value).is_some()
+        {
+            report.error_in_key(&at, format!("the header \"{key}\" is written twice"));
+        }
+    }
+    map
+}
+
+/// Which way a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Request,
+    Response,
+}
+
+fn changes(
+    written: &HeaderChanges,
+    direction: Direction,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Vec<HeaderRule> {
+    let mut rules = Vec::new();
+    // What else is done with a field, and where; adding goes with everything.
+    let mut done: HashMap<HeaderName, &str> = HashMap::new();
+    for (n, key) in written.remove.iter().enumerate() {
+        let at = at.key("remove").index(n);
+        let Some(name) = changeable(key, direction, &at, report) else { continue };
+        if done.insert(name.clone(), "remove").is_some() {
+            report.error(&at, format!("the header \"{key}\" is removed twice"));
+        }
+        rules.push(HeaderRule::Remove(name));
+    }
+    for (key, text) in &written.set {
+        let at = at.key("set").key(key.as_str());
+        let name = changeable(key, direction, &at, report);
+        let value = value(text, &at, report);
+        let (Some(name), Some(value)) = (name, value) else { continue };
+        match done.insert(name.clone(), "set") {
+            None => {}
+            Some("set") => {
+                report.error_in_key(&at, format!("the header \"{key}\" is set twice"));
+            }
+            Some(_) => {
+                report
+                    .error_in_key(&at, format!("the header \"{key}\" is both removed and set"))
+                    .help("set alone replaces what was there");
+            }
+        }
+        rules.push(HeaderRule::Set(name, value));
+    }
+    for (key, text) in &written.add {
+        let at = at.key("add").key(key.as_str());
+        let name = changeable(key, direction, &at, report);
+        let value = value(text, &at, report);
+        if let (Some(name), Some(value)) = (name, value) {
+            rules.push(HeaderRule::Add(name, value));
+        }
+    }
+    rules
+}
+
+/// The name of a field that rules may change.
+fn changeable(
+    written: &str,
+    direction: Direction,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<HeaderName> {
+    let name = name(written, at, report)?;
+    if OWN.contains(&name.as_str()) {
+        report.error_in_key(at, format!("the header \"{name}\" cannot be changed")).help(
+            "it frames the message or belongs to one connection, and is written by edgeproxy",
+        );
+        return None;
+    }
+    if direction == Direction::Request && name == http::header::HOST {
+        report
+            .error_in_key(at, "the header \"host\" cannot be changed here")
+            .help("write `rewrite: {host: …}`, or `host` of the upstream");
+        return None;
+    }
+    if direction == Direction::Request && FORWARDED.contains(&name.as_str()) {
+        report
+            .error_in_key(at, format!("the header \"{name}\" cannot be changed"))
+            .help("edgeproxy writes it, so that the origin can believe it; see `trusted_proxies`");
+        return None;
+    }
+    Some(name)
+}

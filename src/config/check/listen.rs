@@ -1,0 +1,307 @@
+//! Checks `listeners`, `limits` and `trusted_proxies`.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::config::check::DAY;
+use crate::config::check::address;
+use crate::config::check::file;
+use crate::config::check::period;
+use crate::config::check::size;
+use crate::config::check::within;
+use crate::config::path::Path;
+use crate::config::report::Report;
+use crate::config::schema;
+use crate::config::schema::listen::DefaultCertificate;
+use crate::config::schema::listen::TlsVersion;
+use crate::listen::Limits;
+use crate::listen::Settings;
+use crate::route::host::HostPattern;
+use crate::tls;
+
+/// The listeners; `None` for one whose address is not clear.
+pub(super) fn listeners(
+    written: &[schema::listen::Listener],
+    folder: &FilePath,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Vec<Option<Settings>> {
+    if written.is_empty() && !report.is_broken(at) {
+        report
+            .error(at, "there is no listener")
+            .help("write one: `listeners: [{address: \"0.0.0.0:8080\"}]`");
+    }
+    let mut checked: Vec<Option<Settings>> = Vec::with_capacity(written.len());
+    let mut names: HashMap<Arc<str>, usize> = HashMap::new();
+    for (n, listener) in written.iter().enumerate() {
+        let at = at.index(n);
+        let settings = one(listener, folder, &at, report);
+        if let Some(settings) = &settings {
+            for (m, earlier) in checked.iter().enumerate() {
+                let Some(earlier) = earlier else { continue };
+                if address::clash(earlier.address, settings.address) {
+                    let message = format!(
+                        "listeners[{m}] has the same port of {}",
+                        both(earlier.address.ip(), settings.address.ip())
+                    );
+                    report
+                        .error(&at.key("address"), message)
+                        .help("give one of them another port, or merge them");
+                }
+            }
+            if let Some(m) = names.insert(settings.name.clone(), n)
+                && listener.name.is_some()
+            {
+                report
+                    .error(&at.key("name"), format!("listeners[{m}] has this name already"))
+                    .help("names tell listeners apart in logs and metrics");
+            }
+        }
+        checked.push(settings);
+    }
+    checked
+}
+
+fn both(one: IpAddr, other: IpAddr) -> String {
+    if one == other { one.to_string() } else { format!("{one}, which overlaps with {other}") }
+}
+
+fn one(
+    written: &schema::listen::Listener,
+    folder: &FilePath,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<Settings> {
+    let tls = written.tls.as_ref().map(|tls| self::tls(tls, folder, &at.key("tls"), report));
+    if tls.is_some() && written.h2c {
+        report
+            .error(&at.key("h2c"), "h2c is HTTP/2 over plain text; this listener speaks TLS")
+            .help("remove h2c: `tls.http2` offers HTTP/2 here");
+    }
+    if written.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+        report.error(&at.key("name"), "the name is empty").help("write one, or remove the key");
+    }
+    let at = at.key("address");
+    if written.address.is_empty() {
+        if !report.is_broken(&at) {
+            report
+                .error(&at, "the listener has no address")
+                .help("write an IP address and a port: `address: \"0.0.0.0:8080\"`");
+        }
+        return None;
+    }
+    match address::listen(&written.address) {
+        Ok(address) => Some(Settings {
+            name: written.name.as_ref().unwrap_or(&written.address).as_str().into(),
+            address,
+            tls,
+            h2c: written.h2c,
+        }),
+        Err(wrong) => {
+            report.error(&at, wrong.message).help(wrong.help);
+            None
+        }
+    }
+}
+
+fn tls(
+    written: &schema::listen::ListenerTls,
+    folder: &FilePath,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> tls::Settings {
+    let list = at.key("certificates");
+    if written.certificates.is_empty() && !report.is_broken(&list) {
+        report
+            .error(&list, "TLS needs at least one certificate")
+            .help("for trying out: `certificates: [{hosts: [localhost], internal: true}]`");
+    }
+    let mut first: HashMap<String, usize> = HashMap::new();
+    let mut certificates = Vec::with_capacity(written.certificates.len());
+    for (n, certificate) in written.certificates.iter().enumerate() {
+        let at = list.index(n);
+        let hosts = hosts(&certificate.hosts, &at.key("hosts"), report);
+        for (h, host) in hosts.iter().enumerate() {
+            if let Some(m) = first.insert(host.clone(), n)
+                && m != n
+            {
+                first.insert(host.clone(), m);
+                report
+                    .warning(
+                        &at.key("hosts").index(h),
+                        format!("certificates[{m}] is for \"{host}\" already; that one is shown"),
+                    )
+                    .help("remove the host from one of them");
+            }
+        }
+        if let Some(source) = source(certificate, folder, &at, report) {
+            certificates.push(tls::Certificate { hosts, source });
+        }
+    }
+    tls::Settings {
+        default: match written.default {
+            DefaultCertificate::First => (!certificates.is_empty()).then_some(0),
+            DefaultCertificate::Refuse => None,
+        },
+        certificates,
+        min_version: match written.min_version {
+            TlsVersion::Tls12 => tls::Version::Tls12,
+            TlsVersion::Tls13 => tls::Version::Tls13,
+        },
+        http2: written.http2,
+    }
+}
+
+fn hosts(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<String> {
+    if written.is_empty() && !report.is_broken(at) {
+        report
+            .error(at, "the certificate is for no host")
+            .help("name its hosts: `hosts: [www.example.org, \"*.example.org\"]`");
+    }
+    let mut hosts = Vec::with_capacity(written.len());
+    for (n, host) in written.iter().enumerate() {
+        let is_address = host.parse::<IpAddr>().is_ok();
+        if is_address || report.take(&at.index(n), HostPattern::parse(host)).is_some() {
+            hosts.push(host.to_ascii_lowercase());
+        }
+    }
+    hosts
+}
+
+fn source(
+    written: &schema::listen::Certificate,
+    folder: &FilePath,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<tls::Source> {
+    let help = "either `internal: true`, or both `certificate` and `key`";
+    let lone = match (&written.certificate, &written.key) {
+        (Some(certificate), Some(key)) if !written.internal => {
+            return Some(tls::Source::Files {
+                certificate: file(report, &at.key("certificate"), folder, certificate),
+                key: file(report, &at.key("key"), folder, key),
+            });
+        }
+        (None, None) if written.internal => return Some(tls::Source::Internal),
+        _ if report.is_broken(at) => return None,
+        (None, None) => {
+            report.error(at, "the certificate comes from nowhere").help(help);
+            return None;
+        }
+        (Some(_), _) => "certificate",
+        (None, Some(_)) => "key",
+    };
+    let message = match (written.internal, lone) {
+        (true, _) => "an internal certificate has no files",
+        (false, "key") => "the certificate is missing",
+        (false, _) => "the private key is missing",
+    };
+    report.error_in_key(&at.key(lone), message).help(help);
+    None
+}
+
+/// The limits of connections.
+pub(super) fn limits(config: &schema::Config, root: &Path, report: &mut Report<'_>) -> Limits {
+    let written = &config.limits;
+    let at = root.key("limits");
+    let moment = Duration::from_millis(1);
+    let hour = Duration::from_secs(3600);
+    let at_key = |key: &str| at.key(key);
+    within(report, &at_key("connections"), written.connections, 1, 10_000_000);
+    within(
+        report,
+        &at_key("connections_per_client"),
+        written.connections_per_client,
+        1,
+        10_000_000,
+    );
+    within(
+        report,
+        &at_key("requests_per_connection"),
+        written.requests_per_connection,
+        1,
+        u32::MAX,
+    );
+    within(report, &at_key("header_fields"), written.header_fields, 1, 1000);
+    within(report, &at_key("h2_streams"), written.h2_streams, 1, 10_000);
+    if written.connections_per_client > written.connections {
+        report
+            .warning(
+                &at_key("connections_per_client"),
+                "one client may have more connections than there are in all",
+            )
+            .help("lower it, so that no client can shut the others out");
+    }
+    let header_bytes =
+        size(report, &at_key("header_bytes"), written.header_bytes, 1 << 10, 1 << 20);
+    let target_bytes = size(report, &at_key("target_bytes"), written.target_bytes, 64, 1 << 20);
+    if target_bytes > header_bytes {
+        report
+            .error(&at_key("target_bytes"), "the target is part of the header and cannot be larger")
+            .help(format!("header_bytes is {}", written.header_bytes));
+    }
+    Limits {
+        connections: written.connections,
+        connections_per_client: written.connections_per_client,
+        header_timeout: period(
+            report,
+            &at_key("header_timeout"),
+            written.header_timeout,
+            moment,
+            hour,
+        ),
+        handshake_timeout: period(
+            report,
+            &at_key("handshake_timeout"),
+            written.handshake_timeout,
+            moment,
+            hour,
+        ),
+        idle_timeout: period(report, &at_key("idle_timeout"), written.idle_timeout, moment, DAY),
+        min_body_rate: size(report, &at_key("min_body_rate"), written.min_body_rate, 0, 1 << 30),
+        min_send_rate: size(report, &at_key("min_send_rate"), written.min_send_rate, 0, 1 << 30),
+        rate_window: period(
+            report,
+            &at_key("rate_window"),
+            written.rate_window,
+            Duration::from_secs(1),
+            hour,
+        ),
+        requests_per_connection: written.requests_per_connection,
+        header_bytes: usize::try_from(header_bytes).unwrap_or(usize::MAX),
+        header_fields: usize::try_from(written.header_fields).unwrap_or(usize::MAX),
+        target_bytes: usize::try_from(target_bytes).unwrap_or(usize::MAX),
+        h2_streams: written.h2_streams,
+        trusted_proxies: networks(&config.trusted_proxies, &root.key("trusted_proxies"), report),
+    }
+}
+
+fn networks(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<IpNet> {
+    let mut networks = Vec::with_capacity(written.len());
+    for (n, text) in written.iter().enumerate() {
+        let at = at.index(n);
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let Ok(network) = network else {
+            report
+                .error(&at, format!("\"{text}\" is neither a network nor an address"))
+                .help("write \"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.7\"");
+            continue;
+        };
+        if network.prefix_len() == 0 {
+            report
+                .warning(&at, "everybody may forge their address: this trusts every client")
+                .help("name only the networks of your own proxies");
+        } else if network.trunc() != network {
+            report
+                .warning(&at, format!("{network} has bits beyond its prefix"))
+                .help(format!("the network is {}", network.trunc()));
+        }
+        networks.push(network.trunc());
+    }
+    networks
+}

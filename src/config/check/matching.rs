@@ -1,0 +1,177 @@
+//! Checks the `match` section of a route.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+
+use crate::config::check::header;
+use crate::config::path::Path;
+use crate::config::report::Report;
+use crate::config::schema::route::Condition;
+use crate::config::schema::route::Match;
+use crate::config::schema::route::Scheme;
+use crate::message::target;
+use crate::route::host::HostPattern;
+use crate::route::path::PathPattern;
+use crate::route::predicate::Predicates;
+use crate::route::predicate::ValueMatch;
+
+/// Which requests a route takes.
+pub(super) struct Matching {
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) path: PathPattern,
+    pub(super) when: Predicates,
+}
+
+/// Checks a `match` section; `None` when its path is not clear.
+pub(super) fn matching(written: &Match, at: &Path, report: &mut Report<'_>) -> Option<Matching> {
+    let hosts = hosts(&written.hosts, &at.key("hosts"), report);
+    let when = Predicates {
+        scheme: written.scheme.map(|scheme| match scheme {
+            Scheme::Http => target::Scheme::Http,
+            Scheme::Https => target::Scheme::Https,
+        }),
+        methods: methods(&written.methods, &at.key("methods"), report),
+        headers: headers(&written.headers, &at.key("headers"), report),
+        queries: conditions(&written.query, &at.key("query"), report),
+        cookies: conditions(&written.cookies, &at.key("cookies"), report),
+    };
+    let path = path(written, at, report)?;
+    Some(Matching { hosts, path, when })
+}
+
+fn hosts(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<HostPattern> {
+    let mut hosts: Vec<HostPattern> = Vec::with_capacity(written.len());
+    for (n, text) in written.iter().enumerate() {
+        let at = at.index(n);
+        if text.contains("://") {
+            report
+                .error(&at, format!("\"{text}\" is a URL, not a host"))
+                .help("write the name alone: www.example.org");
+            continue;
+        }
+        let Some(host) = report.take(&at, HostPattern::parse(text)) else { continue };
+        if hosts.contains(&host) {
+            report.warning(&at, format!("the host \"{text}\" stands here twice"));
+        } else {
+            hosts.push(host);
+        }
+    }
+    hosts
+}
+
+/// Builds a pattern from its text.
+type Constructor = fn(&str) -> Result<PathPattern, String>;
+
+fn path(written: &Match, at: &Path, report: &mut Report<'_>) -> Option<PathPattern> {
+    let ways: [(&str, &Option<String>, Constructor); 4] = [
+        ("path", &written.path, PathPattern::exact),
+        ("path_prefix", &written.path_prefix, PathPattern::prefix),
+        ("path_pattern", &written.path_pattern, PathPattern::pattern),
+        ("path_regex", &written.path_regex, PathPattern::regex),
+    ];
+    let mut chosen = ways
+        .iter()
+        .filter_map(|(key, text, build)| text.as_ref().map(|text| (*key, text.as_str(), *build)));
+    let Some((key, text, build)) = chosen.next() else { return Some(PathPattern::any()) };
+    if let Some((other, ..)) = chosen.next() {
+        report
+            .error_in_key(&at.key(other), format!("`{other}` beside `{key}`: a route has one path"))
+            .help("write two routes, or one pattern");
+        return None;
+    }
+    let at = at.key(key);
+    if key != "path_regex" && !text.starts_with('/') {
+        report
+            .error(&at, format!("the path \"{text}\" does not begin with a slash"))
+            .help(format!("write \"/{text}\""));
+        return None;
+    }
+    report.take(&at, build(text))
+}
+
+fn methods(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<Method> {
+    let mut methods = Vec::with_capacity(written.len());
+    for (n, text) in written.iter().enumerate() {
+        let at = at.index(n);
+        let Ok(method) = Method::from_bytes(text.as_bytes()) else {
+            report.error(&at, format!("\"{text}\" is not a method"));
+            continue;
+        };
+        if text.bytes().any(|b| b.is_ascii_lowercase()) {
+            report
+                .error(&at, format!("the method \"{text}\" has small letters"))
+                .help(format!("methods are capitals (RFC 9110 §9.1): {}", text.to_uppercase()));
+        } else if method == Method::CONNECT || method == Method::TRACE {
+            report
+                .error(&at, format!("{method} never reaches a route"))
+                .help("edgeproxy refuses it from every client");
+        } else if methods.contains(&method) {
+            report.warning(&at, format!("the method {method} stands here twice"));
+        } else {
+            methods.push(method);
+        }
+    }
+    methods
+}
+
+fn headers(
+    written: &BTreeMap<String, Condition>,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Vec<(http::HeaderName, ValueMatch)> {
+    let mut headers = Vec::with_capacity(written.len());
+    for (key, condition) in written {
+        let at = at.key(key.as_str());
+        let name = header::name(key, &at, report);
+        if name == Some(http::header::HOST) {
+            report.error_in_key(&at, "the Host has a key of its own").help("write `hosts: […]`");
+        }
+        if name == Some(http::header::COOKIE) {
+            report
+                .error_in_key(&at, "cookies have a key of their own")
+                .help("write `cookies: {name: …}`");
+        }
+        let value = self::condition(condition, &at, report);
+        if let (Some(name), Some(value)) = (name, value) {
+            headers.push((name, value));
+        }
+    }
+    headers
+}
+
+fn conditions(
+    written: &BTreeMap<String, Condition>,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Vec<(String, ValueMatch)> {
+    let mut conditions = Vec::with_capacity(written.len());
+    for (key, condition) in written {
+        let at = at.key(key.as_str());
+        if key.is_empty() {
+            report.error_in_key(&at, "the name is empty");
+        }
+        if let Some(value) = self::condition(condition, &at, report) {
+            conditions.push((key.clone(), value));
+        }
+    }
+    conditions
+}
+
+fn condition(written: &Condition, at: &Path, report: &mut Report<'_>) -> Option<ValueMatch> {
+    Some(match written {
+        Condition::Present => ValueMatch::Present,
+        Condition::Absent => ValueMatch::Absent,
+        Condition::Exact(text) => ValueMatch::Exact(text.clone()),
+        Condition::Prefix(text) if text.is_empty() => {
+            report
+                .error(&at.key("prefix"), "every value begins with nothing")
+                .help("write `present`");
+            return None;
+        }
+        Condition::Prefix(text) => ValueMatch::Prefix(text.clone()),
+        Condition::Regex(text) => {
+            return report.take(&at.key("regex"), ValueMatch::regex(text));
+        }
+    })
+}

@@ -1,0 +1,187 @@
+//! From the configuration as written to the one as meant.
+//!
+//! Pure: nothing is read, opened or resolved here; what depends on the machine comes in as
+//! [`Surroundings`]. Every problem is reported, and only a configuration without errors becomes a
+//! [`Plan`]: names became indices, patterns are compiled, addresses are parsed.
+
+mod action;
+mod address;
+mod cache;
+mod header;
+mod listen;
+mod matching;
+mod observe;
+pub(in crate::config) mod route;
+mod upstream;
+
+use std::fmt::Display;
+use std::path::Path as FilePath;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::path::Path;
+use crate::config::plan::Plan;
+use crate::config::plan::Process;
+use crate::config::report::Report;
+use crate::config::schema;
+use crate::config::schema::value::OrAuto;
+use crate::message::target::EncodedSlash;
+use crate::message::target::Normalisation;
+use crate::units::ByteSize;
+use crate::units::Period;
+
+/// What the machine contributes where the configuration says `auto`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Relative paths begin here.
+    pub folder: PathBuf,
+    /// Where state is kept.
+    pub state_dir: PathBuf,
+    /// How many cores there are.
+    pub cores: usize,
+}
+
+/// The longest time that makes sense for anything that waits: a day.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Checks a whole configuration. `None` when the report holds errors, older ones included.
+pub fn check(
+    config: &schema::Config,
+    surroundings: &Surroundings,
+    report: &mut Report<'_>,
+) -> Option<Plan> {
+    let root = Path::root();
+    let folder = surroundings.folder.as_path();
+    let process = process(&config.process, surroundings, &root.key("process"), report);
+    let listeners = listen::listeners(&config.listeners, folder, &root.key("listeners"), report);
+    let limits = listen::limits(config, &root, report);
+    let upstreams = upstream::upstreams(config, folder, &root.key("upstreams"), report);
+    let storage = cache::store(config, &root, report);
+    let routes = route::routes(config, &upstreams, &root, report);
+    let admin = observe::admin(config, folder, &listeners, &root.key("admin"), report);
+    let access_log = observe::access_log(config, folder, &root.key("access_log"), report);
+    if report.has_errors() {
+        return None;
+    }
+    Some(Plan {
+        process,
+        listeners: listeners.into_iter().flatten().collect(),
+        limits,
+        normalisation: Normalisation {
+            merge_slashes: config.paths.merge_slashes,
+            encoded_slash: match config.paths.encoded_slash {
+                schema::listen::EncodedSlash::Keep => EncodedSlash::Keep,
+                schema::listen::EncodedSlash::Refuse => EncodedSlash::Refuse,
+            },
+        },
+        upstreams,
+        routes,
+        storage,
+        admin,
+        access_log,
+        log_level: observe::level(config.log.level),
+    })
+}
+
+fn process(
+    written: &schema::process::Process,
+    surroundings: &Surroundings,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Process {
+    let folder = surroundings.folder.as_path();
+    let state_dir = match &written.state_dir {
+        OrAuto::Auto => surroundings.state_dir.clone(),
+        OrAuto::Is(path) => file(report, &at.key("state_dir"), folder, path),
+    };
+    let in_state =
+        |report: &mut Report<'_>, key: &str, path: &OrAuto<PathBuf>, name: &str| match path {
+            OrAuto::Auto => state_dir.join(name),
+            OrAuto::Is(path) => file(report, &at.key(key), folder, path),
+        };
+    let threads = match written.threads {
+        OrAuto::Auto => surroundings.cores.clamp(1, 1024),
+        OrAuto::Is(threads) => {
+            within(report, &at.key("threads"), threads, 1, 1024);
+            usize::try_from(threads).unwrap_or(1024)
+        }
+    };
+    for (key, name) in [("user", &written.user), ("group", &written.group)] {
+        if name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+            report.error(&at.key(key), format!("the {key} has no name"));
+        }
+    }
+    let socket = in_state(report, "upgrade_socket", &written.upgrade_socket, "upgrade.sock");
+    socket_length(report, &at.key("upgrade_socket"), &socket);
+    Process {
+        threads,
+        pid_file: in_state(report, "pid_file", &written.pid_file, "edgeproxy.pid"),
+        user: written.user.clone(),
+        group: written.group.clone(),
+        working_directory: written
+            .working_directory
+            .as_ref()
+            .map(|path| file(report, &at.key("working_directory"), folder, path)),
+        log_file: in_state(report, "log_file", &written.log_file, "edgeproxy.log"),
+        upgrade_socket: socket,
+        drain_timeout: period(
+            report,
+            &at.key("drain_timeout"),
+            written.drain_timeout,
+            Duration::ZERO,
+            DAY,
+        ),
+        state_dir,
+    }
+}
+
+/// Reports a value outside of a range.
+fn within<T: PartialOrd + Display>(report: &mut Report<'_>, at: &Path, value: T, min: T, max: T) {
+    if value < min || value > max {
+        report.error(at, format!("{value} is out of range")).help(format!("from {min} to {max}"));
+    }
+}
+
+/// A length of time within a range.
+fn period(
+    report: &mut Report<'_>,
+    at: &Path,
+    Period(value): Period,
+    min: Duration,
+    max: Duration,
+) -> Duration {
+    if value.is_zero() && !min.is_zero() {
+        report.error(at, "this time must be longer than nothing").help(format!(
+            "from {} to {}",
+            Period(min),
+            Period(max)
+        ));
+    } else {
+        within(report, at, Period(value), Period(min), Period(max));
+    }
+    value
+}
+
+/// A size within a range.
+fn size(report: &mut Report<'_>, at: &Path, value: ByteSize, min: u64, max: u64) -> u64 {
+    within(report, at, value, ByteSize(min), ByteSize(max));
+    value.0
+}
+
+/// A path, relative ones below `folder`.
+fn file(report: &mut Report<'_>, at: &Path, folder: &FilePath, path: &FilePath) -> PathBuf {
+    if path.as_os_str().is_empty() {
+        report.error(at, "the path is empty");
+    }
+    folder.join(path)
+}
+
+/// Reports a path too long for a Unix socket (`sun_path` has 108 bytes, the last one is zero).
+fn socket_length(report: &mut Report<'_>, at: &Path, path: &FilePath) {
+    let length = path.as_os_str().len();
+    if length > 107 {
+        report
+            .error(at, format!("a socket's path may have 107 bytes, this one has {length}"))
+            .help(format!("it stands for {}", path.display()));
+    }
+}

@@ -1,0 +1,220 @@
+//! Checks `routes` and `defaults`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::check::DAY;
+use crate::config::check::action;
+use crate::config::check::cache;
+use crate::config::check::header;
+use crate::config::check::matching;
+use crate::config::check::period;
+use crate::config::check::size;
+use crate::config::path::Path;
+use crate::config::report::Report;
+use crate::config::schema;
+use crate::config::schema::route::Defaults;
+use crate::config::schema::value::OrOff;
+use crate::config::schema::value::Switch;
+use crate::route::Route;
+use crate::route::action::Action;
+use crate::route::rewrite::Rewrite;
+use crate::route::table::Extent;
+use crate::route::table::Table;
+use crate::units::ByteSize;
+use crate::units::Period;
+use crate::upstream;
+
+/// The routing table of the routes that are clear.
+pub(super) fn routes(
+    config: &schema::Config,
+    upstreams: &[upstream::Settings],
+    root: &Path,
+    report: &mut Report<'_>,
+) -> Table {
+    let at = root.key("routes");
+    defaults(&config.defaults, &root.key("defaults"), report);
+    if config.routes.is_empty() && !report.is_broken(&at) {
+        report
+            .warning(&at, "there is no route: every request is answered 404")
+            .help("write one: `routes: [{upstream: …}]`");
+    }
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    let mut positions = Vec::with_capacity(config.routes.len());
+    let mut routes = Vec::with_capacity(config.routes.len());
+    for (n, written) in config.routes.iter().enumerate() {
+        let at = at.index(n);
+        if let Some(name) = &written.name {
+            if name.trim().is_empty() {
+                report.error(&at.key("name"), "the name is empty").help("remove the key");
+            } else if let Some(m) = names.insert(name, n) {
+                report
+                    .error(&at.key("name"), format!("routes[{m}] has the name \"{name}\" already"))
+                    .help("names tell routes apart in logs and metrics");
+            }
+        }
+        if let Some(route) = one(written, n, config, upstreams, &at, report) {
+            positions.push(n);
+            routes.push(route);
+        }
+    }
+    let table = Table::new(routes);
+    shadows(&table, &positions, &at, report);
+    table
+}
+
+/// The name of a route in a plan.
+pub(in crate::config) fn name(written: &schema::route::Route, position: usize) -> String {
+    written.name.clone().unwrap_or_else(|| format!("route-{}", position + 1))
+}
+
+fn one(
+    written: &schema::route::Route,
+    position: usize,
+    config: &schema::Config,
+    upstreams: &[upstream::Settings],
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<Route> {
+    let found = matching::matching(&written.matches, &at.key("match"), report);
+    let captures = found.as_ref().map(|found| found.path.captures()).unwrap_or_default();
+    let action = action::action(written, config, &captures, at, report);
+    let rewrite = match &written.rewrite {
+        Some(rewrite) => action::rewrite(rewrite, &captures, &at.key("rewrite"), report),
+        None => Rewrite::default(),
+    };
+    let headers = match &written.headers {
+        Some(headers) => header::rules(headers, &at.key("headers"), report),
+        None => crate::route::HeaderRules::default(),
+    };
+    let total_timeout = written.timeout.unwrap_or(config.defaults.timeout);
+    if written.timeout.is_some() {
+        timeout(total_timeout, &at.key("timeout"), report);
+    }
+    let max_body = written.max_body.unwrap_or(config.defaults.max_body);
+    if written.max_body.is_some() {
+        body(max_body, &at.key("max_body"), report);
+    }
+    let spool = written.spool.unwrap_or(config.defaults.spool);
+    if written.spool.is_some() {
+        self::spool(spool, &at.key("spool"), report);
+    }
+    let cache_at = at.key("cache");
+    if let Some(Switch::On(section)) = &written.cache {
+        cache::values(section, &cache_at, report);
+    }
+    let policy = cache::policy(written.cache.as_ref(), &config.defaults.cache, &cache_at, report);
+    let action = action?;
+    match &action {
+        Action::Upstream(index) => {
+            if let (Some(total), Some(upstream)) = (total_timeout.get(), upstreams.get(*index)) {
+                patience(total, upstream, written.timeout.is_some(), at, report);
+            }
+        }
+        Action::Redirect { .. } => idle_keys(written, "a redirect", at, report),
+        Action::Respond { .. } => idle_keys(written, "a fixed response", at, report),
+    }
+    let found = found?;
+    Some(Route {
+        name: name(written, position).into(),
+        hosts: found.hosts,
+        path: found.path,
+        when: found.when,
+        action,
+        rewrite,
+        headers,
+        total_timeout: total_timeout.get().map(|period| period.0),
+        max_body: max_body.get().map_or(u64::MAX, |size| size.0),
+        spool: spool.0,
+        cache: Arc::new(policy),
+    })
+}
+
+fn defaults(written: &Defaults, at: &Path, report: &mut Report<'_>) {
+    timeout(written.timeout, &at.key("timeout"), report);
+    body(written.max_body, &at.key("max_body"), report);
+    spool(written.spool, &at.key("spool"), report);
+    if let Switch::On(section) = &written.cache {
+        let at = at.key("cache");
+        cache::values(section, &at, report);
+        cache::policy(None, &written.cache, &at, report);
+    }
+}
+
+fn timeout(written: OrOff<Period>, at: &Path, report: &mut Report<'_>) {
+    if let OrOff::Is(time) = written {
+        period(report, at, time, Duration::from_millis(1), DAY);
+    }
+}
+
+fn body(written: OrOff<ByteSize>, at: &Path, report: &mut Report<'_>) {
+    if let OrOff::Is(largest) = written {
+        size(report, at, largest, 0, 1 << 50);
+    }
+}
+
+fn spool(written: ByteSize, at: &Path, report: &mut Report<'_>) {
+    // It is held in memory, for every upload at a time.
+    size(report, at, written, 0, 16 << 20);
+}
+
+/// A total time that is over before a connection may have been made.
+fn patience(
+    total: Period,
+    upstream: &upstream::Settings,
+    own: bool,
+    at: &Path,
+    report: &mut Report<'_>,
+) {
+    let connect = upstream.timeouts.connect;
+    if total.0 < connect {
+        let at = if own { at.key("timeout") } else { Path::root().key("defaults").key("timeout") };
+        let name = &upstream.name;
+        report
+            .warning(
+                &at,
+                format!("the total time ({total}) is shorter than that to connect to \"{name}\""),
+            )
+            .help(format!("upstreams.{name}.timeouts.connect is {}", Period(connect)));
+    }
+}
+
+/// Keys that mean nothing for a route that asks no origin.
+fn idle_keys(written: &schema::route::Route, what: &str, at: &Path, report: &mut Report<'_>) {
+    let cache = matches!(written.cache, Some(Switch::On(_)));
+    for (key, is_there) in [
+        ("rewrite", written.rewrite.is_some()),
+        ("timeout", written.timeout.is_some()),
+        ("spool", written.spool.is_some()),
+        ("cache", cache),
+    ] {
+        if is_there {
+            report
+                .warning_about_key(&at.key(key), format!("`{key}` has no effect on {what}"))
+                .help("remove it, or give the route an `upstream`");
+        }
+    }
+}
+
+/// Routes that can never win.
+fn shadows(table: &Table, positions: &[usize], at: &Path, report: &mut Report<'_>) {
+    for shadowed in table.shadowed() {
+        let Some(position) = positions.get(shadowed.index) else { continue };
+        let first: Vec<String> = shadowed
+            .by
+            .iter()
+            .map(|(host, name)| match host.to_string().as_str() {
+                "*" => format!("\"{name}\""),
+                host => format!("\"{name}\" on {host}"),
+            })
+            .collect();
+        let message = match shadowed.extent {
+            Extent::Whole => "no request ever takes this route",
+            Extent::Part => "on some of its hosts no request ever takes this route",
+        };
+        report
+            .warning(&at.index(*position), format!("{message}: {} comes first", first.join(", ")))
+            .help("remove it, add a condition, or move it before the other one");
+    }
+}

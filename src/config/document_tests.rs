@@ -1,0 +1,171 @@
+use super::*;
+use proptest::prelude::*;
+
+fn parse(text: &str) -> Document {
+    let (document, problems) = Document::parse(text, "t.yaml").expect("this is YAML");
+    assert!(problems.is_empty(), "{problems}");
+    document
+}
+
+fn refuse(text: &str) -> Diagnostic {
+    let problems = match Document::parse(text, "t.yaml") {
+        Ok((_, problems)) | Err(problems) => problems,
+    };
+    problems.all().first().expect("something is wrong").clone()
+}
+
+fn path(keys: &[&str]) -> Path {
+    keys.iter().fold(Path::root(), |path, key| match key.parse() {
+        Ok(index) => path.index(index),
+        Err(_) => path.key(*key),
+    })
+}
+
+#[test]
+fn every_value_knows_its_line_column_and_width() {
+    let document = parse("a:\n  - b: one\n    c: \"two\"\n");
+    let place = document.locate(&path(&["a", "0", "b"]));
+    assert_eq!(place, Place { line: 2, column: 7, width: 3 });
+    let place = document.locate(&path(&["a", "0", "c"]));
+    assert_eq!(place, Place { line: 3, column: 7, width: 5 });
+}
+
+#[test]
+fn a_missing_value_is_placed_at_the_nearest_thing_around_it() {
+    let document = parse("a:\n  b: 1\n");
+    let place = document.locate(&path(&["a", "x", "y"]));
+    assert_eq!(place, Place { line: 1, column: 0, width: 1 });
+}
+
+#[test]
+fn a_key_is_found_beside_its_value() {
+    let document = parse("alpha: beta\n");
+    let place = document.locate_key(&path(&["alpha"]));
+    assert_eq!(place, Place { line: 1, column: 0, width: 5 });
+}
+
+#[test]
+fn a_key_written_twice_is_told_with_both_places_and_the_first_one_counts() {
+    let text = "a:\n  k: 1\n  l: 2\n  k: 3\n";
+    let (document, problems) = Document::parse(text, "t.yaml").expect("this is YAML");
+    let problem = &problems.all()[0];
+    assert_eq!(problem.message, "the key \"k\" is written twice");
+    assert_eq!((problem.line, problem.column), (Some(4), Some(3)));
+    assert_eq!(problem.path, "a.k");
+    assert_eq!(problem.help.as_deref(), Some("it first stands on line 2, column 3"));
+    let texts: Vec<&Value> = document.scalars().iter().map(|id| document.value(*id)).collect();
+    assert!(!texts.contains(&&Value::Scalar { text: "3".into(), quoted: false }));
+}
+
+#[test]
+fn the_same_key_in_two_mappings_is_no_duplicate() {
+    parse("- {k: 1}\n- {k: 2}\n");
+}
+
+#[test]
+fn broken_syntax_has_a_position() {
+    let problem = refuse("a: [1, 2\nb: 3\n");
+    assert!(problem.message.starts_with("this is not YAML"), "{}", problem.message);
+    assert!(problem.line.is_some());
+}
+
+#[test]
+fn an_alias_stands_for_a_copy_with_a_path_of_its_own() {
+    let document = parse("a: &x {k: 1}\nb: *x\n");
+    let id = document.find(path(&["b", "k"]).steps());
+    assert_eq!(document.path(id).to_string(), "b.k");
+    assert_eq!(document.place(id).line, 1);
+}
+
+#[test]
+fn aliases_cannot_blow_up() {
+    let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for n in 1..12 {
+        let inner = format!("*a{}", n - 1);
+        text.push_str(&format!("a{n}: &a{n} [{}]\n", vec![inner; 10].join(", ")));
+    }
+    assert!(refuse(&text).message.contains("more than"));
+}
+
+#[test]
+fn an_alias_within_its_own_anchor_is_refused() {
+    assert!(refuse("a: &x [1, *x]\n").message.contains("alias"));
+}
+
+#[test]
+fn merge_keys_add_what_the_mapping_does_not_have() {
+    let document = parse("base: &b {k: 1, l: 2}\nown: {<<: *b, k: 3}\n");
+    let id = document.find(path(&["own", "k"]).steps());
+    assert_eq!(document.value(id), &Value::Scalar { text: "3".into(), quoted: false });
+    let id = document.find(path(&["own", "l"]).steps());
+    assert_eq!(document.value(id), &Value::Scalar { text: "2".into(), quoted: false });
+}
+
+#[test]
+fn nesting_ends_at_the_limit() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    parse(&nested(MAX_DEPTH));
+    assert!(refuse(&nested(MAX_DEPTH + 1)).message.contains("levels deep"));
+}
+
+#[test]
+fn a_file_may_be_four_mebibytes_and_not_a_byte_more() {
+    let fits = format!("# {}\n", "x".repeat(MAX_BYTES - 3));
+    assert_eq!(fits.len(), MAX_BYTES);
+    parse(&fits);
+    assert!(refuse(&format!("{fits}\n")).message.contains("larger than 4 MiB"));
+}
+
+#[test]
+fn a_second_document_is_refused() {
+    let problem = refuse("a: 1\n---\nb: 2\n");
+    assert_eq!(problem.line, Some(2));
+}
+
+#[test]
+fn tags_and_complex_keys_are_refused() {
+    assert!(refuse("a: !secret x\n").message.contains("tags"));
+    assert!(refuse("? [a, b]\n: c\n").message.contains("plain text"));
+}
+
+#[test]
+fn an_empty_file_is_nothing_and_a_byte_order_mark_is_not_text() {
+    assert_eq!(parse("").value(NodeId(0)), &Value::Null);
+    let document = parse("\u{feff}a: 1\n");
+    assert_eq!(document.locate(&path(&["a"])).line, 1);
+    assert!(
+        matches!(document.value(document.root()), Value::Map(entries) if entries[0].key == "a")
+    );
+}
+
+#[test]
+fn a_quoted_null_is_text() {
+    let document = parse("a: \"null\"\nb: null\n");
+    assert_eq!(document.scalars().len(), 1);
+}
+
+#[test]
+fn an_element_that_is_cut_leaves_its_siblings_their_numbers() {
+    let mut document = parse("a: [x, y, z]\n");
+    let id = document.find(path(&["a", "1"]).steps());
+    assert!(document.cut(id));
+    assert!(document.is_broken(&path(&["a", "1"])));
+    assert!(!document.is_broken(&path(&["a", "2"])));
+    assert_eq!(document.path(document.find(path(&["a", "2"]).steps())).to_string(), "a[2]");
+    assert!(document.cut(id), "the second time the whole list goes");
+    assert!(document.scalars().is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "[-:?\\[\\]{}#&*!|>'\"%@` \n\ta-c0-9,<~]{0,80}") {
+        if let Ok((document, _)) = Document::parse(&text, "t.yaml") {
+            for id in document.scalars() {
+                let path = document.path(id);
+                prop_assert!(document.locate(&path).line >= 1);
+            }
+        }
+    }
+}

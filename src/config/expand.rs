@@ -1,0 +1,222 @@
+//! `${VAR}` and `${VAR:-default}` in values.
+//!
+//! Expansion happens after parsing, value by value: a variable can never change the structure of the
+//! document, and every position stays true. Keys are left alone.
+
+use std::collections::HashSet;
+
+use crate::config::diagnostic::Diagnostics;
+use crate::config::diagnostic::Severity;
+use crate::config::document::Document;
+use crate::config::document::NodeId;
+use crate::config::document::Place;
+use crate::config::document::Value;
+
+/// Where variables come from.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What can be wrong with a `${…}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wrong {
+    /// The variable is not set and has no default.
+    Unset(String),
+    /// There is no `}`.
+    Open,
+    /// What stands within is no name.
+    Name(String),
+}
+
+/// Expands every value of a document. What cannot be expanded is reported and cut.
+pub fn expand_all(document: &mut Document, environment: Environment<'_>, found: &mut Diagnostics) {
+    // An alias repeats a value; its problem is told once.
+    let mut told = HashSet::new();
+    for id in document.scalars() {
+        let Value::Scalar { text, .. } = document.value(id) else { continue };
+        if !text.contains("${") {
+            continue;
+        }
+        match expand(text, environment) {
+            Ok(expanded) => document.replace(id, expanded),
+            Err(wrong) => {
+                let place = pinpoint(document, id, &wrong);
+                if told.insert((place.line, place.column)) {
+                    report(document, id, place, &wrong, found);
+                }
+                document.cut(id);
+            }
+        }
+    }
+}
+
+/// Expands one text. `$${` stands for `${`.
+///
+/// # Errors
+/// When a variable is missing or an expression is malformed.
+pub fn expand(text: &str, environment: Environment<'_>) -> Result<String, Wrong> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(after) = rest.strip_prefix("$${") {
+            out.push_str("${");
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("${") {
+            let end = after.find('}').ok_or(Wrong::Open)?;
+            out.push_str(&variable(&after[..end], environment)?);
+            rest = &after[end + 1..];
+        } else {
+            out.push('$');
+            rest = &rest[1..];
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// Writes `${` so that it is read back as itself.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    text.replace("${", "$${")
+}
+
+/// The value of `NAME` or `NAME:-default`.
+fn variable(expression: &str, environment: Environment<'_>) -> Result<String, Wrong> {
+    let (name, default) = match expression.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (expression, None),
+    };
+    let mut bytes = name.bytes();
+    let starts = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if !starts || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(Wrong::Name(expression.to_owned()));
+    }
+    // As in a shell: with `:-` an empty variable counts as none.
+    match (environment(name), default) {
+        (Some(value), Some(default)) if value.is_empty() => Ok(default.to_owned()),
+        (Some(value), _) => Ok(value),
+        (None, Some(default)) => Ok(default.to_owned()),
+        (None, None) => Err(Wrong::Unset(name.to_owned())),
+    }
+}
+
+/// The expression's own place, when it stands on the line where its value begins.
+fn pinpoint(document: &Document, id: NodeId, wrong: &Wrong) -> Place {
+    let place = document.place(id);
+    let written = match wrong {
+        Wrong::Unset(name) => format!("${{{name}}}"),
+        Wrong::Name(expression) => format!("${{{expression}}}"),
+        Wrong::Open => "${".to_owned(),
+    };
+    let line: String =
+        document.line(place.line).unwrap_or_default().chars().skip(place.column).collect();
+    match line.find(&written) {
+        Some(at) => {
+            let column = place.column + line[..at].chars().count();
+            Place { column, width: written.chars().count(), ..place }
+        }
+        None => place,
+    }
+}
+
+fn report(document: &Document, id: NodeId, place: Place, wrong: &Wrong, found: &mut Diagnostics) {
+    let (message, help) = match wrong {
+        Wrong::Unset(name) => (
+            format!("the environment variable {name} is not set"),
+            format!("set it, or give a default: ${{{name}:-default}}"),
+        ),
+        Wrong::Open => (
+            "`${` without `}`".to_owned(),
+            "write ${NAME} or ${NAME:-default}; a literal ${ is written $${".to_owned(),
+        ),
+        Wrong::Name(expression) => (
+            format!("\"{expression}\" is not the name of an environment variable"),
+            "write ${NAME} or ${NAME:-default}; a literal ${ is written $${".to_owned(),
+        ),
+    };
+    let mut diagnostic = document.diagnostic(Severity::Error, place, message);
+    diagnostic.path = document.path(id).to_string();
+    diagnostic.help(help);
+    found.push(diagnostic);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Result<String, Wrong> {
+        expand(text, &|name| match name {
+            "HOST" => Some("example.org".into()),
+            "EMPTY" => Some(String::new()),
+            "NESTED" => Some("${HOST}".into()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_variable_is_replaced_by_its_value() {
+        assert_eq!(read("https://${HOST}/${HOST}"), Ok("https://example.org/example.org".into()));
+    }
+
+    #[test]
+    fn a_default_stands_in_for_a_variable_that_is_unset_or_empty() {
+        assert_eq!(read("${NONE:-a:b}"), Ok("a:b".into()));
+        assert_eq!(read("${EMPTY:-x}"), Ok("x".into()));
+        assert_eq!(read("${HOST:-x}"), Ok("example.org".into()));
+        assert_eq!(read("${NONE:-}"), Ok(String::new()));
+    }
+
+    #[test]
+    fn an_empty_variable_without_a_default_is_empty() {
+        assert_eq!(read("[${EMPTY}]"), Ok("[]".into()));
+    }
+
+    #[test]
+    fn an_unset_variable_without_a_default_is_an_error() {
+        assert_eq!(read("${NONE}"), Err(Wrong::Unset("NONE".into())));
+    }
+
+    #[test]
+    fn two_dollar_signs_keep_the_braces() {
+        assert_eq!(read("$${HOST}"), Ok("${HOST}".into()));
+        assert_eq!(read("$$${HOST}"), Ok("$${HOST}".into()));
+    }
+
+    #[test]
+    fn a_lone_dollar_sign_is_text() {
+        assert_eq!(read("$1 and $HOST and $"), Ok("$1 and $HOST and $".into()));
+    }
+
+    #[test]
+    fn malformed_expressions_are_errors() {
+        assert_eq!(read("${HOST"), Err(Wrong::Open));
+        assert_eq!(read("${1A}"), Err(Wrong::Name("1A".into())));
+        assert_eq!(read("${}"), Err(Wrong::Name(String::new())));
+    }
+
+    #[test]
+    fn a_value_is_not_expanded_again() {
+        assert_eq!(read("${NESTED}"), Ok("${HOST}".into()));
+    }
+
+    #[test]
+    fn the_caret_points_at_the_expression_itself() {
+        let (mut document, mut found) =
+            Document::parse("a: \"x ${HOST} ${NONE}\"\n", "t.yaml").expect("this is YAML");
+        expand_all(&mut document, &|name| (name == "HOST").then(|| "h".into()), &mut found);
+        let problem = &found.all()[0];
+        assert_eq!((problem.line, problem.column), (Some(1), Some(15)));
+        assert_eq!(problem.path, "a");
+        assert!(document.is_broken(&crate::config::path::Path::root().key("a")));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn what_is_escaped_expands_to_itself(text in "[${}A-C:-]{0,20}") {
+            prop_assert_eq!(read(&escape(&text)), Ok(text));
+        }
+    }
+}

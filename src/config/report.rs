@@ -1,0 +1,93 @@
+//! Collects what the checks of meaning find, with its places.
+
+use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::Diagnostics;
+use crate::config::diagnostic::Severity;
+use crate::config::document::Document;
+use crate::config::document::Place;
+use crate::config::path::Path;
+
+/// The problems found so far, and the document in which they stand, when there is one.
+#[derive(Debug)]
+pub struct Report<'d> {
+    document: Option<&'d Document>,
+    found: Diagnostics,
+}
+
+impl<'d> Report<'d> {
+    /// A report on a document, or on a configuration that was put together by the program.
+    #[must_use]
+    pub fn new(document: Option<&'d Document>, found: Diagnostics) -> Self {
+        Self { document, found }
+    }
+
+    /// An error in the value at `path`.
+    pub fn error(&mut self, path: &Path, message: impl Into<String>) -> &mut Diagnostic {
+        self.push(Severity::Error, path, Document::locate, message.into())
+    }
+
+    /// An error in the key that holds the value at `path`.
+    pub fn error_in_key(&mut self, path: &Path, message: impl Into<String>) -> &mut Diagnostic {
+        self.push(Severity::Error, path, Document::locate_key, message.into())
+    }
+
+    /// A warning about the value at `path`.
+    pub fn warning(&mut self, path: &Path, message: impl Into<String>) -> &mut Diagnostic {
+        self.push(Severity::Warning, path, Document::locate, message.into())
+    }
+
+    /// A warning about the key that holds the value at `path`.
+    pub fn warning_about_key(
+        &mut self,
+        path: &Path,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        self.push(Severity::Warning, path, Document::locate_key, message.into())
+    }
+
+    /// Takes what a constructor says about the value at `path`.
+    pub fn take<T>(&mut self, path: &Path, result: Result<T, String>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.error(path, message);
+                None
+            }
+        }
+    }
+
+    /// Whether something in the value at `path` was reported before and left out: what is missing
+    /// there now is not worth another word.
+    #[must_use]
+    pub fn is_broken(&self, path: &Path) -> bool {
+        self.document.is_some_and(|document| document.is_broken(path))
+    }
+
+    /// Whether there is an error among what was found.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.found.errors() > 0
+    }
+
+    /// What was found, in the order of the lines.
+    #[must_use]
+    pub fn finish(mut self) -> Diagnostics {
+        self.found.sort();
+        self.found
+    }
+
+    fn push(
+        &mut self,
+        severity: Severity,
+        path: &Path,
+        locate: fn(&Document, &Path) -> Place,
+        message: String,
+    ) -> &mut Diagnostic {
+        let mut diagnostic = match self.document {
+            Some(document) => document.diagnostic(severity, locate(document, path), message),
+            None => Diagnostic::new(severity, message),
+        };
+        diagnostic.path = path.to_string();
+        self.found.push(diagnostic)
+    }
+}

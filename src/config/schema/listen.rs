@@ -1,0 +1,167 @@
+//! The `listeners`, `limits` and `paths` sections, as written.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::config::schema::value::Switch;
+use crate::units::ByteSize;
+use crate::units::Period;
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listener {
+    /// The name in logs and metrics. Default: the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Address and port: `0.0.0.0:8080`, `[::]:8080`, `127.0.0.1:8080`. Required.
+    pub address: String,
+    /// Whether HTTP/2 by prior knowledge is spoken here (plain text only).
+    pub h2c: bool,
+    /// TLS: `off`, or its settings.
+    pub tls: Switch<ListenerTls>,
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerTls {
+    /// The oldest TLS version accepted.
+    pub min_version: TlsVersion,
+    /// Whether HTTP/2 is offered.
+    pub http2: bool,
+    /// The certificates. The first one that names the host wins, exact names before wildcards.
+    pub certificates: Vec<Certificate>,
+    /// What a client is shown that names no host, or an unknown one: the first certificate, or none.
+    pub default: DefaultCertificate,
+}
+
+/// A TLS version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// TLS 1.3.
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// What a client is shown that names no known host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DefaultCertificate {
+    /// The first certificate.
+    First,
+    /// None: the handshake is refused.
+    Refuse,
+}
+
+/// One certificate: either `internal: true`, or `certificate` and `key`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Certificate {
+    /// The hosts it is for: names, `*.example.org`, addresses. Required.
+    pub hosts: Vec<String>,
+    /// Issued and renewed by the internal CA, whose root is kept in the state folder.
+    pub internal: bool,
+    /// A PEM file with the chain, the host's own certificate first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// A PEM file with the private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+/// What guards every client connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: u64,
+    /// Connections from one client address.
+    pub connections_per_client: u64,
+    /// For a whole request header, from the first byte to the last.
+    pub header_timeout: Period,
+    /// For the TLS handshake.
+    pub handshake_timeout: Period,
+    /// Between two requests of a connection.
+    pub idle_timeout: Period,
+    /// Bytes per second below which a client that sends a body is cut off; 0 never does.
+    pub min_body_rate: ByteSize,
+    /// Bytes per second below which a client that reads a response is cut off; 0 never does.
+    pub min_send_rate: ByteSize,
+    /// The time over which these rates are measured.
+    pub rate_window: Period,
+    /// Requests on one connection; then it is closed.
+    pub requests_per_connection: u32,
+    /// The largest request header.
+    pub header_bytes: ByteSize,
+    /// The most header fields of a request.
+    pub header_fields: u32,
+    /// The longest request target.
+    pub target_bytes: ByteSize,
+    /// Streams at a time on one HTTP/2 connection.
+    pub h2_streams: u32,
+}
+
+/// The normal form of paths, which routes, the cache and origins see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paths {
+    /// Whether `//` becomes `/`.
+    pub merge_slashes: bool,
+    /// What is done with `%2F` and `%5C`: they stay encoded, or the request is refused.
+    pub encoded_slash: EncodedSlash,
+}
+
+/// What is done with an encoded slash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EncodedSlash {
+    /// It stays encoded.
+    Keep,
+    /// The request is refused.
+    Refuse,
+}
+
+impl Default for ListenerTls {
+    fn default() -> Self {
+        Self {
+            min_version: TlsVersion::Tls12,
+            http2: true,
+            certificates: Vec::new(),
+            default: DefaultCertificate::First,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 32_768,
+            connections_per_client: 1024,
+            header_timeout: Period(Duration::from_secs(10)),
+            handshake_timeout: Period(Duration::from_secs(10)),
+            idle_timeout: Period(Duration::from_secs(60)),
+            min_body_rate: ByteSize(1 << 10),
+            min_send_rate: ByteSize(1 << 10),
+            rate_window: Period(Duration::from_secs(10)),
+            requests_per_connection: 1000,
+            header_bytes: ByteSize(32 << 10),
+            header_fields: 100,
+            target_bytes: ByteSize(8 << 10),
+            h2_streams: 100,
+        }
+    }
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { merge_slashes: true, encoded_slash: EncodedSlash::Keep }
+    }
+}

@@ -1,0 +1,97 @@
+//! The `admin`, `access_log` and `log` sections, as written.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use schemars::Schema;
+use schemars::SchemaGenerator;
+use schemars::json_schema;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::observe::access_log::Field;
+
+/// Where the admin listener is: a loopback address or a Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// A loopback address and port. Default without `socket`: 127.0.0.1:9180.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// A Unix socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+/// One line a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessLog {
+    /// `stdout`, `off`, or a file, which is opened again on SIGUSR1.
+    pub to: String,
+    /// How a line looks.
+    pub format: Format,
+    /// What a line has, in this order.
+    #[schemars(schema_with = "field_names")]
+    pub fields: Vec<String>,
+    /// How many lines may wait to be written; more are dropped and counted.
+    pub queue: u32,
+}
+
+/// How an access log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// `key=value` pairs.
+    Text,
+}
+
+/// Diagnostics of the process itself, on standard error or in `process.log_file`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The least important level that is written. The variable RUST_LOG goes before it.
+    pub level: Level,
+}
+
+/// A level of diagnostics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Nothing.
+    Off,
+    /// What must be acted upon.
+    Error,
+    /// And what may be acted upon.
+    Warn,
+    /// And what happens at large.
+    Info,
+    /// And why.
+    Debug,
+    /// And every step.
+    Trace,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self {
+            to: "stdout".to_owned(),
+            format: Format::Json,
+            fields: Field::DEFAULT.iter().map(|field| field.name().to_owned()).collect(),
+            queue: 8192,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: Level::Info }
+    }
+}
+
+fn field_names(_: &mut SchemaGenerator) -> Schema {
+    let names: Vec<&str> = Field::names().collect();
+    json_schema!({"type": "array", "items": {"type": "string", "enum": names}})
+}

@@ -1,0 +1,263 @@
+//! Listening sockets, and what happens between `accept` and the first byte of HTTP.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use log::debug;
+use log::warn;
+use pingora::apps::HttpServerApp;
+use pingora::server::ShutdownWatch;
+use rustls::ServerConfig;
+use socket2::Domain;
+use socket2::Protocol;
+use socket2::Socket;
+use socket2::Type;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::net::UnixListener;
+use tokio::net::UnixStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::listen::Limits;
+use crate::listen::census::Census;
+use crate::listen::conn::Conn;
+use crate::listen::conn::TlsFacts;
+use crate::listen::io::EdgeIo;
+use crate::listen::pace::MinRate;
+use crate::listen::serve::EdgeApp;
+use crate::listen::transport::Transport;
+use crate::listen::watch::Handshake;
+use crate::listen::watch::Watch;
+
+/// Connections that the kernel may queue before we accept them.
+const BACKLOG: i32 = 4096;
+/// How long accepting rests after the process ran out of descriptors or memory.
+const EXHAUSTED_REST: Duration = Duration::from_millis(100);
+
+/// Binds a listening socket. Done before the process becomes a daemon or gives up its privileges, so
+/// that a failure is seen by who started it.
+///
+/// # Errors
+/// What the system says: the address is in use, not ours, or needs privileges.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` beside `0.0.0.0` is two listeners, as written.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A bound socket, non-blocking.
+pub enum Bound {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// A Unix socket: plain text, and only for who may open its file.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// A bound listener and what it speaks.
+pub struct Door {
+    /// Its index in the plan.
+    pub index: usize,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The socket.
+    pub socket: Bound,
+    /// TLS, exchanged as a whole when certificates or settings change.
+    pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    /// Whether plain text may turn out to be HTTP/2.
+    pub h2c: bool,
+}
+
+/// What all doors share.
+pub struct House<A> {
+    /// Serves each connection.
+    pub app: EdgeApp<A>,
+    /// What guards each connection.
+    pub limits: Arc<Limits>,
+    /// Who is in.
+    pub census: Arc<Census>,
+    /// Who is told.
+    pub watch: Arc<dyn Watch>,
+}
+
+impl<A> House<A>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    /// Accepts connections at `door` until `shutdown`.
+    ///
+    /// # Errors
+    /// When the socket cannot be used by this runtime.
+    pub async fn open(self: Arc<Self>, door: Door, mut shutdown: ShutdownWatch) -> io::Result<()> {
+        let listener = Listener::new(door.socket)?;
+        let tls = door.tls;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = shutdown.wait_for(|down| *down) => return Ok(()),
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer, local) = match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    if is_about_one_connection(&e) {
+                        debug!(target: "edgeproxy::listen", "accept: {e}");
+                    } else {
+                        warn!(target: "edgeproxy::listen", "cannot accept on {}: {e}", door.name);
+                        tokio::time::sleep(EXHAUSTED_REST).await;
+                    }
+                    continue;
+                }
+            };
+            let place = match self.census.enter(
+                peer.ip(),
+                self.limits.connections,
+                self.limits.connections_per_client,
+            ) {
+                Ok(place) => place,
+                Err(full) => {
+                    self.watch.turned_away(door.index, full);
+                    continue;
+                }
+            };
+            let open = self.watch.opened(door.index);
+            let conn = Conn {
+                listener: door.index,
+                listener_name: Arc::clone(&door.name),
+                peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+                local: SocketAddr::new(local.ip().to_canonical(), local.port()),
+                tls: None,
+                requests: AtomicU64::new(0),
+                bytes_in: AtomicU64::new(0),
+                bytes_out: AtomicU64::new(0),
+                whole: AtomicBool::new(false),
+            };
+            let tls = tls.as_ref().map(|config| config.load_full());
+            let (house, shutdown) = (Arc::clone(&self), shutdown.clone());
+            tokio::spawn(async move {
+                let (_place, _open) = (place, open);
+                house.connection(stream, tls, conn, door.h2c, &shutdown).await;
+            });
+        }
+    }
+
+    async fn connection(
+        &self,
+        stream: Accepted,
+        tls: Option<Arc<ServerConfig>>,
+        mut conn: Conn,
+        h2c: bool,
+        shutdown: &ShutdownWatch,
+    ) {
+        let mut h2 = false;
+        let transport = match (stream, tls) {
+            (Accepted::Unix(unix), _) => Transport::Unix(unix),
+            (Accepted::Tcp(tcp), None) => Transport::Plain(tcp),
+            (Accepted::Tcp(tcp), Some(config)) => {
+                let handshake = Box::pin(TlsAcceptor::from(config).accept(tcp));
+                let settled = tokio::time::timeout(self.limits.handshake_timeout, handshake).await;
+                let stream = match settled {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(_)) => return self.watch.handshake(conn.listener, Handshake::Failed),
+                    Err(_) => return self.watch.handshake(conn.listener, Handshake::TimedOut),
+                };
+                let session = stream.get_ref().1;
+                let version = match session.protocol_version() {
+                    Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                    _ => "TLSv1.2",
+                };
+                h2 = session.alpn_protocol() == Some(b"h2");
+                let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+                self.watch.handshake(conn.listener, Handshake::Done { version, resumed });
+                conn.tls =
+                    Some(TlsFacts { version, server_name: session.server_name().map(Arc::from) });
+                Transport::Tls(Box::new(stream))
+            }
+        };
+        let conn = Arc::new(conn);
+        let rate = |bytes_per_second| MinRate { bytes_per_second, window: self.limits.rate_window };
+        let io = EdgeIo::new(
+            transport,
+            Arc::clone(&conn),
+            rate(self.limits.min_body_rate),
+            rate(self.limits.min_send_rate),
+        );
+        let h2c = h2c && !conn.is_secure();
+        self.app.serve(io, h2, h2c, shutdown).await;
+    }
+}
+
+/// A socket that this runtime accepts on.
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// What was accepted.
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    fn new(bound: Bound) -> io::Result<Self> {
+        Ok(match bound {
+            Bound::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            Bound::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    /// The next connection, who it is from, and which of our addresses it is to.
+    async fn accept(&self) -> io::Result<(Accepted, SocketAddr, SocketAddr)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (tcp, peer) = socket.accept().await?;
+                let local = tcp.local_addr()?;
+                // Without it a small response could wait for the client's acknowledgement.
+                let _ = tcp.set_nodelay(true);
+                Ok((Accepted::Tcp(tcp), peer, local))
+            }
+            Self::Unix(socket) => {
+                let (unix, _) = socket.accept().await?;
+                // Who may open the file is on this machine.
+                let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+                Ok((Accepted::Unix(unix), here, here))
+            }
+        }
+    }
+}
+
+/// Errors of `accept` that concern only the connection that was about to be accepted.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::TimedOut
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_in_use_is_an_error() {
+        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let again = bind(first.local_addr().unwrap());
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,201 @@
+//! How many connections there are, in all and from each client address.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+use std::net::IpAddr;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+const SHARDS: usize = 32;
+
+/// Counts connections and holds them under their limits.
+#[derive(Debug)]
+pub struct Census {
+    total: AtomicU64,
+    shards: Vec<Mutex<HashMap<IpAddr, u64>>>,
+    hasher: RandomState,
+    empty: Notify,
+}
+
+/// Why a connection is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The limit in all is reached.
+    Total,
+    /// The limit for this client address is reached.
+    Client,
+}
+
+impl Full {
+    /// The label in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Total => "total_limit",
+            Self::Client => "client_limit",
+        }
+    }
+}
+
+impl Default for Census {
+    fn default() -> Self {
+        Self {
+            total: AtomicU64::new(0),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            empty: Notify::new(),
+        }
+    }
+}
+
+impl Census {
+    /// Lets a connection from `address` in, unless a limit is reached. It counts until the returned
+    /// place is dropped.
+    ///
+    /// # Errors
+    /// Which limit is reached.
+    pub fn enter(
+        self: &Arc<Self>,
+        address: IpAddr,
+        total_limit: u64,
+        client_limit: u64,
+    ) -> Result<Place, Full> {
+        if self.total.fetch_add(1, Ordering::AcqRel) >= total_limit {
+            self.leave_total();
+            return Err(Full::Total);
+        }
+        let client = client_of(address);
+        {
+            let mut shard = self.shard(client).lock();
+            let count = shard.entry(client).or_insert(0);
+            if *count >= client_limit {
+                drop(shard);
+                self.leave_total();
+                return Err(Full::Client);
+            }
+            *count += 1;
+        }
+        Ok(Place { census: Arc::clone(self), client })
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Acquire)
+    }
+
+    /// Waits until there is no connection.
+    pub async fn emptied(&self) {
+        loop {
+            let notified = self.empty.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.total() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    fn shard(&self, client: IpAddr) -> &Mutex<HashMap<IpAddr, u64>> {
+        let hash = self.hasher.hash_one(client);
+        &self.shards[(hash % SHARDS as u64) as usize]
+    }
+
+    fn leave_total(&self) {
+        if self.total.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.empty.notify_waiters();
+        }
+    }
+}
+
+/// A counted connection's place; dropping it leaves.
+#[derive(Debug)]
+pub struct Place {
+    census: Arc<Census>,
+    client: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        {
+            let mut shard = self.census.shard(self.client).lock();
+            if let Some(count) = shard.get_mut(&self.client) {
+                *count -= 1;
+                if *count == 0 {
+                    shard.remove(&self.client);
+                }
+            }
+        }
+        self.census.leave_total();
+    }
+}
+
+/// One client is one IPv4 address or one IPv6 /64: a host is given a whole /64 and could else have as
+/// many connections as it has addresses.
+fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => {
+            let network = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(network))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_total_limit_holds_and_places_come_back() {
+        let census = Arc::new(Census::default());
+        let one = census.enter(ip("10.0.0.1"), 2, 9).unwrap();
+        let _two = census.enter(ip("10.0.0.2"), 2, 9).unwrap();
+        assert_eq!(census.enter(ip("10.0.0.3"), 2, 9).unwrap_err(), Full::Total);
+        drop(one);
+        assert!(census.enter(ip("10.0.0.3"), 2, 9).is_ok());
+    }
+
+    #[test]
+    fn the_limit_per_client_holds_and_counts_only_that_client() {
+        let census = Arc::new(Census::default());
+        let _one = census.enter(ip("10.0.0.1"), 9, 1).unwrap();
+        assert_eq!(census.enter(ip("10.0.0.1"), 9, 1).unwrap_err(), Full::Client);
+        assert_eq!(census.enter(ip("::ffff:10.0.0.1"), 9, 1).unwrap_err(), Full::Client);
+        assert!(census.enter(ip("10.0.0.2"), 9, 1).is_ok());
+        assert_eq!(census.total(), 1);
+    }
+
+    #[test]
+    fn a_slash_64_is_one_client() {
+        let census = Arc::new(Census::default());
+        let _one = census.enter(ip("2001:db8::1"), 9, 1).unwrap();
+        assert_eq!(census.enter(ip("2001:db8::ffff"), 9, 1).unwrap_err(), Full::Client);
+        assert!(census.enter(ip("2001:db8:0:1::1"), 9, 1).is_ok());
+    }
+
+    #[tokio::test]
+    async fn emptied_waits_for_the_last_one() {
+        let census = Arc::new(Census::default());
+        let place = census.enter(ip("10.0.0.1"), 9, 9).unwrap();
+        let waiting = tokio::spawn({
+            let census = Arc::clone(&census);
+            async move { census.emptied().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(place);
+        waiting.await.unwrap();
+    }
+}

@@ -1,0 +1,77 @@
+//! What is known of a connection before its first request, and how a request finds it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// What is known of a connection.
+#[derive(Debug)]
+pub struct Conn {
+    /// Which of the listeners accepted it: an index into the plan's list.
+    pub listener: usize,
+    /// The listener's name.
+    pub listener_name: Arc<str>,
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// Which of our addresses was connected to.
+    pub local: SocketAddr,
+    /// What the TLS handshake settled; `None` on plain text.
+    pub tls: Option<TlsFacts>,
+    /// Requests that were begun on it.
+    pub requests: AtomicU64,
+    /// Bytes that came from the client, TLS aside.
+    pub bytes_in: AtomicU64,
+    /// Bytes that went to the client, TLS aside.
+    pub bytes_out: AtomicU64,
+    /// The response in progress is whole: it may be followed by an orderly close.
+    pub(crate) whole: AtomicBool,
+}
+
+/// What a TLS handshake settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The name that the client asked for, in lower case.
+    pub server_name: Option<Arc<str>>,
+}
+
+impl Conn {
+    /// Whether the client's side is TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    pub(crate) fn count_in(&self, bytes: usize) {
+        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_out(&self, bytes: usize) {
+        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Notes that a whole response was written although HTTP will not keep the connection: it is
+    /// closed in an orderly way, so that the client gets to read it.
+    pub fn response_is_whole(&self) {
+        self.whole.store(true, Ordering::Relaxed);
+    }
+}
+
+tokio::task_local! {
+    static CURRENT: Arc<Conn>;
+}
+
+/// Runs `work` as something that happens on `conn`.
+pub(crate) async fn on<F: Future>(conn: Arc<Conn>, work: F) -> F::Output {
+    CURRENT.scope(conn, work).await
+}
+
+/// The connection that the running request came on; `None` for what no client asked for, such as a
+/// background refresh.
+#[must_use]
+pub fn current() -> Option<Arc<Conn>> {
+    CURRENT.try_with(Arc::clone).ok()
+}

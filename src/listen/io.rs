@@ -1,0 +1,488 @@
+//! A client's connection as HTTP sees it: only the bytes of the current request, at a decent pace.
+//!
+//! The keep-alive loop reads and validates each request head itself and then lends the connection to
+//! Pingora with [`EdgeIo::begin`]. From there on `poll_read` gives out the canonical head, then
+//! exactly the body that the head framed, checked against the grammar as it passes. What the client
+//! sends beyond that (a pipelined request) stays here until the next round, so that Pingora never
+//! sees a byte that is not the current request's.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+use std::task::ready;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Buf;
+use bytes::Bytes;
+use bytes::BytesMut;
+use pingora::protocols::ALPN;
+use pingora::protocols::GetProxyDigest;
+use pingora::protocols::GetSocketDigest;
+use pingora::protocols::GetTimingDigest;
+use pingora::protocols::Peek;
+use pingora::protocols::Shutdown;
+use pingora::protocols::SocketDigest;
+use pingora::protocols::Ssl;
+use pingora::protocols::TimingDigest;
+use pingora::protocols::UniqueID;
+use pingora::protocols::UniqueIDType;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::SslDigest;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt;
+use tokio::io::ReadBuf;
+
+use crate::listen::conn::Conn;
+use crate::listen::pace::MinRate;
+use crate::listen::pace::Pace;
+use crate::listen::transport::Transport;
+use crate::message::chunked::BodyScanner;
+use crate::message::head::BodyFraming;
+
+/// Response bytes are gathered up to here, so that a header and a small body leave in one write.
+const GATHER: usize = 16 * 1024;
+/// The most of a request body that one read gives out: bounds what a route's spool overshoots.
+const READ_AT_MOST: usize = 16 * 1024;
+/// How much of an unwanted request is read away before the connection is closed, and for how long,
+/// so that the client gets to read the response instead of a reset.
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// What the connection carries at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// HTTP/1: framed by the head that was lent.
+    Http1,
+    /// HTTP/2: every byte passes; its own framing rules.
+    Http2,
+    /// After a 101 that was asked for: every byte passes.
+    Tunnel,
+}
+
+/// A client's connection, lent to Pingora one request at a time.
+pub struct EdgeIo {
+    /// `None` only once a close was handed to a task of its own.
+    transport: Option<Transport>,
+    conn: Arc<Conn>,
+    mode: Mode,
+    /// Read from the transport, given to nobody yet.
+    received: BytesMut,
+    /// The canonical head of the current request, given out first.
+    head: Bytes,
+    /// What of `received` and of what follows belongs to the current request.
+    body: BodyScanner,
+    /// The current request asked for a WebSocket.
+    may_tunnel: bool,
+    /// Written by HTTP, not yet by the transport.
+    gathered: BytesMut,
+    /// Nothing of the current response was written yet.
+    fresh: bool,
+    /// `shutdown` was called: the close is an orderly one.
+    closed: bool,
+    /// Waits for a 101 to open the tunnel, or for the client to go away.
+    idle: Option<Waker>,
+    reading: Pace,
+    writing: Pace,
+    read_rate: MinRate,
+    write_rate: MinRate,
+}
+
+impl fmt::Debug for EdgeIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EdgeIo")
+            .field("peer", &self.conn.peer)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EdgeIo {
+    pub(crate) fn new(
+        transport: Transport,
+        conn: Arc<Conn>,
+        read_rate: MinRate,
+        write_rate: MinRate,
+    ) -> Self {
+        Self {
+            transport: Some(transport),
+            conn,
+            mode: Mode::Http1,
+            received: BytesMut::new(),
+            head: Bytes::new(),
+            body: BodyScanner::new(BodyFraming::None),
+            may_tunnel: false,
+            gathered: BytesMut::new(),
+            fresh: true,
+            closed: false,
+            idle: None,
+            reading: Pace::default(),
+            writing: Pace::default(),
+            read_rate,
+            write_rate,
+        }
+    }
+
+    /// The connection's facts.
+    #[must_use]
+    pub fn conn(&self) -> &Arc<Conn> {
+        &self.conn
+    }
+
+    /// What was read and belongs to no request yet.
+    pub(crate) fn received(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// Reads once into [`Self::received`]. Zero is the end. Holds no buffer while it waits.
+    pub(crate) async fn receive(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(transport) = self.transport.as_mut() else { return Poll::Ready(Ok(0)) };
+        // On the stack: an idle connection owns no read buffer.
+        let mut space = [0u8; 8 * 1024];
+        let mut buf = ReadBuf::new(&mut space);
+        ready!(Pin::new(transport).poll_read(cx, &mut buf))?;
+        let filled = buf.filled();
+        self.conn.count_in(filled.len());
+        self.received.extend_from_slice(filled);
+        Poll::Ready(Ok(filled.len()))
+    }
+
+    /// Lends the connection for one request: `consumed` bytes of what was received were its head,
+    /// `head` is what Pingora is given instead, `framing` says what follows.
+    pub(crate) fn begin(
+        &mut self,
+        consumed: usize,
+        head: Bytes,
+        framing: BodyFraming,
+        may_tunnel: bool,
+    ) {
+        self.received.advance(consumed);
+        if self.received.is_empty() {
+            self.received = BytesMut::new();
+        }
+        self.head = head;
+        self.body = BodyScanner::new(framing);
+        self.may_tunnel = may_tunnel;
+        self.fresh = true;
+        self.conn.whole.store(false, Ordering::Relaxed);
+        self.reading.rest();
+        self.writing.rest();
+    }
+
+    /// After a request: whether its body was read to its end, so that what follows is a new request.
+    pub(crate) fn is_between_requests(&self) -> bool {
+        self.mode == Mode::Http1 && self.head.is_empty() && self.body.at_end()
+    }
+
+    /// Gives back what only a running request needs.
+    pub(crate) fn rest(&mut self) {
+        self.reading.rest();
+        self.writing.rest();
+        self.idle = None;
+        if self.gathered.is_empty() {
+            self.gathered = BytesMut::new();
+        }
+        if self.received.is_empty() {
+            self.received = BytesMut::new();
+        }
+    }
+
+    /// From here on every byte passes: HTTP/2.
+    pub(crate) fn into_http2(mut self) -> Self {
+        self.mode = Mode::Http2;
+        self
+    }
+
+    fn transport(&mut self) -> io::Result<&mut Transport> {
+        self.transport.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn poll_read_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.received.is_empty() {
+            let n = self.received.len().min(buf.remaining());
+            buf.put_slice(&self.received[..n]);
+            self.received.advance(n);
+            if self.received.is_empty() {
+                self.received = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(self.transport()?).poll_read(cx, buf))?;
+        self.conn.count_in(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.received.is_empty() {
+            match self.poll_receive(cx) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the request body ended early",
+                    )));
+                }
+                Poll::Ready(Ok(n)) => self.reading.moved(n),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => {
+                    ready!(self.reading.poll_too_slow(cx, self.read_rate));
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the request body arrives too slowly",
+                    )));
+                }
+            }
+        }
+        let room = buf.remaining().min(READ_AT_MOST).min(self.received.len());
+        let fed = self
+            .body
+            .feed(&self.received[..room])
+            .map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;
+        buf.put_slice(&self.received[..fed.consumed]);
+        self.received.advance(fed.consumed);
+        if self.received.is_empty() {
+            self.received = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The request is read. All that can still happen is that the client goes away, that it sends its
+    /// next request early (kept, unread beyond one buffer), or that a 101 opens the tunnel.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.idle = Some(cx.waker().clone());
+        if !self.received.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_receive(cx)) {
+            // The end: given on as such.
+            Ok(0) => Poll::Ready(Ok(())),
+            Ok(_) => Poll::Pending,
+            Err(e) => Poll::Ready(Err(e)),
+        }
+    }
+
+    fn poll_drain_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let Some(transport) = self.transport.as_mut() else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
+            match Pin::new(transport).poll_write(cx, &self.gathered) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => {
+                    self.gathered.advance(n);
+                    self.writing.moved(n);
+                    self.conn.count_out(n);
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return self.poll_blocked(cx),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The client does not take what we send: pending until it does or was too slow.
+    fn poll_blocked<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        ready!(self.writing.poll_too_slow(cx, self.write_rate));
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client reads its response too slowly",
+        )))
+    }
+
+    /// Watches the first bytes of a response for the 101 that opens a tunnel.
+    fn note_response(&mut self, buf: &[u8]) {
+        if !self.fresh || self.mode != Mode::Http1 {
+            return;
+        }
+        if buf.starts_with(b"HTTP/1.1 1") && !buf.starts_with(b"HTTP/1.1 101") {
+            return; // An interim response: the next one counts.
+        }
+        self.fresh = false;
+        if self.may_tunnel && buf.starts_with(b"HTTP/1.1 101") {
+            self.mode = Mode::Tunnel;
+            if let Some(waker) = self.idle.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl AsyncRead for EdgeIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        match this.mode {
+            Mode::Http2 | Mode::Tunnel => this.poll_read_through(cx, buf),
+            Mode::Http1 if !this.head.is_empty() => {
+                let n = this.head.len().min(buf.remaining());
+                buf.put_slice(&this.head.split_to(n));
+                Poll::Ready(Ok(()))
+            }
+            Mode::Http1 if !this.body.at_end() => this.poll_read_body(cx, buf),
+            Mode::Http1 => this.poll_gone(cx),
+        }
+    }
+}
+
+impl AsyncWrite for EdgeIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.note_response(buf);
+        if this.mode == Mode::Http1 && this.gathered.len() + buf.len() <= GATHER {
+            this.gathered.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        ready!(this.poll_drain_gathered(cx))?;
+        match Pin::new(this.transport()?).poll_write(cx, buf) {
+            Poll::Ready(Ok(n)) => {
+                this.writing.moved(n);
+                this.conn.count_out(n);
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            Poll::Pending => this.poll_blocked(cx),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain_gathered(cx))?;
+        match Pin::new(this.transport()?).poll_flush(cx) {
+            Poll::Pending => this.poll_blocked(cx),
+            done => done,
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain_gathered(cx))?;
+        this.closed = true;
+        Pin::new(this.transport()?).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for EdgeIo {
+    /// An orderly close: all that was written leaves, then the end is announced.
+    async fn shutdown(&mut self) {
+        let _ = AsyncWriteExt::shutdown(self).await;
+        self.closed = true;
+        if !self.body.at_end() || !self.received.is_empty() {
+            if let Some(transport) = self.transport.take() {
+                linger(transport).await;
+            }
+        }
+    }
+}
+
+/// Reads away what the client still sends, within bounds: closing over unread bytes would reset the
+/// connection and could take the response with it.
+async fn linger(mut transport: Transport) {
+    let mut space = vec![0u8; 8 * 1024];
+    let drained = async {
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match transport.read(&mut space).await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => left = left.saturating_sub(n),
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, drained).await;
+}
+
+impl Drop for EdgeIo {
+    fn drop(&mut self) {
+        if self.closed || self.mode != Mode::Http1 {
+            return;
+        }
+        let Some(mut transport) = self.transport.take() else { return };
+        if self.conn.whole.load(Ordering::Relaxed) {
+            // HTTP gave the connection up after a whole response of ours: see that it arrives.
+            let rest = std::mem::take(&mut self.gathered);
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move {
+                    let send = async {
+                        transport.write_all(&rest).await?;
+                        transport.shutdown().await
+                    };
+                    if matches!(tokio::time::timeout(LINGER_TIME, send).await, Ok(Ok(()))) {
+                        linger(transport).await;
+                    }
+                });
+            }
+        } else if !self.fresh {
+            // A response was cut: a clean end could pass for a whole one.
+            transport.reset_on_close();
+        }
+    }
+}
+
+impl UniqueID for EdgeIo {
+    fn id(&self) -> UniqueIDType {
+        self.transport.as_ref().map_or(-1, Transport::fd) as RawFd
+    }
+}
+
+impl Ssl for EdgeIo {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        let tls = self.conn.tls.as_ref()?;
+        Some(Arc::new(SslDigest::new("", tls.version, None, None, Vec::new())))
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        None
+    }
+}
+
+impl GetTimingDigest for EdgeIo {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for EdgeIo {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for EdgeIo {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+#[async_trait]
+impl Peek for EdgeIo {}

@@ -1,0 +1,40 @@
+//! What the connection layer tells the rest of the program, without knowing who listens.
+
+use std::any::Any;
+use std::time::Duration;
+
+use crate::listen::census::Full;
+use crate::listen::conn::Conn;
+use crate::refusal::Refusal;
+
+/// How a TLS handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// It succeeded.
+    Done {
+        /// `TLSv1.2` or `TLSv1.3`.
+        version: &'static str,
+        /// A session was resumed.
+        resumed: bool,
+    },
+    /// It failed.
+    Failed,
+    /// It took too long.
+    TimedOut,
+}
+
+/// Told of what happens to connections. Called on the data path: implementations are quick and never
+/// block.
+pub trait Watch: Send + Sync + 'static {
+    /// A connection was let in; what is returned is dropped when it ends.
+    fn opened(&self, listener: usize) -> Option<Box<dyn Any + Send>>;
+    /// A connection was turned away before a byte was read.
+    fn turned_away(&self, listener: usize, why: Full);
+    /// A TLS handshake ended.
+    fn handshake(&self, listener: usize, settled: Handshake);
+    /// A request was refused before it became one: what was answered, how long after its first byte,
+    /// and what there was of a head.
+    fn refused(&self, conn: &Conn, refusal: Refusal, took: Duration, received: &[u8]);
+    /// A request panicked; only it was harmed.
+    fn panicked(&self, conn: &Conn);
+}

@@ -1,0 +1,262 @@
+//! May the request come in, and where does it belong? Refusals and local answers end it here.
+
+use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
+use http::Uri;
+use http::header;
+use pingora::Error;
+use pingora::ErrorType;
+use pingora::Result;
+use pingora_proxy::Session;
+
+use crate::message::admit;
+use crate::message::admit::Limits;
+use crate::message::admit::Received;
+use crate::message::forwarded;
+use crate::message::hops;
+use crate::message::target::Authority;
+use crate::message::target::Scheme;
+use crate::proxy::answer;
+use crate::proxy::context::Arrival;
+use crate::proxy::context::RequestCtx;
+use crate::refusal::Refusal;
+use crate::route::Ask;
+use crate::route::action::Action;
+use crate::route::rewrite::Values;
+
+/// The most that is read of a body before an origin connection is taken. Pingora replays at most
+/// 64 KiB to an origin; one read gives out at most 16 KiB, and must not overshoot.
+const SPOOL_MOST: u64 = 48 * 1024;
+
+/// How often a request may come through edgeproxies before it is taken for going in circles.
+const MOST_PASSES: usize = 8;
+
+/// `true`: the request is answered.
+pub(crate) async fn decide(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+    if let Err(refusal) = enter(session, ctx) {
+        // What is doubtful is refused, and the connection with it.
+        session.set_keepalive(None);
+        answer::refuse(session, ctx, refusal, &[]).await?;
+        return Ok(true);
+    }
+    let Err(refusal) = find_route(session, ctx) else {
+        return act(session, ctx).await;
+    };
+    let allow = match refusal {
+        Refusal::MethodNotAllowed => allowed(session, ctx),
+        _ => None,
+    };
+    answer::refuse(session, ctx, refusal, allow.as_slice()).await?;
+    Ok(true)
+}
+
+/// Judges the message, and puts its normal form in its place.
+fn enter(session: &mut Session, ctx: &mut RequestCtx) -> std::result::Result<(), Refusal> {
+    let plan = &ctx.runtime.plan;
+    let limits = Limits {
+        header_bytes: plan.limits.header_bytes,
+        header_fields: plan.limits.header_fields,
+        target_bytes: plan.limits.target_bytes,
+    };
+    let secure = ctx.conn.as_ref().is_some_and(|conn| conn.is_secure());
+    let scheme = if secure { Scheme::Https } else { Scheme::Http };
+    let local = ctx.conn.as_ref().map_or_else(|| "localhost".to_owned(), |c| c.local.to_string());
+    let fallback = Authority::parse(local.as_bytes())?;
+    let request = session.req_header();
+    let admitted = admit::admit(
+        &Received {
+            method: &request.method,
+            target: request.raw_path(),
+            version: request.version,
+            headers: &request.headers,
+            scheme,
+            authority: request.uri.authority().map(|a| a.as_str().as_bytes()),
+            fallback: &fallback,
+        },
+        &limits,
+        &plan.normalisation,
+    )?;
+
+    if let Some(conn) = &ctx.conn {
+        // A name that this handshake's certificate is not for: policies differ by certificate.
+        let certificates = ctx.runtime.certificates.get(conn.listener).and_then(Option::as_ref);
+        if let (Some(certificates), Some(tls)) = (certificates, &conn.tls) {
+            if !certificates.serves(tls.server_name.as_deref(), admitted.authority.host()) {
+                return Err(Refusal::Misdirected);
+            }
+        }
+    }
+    if hops::times_through(&request.headers, hops::PSEUDONYM) > MOST_PASSES {
+        return Err(Refusal::Loop);
+    }
+    let known = forwarded::client(
+        ctx.conn.as_ref().map(|conn| conn.peer.ip()),
+        scheme,
+        &plan.limits.trusted_proxies,
+        &request.headers,
+    );
+
+    // From here on everybody sees the normal form: routing, the key, the origin.
+    let authority = admitted.authority.to_string();
+    let version = request.version;
+    let request = session.req_header_mut();
+    let uri = if version == http::Version::HTTP_2 {
+        Uri::builder()
+            .scheme(if secure { "https" } else { "http" })
+            .authority(authority.as_str())
+            .path_and_query(admitted.target.as_str())
+            .build()
+    } else {
+        Uri::builder().path_and_query(admitted.target.as_str()).build()
+    };
+    request.set_uri(uri.map_err(|_| Refusal::BadTarget)?);
+    request.insert_header(header::HOST, authority).map_err(|_| Refusal::BadHost)?;
+    ctx.client = Some(known);
+    ctx.admitted = Some(admitted);
+    Ok(())
+}
+
+fn find_route(session: &Session, ctx: &mut RequestCtx) -> std::result::Result<(), Refusal> {
+    let Some(admitted) = &ctx.admitted else { return Err(Refusal::Internal) };
+    let request = session.req_header();
+    let ask = Ask {
+        method: &request.method,
+        scheme: ctx.scheme(),
+        host: admitted.authority.host(),
+        path: admitted.target.path(),
+        query: admitted.target.query(),
+        headers: &request.headers,
+    };
+    let table = &ctx.runtime.plan.routes;
+    let Some(found) = table.find(&ask) else {
+        let refusal = if table.allowed(&ask).is_empty() {
+            Refusal::NoRoute
+        } else {
+            Refusal::MethodNotAllowed
+        };
+        return Err(refusal);
+    };
+    let length = session.get_header_bytes(header::CONTENT_LENGTH);
+    let length = std::str::from_utf8(length).ok().and_then(|text| text.parse::<u64>().ok());
+    let (index, too_large) = (found.index, length.is_some_and(|l| l > found.route.max_body));
+    ctx.captures = found.captures;
+    ctx.route = Some(index);
+    if too_large { Err(Refusal::BodyTooLarge) } else { Ok(()) }
+}
+
+fn allowed(session: &Session, ctx: &RequestCtx) -> Option<(HeaderName, HeaderValue)> {
+    let admitted = ctx.admitted.as_ref()?;
+    let request = session.req_header();
+    let methods = ctx.runtime.plan.routes.allowed(&Ask {
+        method: &request.method,
+        scheme: ctx.scheme(),
+        host: admitted.authority.host(),
+        path: admitted.target.path(),
+        query: admitted.target.query(),
+        headers: &request.headers,
+    });
+    let list = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    Some((header::ALLOW, HeaderValue::try_from(list).ok()?))
+}
+
+/// Does what the route says, as far as it needs no origin.
+async fn act(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+    let runtime = std::sync::Arc::clone(&ctx.runtime);
+    let Some(route) = ctx.route.map(|index| &runtime.plan.routes.routes()[index]) else {
+        return Ok(false);
+    };
+    match &route.action {
+        Action::Upstream(_) => {
+            spool(session, ctx, route.spool, route.max_body).await?;
+            Ok(false)
+        }
+        Action::Respond { status, headers, body } => {
+            answer::respond(session, ctx, *status, headers, body.clone()).await?;
+            Ok(true)
+        }
+        Action::Redirect { status, location } => {
+            let to = {
+                let Some(admitted) = &ctx.admitted else { return Ok(false) };
+                location.render(&Values {
+                    scheme: ctx.scheme().as_str(),
+                    host: admitted.authority.host(),
+                    path: admitted.target.path(),
+                    query: admitted.target.query(),
+                    captures: &ctx.captures,
+                })
+            };
+            let Ok(to) = HeaderValue::try_from(to) else {
+                answer::refuse(session, ctx, Refusal::BadTarget, &[]).await?;
+                return Ok(true);
+            };
+            let mut headers = http::HeaderMap::with_capacity(1);
+            headers.insert(header::LOCATION, to);
+            answer::respond(session, ctx, *status, &headers, bytes::Bytes::new()).await?;
+            Ok(true)
+        }
+    }
+}
+
+/// Reads the front of a request body before an origin connection is taken, so that slow uploads do
+/// not pin origin connections. Pingora's replay buffer holds what was read and sends it first.
+async fn spool(session: &mut Session, ctx: &mut RequestCtx, spool: u64, max: u64) -> Result<()> {
+    if ctx.arrival == Arrival::Refresh || session.is_upgrade_req() {
+        return Ok(());
+    }
+    if session.as_downstream_mut().is_body_done() || session.as_downstream_mut().is_body_empty() {
+        return Ok(());
+    }
+    if session.get_header_bytes(header::EXPECT).eq_ignore_ascii_case(b"100-continue") {
+        // The request is admitted: the client may send its body. It is not the origin's to ask for.
+        session.as_downstream_mut().write_continue_response().await?;
+    }
+    if spool == 0 || is_conversation(session) {
+        return Ok(());
+    }
+    let spool = spool.min(SPOOL_MOST);
+    let window = ctx.runtime.plan.limits.rate_window;
+    let least = ctx.runtime.plan.limits.min_body_rate.saturating_mul(window.as_secs().max(1));
+    session.as_downstream_mut().enable_retry_buffering();
+    let (mut read, mut in_window) = (0u64, 0u64);
+    let mut window_ends = tokio::time::Instant::now() + window;
+    while read < spool && !session.as_downstream_mut().is_body_done() {
+        // HTTP/1 has its pace guarded below us; this holds for HTTP/2 streams as well.
+        let part =
+            tokio::time::timeout_at(window_ends, session.as_downstream_mut().read_request_body());
+        let part = match part.await {
+            Ok(part) => part.map_err(|e| fail_reading(e, ctx))?,
+            Err(_) if in_window >= least.max(1) => {
+                in_window = 0;
+                window_ends += window;
+                continue;
+            }
+            Err(_) => return Err(fail(ctx, Refusal::BodyTimeout)),
+        };
+        let Some(part) = part else { break };
+        read += part.len() as u64;
+        in_window += part.len() as u64;
+        if read > max {
+            return Err(fail(ctx, Refusal::BodyTooLarge));
+        }
+    }
+    Ok(())
+}
+
+/// gRPC and its like talk in both directions at once: the client may wait for the origin before it
+/// sends on.
+fn is_conversation(session: &Session) -> bool {
+    session.get_header_bytes(header::CONTENT_TYPE).starts_with(b"application/grpc")
+}
+
+fn fail(ctx: &mut RequestCtx, refusal: Refusal) -> Box<Error> {
+    ctx.refusal = Some(refusal);
+    Error::explain(ErrorType::HTTPStatus(refusal.status().as_u16()), refusal.label())
+}
+
+fn fail_reading(error: Box<Error>, ctx: &mut RequestCtx) -> Box<Error> {
+    match crate::proxy::fail::downstream_refusal(&error) {
+        Some(refusal) => fail(ctx, refusal),
+        None => error.into_down(),
+    }
+}

@@ -1,0 +1,83 @@
+//! A response that we make ourselves.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
+use http::StatusCode;
+use http::header;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::proxy::arrive::REQUEST_ID;
+use crate::proxy::context::RequestCtx;
+use crate::refusal::Refusal;
+
+/// Answers with a refusal: its status, and a body in the form that the client accepts.
+pub(crate) async fn refuse(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    refusal: Refusal,
+    extra: &[(HeaderName, HeaderValue)],
+) -> Result<()> {
+    ctx.refusal = Some(refusal);
+    let json = prefers_json(session.get_header_bytes(header::ACCEPT));
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Refusal::content_type(json)));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, value) in extra {
+        headers.append(name.clone(), value.clone());
+    }
+    respond(session, ctx, refusal.status(), &headers, Bytes::from(refusal.body(json))).await
+}
+
+/// Answers with this response.
+pub(crate) async fn respond(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<()> {
+    ctx.first_byte.get_or_insert_with(|| ctx.started.elapsed());
+    let mut response = ResponseHeader::build_no_case(status, Some(headers.len() + 4))?;
+    for (name, value) in headers {
+        response.append_header(name, value)?;
+    }
+    if !ctx.id.is_empty() {
+        response.insert_header(REQUEST_ID, &ctx.id)?;
+    }
+    let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    if !bodiless {
+        response.insert_header(header::CONTENT_LENGTH, body.len())?;
+    }
+    if ctx.runtime.draining.has_begun() {
+        session.set_keepalive(None);
+    }
+    let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
+    let downstream = session.as_downstream_mut();
+    if downstream.is_http2() && silent {
+        // HTTP/2 wants to hear about the end with the header.
+        if let pingora::protocols::http::ServerSession::H2(h2) = downstream {
+            return h2.write_response_header(Box::new(response), true);
+        }
+    }
+    downstream.write_response_header(Box::new(response)).await?;
+    if silent {
+        downstream.finish_body().await?;
+    } else {
+        downstream.write_response_body(body, true).await?;
+    }
+    if let Some(conn) = &ctx.conn {
+        conn.response_is_whole();
+    }
+    Ok(())
+}
+
+/// Whether the client names a JSON media type, or problem details, in Accept.
+fn prefers_json(accept: &[u8]) -> bool {
+    let accept = String::from_utf8_lossy(accept).to_ascii_lowercase();
+    accept.contains("json") && !accept.contains("text/html")
+}

@@ -1,0 +1,180 @@
+//! What one request knows, grouped by the phase that learned it.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use http::HeaderMap;
+use pingora::protocols::l4::socket::SocketAddr;
+
+use crate::cache::directives::RequestDirectives;
+use crate::cache::key::Key;
+use crate::cache::status::CacheStatus;
+use crate::cache::status::Forward;
+use crate::cache::status::Outcome;
+use crate::cache::status::Source;
+use crate::listen::conn::Conn;
+use crate::message::admit::Admitted;
+use crate::message::forwarded::Client;
+use crate::message::target::Scheme;
+use crate::proxy::finish;
+use crate::refusal::Refusal;
+use crate::route::Route;
+use crate::route::captures::Captures;
+use crate::runtime::Runtime;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// A client.
+    Client,
+    /// We ourselves, to freshen what is stored. Counts as nobody's request.
+    Refresh,
+}
+
+/// What one request knows.
+pub struct RequestCtx {
+    /// The generation that serves it, to its end.
+    pub runtime: Arc<Runtime>,
+    /// Who asks.
+    pub arrival: Arrival,
+    /// When it arrived, for durations.
+    pub started: Instant,
+    /// When it arrived, for the log and for ages.
+    pub wall: SystemTime,
+    /// The connection it came on.
+    pub conn: Option<Arc<Conn>>,
+    /// Its id, the client's or ours.
+    pub id: String,
+    /// What was admitted.
+    pub admitted: Option<Admitted>,
+    /// The client, as far as it is believed.
+    pub client: Option<Client>,
+    /// The route: an index into the plan's table.
+    pub route: Option<usize>,
+    /// What the route's path captured.
+    pub captures: Captures,
+    /// Bytes of the request body that were read.
+    pub body_read: u64,
+    /// What the cache has to do with it.
+    pub cache: CacheSide,
+    /// What the origin has to do with it.
+    pub origin: OriginSide,
+    /// Why we answered it ourselves.
+    pub refusal: Option<Refusal>,
+    /// When the first byte of the response was ready.
+    pub first_byte: Option<Duration>,
+    /// Its log line was written.
+    pub(crate) logged: bool,
+}
+
+/// What the cache has to do with a request.
+#[derive(Default)]
+pub struct CacheSide {
+    /// What the client's Cache-Control asks for, as far as the route lets it.
+    pub asked: RequestDirectives,
+    /// The key, when the cache may be asked.
+    pub key: Option<Key>,
+    /// The request's fields, by which variants are selected.
+    pub fields: Option<Arc<HeaderMap>>,
+    /// What is told of it in Cache-Status.
+    pub status: CacheStatus,
+    /// What became of it, in one word; `None` until something has.
+    pub outcome: Option<Outcome>,
+}
+
+impl CacheSide {
+    /// The request goes to the origin, for this reason.
+    pub fn forwarded(&mut self, why: Forward, detail: Option<&'static str>, outcome: Outcome) {
+        self.status = CacheStatus { detail, ..CacheStatus::forwarded(why) };
+        self.outcome = Some(outcome);
+    }
+
+    /// It is answered from the store.
+    pub fn hit(&mut self, ttl: i64) {
+        self.status = CacheStatus::hit(ttl);
+        self.outcome = Some(Outcome::Hit);
+    }
+
+    /// It is answered from the store although that is stale, since the origin failed.
+    pub fn stale(&mut self, detail: &'static str) {
+        self.status = CacheStatus { source: Some(Source::Hit), ..self.status }.with_detail(detail);
+        self.outcome = Some(Outcome::Stale);
+    }
+}
+
+/// What the origin has to do with a request.
+#[derive(Default)]
+pub struct OriginSide {
+    /// The addresses that were tried, the current one last.
+    pub tried: Vec<SocketAddr>,
+    /// Why the last address could not be connected to.
+    pub failed: Option<Refusal>,
+    /// How often an origin was asked.
+    pub attempts: u32,
+    /// The address that answered, or was asked last.
+    pub address: Option<String>,
+    /// When the current attempt began.
+    pub began: Option<Instant>,
+    /// How long it took to the header.
+    pub took: Option<Duration>,
+    /// The status it answered.
+    pub status: Option<u16>,
+    /// Whether the connection was used before.
+    pub reused: bool,
+    /// The header of a 304 that it answered.
+    pub not_modified: Option<HeaderMap>,
+    /// Interim responses seen.
+    pub interim: u32,
+    /// The request asked for an upgrade and the origin agreed.
+    pub upgraded: bool,
+}
+
+impl RequestCtx {
+    pub(crate) fn new(runtime: Arc<Runtime>) -> Self {
+        Self {
+            runtime,
+            arrival: Arrival::Client,
+            started: Instant::now(),
+            wall: SystemTime::now(),
+            conn: None,
+            id: String::new(),
+            admitted: None,
+            client: None,
+            route: None,
+            captures: Captures::default(),
+            body_read: 0,
+            cache: CacheSide::default(),
+            origin: OriginSide::default(),
+            refusal: None,
+            first_byte: None,
+            logged: false,
+        }
+    }
+
+    /// The scheme that the client used, as far as that is believed.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.client.as_ref().map_or(Scheme::Http, |client| client.scheme)
+    }
+
+    /// The route that the request takes, once it is known.
+    #[must_use]
+    pub fn route(&self) -> Option<&Route> {
+        self.route.map(|index| &self.runtime.plan.routes.routes()[index])
+    }
+
+    /// How long the route gives the origin from now to the end of its header; `None` is no limit.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let total = self.route()?.total_timeout?;
+        Some(total.saturating_sub(self.started.elapsed()))
+    }
+}
+
+impl Drop for RequestCtx {
+    fn drop(&mut self) {
+        finish::record_abandoned(self);
+    }
+}

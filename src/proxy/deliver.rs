@@ -1,0 +1,135 @@
+//! What the client sees: conditions and ranges answered from what is stored, and our own fields.
+
+use http::Method;
+use http::StatusCode;
+use http::Version;
+use http::header;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora_proxy::RangeType;
+use pingora_proxy::Session;
+
+use crate::cache::directives;
+use crate::cache::freshness;
+use crate::message::conditional;
+use crate::message::conditional::Outcome;
+use crate::message::conditional::Validators;
+use crate::message::hops;
+use crate::message::range;
+use crate::message::range::Ranges;
+use crate::proxy::arrive::REQUEST_ID;
+use crate::proxy::context::RequestCtx;
+use crate::route::HeaderRule;
+
+/// Whether the client already has what this response says.
+pub(crate) fn is_not_modified(session: &Session, response: &ResponseHeader) -> bool {
+    outcome(session, response) == Outcome::NotModified
+}
+
+fn outcome(session: &Session, response: &ResponseHeader) -> Outcome {
+    let request = session.req_header();
+    let current = Validators::of(&response.headers);
+    conditional::evaluate(&request.method, &request.headers, &current, response.status)
+}
+
+/// The part of a stored response that the client asked for; edits the response accordingly.
+pub(crate) fn select_range(session: &Session, response: &mut ResponseHeader) -> RangeType {
+    let request = session.req_header();
+    if !request.headers.contains_key(header::RANGE)
+        || request.method != Method::GET
+        || response.status != StatusCode::OK
+    {
+        return RangeType::None;
+    }
+    let length = response.headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let Some(length) = length else { return RangeType::None };
+    if outcome(session, response) == Outcome::IgnoreRange {
+        return RangeType::None;
+    }
+    match Ranges::of(&request.headers, length) {
+        // Several ranges at once are answered with the whole (RFC 9110 §14.2 leaves it to us).
+        Ranges::Whole | Ranges::Many(_) => RangeType::None,
+        Ranges::Unsatisfiable => {
+            response.set_status(StatusCode::RANGE_NOT_SATISFIABLE).ok();
+            response.remove_header(&header::CONTENT_TYPE);
+            response.remove_header(&header::CONTENT_ENCODING);
+            response.insert_header(header::CONTENT_LENGTH, 0).ok();
+            response.insert_header(header::CONTENT_RANGE, range::unsatisfied(length)).ok();
+            RangeType::Invalid
+        }
+        Ranges::One(part) => {
+            let (Ok(start), Ok(end)) = (usize::try_from(part.start), usize::try_from(part.end))
+            else {
+                return RangeType::None;
+            };
+            response.set_status(StatusCode::PARTIAL_CONTENT).ok();
+            response.insert_header(header::CONTENT_LENGTH, part.end - part.start).ok();
+            response.insert_header(header::CONTENT_RANGE, range::content_range(&part, length)).ok();
+            RangeType::Single(start..end)
+        }
+    }
+}
+
+/// Dresses the response for the client.
+pub(crate) fn dress(
+    session: &mut Session,
+    response: &mut ResponseHeader,
+    ctx: &mut RequestCtx,
+) -> Result<()> {
+    if response.status.is_informational() {
+        return Ok(());
+    }
+    ctx.first_byte.get_or_insert_with(|| ctx.started.elapsed());
+    for name in directives::targeted_fields() {
+        response.remove_header(name);
+    }
+    if response.headers.contains_key(header::AGE) && ctx.origin.status.is_some() {
+        // From the origin: many lines or no number would confuse the caches behind us.
+        let age = freshness::age_value(&response.headers);
+        response.insert_header(header::AGE, age.as_secs())?;
+    }
+    let version = match ctx.origin.status {
+        Some(_) => Version::HTTP_11,
+        None => session.req_header().version,
+    };
+    let via = hops::via(&response.headers, version);
+    response.insert_header(header::VIA, via)?;
+    response.insert_header(REQUEST_ID, &ctx.id)?;
+    if let Some(outcome) = ctx.cache.outcome {
+        let answered = ctx.origin.status.and_then(|status| StatusCode::from_u16(status).ok());
+        let status = match answered {
+            Some(answered) => ctx.cache.status.with_status(answered),
+            None => ctx.cache.status,
+        };
+        response.append_header("cache-status", status.to_value())?;
+        response.insert_header("x-cache", outcome.x_cache())?;
+    }
+
+    if let Some(index) = ctx.route {
+        let runtime = std::sync::Arc::clone(&ctx.runtime);
+        for rule in &runtime.plan.routes.routes()[index].headers.response {
+            match rule {
+                HeaderRule::Set(name, value) => response.insert_header(name, value)?,
+                HeaderRule::Add(name, value) => {
+                    response.append_header(name, value)?;
+                }
+                HeaderRule::Remove(name) => {
+                    response.remove_header(name);
+                }
+            }
+        }
+    }
+
+    if session.req_header().version == Version::HTTP_10 {
+        // It knows no chunks: the end of the connection ends the body.
+        response.remove_header(&header::TRANSFER_ENCODING);
+        if !response.headers.contains_key(header::CONTENT_LENGTH) {
+            session.set_keepalive(None);
+        }
+    }
+    if ctx.runtime.draining.has_begun() {
+        session.set_keepalive(None);
+    }
+    Ok(())
+}

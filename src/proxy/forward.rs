@@ -1,0 +1,190 @@
+//! The request that the origin sees: rebuilt, never passed through.
+
+use bytes::Bytes;
+use http::HeaderName;
+use http::Uri;
+use http::Version;
+use http::header;
+use pingora::Error;
+use pingora::ErrorType;
+use pingora::Result;
+use pingora::http::RequestHeader;
+use pingora_proxy::Session;
+
+use crate::message::admit;
+use crate::message::admit::Admitted;
+use crate::message::forwarded;
+use crate::message::forwarded::Trust;
+use crate::message::hops;
+use crate::message::trace::TRACEPARENT;
+use crate::message::trace::TRACESTATE;
+use crate::message::trace::TraceContext;
+use crate::proxy::arrive::REQUEST_ID;
+use crate::proxy::context::RequestCtx;
+use crate::refusal::Refusal;
+use crate::route::HeaderRule;
+use crate::route::Route;
+use crate::route::action::Action;
+use crate::route::rewrite::Values;
+use crate::runtime::Runtime;
+
+/// Rebuilds the request's header for the origin.
+pub(crate) fn rebuild(
+    session: &mut Session,
+    request: &mut RequestHeader,
+    ctx: &mut RequestCtx,
+) -> Result<()> {
+    let Some(admitted) = &ctx.admitted else { return Err(refused(ctx, Refusal::Internal)) };
+    let runtime = std::sync::Arc::clone(&ctx.runtime);
+    let Some(route) = ctx.route.map(|index| &runtime.plan.routes.routes()[index]) else {
+        return Err(refused(ctx, Refusal::NoRoute));
+    };
+    let upgrade = session.is_upgrade_req();
+    let to_http2 = request.version == Version::HTTP_2;
+    let trailers = hops::wants_trailers(&session.req_header().headers);
+
+    for name in hops::hop_by_hop(&request.headers) {
+        let framing = name == header::TRANSFER_ENCODING;
+        let handshake = upgrade && (name == header::CONNECTION || name == header::UPGRADE);
+        if !framing && !handshake {
+            request.remove_header(&name);
+        }
+    }
+    let dropped: Vec<HeaderName> =
+        request.headers.keys().filter(|name| admit::is_dropped(name)).cloned().collect();
+    for name in &dropped {
+        request.remove_header(name);
+    }
+    if to_http2 && trailers {
+        request.insert_header(header::TE, "trailers")?;
+    }
+    if !to_http2 && let Some(cookie) = hops::joined_cookie(&request.headers) {
+        request.insert_header(header::COOKIE, cookie)?;
+    }
+    // We answered it ourselves.
+    request.remove_header(&header::EXPECT);
+    introduce_client(request, admitted, ctx)?;
+    let via = hops::via(&request.headers, session.req_header().version);
+    request.insert_header(header::VIA, via)?;
+    request.insert_header(REQUEST_ID, &ctx.id)?;
+    match TraceContext::of(&request.headers) {
+        TraceContext::Valid(_) => {}
+        TraceContext::Absent | TraceContext::WithoutState(_) => {
+            request.remove_header(&TRACESTATE);
+        }
+        TraceContext::Malformed => {
+            request.remove_header(&TRACEPARENT);
+            request.remove_header(&TRACESTATE);
+        }
+    }
+
+    let (target, host) = match destination(&runtime, route, admitted, ctx) {
+        Ok(destination) => destination,
+        Err(refusal) => return Err(refused(ctx, refusal)),
+    };
+    let uri = if to_http2 {
+        Uri::builder()
+            .scheme("http")
+            .authority(host.as_str())
+            .path_and_query(target.as_str())
+            .build()
+            .ok()
+    } else {
+        target.parse::<Uri>().ok()
+    };
+    let Some(uri) = uri else { return Err(refused(ctx, Refusal::BadTarget)) };
+    request.set_uri(uri);
+    request.insert_header(header::HOST, host)?;
+
+    for rule in &route.headers.request {
+        match rule {
+            HeaderRule::Set(name, value) => request.insert_header(name, value)?,
+            HeaderRule::Add(name, value) => {
+                request.append_header(name, value)?;
+            }
+            HeaderRule::Remove(name) => {
+                request.remove_header(name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says who the client is; what strangers say about it is removed.
+fn introduce_client(
+    request: &mut RequestHeader,
+    admitted: &Admitted,
+    ctx: &RequestCtx,
+) -> Result<()> {
+    let Some(client) = &ctx.client else { return Ok(()) };
+    if client.peer == Trust::Untrusted {
+        for name in forwarded::ADDRESS_CLAIMS {
+            request.remove_header(*name);
+        }
+    }
+    let fields = client.fields(&admitted.authority);
+    for (name, value) in [
+        (forwarded::X_FORWARDED_FOR, fields.x_forwarded_for),
+        (forwarded::X_REAL_IP, fields.x_real_ip),
+        (forwarded::X_FORWARDED_PROTO, Some(fields.x_forwarded_proto)),
+        (forwarded::X_FORWARDED_HOST, Some(fields.x_forwarded_host)),
+        (header::FORWARDED, Some(fields.forwarded)),
+    ] {
+        match value {
+            Some(value) => request.insert_header(name, value)?,
+            None => {
+                request.remove_header(&name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The target and the Host that the origin sees.
+fn destination(
+    runtime: &Runtime,
+    route: &Route,
+    admitted: &Admitted,
+    ctx: &RequestCtx,
+) -> std::result::Result<(String, String), Refusal> {
+    let (path, query) = (admitted.target.path(), admitted.target.query());
+    let target = if admitted.asterisk {
+        "*".to_owned()
+    } else {
+        // A path that climbs out of where the rewrite put it is the client's doing.
+        route.rewrite.apply(path, query, &ctx.captures).map_err(|_| Refusal::BadTarget)?
+    };
+    let values = Values {
+        scheme: ctx.scheme().as_str(),
+        host: admitted.authority.host(),
+        path,
+        query,
+        captures: &ctx.captures,
+    };
+    let upstream_host = match &route.action {
+        Action::Upstream(index) => runtime.plan.upstreams[*index].host.as_deref(),
+        Action::Redirect { .. } | Action::Respond { .. } => None,
+    };
+    let host = match (&route.rewrite.host, upstream_host) {
+        (Some(template), _) => template.render_host(&values).map_err(|_| Refusal::BadHost)?,
+        (None, Some(host)) => host.to_owned(),
+        (None, None) => admitted.authority.to_string(),
+    };
+    Ok((target, host))
+}
+
+/// Counts the body on its way to the origin and holds it under the route's limit.
+pub(crate) fn count_body(body: Option<&Bytes>, ctx: &mut RequestCtx) -> Result<()> {
+    let Some(body) = body else { return Ok(()) };
+    ctx.body_read = ctx.body_read.saturating_add(body.len() as u64);
+    let max = ctx.route().map_or(u64::MAX, |route| route.max_body);
+    if ctx.body_read > max && !ctx.origin.upgraded {
+        return Err(refused(ctx, Refusal::BodyTooLarge));
+    }
+    Ok(())
+}
+
+fn refused(ctx: &mut RequestCtx, refusal: Refusal) -> Box<Error> {
+    ctx.refusal = Some(refusal);
+    Error::explain(ErrorType::HTTPStatus(refusal.status().as_u16()), refusal.label())
+}

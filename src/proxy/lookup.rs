@@ -1,0 +1,167 @@
+//! Do we already know the answer? The long way, through Pingora's cache machinery.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header;
+use pingora::Error;
+use pingora::ErrorType;
+use pingora::Result;
+use pingora_cache::CacheKey;
+use pingora_cache::CacheMeta;
+use pingora_cache::ForcedFreshness;
+use pingora_proxy::Session;
+
+use crate::cache::Payload;
+use crate::cache::Request;
+use crate::cache::directives::RequestDirectives;
+use crate::cache::key::Key;
+use crate::cache::key::Target;
+use crate::cache::lookup::Bypass;
+use crate::cache::lookup::Look;
+use crate::cache::lookup::may_look;
+use crate::cache::reuse::Origin;
+use crate::cache::reuse::Reuse;
+use crate::cache::reuse::Why;
+use crate::cache::reuse::Window;
+use crate::cache::reuse::may_serve;
+use crate::cache::status::Forward;
+use crate::cache::status::Outcome;
+use crate::message::conditional;
+use crate::proxy::context::RequestCtx;
+use crate::proxy::store;
+use crate::route::Route;
+use crate::route::action::Action;
+use crate::runtime::Runtime;
+use crate::storage::memory::Found;
+
+/// Turns the cache on for this request, if the store may be asked.
+pub(crate) fn open(session: &mut Session, ctx: &mut RequestCtx) {
+    let runtime = Arc::clone(&ctx.runtime);
+    let Some(route) = ctx.route.map(|index| &runtime.plan.routes.routes()[index]) else { return };
+    if !matches!(route.action, Action::Upstream(_)) {
+        return;
+    }
+    let payload = payload(session);
+    let request = session.req_header();
+    let view = Request::new(&request.method, &request.headers).with_payload(payload);
+    let asked = match may_look(&view, &route.cache) {
+        Look::Yes(asked) => asked,
+        Look::No(bypass) => {
+            let (why, outcome) = match bypass {
+                Bypass::Disabled => (Forward::Bypass, Outcome::Bypass),
+                Bypass::Method => (Forward::Method, Outcome::Miss),
+                Bypass::RequestBody | Bypass::Upgrade => (Forward::Bypass, Outcome::Miss),
+            };
+            return ctx.cache.forwarded(why, Some(bypass.label()), outcome);
+        }
+    };
+    // Answered from a stored response they would need its validators before the body is chosen; the
+    // origin has them too.
+    if conditional::is_for_origin(&request.headers) {
+        return ctx.cache.forwarded(Forward::Request, Some("precondition"), Outcome::Miss);
+    }
+    ctx.cache.asked = asked;
+    ctx.cache.key = key_of(ctx, &runtime, route, session);
+    if ctx.cache.key.is_some() {
+        ctx.cache.fields = Some(Arc::new(request.headers.clone()));
+        session.cache.enable(runtime.memory, None, None, None, None);
+    }
+}
+
+/// Whether content follows the header.
+pub(crate) fn payload(session: &mut Session) -> Payload {
+    let downstream = session.as_downstream_mut();
+    if downstream.is_body_empty() { Payload::Absent } else { Payload::Present }
+}
+
+fn key_of(ctx: &RequestCtx, runtime: &Runtime, route: &Route, session: &Session) -> Option<Key> {
+    let admitted = ctx.admitted.as_ref()?;
+    let Action::Upstream(upstream) = &route.action else { return None };
+    let upstream = &runtime.plan.upstreams[*upstream].name;
+    // Two routes that send the same URI to the same upstream share what is stored, unless one of
+    // them changes what the origin is asked.
+    let space = if route.changes_request() {
+        format!("{upstream}\n{}", route.name)
+    } else {
+        upstream.to_string()
+    };
+    let target = Target {
+        space: &space,
+        scheme: ctx.scheme().as_str(),
+        host: admitted.authority.host(),
+        port: admitted.authority.port(),
+        path: admitted.target.path(),
+        query: admitted.target.query(),
+    };
+    Some(Key::new(&target, &session.req_header().headers, &route.cache.key))
+}
+
+/// The key, with all that the store selects by.
+pub(crate) fn key(ctx: &RequestCtx) -> Result<CacheKey> {
+    let (Some(key), Some(fields)) = (&ctx.cache.key, &ctx.cache.fields) else {
+        return Error::e_explain(ErrorType::InternalError, "no key for an uncached request");
+    };
+    Ok(ctx.runtime.memory.cache_key(key.as_bytes(), "", Arc::clone(fields)))
+}
+
+/// Judges what was found. Our verdict replaces Pingora's own idea of freshness.
+pub(crate) fn judge(meta: &CacheMeta, ctx: &mut RequestCtx) -> ForcedFreshness {
+    let Some(Found(entry)) = meta.extensions().get::<Found>() else {
+        ctx.cache.forwarded(Forward::Miss, None, Outcome::Miss);
+        return ForcedFreshness::ForceMiss;
+    };
+    let Some(policy) = ctx.route().map(|route| Arc::clone(&route.cache)) else {
+        return ForcedFreshness::ForceMiss;
+    };
+    let now = SystemTime::now();
+    let life = store::life_of(entry, &policy);
+    match may_serve(&life, &ctx.cache.asked, now, Origin::Reachable) {
+        Reuse::Fresh | Reuse::Stale(Window::MaxStale) => {
+            ctx.cache.hit(life.remaining_seconds(now));
+            ForcedFreshness::ForceFresh
+        }
+        // The request itself refreshes; the windows stay open for the case that the origin fails.
+        Reuse::Stale(Window::WhileRevalidate | Window::IfError) => {
+            expired(ctx, Why::Stale);
+            ForcedFreshness::ForceExpiredServeStale { expired_at: None }
+        }
+        Reuse::Revalidate(why) | Reuse::MustNot(why) => {
+            expired(ctx, why);
+            match why {
+                Why::Stale => ForcedFreshness::ForceExpiredServeStale { expired_at: None },
+                Why::MustRevalidate
+                | Why::NoCache
+                | Why::RequestNoCache
+                | Why::RequestMaxAge
+                | Why::RequestMinFresh
+                | Why::OnlyIfCached => ForcedFreshness::ForceExpired,
+            }
+        }
+    }
+}
+
+fn expired(ctx: &mut RequestCtx, why: Why) {
+    let forward = if why.is_client_wish() { Forward::Request } else { Forward::Stale };
+    ctx.cache.forwarded(forward, Some(why.label()), Outcome::Expired);
+}
+
+/// Nothing usable was found.
+pub(crate) fn missed(session: &mut Session, ctx: &mut RequestCtx) {
+    let others = ctx
+        .cache
+        .key
+        .as_ref()
+        .is_some_and(|key| !ctx.runtime.memory.variants(key.as_bytes()).is_empty());
+    let why = if others { Forward::VaryMiss } else { Forward::UriMiss };
+    ctx.cache.forwarded(why, None, Outcome::Miss);
+    session.cache.cache_miss();
+}
+
+/// Whether the client wants an answer only if we have one.
+pub(crate) fn is_only_if_cached(session: &Session, route: &Route) -> bool {
+    let headers = &session.req_header().headers;
+    route.cache.enabled
+        && headers.contains_key(header::CACHE_CONTROL)
+        && RequestDirectives::of(headers, route.cache.client_directives).only_if_cached
+}

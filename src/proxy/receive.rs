@@ -1,0 +1,75 @@
+//! What an origin says, before it is stored or passed on.
+
+use http::HeaderMap;
+use http::StatusCode;
+use http::header;
+use pingora::Error;
+use pingora::ErrorType;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::message::hops;
+use crate::proxy::context::RequestCtx;
+use crate::refusal::Refusal;
+
+/// Interim responses that an origin may send before its answer.
+const INTERIM_MOST: u32 = 16;
+
+/// Notes the origin's answer and removes what belongs to its own connection.
+pub(crate) fn examine(
+    session: &Session,
+    response: &mut ResponseHeader,
+    ctx: &mut RequestCtx,
+) -> Result<()> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        if !session.is_upgrade_req() {
+            return Err(malformed(ctx, "a 101 that nobody asked for"));
+        }
+        ctx.origin.upgraded = true;
+        note(response, ctx);
+        return Ok(());
+    }
+    if response.status.is_informational() {
+        ctx.origin.interim += 1;
+        if ctx.origin.interim > INTERIM_MOST {
+            return Err(malformed(ctx, "interim responses without end"));
+        }
+        return Ok(());
+    }
+    note(response, ctx);
+    for name in hops::hop_by_hop(&response.headers) {
+        // Framing of this message, written anew for the client.
+        if name != header::TRANSFER_ENCODING {
+            response.remove_header(&name);
+        }
+    }
+    if response.status == StatusCode::NOT_MODIFIED {
+        ctx.origin.not_modified = Some(response.headers.clone());
+    }
+    // Another connection's offer; ours makes its own.
+    response.remove_header(&header::ALT_SVC);
+    Ok(())
+}
+
+/// Trailers of an origin: nothing that frames or routes may come late.
+pub(crate) fn examine_trailers(trailers: &mut HeaderMap) {
+    for name in hops::hop_by_hop(trailers) {
+        trailers.remove(name);
+    }
+    for name in [header::CONTENT_LENGTH, header::HOST, header::CACHE_CONTROL, header::SET_COOKIE] {
+        trailers.remove(name);
+    }
+}
+
+fn note(response: &ResponseHeader, ctx: &mut RequestCtx) {
+    ctx.origin.status = Some(response.status.as_u16());
+    ctx.origin.took = ctx.origin.began.map(|began| began.elapsed());
+}
+
+fn malformed(ctx: &mut RequestCtx, what: &'static str) -> Box<Error> {
+    ctx.refusal = Some(Refusal::OriginMalformed);
+    let mut error = Error::explain(ErrorType::InvalidHTTPHeader, what);
+    error.as_up();
+    error
+}

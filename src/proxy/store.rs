@@ -1,0 +1,159 @@
+//! Keep it or not, and for how long.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header;
+use pingora::http::ResponseHeader;
+use pingora_cache::CacheMeta;
+use pingora_cache::CachePhase;
+use pingora_cache::NoCacheReason;
+use pingora_cache::RespCacheable;
+use pingora_proxy::Session;
+
+use crate::cache::Exchange;
+use crate::cache::Payload;
+use crate::cache::Policy;
+use crate::cache::Request;
+use crate::cache::Response;
+use crate::cache::directives::Reach;
+use crate::cache::directives::ResponseDirectives;
+use crate::cache::freshness::Change;
+use crate::cache::freshness::Life;
+use crate::cache::freshness::Staleness;
+use crate::cache::freshness::Validation;
+use crate::cache::revalidate;
+use crate::cache::status::Outcome;
+use crate::cache::storable::Keep;
+use crate::cache::storable::Kept;
+use crate::cache::storable::may_keep;
+use crate::message::hops;
+use crate::proxy::context::RequestCtx;
+use crate::storage::memory::Entry;
+use crate::storage::memory::Found;
+use crate::storage::memory::Times;
+
+/// Judges a response, or what a 304 made of a stored one.
+pub(crate) fn keep(
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &mut RequestCtx,
+) -> RespCacheable {
+    if !session.cache.enabled() {
+        return RespCacheable::Uncacheable(NoCacheReason::NeverEnabled);
+    }
+    let runtime = Arc::clone(&ctx.runtime);
+    let Some(route) = ctx.route.map(|index| &runtime.plan.routes.routes()[index]) else {
+        return RespCacheable::Uncacheable(NoCacheReason::NeverEnabled);
+    };
+    let now = SystemTime::now();
+    let requested = ctx.origin.began.map_or(now, |began| now - began.elapsed());
+    let exchange = Exchange { requested, arrived: now };
+
+    let validated = (session.cache.phase() == CachePhase::Stale)
+        .then(|| session.cache.maybe_cache_meta())
+        .flatten()
+        .and_then(|meta| meta.extensions().get::<Found>())
+        .filter(|_| ctx.origin.not_modified.is_some());
+    let mut header = match (&validated, &ctx.origin.not_modified) {
+        (Some(Found(entry)), Some(fresh)) => {
+            let merged = revalidate::merge(entry.headers(), fresh, now);
+            let Ok(mut header) = ResponseHeader::build_no_case(entry.status(), Some(merged.len()))
+            else {
+                return RespCacheable::Uncacheable(NoCacheReason::InternalError);
+            };
+            for (name, value) in &merged {
+                if header.append_header(name, value).is_err() {
+                    return RespCacheable::Uncacheable(NoCacheReason::InternalError);
+                }
+            }
+            header
+        }
+        _ => response.clone(),
+    };
+
+    let request = session.req_header();
+    let view = Request::new(&request.method, &request.headers).with_payload(Payload::Absent);
+    let judged = Response { status: header.status, headers: &header.headers };
+    let kept = match may_keep(&view, &judged, &route.cache, exchange) {
+        Keep::Yes(kept) => kept,
+        Keep::No(reason) => {
+            ctx.cache.status = ctx.cache.status.with_detail(reason.label());
+            return RespCacheable::Uncacheable(NoCacheReason::Custom(reason.label()));
+        }
+    };
+    for name in hops::hop_by_hop(&header.headers) {
+        header.remove_header(&name);
+    }
+    header.remove_header(&header::TRANSFER_ENCODING);
+    header.remove_header(&header::AGE);
+    for name in &kept.strip {
+        header.remove_header(name);
+    }
+    ctx.cache.status = ctx.cache.status.stored();
+    if validated.is_some() {
+        ctx.cache.outcome = Some(Outcome::Revalidated);
+    }
+    let found = validated.cloned();
+    RespCacheable::Cacheable(meta(&kept, header, found))
+}
+
+fn meta(kept: &Kept, header: ResponseHeader, found: Option<Found>) -> CacheMeta {
+    let life = &kept.life;
+    let created = match &found {
+        Some(Found(entry)) => entry.times().created,
+        None => life.arrived,
+    };
+    let times = Times {
+        created,
+        responded: life.arrived,
+        lifetime: life.lifetime,
+        age: life.age_at_arrival,
+        while_revalidate: life.stale_while_revalidate,
+        if_error: life.stale_if_error,
+    };
+    let seconds = |window: std::time::Duration| u32::try_from(window.as_secs()).unwrap_or(u32::MAX);
+    let mut meta = CacheMeta::new(
+        times.fresh_until(),
+        created,
+        seconds(times.while_revalidate),
+        seconds(times.if_error),
+        header,
+    );
+    meta.set_epoch_override(times.epoch());
+    meta.extensions_mut().insert(times);
+    if let Some(found) = found {
+        meta.extensions_mut().insert(found);
+    }
+    meta
+}
+
+/// What the policy needs to know of a stored response: its times from the store, the rest from its
+/// own header.
+pub(crate) fn life_of(entry: &Entry, policy: &Policy) -> Life {
+    let times = entry.times();
+    let (directives, _) = ResponseDirectives::governing(entry.headers());
+    Life {
+        arrived: times.responded,
+        age_at_arrival: times.age,
+        lifetime: times.lifetime,
+        stale_while_revalidate: times.while_revalidate,
+        stale_if_error: times.if_error,
+        // Both windows were closed when it was stored if the origin wants that; what is left is
+        // whether a client may ask for more.
+        staleness: if directives.must_revalidate || directives.proxy_revalidate {
+            Staleness::Closed
+        } else if directives.s_maxage.is_some() {
+            Staleness::WindowsOnly
+        } else {
+            Staleness::Open
+        },
+        // A lifetime that the route sets counts whatever the response says.
+        validation: if directives.no_cache == Reach::Whole && policy.override_ttl.is_none() {
+            Validation::Always
+        } else {
+            Validation::WhenStale
+        },
+        change: if directives.immutable { Change::Never } else { Change::Possible },
+    }
+}

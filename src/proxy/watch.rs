@@ -1,0 +1,145 @@
+//! What the connection layer saw, told to the metrics and the access log.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use log::error;
+
+use crate::listen::census::Full;
+use crate::listen::conn::Conn;
+use crate::listen::watch::Handshake as Settled;
+use crate::listen::watch::Watch;
+use crate::observe::access_log::Record;
+use crate::observe::metrics::labels::CacheResult;
+use crate::observe::metrics::labels::ConnectionRefusal;
+use crate::observe::metrics::labels::Handshake;
+use crate::observe::metrics::labels::Method;
+use crate::observe::metrics::labels::TlsVersion;
+use crate::observe::metrics::requests::Finished;
+use crate::refusal::Refusal;
+use crate::runtime::Runtime;
+
+/// Tells the metrics and the access log.
+pub struct Reporter {
+    runtime: Arc<ArcSwap<Runtime>>,
+}
+
+impl Reporter {
+    /// A reporter to the current generation.
+    #[must_use]
+    pub fn new(runtime: Arc<ArcSwap<Runtime>>) -> Self {
+        Self { runtime }
+    }
+}
+
+impl Watch for Reporter {
+    fn opened(&self, listener: usize) -> Option<Box<dyn Any + Send>> {
+        let runtime = self.runtime.load();
+        let metrics = runtime.listener_metrics.get(listener)?;
+        Some(Box::new(metrics.connected()))
+    }
+
+    fn turned_away(&self, listener: usize, why: Full) {
+        if let Some(metrics) = self.runtime.load().listener_metrics.get(listener) {
+            metrics.refused(match why {
+                Full::Total => ConnectionRefusal::Limit,
+                Full::Client => ConnectionRefusal::ClientLimit,
+            });
+        }
+    }
+
+    fn handshake(&self, listener: usize, settled: Settled) {
+        let (result, version) = match settled {
+            Settled::Done { version, resumed } => {
+                let result = if resumed { Handshake::Resumed } else { Handshake::Full };
+                let version =
+                    if version == "TLSv1.3" { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+                (result, version)
+            }
+            Settled::Failed => (Handshake::Failed, TlsVersion::None),
+            Settled::TimedOut => (Handshake::Timeout, TlsVersion::None),
+        };
+        if let Some(metrics) = self.runtime.load().listener_metrics.get(listener) {
+            metrics.handshake(result, version);
+        }
+    }
+
+    fn refused(&self, conn: &Conn, refusal: Refusal, took: Duration, received: &[u8]) {
+        let runtime = self.runtime.load();
+        runtime.metrics.refused(refusal);
+        let status = refusal.status().as_u16();
+        let (method, target) = first_line(received);
+        if let Some(route) = runtime.routes.of(conn.listener, None) {
+            route.record(&Finished {
+                method: Method::from_bytes(method),
+                status: Some(status),
+                cache: CacheResult::None,
+                duration: took,
+                time_to_first_byte: Some(took),
+            });
+        }
+        runtime.access_log.log(&Record {
+            time: SystemTime::now().checked_sub(took).unwrap_or(SystemTime::UNIX_EPOCH),
+            client: Some(conn.peer.ip()),
+            peer: Some(conn.peer),
+            listener: &conn.listener_name,
+            protocol: "HTTP/1.1",
+            tls_version: conn.tls.as_ref().map(|tls| tls.version),
+            tls_sni: conn.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
+            method,
+            scheme: if conn.is_secure() { "https" } else { "http" },
+            path: target,
+            status: Some(status),
+            duration: took,
+            refusal: Some(refusal),
+            ..Record::default()
+        });
+    }
+
+    fn panicked(&self, conn: &Conn) {
+        self.runtime.load().metrics.panicked();
+        error!(target: "edgeproxy::proxy", peer:% = conn.peer; "a request panicked; only it is lost");
+    }
+}
+
+/// Method and target as far as they can be made out, for the log only.
+fn first_line(received: &[u8]) -> (&[u8], &[u8]) {
+    let line = received.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty());
+    let mut words = line.unwrap_or_default().split(|byte| *byte == b' ');
+    let cut = |word: Option<&'_ [u8]>, most: usize| word.map_or(0, |w| w.len().min(most));
+    let method = words.next();
+    let target = words.next();
+    (
+        &method.unwrap_or_default()[..cut(method, 16)],
+        &target.unwrap_or_default()[..cut(target, 256)],
+    )
+}
+
+/// Tells nobody.
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn opened(&self, _listener: usize) -> Option<Box<dyn Any + Send>> {
+        None
+    }
+    fn turned_away(&self, _listener: usize, _why: Full) {}
+    fn handshake(&self, _listener: usize, _settled: Settled) {}
+    fn refused(&self, _conn: &Conn, _refusal: Refusal, _took: Duration, _received: &[u8]) {}
+    fn panicked(&self, _conn: &Conn) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_is_shown_as_far_as_it_can_be_made_out() {
+        assert_eq!(first_line(b"GET /a HTTP/1.1\r\n"), (&b"GET"[..], &b"/a"[..]));
+        assert_eq!(first_line(b"\r\nGET /a"), (&b"GET"[..], &b"/a"[..]));
+        assert_eq!(first_line(b"nonsense"), (&b"nonsense"[..], &b""[..]));
+        assert_eq!(first_line(b""), (&b""[..], &b""[..]));
+    }
+}

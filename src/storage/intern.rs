@@ -1,0 +1,14 @@
+//! Stores that live as long as the process.
+//!
+//! Pingora's cache machinery wants its storage `&'static`. A process makes one store per identity and
+//! keeps it over every reload, so leaking it once is what it would do anyway.
+
+use crate::storage::Settings;
+use crate::storage::memory::Memory;
+use crate::storage::memory::Options;
+
+/// The memory tier of this process. To be called once.
+#[must_use]
+pub fn memory(settings: &Settings) -> &'static Memory {
+    Box::leak(Box::new(Memory::new(Options::with_limit(settings.memory))))
+}

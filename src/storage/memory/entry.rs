@@ -1,0 +1,186 @@
+//! A stored response: immutable but for a few counters.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::StatusCode;
+use pingora::http::ResponseHeader;
+
+use crate::storage::memory::body::Body;
+use crate::storage::memory::budget::Charge;
+use crate::storage::memory::head::Head;
+use crate::storage::memory::purge::Generation;
+use crate::storage::memory::select::Selection;
+use crate::storage::memory::times::Packed;
+use crate::storage::memory::times::Times;
+use crate::storage::memory::times::instant;
+use crate::storage::memory::times::nanos_since_1970;
+
+/// What the tier spends on an entry beside its key, head and body: the entry itself and, with the
+/// slack that growing tables carry, its places in a shard's table, node list, eviction queue and
+/// memory of the evicted.
+pub(super) const ENTRY_OVERHEAD: u64 = size_of::<Entry>() as u64 + 16 + 144;
+
+/// A stored response. It never changes; validation replaces it by another that shares its body.
+#[derive(Debug)]
+pub struct Entry {
+    pub(super) hash: u64,
+    pub(super) key: Arc<[u8]>,
+    pub(super) id: u64,
+    pub(super) asked: Generation,
+    pub(super) head: Head,
+    pub(super) selection: Selection,
+    pub(super) times: Packed,
+    pub(super) body: Body,
+    /// What the body costs in bytes; its segments pay for themselves.
+    pub(super) body_cost: u64,
+    /// What the head's values cost in bytes; they pay for themselves.
+    pub(super) values_cost: u64,
+    pub(super) charge: Charge,
+    pub(super) usage: Usage,
+    /// Nanoseconds since 1970 from which a soft purge made it stale; `u64::MAX`: none did.
+    pub(super) stale_since: AtomicU64,
+}
+
+/// How an entry was used.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    pub(super) hits: AtomicU64,
+    /// Nanoseconds since 1970.
+    pub(super) last: AtomicU64,
+    /// The eviction policy's own note.
+    pub(super) mark: AtomicU64,
+}
+
+impl Entry {
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// The fields as stored.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// A response head to send. Values are shared, not copied; names have their usual case.
+    pub fn response_header(&self) -> ResponseHeader {
+        let mut response = http::Response::new(());
+        *response.status_mut() = self.head.status;
+        *response.headers_mut() = self.head.headers.clone();
+        response.into_parts().0.into()
+    }
+
+    /// The base key it is stored under.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Its times as stored; [`Self::fresh_until`] knows of soft purges too.
+    pub fn times(&self) -> Times {
+        self.times.into()
+    }
+
+    /// The instant from which it is stale: by its times, or by the soft purge that came first.
+    pub fn fresh_until(&self) -> SystemTime {
+        let purged = self.stale_since.load(Ordering::Acquire);
+        instant(self.times.fresh_until_nanos().min(purged))
+    }
+
+    /// When a soft purge made it stale, if one did.
+    pub fn stale_since(&self) -> Option<SystemTime> {
+        match self.stale_since.load(Ordering::Acquire) {
+            u64::MAX => None,
+            since => Some(instant(since)),
+        }
+    }
+
+    /// Makes it stale from `since` on, unless it was already before.
+    pub(super) fn expire(&self, since: SystemTime) {
+        self.stale_since.fetch_min(nanos_since_1970(since), Ordering::AcqRel);
+    }
+
+    /// The length of the body in bytes.
+    pub fn body_len(&self) -> u64 {
+        self.body.len()
+    }
+
+    /// All it costs in bytes: key, head, body and bookkeeping.
+    pub fn size(&self) -> u64 {
+        self.charge.bytes().saturating_add(self.values_cost).saturating_add(self.body_cost)
+    }
+
+    /// How often it was looked up.
+    pub fn hits(&self) -> u64 {
+        self.usage.hits.load(Ordering::Relaxed)
+    }
+
+    /// When it was last looked up; the time it was stored before that.
+    pub fn last_use(&self) -> SystemTime {
+        instant(self.usage.last.load(Ordering::Relaxed))
+    }
+
+    /// Names this very entry among all that were ever stored under its key; a validated one is
+    /// another.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Reads the body from its start.
+    pub fn reader(self: &Arc<Self>) -> Reader {
+        Reader { entry: Arc::clone(self), at: 0, end: self.body_len() }
+    }
+}
+
+/// Reads the body of an entry, at most one segment (64 KiB) at a time and without copying. It keeps
+/// the entry alive when that is evicted or purged meanwhile.
+#[derive(Debug)]
+pub struct Reader {
+    entry: Arc<Entry>,
+    at: u64,
+    end: u64,
+}
+
+/// The body does not reach as far as was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BeyondEnd;
+
+impl Reader {
+    /// The entry it reads.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// The bytes still to come.
+    pub fn remaining(&self) -> u64 {
+        self.end.saturating_sub(self.at)
+    }
+
+    /// Goes on at byte `start` and stops before `end` (or where the body ends, if that is sooner).
+    ///
+    /// # Errors
+    /// `start` lies beyond the end of the body.
+    pub fn seek(&mut self, start: u64, end: Option<u64>) -> Result<(), BeyondEnd> {
+        let len = self.entry.body_len();
+        if start > len {
+            return Err(BeyondEnd);
+        }
+        self.at = start;
+        self.end = end.unwrap_or(len).min(len);
+        Ok(())
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let part = self.entry.body.slice(self.at, self.end)?;
+        self.at += part.len() as u64;
+        Some(part)
+    }
+}

@@ -1,0 +1,250 @@
+//! A response on its way into the tier.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use http::HeaderMap;
+use http::StatusCode;
+
+use crate::storage::memory::Memory;
+use crate::storage::memory::body::Body;
+use crate::storage::memory::body::Gather;
+use crate::storage::memory::budget::Charge;
+use crate::storage::memory::budget::allocated;
+use crate::storage::memory::entry::ENTRY_OVERHEAD;
+use crate::storage::memory::entry::Entry;
+use crate::storage::memory::entry::Usage;
+use crate::storage::memory::head::Head;
+use crate::storage::memory::purge::Generation;
+use crate::storage::memory::select::NoSelection;
+use crate::storage::memory::select::Selection;
+use crate::storage::memory::times::Times;
+use crate::storage::memory::times::nanos_since_1970;
+
+/// A response that may be stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    /// The base key, its components framed; the variant is no part of it.
+    pub key: &'a [u8],
+    /// The fields of the request that fetched it, as lookups will be made with. `None`: unknown;
+    /// then a response that varies cannot be stored.
+    pub request: Option<&'a HeaderMap>,
+    /// The status to store.
+    pub status: StatusCode,
+    /// The fields to store; hop-by-hop fields and whatever a policy strips are gone already.
+    pub headers: &'a HeaderMap,
+    /// Its times.
+    pub times: Times,
+    /// The length of the body in bytes, if it was announced.
+    pub length: Option<u64>,
+    /// [`Memory::generation`] as it was before the origin was asked.
+    pub asked: Generation,
+}
+
+/// Why a response is not stored. The response to the client goes on regardless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abandoned {
+    /// It is larger than the tier's largest object.
+    TooLarge,
+    /// The limit is reached and nothing can be evicted.
+    NoRoom,
+    /// The body ended before or after its announced length (RFC 9112 §8: incomplete).
+    WrongLength,
+    /// The body was cut: the fill was dropped before it was finished.
+    Cut,
+    /// `Vary: *` (RFC 9111 §4.1).
+    VaryStar,
+    /// It varies, and the fields of the request are not known.
+    RequestUnknown,
+    /// It has more fields than can be kept.
+    TooManyFields,
+    /// Its key was purged after the origin was asked.
+    Purged,
+    /// The entry that was to be refreshed is gone.
+    Vanished,
+}
+
+impl From<NoSelection> for Abandoned {
+    fn from(reason: NoSelection) -> Self {
+        match reason {
+            NoSelection::Star => Self::VaryStar,
+            NoSelection::RequestUnknown => Self::RequestUnknown,
+        }
+    }
+}
+
+/// A response that is being stored. Nobody sees it before [`Fill::finish`]; dropped before that, it
+/// was cut, and nobody ever will.
+#[derive(Debug)]
+pub struct Fill {
+    tier: Memory,
+    state: Result<Box<Filling>, Abandoned>,
+}
+
+#[derive(Debug)]
+struct Filling {
+    draft: Draft,
+    body: Gather,
+}
+
+/// An entry but for its body.
+#[derive(Debug)]
+pub(super) struct Draft {
+    key: Arc<[u8]>,
+    selection: Selection,
+    head: Head,
+    values_cost: u64,
+    times: Times,
+    asked: Generation,
+    charge: Charge,
+}
+
+impl Draft {
+    /// Reserves room for all but the body and copies it.
+    pub(super) fn new(
+        tier: &Memory,
+        arrival: &Arrival<'_>,
+        selection: Selection,
+    ) -> Result<Self, Abandoned> {
+        let values_cost = Head::values_cost(arrival.headers);
+        let cost = ENTRY_OVERHEAD
+            .saturating_add(allocated(arrival.key.len().saturating_add(16)))
+            .saturating_add(selection.cost())
+            .saturating_add(Head::map_cost(arrival.headers))
+            .saturating_add(values_cost);
+        let mut charge = tier.charge();
+        if !tier.reserve(&mut charge, cost) {
+            return Err(Abandoned::NoRoom);
+        }
+        let values_charge = charge.split(values_cost);
+        let head = Head::copied(arrival.status, arrival.headers, values_charge)
+            .map_err(|_| Abandoned::TooManyFields)?;
+        Ok(Self {
+            key: arrival.key.into(),
+            selection,
+            head,
+            values_cost,
+            times: arrival.times,
+            asked: arrival.asked,
+            charge,
+        })
+    }
+
+    /// The base key.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The entry with this body, as number `id` under this hash.
+    pub(super) fn complete(self, hash: u64, id: u64, body: Body, body_cost: u64) -> Entry {
+        let stored = nanos_since_1970(self.times.responded);
+        Entry {
+            hash,
+            key: self.key,
+            id,
+            asked: self.asked,
+            head: self.head,
+            selection: self.selection,
+            times: self.times.into(),
+            body,
+            body_cost,
+            values_cost: self.values_cost,
+            charge: self.charge,
+            usage: Usage { last: AtomicU64::new(stored), ..Usage::default() },
+            stale_since: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Fill {
+    pub(super) fn new(tier: &Memory, arrival: &Arrival<'_>) -> Result<Self, Abandoned> {
+        let largest = tier.options().max_object;
+        if arrival.length.is_some_and(|length| length > largest) {
+            return Err(Abandoned::TooLarge);
+        }
+        let selection = Selection::new(arrival.headers, arrival.request)?;
+        let draft = Draft::new(tier, arrival, selection)?;
+        let body = Gather::new(tier.charge(), arrival.length);
+        let filling = Box::new(Filling { draft, body });
+        Ok(Self { tier: tier.clone(), state: Ok(filling) })
+    }
+
+    /// The bytes of body taken so far; zero once abandoned.
+    pub fn len(&self) -> u64 {
+        self.state.as_ref().map_or(0, |filling| filling.body.len())
+    }
+
+    /// Whether no body was taken yet, or the fill is abandoned.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies the next bytes of the body, evicting others for them where it must.
+    ///
+    /// # Errors
+    /// Why the fill is abandoned, now or earlier. What it held is released already; further calls
+    /// do nothing.
+    pub fn push(&mut self, data: &[u8]) -> Result<(), Abandoned> {
+        let pushed = match &mut self.state {
+            Ok(filling) => filling.push(&self.tier, data),
+            Err(reason) => return Err(*reason),
+        };
+        pushed.map_err(|reason| self.abandon(reason))
+    }
+
+    /// The body ended as its framing says: makes the entry visible and returns it.
+    ///
+    /// # Errors
+    /// Why it is not: abandoned earlier, not of the announced length, or purged meanwhile.
+    pub fn finish(mut self) -> Result<Arc<Entry>, Abandoned> {
+        let state = std::mem::replace(&mut self.state, Err(Abandoned::Cut));
+        let Filling { draft, body } = *state?;
+        let complete = body.expected().is_none_or(|expected| expected == body.len());
+        let (body, cost) = body.finish();
+        let outcome = match complete {
+            true => self.tier.admit(draft, body, cost),
+            false => Err(Abandoned::WrongLength),
+        };
+        if outcome.is_err() {
+            self.tier.count_aborted();
+        }
+        outcome
+    }
+
+    fn abandon(&mut self, reason: Abandoned) -> Abandoned {
+        if self.state.is_ok() {
+            self.tier.count_aborted();
+        }
+        self.state = Err(reason);
+        reason
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        self.abandon(Abandoned::Cut);
+    }
+}
+
+impl Filling {
+    fn push(&mut self, tier: &Memory, data: &[u8]) -> Result<(), Abandoned> {
+        let after = self.body.len().saturating_add(data.len() as u64);
+        if self.body.expected().is_some_and(|expected| after > expected) {
+            return Err(Abandoned::WrongLength);
+        }
+        if after > tier.options().max_object {
+            return Err(Abandoned::TooLarge);
+        }
+        self.body
+            .push(data, |charge, bytes| tier.reserve(charge, bytes))
+            .map_err(|_| Abandoned::NoRoom)
+    }
+}
+
+/// Carries the use counts of an entry over to the one that replaces it.
+pub(super) fn inherit(new: &Usage, old: &Usage) {
+    for (new, old) in [(&new.hits, &old.hits), (&new.last, &old.last), (&new.mark, &old.mark)] {
+        new.store(old.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,104 @@
+//! HTTP/2 clients and origins.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::HeaderMap;
+use http::Request;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::PATIENCE;
+use super::client::tls_config;
+
+/// Runs a test's asynchronous part, which may not hang.
+pub fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime can be made");
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("it hangs") })
+}
+
+/// A reply over HTTP/2.
+#[derive(Debug)]
+pub struct Reply2 {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Reply2 {
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|v| v.to_str().ok())
+    }
+}
+
+/// By prior knowledge.
+pub async fn plain(to: SocketAddr) -> SendRequest<Bytes> {
+    let tcp = TcpStream::connect(to).await.expect("edgeproxy listens");
+    open(tcp).await
+}
+
+/// By ALPN over TLS.
+pub async fn tls(to: SocketAddr, name: &str, root: &Path) -> SendRequest<Bytes> {
+    let tcp = TcpStream::connect(to).await.expect("edgeproxy listens");
+    let connector = TlsConnector::from(tls_config(root, &["h2", "http/1.1"]));
+    let name = ServerName::try_from(name.to_owned()).expect("tests use valid names");
+    let tls = connector.connect(name, tcp).await.expect("the handshake succeeds");
+    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+    open(tls).await
+}
+
+async fn open<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: T) -> SendRequest<Bytes> {
+    let (send, connection) = h2::client::handshake(io).await.expect("HTTP/2 opens");
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    send
+}
+
+/// Sends a request with a body and reads its reply.
+pub async fn exchange(
+    send: &mut SendRequest<Bytes>,
+    request: Request<()>,
+    body: Bytes,
+) -> Result<Reply2, h2::Error> {
+    let mut send = send.clone().ready().await?;
+    let end = body.is_empty();
+    let (response, mut stream) = send.send_request(request, end)?;
+    if !end {
+        stream.send_data(body, true)?;
+    }
+    let (head, mut body) = response.await?.into_parts();
+    let mut bytes = Vec::new();
+    while let Some(part) = body.data().await {
+        let part = part?;
+        body.flow_control().release_capacity(part.len())?;
+        bytes.extend_from_slice(&part);
+    }
+    let trailers = body.trailers().await?;
+    Ok(Reply2 { status: head.status.as_u16(), headers: head.headers, body: bytes, trailers })
+}
+
+/// A GET.
+pub async fn get(
+    send: &mut SendRequest<Bytes>,
+    uri: &str,
+    fields: &[(&str, &str)],
+) -> Result<Reply2, h2::Error> {
+    let mut request = Request::get(uri);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(()).expect("tests write valid requests");
+    exchange(send, request, Bytes::new()).await
+}

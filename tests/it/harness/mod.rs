@@ -1,0 +1,19 @@
+//! What scenarios are written with: a real edgeproxy process, scripted origins, plain clients.
+
+pub mod client;
+pub mod edge;
+pub mod http2;
+pub mod origin;
+
+pub use client::Reply;
+pub use client::Wire;
+pub use edge::Edge;
+pub use origin::Origin;
+pub use origin::Respond;
+pub use origin::ok;
+pub use origin::status;
+
+use std::time::Duration;
+
+/// How long anything may take before a test says that it hangs.
+pub const PATIENCE: Duration = Duration::from_secs(30);

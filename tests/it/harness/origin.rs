@@ -1,0 +1,304 @@
+//! Scripted origins over real sockets.
+
+use std::collections::HashMap;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+use super::PATIENCE;
+
+/// A request as the origin saw it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub line: String,
+    pub fields: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// Which of the origin's connections it came on.
+    pub connection: usize,
+}
+
+impl Seen {
+    pub fn method(&self) -> &str {
+        self.line.split(' ').next().unwrap_or_default()
+    }
+
+    pub fn target(&self) -> &str {
+        self.line.split(' ').nth(1).unwrap_or_default()
+    }
+
+    /// The values of a field, in order.
+    pub fn values(&self, name: &str) -> Vec<&str> {
+        self.fields
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str())
+            .collect()
+    }
+
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.values(name).first().copied()
+    }
+}
+
+/// A response to give.
+#[derive(Debug, Clone)]
+pub struct Respond {
+    status: u16,
+    fields: Vec<(String, String)>,
+    body: Vec<u8>,
+    raw: Option<Vec<u8>>,
+    close: bool,
+}
+
+/// A 200 with this body.
+pub fn ok(body: impl Into<Vec<u8>>) -> Respond {
+    status(200).body(body)
+}
+
+/// A response with this status and no body.
+pub fn status(status: u16) -> Respond {
+    Respond { status, fields: Vec::new(), body: Vec::new(), raw: None, close: false }
+}
+
+impl Respond {
+    /// Exactly these bytes; then the connection is closed.
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        let mut respond = status(0);
+        respond.raw = Some(bytes.into());
+        respond.close = true;
+        respond
+    }
+
+    /// Adds a field.
+    pub fn field(mut self, name: &str, value: &str) -> Self {
+        self.fields.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets the body.
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Closes the connection afterwards.
+    pub fn close(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    fn write(&self, head: bool, to: &mut impl Write) -> std::io::Result<()> {
+        if let Some(raw) = &self.raw {
+            return to.write_all(raw);
+        }
+        let mut out = format!("HTTP/1.1 {} Status\r\n", self.status).into_bytes();
+        for (name, value) in &self.fields {
+            out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        let framed = self.fields.iter().any(|(n, _)| {
+            n.eq_ignore_ascii_case("content-length") || n.eq_ignore_ascii_case("transfer-encoding")
+        });
+        let bodiless = matches!(self.status, 100..=199 | 204 | 304);
+        if !framed && !bodiless {
+            out.extend_from_slice(format!("Content-Length: {}\r\n", self.body.len()).as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+        if !head && !bodiless {
+            out.extend_from_slice(&self.body);
+        }
+        to.write_all(&out)
+    }
+}
+
+type Handler = Arc<dyn Fn(&Seen) -> Respond + Send + Sync>;
+type Takeover = Arc<dyn Fn(Seen, TcpStream) + Send + Sync>;
+
+#[derive(Default)]
+struct Log {
+    seen: Mutex<Vec<Seen>>,
+    changed: Condvar,
+    connections: AtomicUsize,
+}
+
+/// An origin that answers as told and remembers what it saw.
+pub struct Origin {
+    pub address: SocketAddr,
+    log: Arc<Log>,
+}
+
+/// An origin being described.
+#[derive(Default)]
+pub struct Script {
+    paths: HashMap<String, Handler>,
+    takeovers: HashMap<String, Takeover>,
+    otherwise: Option<Handler>,
+}
+
+impl Origin {
+    /// Begins the description of an origin.
+    pub fn script() -> Script {
+        Script::default()
+    }
+
+    /// An origin that gives this answer to everything.
+    pub fn always(respond: Respond) -> Self {
+        Self::script().otherwise(move |_| respond.clone()).start()
+    }
+
+    /// What was seen so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.log.seen.lock().expect("no test panics while it holds this").clone()
+    }
+
+    /// The requests for a path (its query aside).
+    pub fn seen_at(&self, path: &str) -> Vec<Seen> {
+        let at = |seen: &Seen| seen.target().split('?').next() == Some(path);
+        self.seen().into_iter().filter(at).collect()
+    }
+
+    /// Waits until so many requests were seen.
+    pub fn wait_for(&self, count: usize) -> Vec<Seen> {
+        let seen = self.log.seen.lock().expect("no test panics while it holds this");
+        let (seen, timeout) = self
+            .log
+            .changed
+            .wait_timeout_while(seen, PATIENCE, |seen| seen.len() < count)
+            .expect("no test panics while it holds this");
+        assert!(!timeout.timed_out(), "the origin saw only {} of {count} requests", seen.len());
+        seen.clone()
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> usize {
+        self.log.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Script {
+    /// The answer at a path.
+    pub fn on(self, path: &str, respond: Respond) -> Self {
+        self.with(path, move |_| respond.clone())
+    }
+
+    /// The answer at a path, made from the request.
+    pub fn with(
+        mut self,
+        path: &str,
+        answer: impl Fn(&Seen) -> Respond + Send + Sync + 'static,
+    ) -> Self {
+        self.paths.insert(path.to_owned(), Arc::new(answer));
+        self
+    }
+
+    /// The answer everywhere else.
+    pub fn otherwise(mut self, answer: impl Fn(&Seen) -> Respond + Send + Sync + 'static) -> Self {
+        self.otherwise = Some(Arc::new(answer));
+        self
+    }
+
+    /// Hands the connection over once the head of a request for this path was read.
+    pub fn take_over(
+        mut self,
+        path: &str,
+        with: impl Fn(Seen, TcpStream) + Send + Sync + 'static,
+    ) -> Self {
+        self.takeovers.insert(path.to_owned(), Arc::new(with));
+        self
+    }
+
+    /// Starts it on a port of its own.
+    pub fn start(self) -> Origin {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let log = Arc::new(Log::default());
+        let script = Arc::new(self);
+        std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for stream in listener.incoming().flatten() {
+                    let number = log.connections.fetch_add(1, Ordering::SeqCst);
+                    let (script, log) = (Arc::clone(&script), Arc::clone(&log));
+                    std::thread::spawn(move || serve(&script, &log, stream, number));
+                }
+            }
+        });
+        Origin { address, log }
+    }
+}
+
+fn serve(script: &Script, log: &Log, stream: TcpStream, connection: usize) {
+    let mut write = stream.try_clone().expect("a socket can be duplicated");
+    let mut read = BufReader::new(stream);
+    while let Some(mut seen) = read_head(&mut read, connection) {
+        let path = seen.target().split('?').next().unwrap_or_default().to_owned();
+        if let Some(takeover) = script.takeovers.get(&path) {
+            note(log, seen.clone());
+            takeover(seen, write);
+            return;
+        }
+        if read_body(&mut read, &mut seen).is_none() {
+            return;
+        }
+        note(log, seen.clone());
+        let handler = script.paths.get(&path).or(script.otherwise.as_ref());
+        let respond = handler.map_or_else(|| status(404), |handler| handler(&seen));
+        if respond.write(seen.method() == "HEAD", &mut write).is_err() || respond.close {
+            let _ = write.shutdown(std::net::Shutdown::Both);
+            return;
+        }
+    }
+}
+
+fn note(log: &Log, seen: Seen) {
+    log.seen.lock().expect("no test panics while it holds this").push(seen);
+    log.changed.notify_all();
+}
+
+fn read_head(read: &mut impl BufRead, connection: usize) -> Option<Seen> {
+    let mut line = String::new();
+    if read.read_line(&mut line).ok()? == 0 {
+        return None;
+    }
+    let mut fields = Vec::new();
+    loop {
+        let mut field = String::new();
+        read.read_line(&mut field).ok()?;
+        let field = field.trim_end();
+        if field.is_empty() {
+            break;
+        }
+        let (name, value) = field.split_once(':')?;
+        fields.push((name.to_owned(), value.trim().to_owned()));
+    }
+    Some(Seen { line: line.trim_end().to_owned(), fields, body: Vec::new(), connection })
+}
+
+fn read_body(read: &mut impl BufRead, seen: &mut Seen) -> Option<()> {
+    if let Some(length) = seen.value("content-length") {
+        let mut body = vec![0; length.parse().ok()?];
+        read.read_exact(&mut body).ok()?;
+        seen.body = body;
+    } else if seen.value("transfer-encoding").is_some() {
+        loop {
+            let mut size = String::new();
+            read.read_line(&mut size).ok()?;
+            let size = usize::from_str_radix(size.trim_end(), 16).ok()?;
+            let mut chunk = vec![0; size + 2];
+            read.read_exact(&mut chunk).ok()?;
+            if size == 0 {
+                break;
+            }
+            seen.body.extend_from_slice(&chunk[..size]);
+        }
+    }
+    Some(())
+}

@@ -1,0 +1,4 @@
+//! Scenarios: the real binary, real sockets.
+
+mod basics;
+mod harness;
