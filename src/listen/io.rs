@@ -201,9 +201,8 @@ impl EdgeIo {
     }
 
     /// From here on every byte passes: HTTP/2.
-    pub(crate) fn into_http2(mut self) -> Self {
+    pub(crate) fn become_http2(&mut self) {
         self.mode = Mode::Http2;
-        self
     }
 
     fn transport(&mut self) -> io::Result<&mut Transport> {

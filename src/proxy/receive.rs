@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http::StatusCode;
+use http::Version;
 use http::header;
 use pingora::Error;
 use pingora::ErrorType;
@@ -38,6 +39,8 @@ pub(crate) fn examine(
         return Ok(());
     }
     note(response, ctx);
+    // The client speaks our version, whatever the origin's (RFC 9110 §2.5).
+    response.set_version(Version::HTTP_11);
     for name in hops::hop_by_hop(&response.headers) {
         // Framing of this message, written anew for the client.
         if name != header::TRANSFER_ENCODING {

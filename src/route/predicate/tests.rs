@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::Predicates;
 use super::Unmet;
 use super::ValueMatch;
+use crate::message::target::Scheme;
 use crate::route::Ask;
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {

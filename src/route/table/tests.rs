@@ -11,6 +11,7 @@ use super::Extent;
 use super::Table;
 use super::Verdict;
 use crate::cache;
+use crate::message::target::Scheme;
 use crate::route::Ask;
 use crate::route::HeaderRules;
 use crate::route::Route;

@@ -13,6 +13,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use tempfile::TempDir;
@@ -142,7 +143,7 @@ impl Edge {
 
     /// Diagnostics so far.
     pub fn log(&self) -> Vec<String> {
-        self.stderr.lines.lock().expect("readers do not panic").0.clone()
+        self.stderr.lines.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     /// Waits for a line of diagnostics that contains this.
@@ -244,10 +245,10 @@ fn collect(from: impl std::io::Read + Send + 'static) -> Arc<Output> {
     let into = Arc::clone(&output);
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            into.lines.lock().expect("readers do not panic").0.push(line);
+            into.lines.lock().unwrap_or_else(PoisonError::into_inner).0.push(line);
             into.changed.notify_all();
         }
-        into.lines.lock().expect("readers do not panic").1 = true;
+        into.lines.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
         into.changed.notify_all();
     });
     output
@@ -256,10 +257,13 @@ fn collect(from: impl std::io::Read + Send + 'static) -> Arc<Output> {
 #[track_caller]
 fn wait_for(output: &Output, part: &str) -> String {
     let has = |lines: &[String]| lines.iter().find(|line| line.contains(part)).cloned();
-    let lines = output.lines.lock().expect("readers do not panic");
+    let lines = output.lines.lock().unwrap_or_else(PoisonError::into_inner);
     let (lines, _) = output
         .changed
         .wait_timeout_while(lines, PATIENCE, |(lines, ended)| has(lines).is_none() && !*ended)
-        .expect("readers do not panic");
-    has(&lines.0).unwrap_or_else(|| panic!("no line with {part:?} in:\n{}", lines.0.join("\n")))
+        .unwrap_or_else(PoisonError::into_inner);
+    let found = has(&lines.0);
+    let all = lines.0.join("\n");
+    drop(lines);
+    found.unwrap_or_else(|| panic!("no line with {part:?} in:\n{all}"))
 }

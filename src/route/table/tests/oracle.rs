@@ -13,6 +13,7 @@ use super::Table;
 use super::Verdict;
 use super::route;
 
+use crate::message::target::Scheme;
 use crate::route::Ask;
 
 const HOSTS: [&str; 6] = ["a.org", "b.a.org", "*.a.org", "*.org", "*.b.a.org", "*"];
