@@ -182,7 +182,7 @@ def machine():
     return {
         "processor": model,
         "cores": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit,
     }

@@ -218,24 +218,31 @@ def report(samples, arguments):
     print(f"{machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}, {machine['date']}")
     print(f"{versions['nginx']}; {versions['haproxy'].partition(' - ')[0]}; {versions['edgeproxy']}")
     print(f"commit {machine['commit']}; median of {arguments.rounds} rounds of {arguments.seconds} s\n")
-    print("| workload | protocol | proxy | requests/s | CPU µs/request | core used | CPU, edgeproxy = 1 |")
-    print("|---|---|---|---:|---:|---:|---:|")
+    print("| workload | protocol | proxy | requests/s | CPU µs/request | core used | edgeproxy: rate | CPU |")
+    print("|---|---|---|---:|---:|---:|---:|---:|")
     rows = []
     for protocol in PROTOCOLS:
         for workload in WORKLOADS:
             of = {name: samples[protocol, workload, name] for name in SERVERS}
             cost = {name: median(of[name], "cost") for name in SERVERS}
+            rate = {name: median(of[name], "rate") for name in SERVERS}
             for name in SERVERS:
-                rate, load = median(of[name], "rate"), median(of[name], "load")
-                ratio = cost[name] / cost["edgeproxy"]
+                load = median(of[name], "load")
+                # What edgeproxy does and needs, as a multiple of what this proxy does and needs.
+                rates, costs = rate["edgeproxy"] / rate[name], cost["edgeproxy"] / cost[name]
                 print(
-                    f"| {workload} | {protocol} | {name} | {rate:,.0f} | {cost[name]:.1f} "
-                    f"| {load:.0f} % | {ratio:.2f} |"
+                    f"| {workload} | {protocol} | {name} | {rate[name]:,.0f} | {cost[name]:.1f} "
+                    f"| {load:.0f} % | {rates:.2f} × | {costs:.2f} × |"
                 )
                 rows.append({
-                    "workload": workload, "protocol": protocol, "proxy": name,
-                    "requests_per_second": round(rate, 1), "cpu_us_per_request": round(cost[name], 2),
-                    "core_percent": round(load, 1), "cpu_relative_to_edgeproxy": round(ratio, 3),
+                    "workload": workload,
+                    "protocol": protocol,
+                    "proxy": name,
+                    "requests_per_second": round(rate[name], 1),
+                    "cpu_us_per_request": round(cost[name], 2),
+                    "core_percent": round(load, 1),
+                    "edgeproxy_rate_relative": round(rates, 3),
+                    "edgeproxy_cpu_relative": round(costs, 3),
                     "samples": [vars(sample) for sample in of[name]],
                 })
     if arguments.json:
