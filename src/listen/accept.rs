@@ -195,7 +195,7 @@ where
             rate(self.limits.min_send_rate),
         );
         let h2c = h2c && !conn.is_secure();
-        self.app.serve(io, h2, h2c, shutdown).await;
+        self.app.serve(Box::new(io), h2, h2c, shutdown).await;
     }
 }
 

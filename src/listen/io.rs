@@ -201,9 +201,8 @@ impl EdgeIo {
     }
 
     /// From here on every byte passes: HTTP/2.
-    pub(crate) fn into_http2(mut self) -> Self {
+    pub(crate) fn become_http2(&mut self) {
         self.mode = Mode::Http2;
-        self
     }
 
     fn transport(&mut self) -> io::Result<&mut Transport> {
@@ -398,10 +397,9 @@ impl Shutdown for EdgeIo {
     async fn shutdown(&mut self) {
         let _ = AsyncWriteExt::shutdown(self).await;
         self.closed = true;
-        if !self.body.at_end() || !self.received.is_empty() {
-            if let Some(transport) = self.transport.take() {
-                linger(transport).await;
-            }
+        let unread = !self.body.at_end() || !self.received.is_empty();
+        if let Some(transport) = unread.then(|| self.transport.take()).flatten() {
+            linger(transport).await;
         }
     }
 }

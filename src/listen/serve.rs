@@ -76,7 +76,7 @@ where
     }
 
     /// Serves a connection to its end. `h2`: settled by ALPN; `h2c`: may turn out by its first bytes.
-    pub async fn serve(&self, io: EdgeIo, h2: bool, h2c: bool, shutdown: &ShutdownWatch) {
+    pub async fn serve(&self, io: Box<EdgeIo>, h2: bool, h2c: bool, shutdown: &ShutdownWatch) {
         if h2 {
             self.serve_http2(io, shutdown).await;
         } else {
@@ -84,19 +84,20 @@ where
         }
     }
 
-    async fn serve_http1(&self, mut io: EdgeIo, h2c: bool, shutdown: &ShutdownWatch) {
+    async fn serve_http1(&self, mut io: Box<EdgeIo>, h2c: bool, shutdown: &ShutdownWatch) {
         let mut left = self.limits.requests_per_connection.max(1);
         let mut wait = self.limits.header_timeout;
         loop {
-            let started = Instant::now();
-            match self.next(&mut io, wait, shutdown).await {
-                Next::Head(head) => {
+            let (next, started) = self.next(&mut io, wait, shutdown).await;
+            match next {
+                Next::Head(mut head) => {
                     left -= 1;
+                    head.keep_alive &= left > 0 && !*shutdown.borrow();
                     let text = match self.address(&io, &head) {
                         Ok(text) => text,
                         Err(refusal) => return self.refuse(io, refusal, started.elapsed()).await,
                     };
-                    match Box::pin(self.request(io, head, text, left > 0, shutdown)).await {
+                    match Box::pin(self.request(io, head, text, shutdown)).await {
                         Some(back) => io = back,
                         None => return,
                     }
@@ -114,15 +115,20 @@ where
                     return self.refuse(io, refusal, started.elapsed()).await;
                 }
                 Next::End => {
-                    Shutdown::shutdown(&mut io).await;
+                    Shutdown::shutdown(io.as_mut()).await;
                     return;
                 }
             }
         }
     }
 
-    /// Waits for a request's first byte, then for the whole of its head.
-    async fn next(&self, io: &mut EdgeIo, wait: Duration, shutdown: &ShutdownWatch) -> Next {
+    /// Waits for a request's first byte, then for the whole of its head; says when the former came.
+    async fn next(
+        &self,
+        io: &mut EdgeIo,
+        wait: Duration,
+        shutdown: &ShutdownWatch,
+    ) -> (Next, Instant) {
         io.rest();
         if io.received().is_empty() {
             let mut shutdown = shutdown.clone();
@@ -135,29 +141,31 @@ where
             };
             // A connection that never sends a byte is closed without a word.
             if tokio::time::timeout(wait, first).await.unwrap_or(0) == 0 {
-                return Next::End;
+                return (Next::End, Instant::now());
             }
         }
+        let started = Instant::now();
         let limits = HeadLimits {
             bytes: self.limits.header_bytes,
             fields: self.limits.header_fields,
             target: self.limits.target_bytes,
         };
         let mut scanner = HeadScanner::default();
-        let deadline = Instant::now() + self.limits.header_timeout;
-        loop {
+        let deadline = started + self.limits.header_timeout;
+        let next = loop {
             match scanner.scan(io.received(), &limits) {
-                Scan::Head(head) => return Next::Head(head),
-                Scan::Preface => return Next::Http2,
-                Scan::Refused(refusal) => return Next::Refused(refusal),
+                Scan::Head(head) => break Next::Head(head),
+                Scan::Preface => break Next::Http2,
+                Scan::Refused(refusal) => break Next::Refused(refusal),
                 Scan::NeedMore => {}
             }
             match tokio::time::timeout_at(deadline, io.receive()).await {
-                Ok(Ok(0) | Err(_)) => return Next::End,
+                Ok(Ok(0) | Err(_)) => break Next::End,
                 Ok(Ok(_)) => {}
-                Err(_) => return Next::Refused(Refusal::HeadTimeout),
+                Err(_) => break Next::Refused(Refusal::HeadTimeout),
             }
-        }
+        };
+        (next, started)
     }
 
     /// The head that HTTP is given: rewritten from what was understood, in origin-form, with one
@@ -173,21 +181,17 @@ where
     /// Lends the connection to HTTP for one request; gives it back when it can carry another.
     async fn request(
         &self,
-        mut io: EdgeIo,
+        mut io: Box<EdgeIo>,
         head: RequestHead,
         text: Vec<u8>,
-        more: bool,
         shutdown: &ShutdownWatch,
-    ) -> Option<EdgeIo> {
+    ) -> Option<Box<EdgeIo>> {
         let conn = Arc::clone(io.conn());
         conn.requests.fetch_add(1, Ordering::Relaxed);
-        let keep_alive = head.keep_alive && more && !*shutdown.borrow();
         let may_tunnel = head.upgrade == Upgrade::WebSocket;
         io.begin(head.len, Bytes::from(text), head.body, may_tunnel);
 
-        let stream: Stream = Box::new(io);
-        let mut session = ServerSession::new_http1(stream);
-        session.set_keepalive(keep_alive.then_some(60));
+        let session = ServerSession::new_http1(io);
         let run = AssertUnwindSafe(self.app.process_new_http(session, shutdown)).catch_unwind();
         let back = match conn::on(Arc::clone(&conn), run).await {
             Ok(back) => back,
@@ -197,33 +201,35 @@ where
             }
         };
         let (stream, _) = back?.consume();
-        let mut io = *stream.into_any().downcast::<EdgeIo>().ok()?;
-        if keep_alive && io.is_between_requests() {
+        let mut io = stream.into_any().downcast::<EdgeIo>().ok()?;
+        if head.keep_alive && io.is_between_requests() {
             return Some(io);
         }
-        Shutdown::shutdown(&mut io).await;
+        Shutdown::shutdown(io.as_mut()).await;
         None
     }
 
-    async fn refuse(&self, mut io: EdgeIo, refusal: Refusal, took: Duration) {
+    async fn refuse(&self, mut io: Box<EdgeIo>, refusal: Refusal, took: Duration) {
         self.watch.refused(io.conn(), refusal, took, io.received());
         let response = refuse::response(refusal, SystemTime::now());
         let _ = io.write_all(&response).await;
-        Shutdown::shutdown(&mut io).await;
+        Shutdown::shutdown(io.as_mut()).await;
     }
 
-    async fn serve_http2(&self, io: EdgeIo, shutdown: &ShutdownWatch) {
+    async fn serve_http2(&self, io: Box<EdgeIo>, shutdown: &ShutdownWatch) {
         let conn = Arc::clone(io.conn());
-        self.http2(io.into_http2(), &conn, shutdown).await;
+        let mut io = io;
+        io.become_http2();
+        self.http2(io, &conn, shutdown).await;
     }
 
-    async fn http2(&self, io: EdgeIo, conn: &Arc<Conn>, shutdown: &ShutdownWatch) {
+    async fn http2(&self, io: Box<EdgeIo>, conn: &Arc<Conn>, shutdown: &ShutdownWatch) {
         let digest = Arc::new(Digest::default());
         let mut options = default_h2_options();
         options.max_concurrent_streams(self.limits.h2_streams);
         options.max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX));
         options.max_send_buffer_size(H2_SEND_BUFFER);
-        let stream: Stream = Box::new(io);
+        let stream: Stream = io;
         let opening =
             tokio::time::timeout(self.limits.header_timeout, handshake(stream, Some(options)));
         let Ok(Ok(mut h2)) = opening.await else { return };
