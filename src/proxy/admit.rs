@@ -81,10 +81,10 @@ fn enter(session: &mut Session, ctx: &mut RequestCtx) -> std::result::Result<(),
     if let Some(conn) = &ctx.conn {
         // A name that this handshake's certificate is not for: policies differ by certificate.
         let certificates = ctx.runtime.certificates.get(conn.listener).and_then(Option::as_ref);
-        if let (Some(certificates), Some(tls)) = (certificates, &conn.tls) {
-            if !certificates.serves(tls.server_name.as_deref(), admitted.authority.host()) {
-                return Err(Refusal::Misdirected);
-            }
+        if let (Some(certificates), Some(tls)) = (certificates, &conn.tls)
+            && !certificates.serves(tls.server_name.as_deref(), admitted.authority.host())
+        {
+            return Err(Refusal::Misdirected);
         }
     }
     if hops::times_through(&request.headers, hops::PSEUDONYM) > MOST_PASSES {
