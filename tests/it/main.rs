@@ -1,4 +1,5 @@
 //! Scenarios: the real binary, real sockets.
 
 mod basics;
+mod caching;
 mod harness;
