@@ -48,6 +48,7 @@ use crate::observe::access_log::writer::Flushed;
 use crate::observe::metrics::CacheUsage;
 use crate::observe::metrics::Metrics;
 use crate::observe::metrics::Reload;
+use crate::observe::metrics::process;
 use crate::proxy::EdgeProxy;
 use crate::proxy::watch::Reporter;
 use crate::runtime::Runtime;
@@ -61,8 +62,10 @@ use crate::upstream::lift::lift;
 use crate::upstream::peer::Upstream;
 
 /// How often expired entries are looked for, and how many are looked at each time.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-const SWEEP_STEPS: usize = 2048;
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
+const SWEEP_STEPS: usize = 4096;
+/// What the process may hold beyond the memory tier's limit and 15 % of it, in bytes.
+const BESIDES_MEMORY: u64 = 128 << 20;
 /// How long the access log may take to write its last lines.
 const FLUSH: Duration = Duration::from_secs(2);
 /// The name of the admin listener's socket in a handover; no listener can be called so.
@@ -544,6 +547,11 @@ async fn sweep(memory: &'static Memory) {
     loop {
         every.tick().await;
         memory.sweep(SystemTime::now(), SWEEP_STEPS);
+        if let Some(resident) = process::resident() {
+            let limit = memory.options().limit;
+            let allowed = limit.saturating_add(limit / 20 * 3).saturating_add(BESIDES_MEMORY);
+            memory.relieve(resident, allowed);
+        }
     }
 }
 
