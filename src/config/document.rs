@@ -166,20 +166,23 @@ impl Document {
         }
     }
 
-    /// Where the value at `path` stands, or the nearest one around it that exists.
+    /// Where the value at `path` stands, or the nearest one around it that exists. `None`: only the
+    /// document as a whole is around it.
     #[must_use]
-    pub fn locate(&self, path: &Path) -> Place {
-        self.place(self.find(path.steps()))
+    pub fn locate(&self, path: &Path) -> Option<Place> {
+        let id = self.find(path.steps());
+        (id != self.root).then(|| self.place(id))
     }
 
     /// Where the key stands that holds the value at `path`, or the nearest thing around it.
     #[must_use]
-    pub fn locate_key(&self, path: &Path) -> Place {
+    pub fn locate_key(&self, path: &Path) -> Option<Place> {
         let id = self.find(path.steps());
-        match self.nodes[id.0].parent.map(|(parent, n)| (self.value(parent), n)) {
-            Some((Value::Map(entries), position)) => entries[position].key_place,
+        let (parent, position) = self.nodes[id.0].parent?;
+        Some(match self.value(parent) {
+            Value::Map(entries) => entries[position].key_place,
             _ => self.place(id),
-        }
+        })
     }
 
     fn find(&self, steps: &[Step]) -> NodeId {
@@ -200,11 +203,17 @@ impl Document {
         at
     }
 
-    /// A diagnostic that points at `place`.
+    /// A diagnostic that points at `place`, or at the document as a whole.
     #[must_use]
-    pub fn diagnostic(&self, severity: Severity, place: Place, message: String) -> Diagnostic {
+    pub fn diagnostic(
+        &self,
+        severity: Severity,
+        place: impl Into<Option<Place>>,
+        message: String,
+    ) -> Diagnostic {
         let mut diagnostic = Diagnostic::new(severity, message);
         diagnostic.file.clone_from(&self.name);
+        let Some(place) = place.into() else { return diagnostic };
         diagnostic.line = Some(place.line);
         diagnostic.column = Some(place.column + 1);
         let line = place.line.checked_sub(1).and_then(|n| self.lines.get(n));
@@ -256,6 +265,13 @@ impl Document {
         }
     }
 
+    /// Whether this value, or something in it, was taken out.
+    #[must_use]
+    pub fn has_lost(&self, id: NodeId) -> bool {
+        let path = self.path(id);
+        id != self.root && self.broken.iter().any(|broken| path.contains(broken))
+    }
+
     /// Whether something at or below `path` was taken out, or `path` lies in something that was.
     #[must_use]
     pub fn is_broken(&self, path: &Path) -> bool {
@@ -281,6 +297,8 @@ struct Frame {
     seen: HashMap<String, Place>,
     /// Whether that key was there before.
     again: bool,
+    /// Whether that key is `<<`, without quotes.
+    merges: bool,
     /// What `<<` names.
     merged: Vec<NodeId>,
 }
@@ -357,7 +375,8 @@ impl Builder {
                 let quoted = style != ScalarStyle::Plain;
                 if self.wants_key() {
                     let key = text.into_owned();
-                    return self.take_key(key, at);
+                    let merges = !quoted && key == "<<";
+                    return self.take_key(key, at, merges);
                 }
                 let id = self.add(scalar(text.into_owned(), quoted), at)?;
                 self.anchors.insert(anchor, id);
@@ -394,7 +413,7 @@ impl Builder {
         }
         let id = self.add(value, Place { width: 1, ..at })?;
         let (seen, merged) = (HashMap::new(), Vec::new());
-        self.stack.push(Frame { id, anchor, key: None, seen, again: false, merged });
+        self.stack.push(Frame { id, anchor, key: None, seen, again: false, merges: false, merged });
         Ok(())
     }
 
@@ -410,10 +429,11 @@ impl Builder {
         Ok(())
     }
 
-    fn take_key(&mut self, key: String, at: Place) -> Result<(), Hopeless> {
+    fn take_key(&mut self, key: String, at: Place, merges: bool) -> Result<(), Hopeless> {
         let frame = self.stack.last_mut().expect("a key is wanted only within a mapping");
         let first = frame.seen.get(&key).copied();
         frame.again = first.is_some();
+        frame.merges = merges;
         if let Some(first) = first {
             let message = format!("the key \"{key}\" is written twice");
             let path = self.document_path().key(key.clone());
@@ -463,7 +483,7 @@ impl Builder {
             Value::List(items) => items.push(value),
             Value::Map(entries) => {
                 let (key, key_place) = frame.key.take().expect("a value follows its key");
-                if key == "<<" {
+                if frame.merges {
                     frame.merged.push(value);
                 } else {
                     entries.push(Entry { key, key_place, value, cut: frame.again });

@@ -36,7 +36,11 @@ pub fn read<T: DeserializeOwned>(document: &mut Document, found: &mut Diagnostic
             Ok(value) => return Some(value),
             Err(error) => error,
         };
-        report(document, &error, found);
+        // What is left of a value that was cut before is not worth another word.
+        let is_told = matches!(error.fault, Some(Fault::Value(id)) if document.has_lost(id));
+        if !is_told {
+            report(document, &error, found);
+        }
         match error.fault {
             Some(Fault::Key(map, position)) => document.cut_entry(map, position),
             Some(Fault::Value(id)) if document.cut(id) => {}
@@ -103,6 +107,10 @@ impl serde::de::Error for Error {
     }
 
     fn invalid_type(_: serde::de::Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {
+        Self::new(Wrong::Kind(expected.to_string()))
+    }
+
+    fn invalid_value(_: serde::de::Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {
         Self::new(Wrong::Kind(expected.to_string()))
     }
 
@@ -245,6 +253,7 @@ macro_rules! whole_numbers {
             };
             match number {
                 Some(number) => self.here(visitor.$visit(number)),
+                None if $type::MAX as u64 == u64::MAX => self.wrong("a whole number"),
                 None => self.wrong(format!("a whole number from {} to {}", $type::MIN, $type::MAX)),
             }
         }

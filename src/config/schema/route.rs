@@ -188,7 +188,8 @@ pub struct Rewrite {
 pub struct Replace {
     /// The expression. Required.
     pub pattern: String,
-    /// The replacement; `$1` and `$name` are groups of the expression.
+    /// The replacement; `$1` and `$name` are groups of the expression or captures of the path.
+    /// (`${name}` is an environment variable here; `$${name}` is the group.)
     pub replacement: String,
 }
 

@@ -139,7 +139,7 @@ impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Switch<T> {
                 match text {
                     "on" => Ok(Switch::On(T::default())),
                     "off" => Ok(Switch::Off),
-                    other => Err(E::unknown_variant(other, &["on", "off"])),
+                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
                 }
             }
 
