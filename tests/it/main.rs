@@ -4,3 +4,4 @@ mod basics;
 mod caching;
 mod harness;
 mod protocols;
+mod tour;
