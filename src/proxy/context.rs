@@ -63,6 +63,8 @@ pub struct RequestCtx {
     pub origin: OriginSide,
     /// Why we answered it ourselves.
     pub refusal: Option<Refusal>,
+    /// The response ends with its header for the client, whatever the origin or the store has more.
+    pub bodiless: bool,
     /// When the first byte of the response was ready.
     pub first_byte: Option<Duration>,
     /// Its log line was written.
@@ -127,8 +129,6 @@ pub struct OriginSide {
     pub not_modified: Option<HeaderMap>,
     /// Whether it was asked on a condition, so that it may answer 304.
     pub conditions: Asked,
-    /// Nothing of the answer's content is for the client, although it comes.
-    pub silent: bool,
     /// Interim responses seen.
     pub interim: u32,
     /// The request asked for an upgrade and the origin agreed.
@@ -164,6 +164,7 @@ impl RequestCtx {
             cache: CacheSide::default(),
             origin: OriginSide::default(),
             refusal: None,
+            bodiless: false,
             first_byte: None,
             logged: false,
         }

@@ -248,7 +248,7 @@ impl ProxyHttp for EdgeProxy {
         _end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        deliver::hush(body, ctx);
+        deliver::pass_body(body, ctx);
         Ok(None)
     }
 

@@ -3,3 +3,7 @@
 mod basics;
 mod caching;
 mod harness;
+mod protocols;
+mod routing;
+mod shipped;
+mod tour;
