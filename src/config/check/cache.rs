@@ -153,11 +153,13 @@ fn contradictions(own: &Cache, outer: &Cache, at: &Path, report: &mut Report<'_>
 
 fn build(whole: &Cache) -> Policy {
     let time = |value: Option<OrOff<Period>>| value.and_then(OrOff::get).map(|period| period.0);
-    let mut policy = Policy::default();
-    policy.enabled = true;
-    policy.default_ttl = time(whole.ttl);
-    policy.override_ttl = time(whole.override_ttl);
-    policy.max_ttl = time(whole.max_ttl);
+    let mut policy = Policy {
+        enabled: true,
+        default_ttl: time(whole.ttl),
+        override_ttl: time(whole.override_ttl),
+        max_ttl: time(whole.max_ttl),
+        ..Policy::default()
+    };
     if let Some(percent) = whole.heuristic_percent {
         policy.heuristic_percent = percent;
     }

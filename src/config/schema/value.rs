@@ -23,9 +23,10 @@ use crate::units::ByteSize;
 use crate::units::Period;
 
 /// A section that may be switched off: `off`, `on` (every default), or its keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Switch<T> {
     /// Not there.
+    #[default]
     Off,
     /// There, with these settings.
     On(T),
@@ -96,12 +97,6 @@ impl<T> Switch<T> {
             Self::Off => None,
             Self::On(settings) => Some(settings),
         }
-    }
-}
-
-impl<T> Default for Switch<T> {
-    fn default() -> Self {
-        Self::Off
     }
 }
 

@@ -1,3 +1,4 @@
+use super::builder::MAX_DEPTH;
 use super::*;
 use proptest::prelude::*;
 
