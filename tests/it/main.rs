@@ -3,5 +3,7 @@
 mod basics;
 mod caching;
 mod harness;
+mod origins;
 mod protocols;
+mod strict;
 mod tour;
