@@ -114,9 +114,13 @@ impl Diagnostics {
         &mut self.found[last]
     }
 
-    /// Puts them in the order of the lines; those without a place come last.
+    /// Puts them in the order of the lines; those without a place come last. What an alias repeats is
+    /// said once.
     pub fn sort(&mut self) {
         self.found.sort_by_key(|d| (d.line.unwrap_or(usize::MAX), d.column, d.severity));
+        self.found.dedup_by(|a, b| {
+            a.line.is_some() && (a.line, a.column, &a.message) == (b.line, b.column, &b.message)
+        });
     }
 
     /// All of them.

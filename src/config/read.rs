@@ -4,6 +4,8 @@
 //! is cut out of the document, and the rest is read again. Since every section has defaults, what
 //! remains is still a configuration, and the checks of meaning can run over it as well.
 
+mod explain;
+
 use std::fmt;
 
 use serde::Deserializer;
@@ -18,12 +20,10 @@ use serde::de::Visitor;
 use serde::de::value::StrDeserializer;
 
 use crate::config::diagnostic::Diagnostics;
-use crate::config::diagnostic::Severity;
 use crate::config::document::Document;
 use crate::config::document::Entry;
 use crate::config::document::NodeId;
 use crate::config::document::Value;
-use crate::config::suggest;
 
 /// The most problems of this kind that are told of one document.
 const MAX_PROBLEMS: usize = 100;
@@ -36,7 +36,11 @@ pub fn read<T: DeserializeOwned>(document: &mut Document, found: &mut Diagnostic
             Ok(value) => return Some(value),
             Err(error) => error,
         };
-        report(document, &error, found);
+        // What is left of a value that was cut before is not worth another word.
+        let is_told = matches!(error.fault, Some(Fault::Value(id)) if document.has_lost(id));
+        if !is_told {
+            explain::report(document, &error, found);
+        }
         match error.fault {
             Some(Fault::Key(map, position)) => document.cut_entry(map, position),
             Some(Fault::Value(id)) if document.cut(id) => {}
@@ -106,6 +110,10 @@ impl serde::de::Error for Error {
         Self::new(Wrong::Kind(expected.to_string()))
     }
 
+    fn invalid_value(_: serde::de::Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {
+        Self::new(Wrong::Kind(expected.to_string()))
+    }
+
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         Self::new(Wrong::UnknownWord(variant.to_owned(), expected))
     }
@@ -116,72 +124,6 @@ impl serde::de::Error for Error {
 
     fn missing_field(field: &'static str) -> Self {
         Self::new(Wrong::MissingKey(field))
-    }
-}
-
-fn report(document: &Document, error: &Error, found: &mut Diagnostics) {
-    let root = document.root();
-    let (path, place, value) = match error.fault {
-        Some(Fault::Value(id)) => (document.path(id), document.place(id), id),
-        Some(Fault::Key(map, position)) => match document.value(map) {
-            Value::Map(entries) => {
-                let Entry { key, key_place, value, .. } = &entries[position];
-                (document.path(map).key(key.clone()), *key_place, *value)
-            }
-            _ => (document.path(map), document.place(map), map),
-        },
-        None => (document.path(root), document.place(root), root),
-    };
-    let mut message = error.to_string();
-    if matches!(error.wrong, Wrong::Kind(_)) {
-        message.push_str(", found ");
-        message.push_str(&describe(document.value(value)));
-    }
-    let mut diagnostic = document.diagnostic(Severity::Error, place, message);
-    diagnostic.path = path.to_string();
-    diagnostic.help = help(&error.wrong, document.value(value));
-    found.push(diagnostic);
-}
-
-/// A value in a few words.
-fn describe(value: &Value) -> String {
-    match value {
-        Value::Null => "nothing".to_owned(),
-        Value::Scalar { text, quoted: false } => format!("\"{}\"", shorten(text)),
-        Value::Scalar { text, quoted: true } => format!("the text \"{}\"", shorten(text)),
-        Value::List(_) => "a list".to_owned(),
-        Value::Map(_) => "a section".to_owned(),
-    }
-}
-
-fn shorten(text: &str) -> String {
-    if text.chars().count() <= 40 {
-        return text.to_owned();
-    }
-    text.chars().take(39).chain(['…']).collect()
-}
-
-fn help(wrong: &Wrong, value: &Value) -> Option<String> {
-    match (wrong, value) {
-        (Wrong::UnknownKey(key, known), _) => Some(suggest::help(key, known, "keys here")),
-        (Wrong::UnknownWord(word, known), _) => Some(suggest::help(word, known, "possible")),
-        (Wrong::Kind(expected), Value::Scalar { text, .. }) if expected == LIST => {
-            Some(format!("write it as a list: [{}]", shorten(text)))
-        }
-        (Wrong::Kind(expected), Value::Scalar { text, .. }) if expected == BOOL => {
-            match text.to_ascii_lowercase().as_str() {
-                "yes" | "on" | "true" | "1" => Some("write true, without quotes".to_owned()),
-                "no" | "off" | "false" | "0" => Some("write false, without quotes".to_owned()),
-                _ => None,
-            }
-        }
-        (Wrong::Kind(_), Value::Scalar { text, quoted: true }) if text.parse::<u64>().is_ok() => {
-            Some("write the number without quotes".to_owned())
-        }
-        (Wrong::Kind(_), Value::Null) => {
-            Some("write a value, or remove the key to have its default".to_owned())
-        }
-        _ => None,
     }
 }
 
@@ -245,6 +187,7 @@ macro_rules! whole_numbers {
             };
             match number {
                 Some(number) => self.here(visitor.$visit(number)),
+                None if $type::MAX as u64 == u64::MAX => self.wrong("a whole number"),
                 None => self.wrong(format!("a whole number from {} to {}", $type::MIN, $type::MAX)),
             }
         }

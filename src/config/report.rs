@@ -80,7 +80,7 @@ impl<'d> Report<'d> {
         &mut self,
         severity: Severity,
         path: &Path,
-        locate: fn(&Document, &Path) -> Place,
+        locate: fn(&Document, &Path) -> Option<Place>,
         message: String,
     ) -> &mut Diagnostic {
         let mut diagnostic = match self.document {

@@ -1,7 +1,8 @@
 //! The configuration as it takes effect, as YAML that loads again.
 
+mod yaml;
+
 use crate::config::check::route;
-use crate::config::expand;
 use crate::config::schema::Config;
 use crate::config::schema::cache::Cache;
 use crate::config::schema::value::Switch;
@@ -12,9 +13,7 @@ use crate::config::schema::value::Switch;
 #[must_use]
 pub fn show(config: &Config) -> String {
     let value = serde_yaml::to_value(effective(config));
-    let mut value = value.expect("text, numbers, lists and sections can always be written as YAML");
-    escape(&mut value);
-    serde_yaml::to_string(&value).expect("as above")
+    yaml::write(&value.expect("text, numbers, lists and sections can always be a YAML value"))
 }
 
 /// The same configuration with everything written out that a route inherits.
@@ -41,14 +40,4 @@ pub fn effective(config: &Config) -> Config {
         });
     }
     whole
-}
-
-/// Keeps `${` in values from being read as a variable.
-fn escape(value: &mut serde_yaml::Value) {
-    match value {
-        serde_yaml::Value::String(text) if text.contains("${") => *text = expand::escape(text),
-        serde_yaml::Value::Sequence(items) => items.iter_mut().for_each(escape),
-        serde_yaml::Value::Mapping(map) => map.values_mut().for_each(escape),
-        _ => {}
-    }
 }

@@ -1,1 +1,224 @@
+mod golden;
+mod meaning;
+mod reference;
+mod shipped;
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::schema::Config;
+
+/// The same surroundings on every machine.
+fn somewhere() -> Surroundings {
+    Surroundings { folder: "/etc/edge".into(), state_dir: "/var/lib/edge".into(), cores: 4 }
+}
+
+/// Loads text without the machine's environment; `HOME_HOST` is the only variable.
+fn load_text(text: &str, name: &str) -> Result<Loaded, Diagnostics> {
+    let environment = |name: &str| (name == "HOME_HOST").then(|| "home.example".to_owned());
+    through(text, name, &somewhere(), &environment, Files::Leave)
+}
+
+/// A configuration that is all right, for changing one thing.
+fn config(text: &str) -> Loaded {
+    let whole = format!("listeners: [{{address: \"127.0.0.1:8080\"}}]\n{text}");
+    load_text(&whole, "t.yaml").unwrap_or_else(|found| panic!("{found}"))
+}
+
+fn listening() -> Config {
+    let listener = schema::listen::Listener {
+        address: "127.0.0.1:8080".to_owned(),
+        ..schema::listen::Listener::default()
+    };
+    Config { listeners: vec![listener], ..Config::default() }
+}
+
+#[test]
+fn a_configuration_put_together_in_code_takes_the_same_road() {
+    let loaded = from_config(listening()).expect("a listener is enough");
+    assert_eq!(loaded.plan.listeners.len(), 1);
+    let found = from_config(Config::default()).expect_err("there is no listener");
+    assert_eq!(found.all()[0].path, "listeners");
+    assert_eq!(found.all()[0].line, None);
+}
+
+#[test]
+fn what_is_shown_loads_again_as_the_same() {
+    for config in [Config::default(), listening()] {
+        let yaml = show(&config);
+        let (mut document, mut found) = Document::parse(&yaml, "shown").expect("YAML");
+        expand::expand_all(&mut document, &|_| None, &mut found);
+        let again = read::read::<Config>(&mut document, &mut found);
+        assert!(found.is_empty(), "{found}\n{yaml}");
+        assert_eq!(again, Some(effective(&config)), "{yaml}");
+    }
+}
+
+/// Text of every kind that YAML has an opinion about.
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z${}:#&*!|>'\"%@`,? \\[\\]\n\t~é-]{0,12}",
+        prop::sample::select(vec![
+            "", "~", "null", "true", "yes", "off", "on", "auto", "1.10", "0x1f", "1e3", "present",
+            "absent", "<<", "---", "- a", "a: b", "\u{85}", "\u{2028}", "\u{feff}", "a\\n",
+        ])
+        .prop_map(str::to_owned),
+    ]
+}
+
+prop_compose! {
+    fn any_config()(
+        words in prop::collection::vec(any_text(), 10),
+        numbers in prop::collection::vec(0_u32..100_000, 6),
+        flags in prop::collection::vec(any::<bool>(), 8),
+    ) -> Config {
+        use schema::cache::Cache;
+        use schema::cache::Key;
+        use schema::cache::Query;
+        use schema::route::Condition;
+        use schema::route::Respond;
+        use schema::route::Route;
+        use schema::value::OrAuto;
+        use schema::value::OrOff;
+        use schema::value::Switch;
+        use crate::units::ByteSize;
+        use crate::units::Period;
+
+        let word = |n: usize| words[n].clone();
+        let period = |n: usize| Period(std::time::Duration::from_millis(numbers[n].into()));
+        let mut config = listening();
+        if flags[0] {
+            config.process.threads = OrAuto::Is(numbers[0]);
+            config.process.user = Some(word(0));
+        }
+        config.limits.header_bytes = ByteSize(numbers[1].into());
+        config.limits.idle_timeout = period(2);
+        config.trusted_proxies = vec![word(1)];
+        config.listeners[0].tls = if flags[1] { Switch::On(Default::default()) } else { Switch::Off };
+        let mut upstream = schema::upstream::Upstream { host: word(2), ..Default::default() };
+        upstream.addresses.push(schema::upstream::Address { address: word(3), weight: numbers[3] });
+        upstream.addresses.push(schema::upstream::Address::new(word(3)));
+        config.upstreams.insert(word(4), upstream);
+        let key = Key {
+            query: Some(match (flags[2], flags[3]) {
+                (false, false) => Query::All,
+                (false, true) => Query::None,
+                (true, false) => Query::Only(vec![word(5)]),
+                (true, true) => Query::Except(vec![word(5), word(6)]),
+            }),
+            ..Key::default()
+        };
+        let cache = Cache {
+            ttl: Some(if flags[4] { OrOff::Off } else { OrOff::Is(period(4)) }),
+            key: flags[5].then_some(key),
+            ..Cache::default()
+        };
+        let mut route = Route {
+            name: Some(word(7)),
+            respond: Some(Respond { body: word(8), ..Respond::default() }),
+            cache: flags[6].then_some(Switch::On(cache)),
+            timeout: flags[7].then_some(OrOff::Is(period(5))),
+            ..Route::default()
+        };
+        let conditions = [
+            Condition::Present,
+            Condition::Absent,
+            Condition::Exact(word(9)),
+            Condition::Prefix(word(9)),
+            Condition::Regex(word(9)),
+        ];
+        for (n, condition) in conditions.into_iter().enumerate() {
+            route.matches.query.insert(format!("{n}{}", word(0)), condition);
+        }
+        config.routes.push(route);
+        config
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn whatever_is_shown_is_read_as_the_same(config in any_config()) {
+        let yaml = show(&config);
+        let (mut document, mut found) =
+            Document::parse(&yaml, "shown").map_err(|e| TestCaseError::fail(format!("{e}\n{yaml}")))?;
+        expand::expand_all(&mut document, &|_| None, &mut found);
+        let again = read::read::<Config>(&mut document, &mut found);
+        prop_assert!(found.is_empty(), "{}\n{}", found, yaml);
+        prop_assert_eq!(again, Some(effective(&config)), "{}", yaml);
+    }
+
+    #[test]
+    fn no_text_makes_the_whole_way_panic(
+        lines in prop::collection::vec(
+            ("[ ]{0,6}", "(- )?", "(listeners|routes|match|tls|cache|key|query|upstream|[a-z]{1,4})",
+             ": ?", "(on|off|auto|~|\\[\\]|\\{\\}|5s|\\$\\{A|[a-z0-9]{0,4}|)"),
+            0..12,
+        )
+    ) {
+        let text: String = lines.iter().map(|(a, b, c, d, e)| format!("{a}{b}{c}{d}{e}\n")).collect();
+        if let Err(found) = load_text(&text, "t.yaml") {
+            prop_assert!(found.errors() > 0);
+            prop_assert!(!found.render(diagnostic::Style::Colour).is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_dollar_brace_survives_being_shown() {
+    let mut config = listening();
+    config.routes.push(schema::route::Route {
+        respond: Some(schema::route::Respond {
+            body: "${HOME} $${X} $".to_owned(),
+            ..schema::route::Respond::default()
+        }),
+        ..schema::route::Route::default()
+    });
+    let loaded = load_text(&show(&config), "shown").expect("it loads");
+    assert_eq!(loaded.config, effective(&config));
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_text_is_told_with_its_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("edge.yaml");
+    let found = load(&path).expect_err("it is not there");
+    assert_eq!(found.all()[0].file, path.display().to_string());
+    std::fs::write(&path, b"a: 1\nb: \xff\n").expect("written");
+    let found = load(&path).expect_err("it is not UTF-8");
+    assert_eq!(found.all()[0].message, "line 2 is not UTF-8");
+}
+
+#[test]
+fn certificates_are_looked_for_beside_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("edge.yaml");
+    let text = "listeners:\n  - address: \"127.0.0.1:8443\"\n    tls:\n      certificates:\n        \
+                - {hosts: [a.org], certificate: a.pem, key: a.key}\n";
+    std::fs::write(&path, text).expect("written");
+    std::fs::write(folder.path().join("a.pem"), "x").expect("written");
+    let found = load(&path).expect_err("the key is not there");
+    let errors: Vec<&str> = found
+        .all()
+        .iter()
+        .filter(|d| d.severity == Severity::Error)
+        .map(|d| d.path.as_str())
+        .collect();
+    assert_eq!(errors, ["listeners[0].tls.certificates[0].key"]);
+    std::fs::write(folder.path().join("a.key"), "x").expect("written");
+    let loaded = load(&path).expect("both are there");
+    let tls = loaded.plan.listeners[0].tls.as_ref().expect("TLS");
+    let crate::tls::Source::Files { certificate, .. } = &tls.certificates[0].source else {
+        panic!("files were written");
+    };
+    assert_eq!(certificate.file_name().and_then(|name| name.to_str()), Some("a.pem"));
+    assert!(certificate.is_absolute());
+}
+
+#[test]
+fn a_file_of_nothing_but_mistakes_ends_after_a_hundred() {
+    let text: String = (0..300).map(|n| format!("mistake_{n}: 1\n")).collect();
+    let found = load_text(&text, "t.yaml").expect_err("full of mistakes");
+    assert_eq!(found.errors(), 100);
+}

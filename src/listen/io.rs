@@ -397,10 +397,9 @@ impl Shutdown for EdgeIo {
     async fn shutdown(&mut self) {
         let _ = AsyncWriteExt::shutdown(self).await;
         self.closed = true;
-        if !self.body.at_end() || !self.received.is_empty() {
-            if let Some(transport) = self.transport.take() {
-                linger(transport).await;
-            }
+        let unread = !self.body.at_end() || !self.received.is_empty();
+        if let Some(transport) = unread.then(|| self.transport.take()).flatten() {
+            linger(transport).await;
         }
     }
 }

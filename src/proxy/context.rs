@@ -63,6 +63,8 @@ pub struct RequestCtx {
     pub origin: OriginSide,
     /// Why we answered it ourselves.
     pub refusal: Option<Refusal>,
+    /// The response ends with its header for the client, whatever the origin or the store has more.
+    pub bodiless: bool,
     /// When the first byte of the response was ready.
     pub first_byte: Option<Duration>,
     /// Its log line was written.
@@ -148,6 +150,7 @@ impl RequestCtx {
             cache: CacheSide::default(),
             origin: OriginSide::default(),
             refusal: None,
+            bodiless: false,
             first_byte: None,
             logged: false,
         }

@@ -1,11 +1,20 @@
 //! What the client sees: conditions and ranges answered from what is stored, and our own fields.
 
+use std::any::Any;
+
+use async_trait::async_trait;
+use bytes::Bytes;
 use http::Method;
 use http::StatusCode;
 use http::Version;
 use http::header;
 use pingora::Result;
 use pingora::http::ResponseHeader;
+use pingora::modules::http::HttpModule;
+use pingora::modules::http::HttpModuleBuilder;
+use pingora::modules::http::HttpModuleCtx;
+use pingora::modules::http::HttpModules;
+use pingora::modules::http::Module;
 use pingora_proxy::RangeType;
 use pingora_proxy::Session;
 
@@ -81,6 +90,8 @@ pub(crate) fn dress(
         return Ok(());
     }
     ctx.first_byte.get_or_insert_with(|| ctx.started.elapsed());
+    ctx.bodiless = session.req_header().method == Method::HEAD
+        || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     for name in directives::targeted_fields() {
         response.remove_header(name);
     }
@@ -126,10 +137,55 @@ pub(crate) fn dress(
         response.remove_header(&header::TRANSFER_ENCODING);
         if !response.headers.contains_key(header::CONTENT_LENGTH) {
             session.set_keepalive(None);
+            session.downstream_modules_ctx = without_chunks();
         }
     }
     if ctx.runtime.draining.has_begun() {
         session.set_keepalive(None);
     }
     Ok(())
+}
+
+/// Withholds a body that the client must not get. Towards the cache a HEAD is a GET, and a 304 may
+/// be made of a whole response: HTTP/1 drops what follows such a header, HTTP/2 would send it.
+pub(crate) fn pass_body(body: &mut Option<Bytes>, ctx: &RequestCtx) {
+    if ctx.bodiless {
+        *body = None;
+    }
+}
+
+/// Pingora adds chunks to an HTTP/2 origin's response after our last word on its header; only a
+/// module still sees it then.
+fn without_chunks() -> HttpModuleCtx {
+    let mut modules = HttpModules::new();
+    modules.add_module(Box::new(WithoutChunks));
+    modules.build_ctx()
+}
+
+struct WithoutChunks;
+
+impl HttpModuleBuilder for WithoutChunks {
+    fn init(&self) -> Module {
+        Box::new(Self)
+    }
+}
+
+#[async_trait]
+impl HttpModule for WithoutChunks {
+    async fn response_header_filter(
+        &mut self,
+        response: &mut ResponseHeader,
+        _end_of_stream: bool,
+    ) -> Result<()> {
+        response.remove_header(&header::TRANSFER_ENCODING);
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
 }

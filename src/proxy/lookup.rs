@@ -66,6 +66,9 @@ pub(crate) fn open(session: &mut Session, ctx: &mut RequestCtx) {
     if ctx.cache.key.is_some() {
         ctx.cache.fields = Some(Arc::new(request.headers.clone()));
         session.cache.enable(runtime.memory, None, None, None, None);
+        // A body without an announced length is given up when it has grown beyond the limit.
+        let most = usize::try_from(route.cache.max_object).unwrap_or(usize::MAX);
+        session.cache.set_max_file_size_bytes(most);
     }
 }
 

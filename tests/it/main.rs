@@ -1,6 +1,9 @@
 //! Scenarios: the real binary, real sockets.
 
 mod basics;
+mod caching;
 mod harness;
 mod origins;
+mod protocols;
 mod strict;
+mod tour;

@@ -89,16 +89,19 @@ fn redirect(
             None
         }
     };
+    let redirect = at;
     let at = at.key("to");
     if written.to.is_empty() {
-        if !report.is_broken(&at) {
+        if !report.is_broken(redirect) {
             report
                 .error(&at, "the redirect leads nowhere")
                 .help("write where: `to: \"https://{host}{path}\"`");
         }
         return None;
     }
-    let location = report.take(&at, Template::parse(&written.to, captures))?;
+    let location = Template::parse(&written.to, captures);
+    let location = location.and_then(|to| to.check_location().map(|()| to));
+    let location = report.take(&at, location)?;
     Some(Action::Redirect { status: status?, location })
 }
 
@@ -159,9 +162,9 @@ pub(super) fn rewrite(
         }
         report.take(&at, Rewrite::replace(&replace.pattern, &replace.replacement, captures))
     });
-    let host = written
-        .host
-        .as_ref()
-        .and_then(|host| report.take(&at.key("host"), Template::parse(host, captures)));
+    let host = written.host.as_ref().and_then(|host| {
+        let host = Template::parse(host, captures);
+        report.take(&at.key("host"), host.and_then(|host| host.check_host().map(|()| host)))
+    });
     Rewrite { strip_prefix, regex, add_prefix, host }
 }

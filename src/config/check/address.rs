@@ -46,6 +46,7 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Wrong> {
 /// Whether two listeners cannot both have their address. IPv6 listeners are IPv6 only.
 pub(super) fn clash(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port()
+        && one.port() != 0
         && one.is_ipv4() == other.is_ipv4()
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
@@ -69,8 +70,10 @@ pub(super) fn origin(text: &str, folder: &FilePath) -> Result<Place, Wrong> {
         Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => (host, port),
         Some(_) => return Err(Wrong::new(message(), "an IPv6 address is written \"[::1]:8080\"")),
         None => match text.rsplit_once(':') {
-            Some((host, _)) if host.contains(':') => {
-                let help = format!("put an IPv6 address in brackets: \"[{text}]:8080\"");
+            Some((host, port)) if host.contains(':') => {
+                let is_host = host.parse::<std::net::Ipv6Addr>().is_ok();
+                let (host, port) = if is_host { (host, port) } else { (text, "8080") };
+                let help = format!("put an IPv6 address in brackets: \"[{host}]:{port}\"");
                 return Err(Wrong::new(message(), help));
             }
             Some(pair) => pair,
@@ -194,6 +197,7 @@ mod tests {
             assert!(wrong.help.contains(help), "{text}: {}", wrong.help);
         }
         assert!(listen("127.0.0.1:0").is_ok());
+        assert!(listen("127.0.0.1:65536").is_err());
     }
 
     #[test]
@@ -204,6 +208,7 @@ mod tests {
         assert!(!clash(at("127.0.0.1:80"), at("127.0.0.2:80")));
         assert!(!clash(at("0.0.0.0:80"), at("0.0.0.0:81")));
         assert!(!clash(at("0.0.0.0:80"), at("[::]:80")));
+        assert!(!clash(at("127.0.0.1:0"), at("127.0.0.1:0")), "the system chooses two ports");
     }
 
     proptest! {

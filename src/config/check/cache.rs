@@ -38,9 +38,11 @@ pub(super) fn store(
         .iter()
         .enumerate()
         .map(|(n, route)| (root.key("routes").index(n).key("cache"), route.cache.as_ref()));
+    let built_in = Cache::built_in().max_object;
     for (at, section) in [(defaults, Some(&config.defaults.cache))].into_iter().chain(sections) {
         let Some(Switch::On(Cache { max_object: Some(largest), .. })) = section else { continue };
-        if largest.0 > memory {
+        // The built-in limit is nobody's wish.
+        if largest.0 > memory && Some(*largest) != built_in {
             report
                 .warning(&at.key("max_object"), "objects of this size never fit into the cache")
                 .help(format!("cache.memory is {}", config.cache.memory));
@@ -49,13 +51,8 @@ pub(super) fn store(
     storage::Settings { memory }
 }
 
-/// What a route allows: `own` completed from `outer`, which stands at `outer_at`. `None`: off.
-pub(super) fn policy(
-    own: Option<&Switch<Cache>>,
-    outer: &Switch<Cache>,
-    at: &Path,
-    report: &mut Report<'_>,
-) -> Policy {
+/// What a route allows: `own` completed from `outer`.
+pub(super) fn policy(own: Option<&Switch<Cache>>, outer: &Switch<Cache>) -> Policy {
     let nothing = Cache::default();
     let (own, outer) = match (own, outer) {
         (Some(Switch::Off), _) | (None, Switch::Off) => {
@@ -66,12 +63,12 @@ pub(super) fn policy(
             (own, outer.as_ref().unwrap_or(&nothing))
         }
     };
-    contradictions(own, outer, at, report);
     build(&own.or(&outer.or(&Cache::built_in())))
 }
 
-/// Checks each value of one section; done once for `defaults`, and once for each route.
-pub(super) fn values(section: &Cache, at: &Path, report: &mut Report<'_>) {
+/// Checks what is written in one section, which is completed from `outer`.
+pub(super) fn section(section: &Cache, outer: Option<&Cache>, at: &Path, report: &mut Report<'_>) {
+    contradictions(section, outer.unwrap_or(&Cache::default()), at, report);
     let second = Duration::from_secs(1);
     let lifetimes = [
         ("ttl", section.ttl),
@@ -156,11 +153,13 @@ fn contradictions(own: &Cache, outer: &Cache, at: &Path, report: &mut Report<'_>
 
 fn build(whole: &Cache) -> Policy {
     let time = |value: Option<OrOff<Period>>| value.and_then(OrOff::get).map(|period| period.0);
-    let mut policy = Policy::default();
-    policy.enabled = true;
-    policy.default_ttl = time(whole.ttl);
-    policy.override_ttl = time(whole.override_ttl);
-    policy.max_ttl = time(whole.max_ttl);
+    let mut policy = Policy {
+        enabled: true,
+        default_ttl: time(whole.ttl),
+        override_ttl: time(whole.override_ttl),
+        max_ttl: time(whole.max_ttl),
+        ..Policy::default()
+    };
     if let Some(percent) = whole.heuristic_percent {
         policy.heuristic_percent = percent;
     }

@@ -45,13 +45,10 @@ pub(super) fn listeners(
             for (m, earlier) in checked.iter().enumerate() {
                 let Some(earlier) = earlier else { continue };
                 if address::clash(earlier.address, settings.address) {
-                    let message = format!(
-                        "listeners[{m}] has the same port of {}",
-                        both(earlier.address.ip(), settings.address.ip())
-                    );
+                    let message = format!("listeners[{m}] listens on {} already", earlier.address);
                     report
                         .error(&at.key("address"), message)
-                        .help("give one of them another port, or merge them");
+                        .help("give one of them another port, or remove one");
                 }
             }
             if let Some(m) = names.insert(settings.name.clone(), n)
@@ -65,10 +62,6 @@ pub(super) fn listeners(
         checked.push(settings);
     }
     checked
-}
-
-fn both(one: IpAddr, other: IpAddr) -> String {
-    if one == other { one.to_string() } else { format!("{one}, which overlaps with {other}") }
 }
 
 fn one(
@@ -86,9 +79,10 @@ fn one(
     if written.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
         report.error(&at.key("name"), "the name is empty").help("write one, or remove the key");
     }
+    let listener = at;
     let at = at.key("address");
     if written.address.is_empty() {
-        if !report.is_broken(&at) {
+        if !report.is_broken(listener) {
             report
                 .error(&at, "the listener has no address")
                 .help("write an IP address and a port: `address: \"0.0.0.0:8080\"`");
@@ -116,7 +110,7 @@ fn tls(
     report: &mut Report<'_>,
 ) -> tls::Settings {
     let list = at.key("certificates");
-    if written.certificates.is_empty() && !report.is_broken(&list) {
+    if written.certificates.is_empty() && !report.is_broken(at) {
         report
             .error(&list, "TLS needs at least one certificate")
             .help("for trying out: `certificates: [{hosts: [localhost], internal: true}]`");
@@ -125,6 +119,11 @@ fn tls(
     let mut certificates = Vec::with_capacity(written.certificates.len());
     for (n, certificate) in written.certificates.iter().enumerate() {
         let at = list.index(n);
+        if certificate.hosts.is_empty() && !report.is_broken(&at) {
+            report
+                .error(&at.key("hosts"), "the certificate is for no host")
+                .help("name its hosts: `hosts: [www.example.org, \"*.example.org\"]`");
+        }
         let hosts = hosts(&certificate.hosts, &at.key("hosts"), report);
         for (h, host) in hosts.iter().enumerate() {
             if let Some(m) = first.insert(host.clone(), n)
@@ -158,11 +157,6 @@ fn tls(
 }
 
 fn hosts(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<String> {
-    if written.is_empty() && !report.is_broken(at) {
-        report
-            .error(at, "the certificate is for no host")
-            .help("name its hosts: `hosts: [www.example.org, \"*.example.org\"]`");
-    }
     let mut hosts = Vec::with_capacity(written.len());
     for (n, host) in written.iter().enumerate() {
         let is_address = host.parse::<IpAddr>().is_ok();
@@ -229,7 +223,7 @@ pub(super) fn limits(config: &schema::Config, root: &Path, report: &mut Report<'
     );
     within(report, &at_key("header_fields"), written.header_fields, 1, 1000);
     within(report, &at_key("h2_streams"), written.h2_streams, 1, 10_000);
-    if written.connections_per_client > written.connections {
+    if written.connections > 0 && written.connections_per_client > written.connections {
         report
             .warning(
                 &at_key("connections_per_client"),

@@ -15,6 +15,7 @@ use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema;
 use crate::config::schema::route::Defaults;
+use crate::config::schema::route::Scheme;
 use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::route::Route;
@@ -60,6 +61,7 @@ pub(super) fn routes(
         }
     }
     let table = Table::new(routes);
+    schemes(config, &at, report);
     shadows(&table, &positions, &at, report);
     table
 }
@@ -102,9 +104,9 @@ fn one(
     }
     let cache_at = at.key("cache");
     if let Some(Switch::On(section)) = &written.cache {
-        cache::values(section, &cache_at, report);
+        cache::section(section, config.defaults.cache.as_ref(), &cache_at, report);
     }
-    let policy = cache::policy(written.cache.as_ref(), &config.defaults.cache, &cache_at, report);
+    let policy = cache::policy(written.cache.as_ref(), &config.defaults.cache);
     let action = action?;
     match &action {
         Action::Upstream(index) => {
@@ -136,9 +138,7 @@ fn defaults(written: &Defaults, at: &Path, report: &mut Report<'_>) {
     body(written.max_body, &at.key("max_body"), report);
     spool(written.spool, &at.key("spool"), report);
     if let Switch::On(section) = &written.cache {
-        let at = at.key("cache");
-        cache::values(section, &at, report);
-        cache::policy(None, &written.cache, &at, report);
+        cache::section(section, None, &at.key("cache"), report);
     }
 }
 
@@ -155,8 +155,8 @@ fn body(written: OrOff<ByteSize>, at: &Path, report: &mut Report<'_>) {
 }
 
 fn spool(written: ByteSize, at: &Path, report: &mut Report<'_>) {
-    // It is held in memory, for every upload at a time.
-    size(report, at, written, 0, 16 << 20);
+    // What is replayed to an origin is 64 KiB at most, and one read adds up to 16 KiB.
+    size(report, at, written, 0, 48 << 10);
 }
 
 /// A total time that is over before a connection may have been made.
@@ -193,6 +193,40 @@ fn idle_keys(written: &schema::route::Route, what: &str, at: &Path, report: &mut
             report
                 .warning_about_key(&at.key(key), format!("`{key}` has no effect on {what}"))
                 .help("remove it, or give the route an `upstream`");
+        }
+    }
+}
+
+/// Routes for a scheme that no listener speaks, and redirects to HTTPS that HTTPS takes too.
+fn schemes(config: &schema::Config, at: &Path, report: &mut Report<'_>) {
+    let has = |tls: bool| config.listeners.iter().any(|l| l.tls.as_ref().is_some() == tls);
+    for (n, route) in config.routes.iter().enumerate() {
+        let at = at.index(n);
+        let missing = match route.matches.scheme {
+            Some(Scheme::Http) if !has(false) => Some("plain text"),
+            Some(Scheme::Https) if !has(true) => Some("TLS"),
+            _ => None,
+        };
+        if let Some(missing) = missing.filter(|_| !config.listeners.is_empty()) {
+            report
+                .warning(
+                    &at.key("match").key("scheme"),
+                    format!("no listener speaks {missing}: no request ever takes this route"),
+                )
+                .help("add a listener, or remove the route");
+        }
+        if let Some(redirect) = &route.redirect
+            && route.matches.scheme.is_none()
+            && redirect.to.starts_with("https://{host}")
+            && redirect.to.contains("{path}")
+            && has(true)
+        {
+            report
+                .warning(
+                    &at.key("redirect").key("to"),
+                    "this redirect leads to itself: it takes requests over TLS too",
+                )
+                .help("add `scheme: http` to `match`");
         }
     }
 }

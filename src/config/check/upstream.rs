@@ -58,6 +58,11 @@ fn one(
     at: &Path,
     report: &mut Report<'_>,
 ) -> Settings {
+    if written.addresses.is_empty() && !report.is_broken(at) {
+        report
+            .error(&at.key("addresses"), "the upstream has no address")
+            .help("write one: `addresses: [\"10.0.0.1:8080\"]`");
+    }
     let addresses = addresses(&written.addresses, folder, &at.key("addresses"), report);
     let tls = written.tls.as_ref().map(|tls| self::tls(tls, folder, &at.key("tls"), report));
     if let Some(tls) = &tls {
@@ -99,11 +104,6 @@ fn addresses(
     at: &Path,
     report: &mut Report<'_>,
 ) -> Vec<(usize, Address)> {
-    if written.is_empty() && !report.is_broken(at) {
-        report
-            .error(at, "the upstream has no address")
-            .help("write one: `addresses: [\"10.0.0.1:8080\"]`");
-    }
     let mut addresses = Vec::with_capacity(written.len());
     let mut first: HashMap<Place, usize> = HashMap::new();
     for (n, schema::upstream::Address { address, weight }) in written.iter().enumerate() {

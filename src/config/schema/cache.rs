@@ -1,10 +1,12 @@
 //! The cache's sections, as written: the store, and what a route allows.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
+use serde::Serializer;
 
 use crate::cache as policy;
 use crate::config::schema::value::OrOff;
@@ -101,7 +103,7 @@ pub struct Key {
 }
 
 /// Which query parameters count.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Query {
     /// All, as written.
@@ -112,6 +114,18 @@ pub enum Query {
     Only(Vec<String>),
     /// All but these.
     Except(Vec<String>),
+}
+
+/// As a section with one key: the usual form in YAML would be a tag.
+impl Serialize for Query {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str("all"),
+            Self::None => serializer.serialize_str("none"),
+            Self::Only(names) => BTreeMap::from([("only", names)]).serialize(serializer),
+            Self::Except(names) => BTreeMap::from([("except", names)]).serialize(serializer),
+        }
+    }
 }
 
 impl Cache {

@@ -23,9 +23,10 @@ use crate::units::ByteSize;
 use crate::units::Period;
 
 /// A section that may be switched off: `off`, `on` (every default), or its keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Switch<T> {
     /// Not there.
+    #[default]
     Off,
     /// There, with these settings.
     On(T),
@@ -99,12 +100,6 @@ impl<T> Switch<T> {
     }
 }
 
-impl<T> Default for Switch<T> {
-    fn default() -> Self {
-        Self::Off
-    }
-}
-
 impl<T: Copy> OrOff<T> {
     /// The value, when there is one.
     pub fn get(self) -> Option<T> {
@@ -139,7 +134,7 @@ impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Switch<T> {
                 match text {
                     "on" => Ok(Switch::On(T::default())),
                     "off" => Ok(Switch::Off),
-                    other => Err(E::unknown_variant(other, &["on", "off"])),
+                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
                 }
             }
 

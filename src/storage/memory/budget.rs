@@ -12,18 +12,30 @@ use std::sync::atomic::Ordering;
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: u64,
+    /// The limit for the time being: lower while the allocator holds more than is used.
+    ceiling: AtomicU64,
     used: AtomicU64,
 }
 
 impl Budget {
     /// An account of `limit` bytes, none of them taken.
     pub(super) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0) })
+        Arc::new(Self { limit, ceiling: AtomicU64::new(limit), used: AtomicU64::new(0) })
     }
 
     /// The most that can be taken, in bytes.
     pub(super) fn limit(&self) -> u64 {
         self.limit
+    }
+
+    /// The most that can be taken for the time being, in bytes.
+    pub(super) fn ceiling(&self) -> u64 {
+        self.ceiling.load(Ordering::Relaxed)
+    }
+
+    /// Sets the ceiling, to the limit at most. What is taken already stays taken.
+    pub(super) fn set_ceiling(&self, bytes: u64) {
+        self.ceiling.store(bytes.min(self.limit), Ordering::Relaxed);
     }
 
     /// What is taken now, in bytes; never more than the limit.
@@ -32,9 +44,10 @@ impl Budget {
     }
 
     fn try_take(&self, bytes: u64) -> bool {
+        let ceiling = self.ceiling();
         self.used
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|after| *after <= self.limit)
+                used.checked_add(bytes).filter(|after| *after <= ceiling)
             })
             .is_ok()
     }
@@ -118,6 +131,17 @@ mod tests {
         assert!(charge.try_grow(100));
         assert!(!charge.try_grow(1));
         assert_eq!((charge.bytes(), budget.used()), (100, 100));
+    }
+
+    #[test]
+    fn a_lower_ceiling_stops_growth_and_never_exceeds_the_limit() {
+        let budget = Budget::new(100);
+        let mut charge = Charge::nothing(&budget);
+        assert!(charge.try_grow(60));
+        budget.set_ceiling(50);
+        assert!(!charge.try_grow(1));
+        budget.set_ceiling(1000);
+        assert!(charge.try_grow(40) && !charge.try_grow(1));
     }
 
     #[test]

@@ -51,7 +51,11 @@ impl Head {
 
     /// What the values' text of a copy of `headers` will cost in bytes.
     pub(super) fn values_cost(headers: &HeaderMap) -> u64 {
-        allocated(values_len(headers)).saturating_add(OWNER)
+        match values_len(headers) {
+            // Nobody refers to an empty text, so nothing would hold on to its charge.
+            0 => 0,
+            len => allocated(len).saturating_add(OWNER),
+        }
     }
 
     /// A copy of `status` and `headers`; `charge` pays for the values' text.

@@ -24,8 +24,6 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use http::HeaderMap;
-use http::header::ETAG;
-use http::header::LAST_MODIFIED;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
@@ -40,7 +38,6 @@ use crate::storage::memory::select::Selection;
 use crate::storage::memory::select::Selector;
 use crate::storage::memory::shard::Gone;
 use crate::storage::memory::shard::Shard;
-use crate::storage::memory::times::nanos;
 use crate::storage::memory::times::nanos_since_1970;
 
 mod body;
@@ -51,6 +48,7 @@ mod fill;
 mod head;
 mod long_way;
 mod purge;
+mod room;
 mod select;
 mod shard;
 mod times;
@@ -68,6 +66,7 @@ pub use fill::Fill;
 pub use long_way::Found;
 pub use long_way::Selecting;
 pub use purge::Generation;
+pub use room::Swept;
 pub use times::Times;
 
 /// How the tier is laid out.
@@ -108,6 +107,9 @@ pub struct Stats {
     pub bytes: u64,
     /// The hard limit in bytes.
     pub limit: u64,
+    /// What may be taken for the time being, in bytes: less than the limit while
+    /// [`Memory::relieve`] makes up for what the allocator cannot reuse.
+    pub ceiling: u64,
     /// Lookups that found an entry, fresh or not.
     pub hits: u64,
     /// Lookups that did not.
@@ -118,17 +120,6 @@ pub struct Stats {
     pub fills: u64,
     /// Fills that did not: cut, of the wrong length, without room, or purged meanwhile.
     pub fills_aborted: u64,
-}
-
-/// What one call of [`Memory::sweep`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Swept {
-    /// The places looked at.
-    pub looked: usize,
-    /// The entries removed.
-    pub removed: usize,
-    /// Whether the last place was reached; the next call starts over.
-    pub wrapped: bool,
 }
 
 /// The memory tier; clones are handles on the same one.
@@ -170,13 +161,6 @@ const SHARD_COST: u64 = STAMPS_COST + 1024;
 const BYTES_PER_SHARD: u64 = 8 << 20;
 /// The most shards.
 const MOST_SHARDS: u64 = 64;
-/// How often an eviction is tried again when others take what it freed.
-const ROUNDS: usize = 8;
-/// How much more than needed an eviction frees at most, in bytes, so that not every push evicts.
-const MOST_SLACK: u64 = 128 << 10;
-/// The steps a sweep takes under one lock.
-const SWEEP_BATCH: usize = 64;
-
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Memory").field("stats", &self.stats()).finish_non_exhaustive()
@@ -377,30 +361,6 @@ impl Memory {
         held
     }
 
-    /// Removes entries that can serve nobody any more, looking at `most` places at most, from where
-    /// the last call stopped.
-    pub fn sweep(&self, now: SystemTime, most: usize) -> Swept {
-        let mut swept = Swept::default();
-        let Some(mut position) = self.0.swept.try_lock() else { return swept };
-        let purged_before = self.purged_before();
-        while swept.looked < most && !swept.wrapped {
-            let (index, from) = *position;
-            let Some(cell) = self.0.shards.get(index) else {
-                *position = (0, 0);
-                swept.wrapped = true;
-                break;
-            };
-            let steps = SWEEP_BATCH.min(most - swept.looked);
-            let (next, gone) = cell.change(|shard, gone| {
-                shard.sweep(from, steps, |entry| self.is_of_use(entry, now, purged_before), gone)
-            });
-            swept.looked += steps;
-            swept.removed += gone.len();
-            *position = next.map_or((index + 1, 0), |next| (index, next));
-        }
-        swept
-    }
-
     /// The counts.
     pub fn stats(&self) -> Stats {
         let sum = |count: fn(&Cell) -> &AtomicU64| {
@@ -410,24 +370,13 @@ impl Memory {
             objects: sum(|cell| &cell.count),
             bytes: self.0.budget.used().saturating_add(self.own_cost()),
             limit: self.0.options.limit,
+            ceiling: self.0.budget.ceiling().saturating_add(self.own_cost()),
             hits: sum(|cell| &cell.hits),
             misses: sum(|cell| &cell.misses),
             evictions: self.0.evictions.load(Ordering::Relaxed),
             fills: self.0.fills.load(Ordering::Relaxed),
             fills_aborted: self.0.fills_aborted.load(Ordering::Relaxed),
         }
-    }
-
-    /// Whether the entry can serve still, be it stale or for validation.
-    fn is_of_use(&self, entry: &Entry, now: SystemTime, purged_before: Generation) -> bool {
-        if entry.asked < purged_before {
-            return false;
-        }
-        let can_be_validated =
-            entry.headers().contains_key(ETAG) || entry.headers().contains_key(LAST_MODIFIED);
-        let grace = if can_be_validated { nanos(self.options().keep_expired) } else { 0 };
-        let keep = grace.max(entry.times.longest_window_nanos());
-        nanos_since_1970(now) < nanos_since_1970(entry.fresh_until()).saturating_add(keep)
     }
 
     /// Makes a complete response visible, unless a purge since it was asked for forbids it.
@@ -460,52 +409,6 @@ impl Memory {
     /// A charge of nothing yet on the tier's account.
     fn charge(&self) -> Charge {
         Charge::nothing(&self.0.budget)
-    }
-
-    /// Adds `bytes` to `charge`, evicting others where it must. `false`: there is no room.
-    fn reserve(&self, charge: &mut Charge, bytes: u64) -> bool {
-        let budget = &self.0.budget;
-        if bytes > budget.limit() {
-            return false;
-        }
-        for _ in 0..ROUNDS {
-            if charge.try_grow(bytes) {
-                return true;
-            }
-            let short = budget.used().saturating_add(bytes).saturating_sub(budget.limit());
-            let slack = MOST_SLACK.min(budget.limit() / 128);
-            if !self.evict(short.saturating_add(slack)) {
-                break;
-            }
-        }
-        charge.try_grow(bytes)
-    }
-
-    /// Frees `need` bytes if it can; `false` when nothing could go. Twice around the shards at most:
-    /// first the fuller of two at a time, then each in turn.
-    fn evict(&self, need: u64) -> bool {
-        let shards = &self.0.shards;
-        let count = shards.len();
-        let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
-        let mut freed = 0_u64;
-        let mut evicted = 0_usize;
-        for step in 0..count * 2 {
-            if freed >= need {
-                break;
-            }
-            let one = &shards[turn.wrapping_add(step) % count];
-            let other = &shards[turn.wrapping_add(step).wrapping_add(count / 2) % count];
-            let is_fuller = other.bytes.load(Ordering::Relaxed) > one.bytes.load(Ordering::Relaxed);
-            let cell = if step < count && is_fuller { other } else { one };
-            if cell.count.load(Ordering::Relaxed) == 0 {
-                continue;
-            }
-            let ((), gone) = cell.change(|shard, gone| shard.evict(need - freed, gone));
-            evicted += gone.len();
-            freed = gone.iter().map(|entry| entry.size()).fold(freed, u64::saturating_add);
-        }
-        self.0.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
-        evicted > 0
     }
 
     fn hash(&self, key: &[u8]) -> u64 {

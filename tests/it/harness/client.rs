@@ -132,16 +132,33 @@ impl Wire {
 
     /// Connects with TLS, trusting only the root in this PEM file.
     pub fn tls(to: SocketAddr, name: &str, root: &Path, alpn: &[&str]) -> std::io::Result<Self> {
+        Self::tls_with(to, name, tls_config(root, alpn))
+    }
+
+    /// Connects with TLS as configured.
+    pub fn tls_with(
+        to: SocketAddr,
+        name: &str,
+        config: Arc<ClientConfig>,
+    ) -> std::io::Result<Self> {
         let stream = TcpStream::connect(to)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let name = ServerName::try_from(name.to_owned()).expect("tests use valid names");
-        let connection = ClientConnection::new(tls_config(root, alpn), name)
+        let connection = ClientConnection::new(config, name)
             .expect("a client configuration makes connections");
         let mut tls = StreamOwned::new(connection, stream);
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock)?;
         }
         Ok(Self { stream: Channel::Tls(Box::new(tls)), rest: Vec::new() })
+    }
+
+    /// What the handshake settled; `None` in plain text.
+    pub fn handshake(&self) -> Option<&ClientConnection> {
+        match &self.stream {
+            Channel::Plain(_) => None,
+            Channel::Tls(tls) => Some(&tls.conn),
+        }
     }
 
     /// What ALPN settled.
@@ -358,6 +375,19 @@ impl Wire {
     pub fn until_closed(&mut self) -> Vec<u8> {
         while self.more() > 0 {}
         std::mem::take(&mut self.rest)
+    }
+}
+
+/// What is not HTTP.
+impl Read for Wire {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        if self.rest.is_empty() {
+            self.more();
+        }
+        let n = buf.len().min(self.rest.len());
+        buf[..n].copy_from_slice(&self.rest[..n]);
+        self.rest.drain(..n);
+        Ok(n)
     }
 }
 

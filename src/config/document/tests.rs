@@ -1,3 +1,4 @@
+use super::builder::MAX_DEPTH;
 use super::*;
 use proptest::prelude::*;
 
@@ -25,23 +26,24 @@ fn path(keys: &[&str]) -> Path {
 fn every_value_knows_its_line_column_and_width() {
     let document = parse("a:\n  - b: one\n    c: \"two\"\n");
     let place = document.locate(&path(&["a", "0", "b"]));
-    assert_eq!(place, Place { line: 2, column: 7, width: 3 });
+    assert_eq!(place, Some(Place { line: 2, column: 7, width: 3 }));
     let place = document.locate(&path(&["a", "0", "c"]));
-    assert_eq!(place, Place { line: 3, column: 7, width: 5 });
+    assert_eq!(place, Some(Place { line: 3, column: 7, width: 5 }));
 }
 
 #[test]
 fn a_missing_value_is_placed_at_the_nearest_thing_around_it() {
     let document = parse("a:\n  b: 1\n");
     let place = document.locate(&path(&["a", "x", "y"]));
-    assert_eq!(place, Place { line: 1, column: 0, width: 1 });
+    assert_eq!(place, Some(Place { line: 1, column: 0, width: 1 }));
+    assert_eq!(document.locate(&path(&["x"])), None);
 }
 
 #[test]
 fn a_key_is_found_beside_its_value() {
     let document = parse("alpha: beta\n");
     let place = document.locate_key(&path(&["alpha"]));
-    assert_eq!(place, Place { line: 1, column: 0, width: 5 });
+    assert_eq!(place, Some(Place { line: 1, column: 0, width: 5 }));
 }
 
 #[test]
@@ -102,6 +104,13 @@ fn merge_keys_add_what_the_mapping_does_not_have() {
 }
 
 #[test]
+fn a_quoted_merge_key_is_a_key() {
+    let document = parse("own: {\"<<\": {k: 1}}\n");
+    let id = document.find(path(&["own", "<<", "k"]).steps());
+    assert_eq!(document.path(id).to_string(), "own[\"<<\"].k");
+}
+
+#[test]
 fn nesting_ends_at_the_limit() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     parse(&nested(MAX_DEPTH));
@@ -132,7 +141,7 @@ fn tags_and_complex_keys_are_refused() {
 fn an_empty_file_is_nothing_and_a_byte_order_mark_is_not_text() {
     assert_eq!(parse("").value(NodeId(0)), &Value::Null);
     let document = parse("\u{feff}a: 1\n");
-    assert_eq!(document.locate(&path(&["a"])).line, 1);
+    assert_eq!(document.locate(&path(&["a"])).map(|place| place.line), Some(1));
     assert!(
         matches!(document.value(document.root()), Value::Map(entries) if entries[0].key == "a")
     );
@@ -164,7 +173,7 @@ proptest! {
         if let Ok((document, _)) = Document::parse(&text, "t.yaml") {
             for id in document.scalars() {
                 let path = document.path(id);
-                prop_assert!(document.locate(&path).line >= 1);
+                prop_assert!(document.locate(&path).is_none_or(|place| place.line >= 1));
             }
         }
     }

@@ -1,0 +1,76 @@
+# What there is to do here. `make` lists it.
+
+# A newcomer waits for one build, not for two: `make run` takes what is built. See scripts/run.
+PROFILE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what building, checking and testing need
+	@scripts/setup build lint test
+
+.PHONY: build
+build: ## build the program (release)
+	@scripts/setup build
+	cargo build --release --locked
+
+.PHONY: run
+run: ## start the showcase, conf/edge.yaml (PROFILE=release for speed)
+	@scripts/setup build
+	@scripts/run $(PROFILE)
+
+.PHONY: demo-check
+demo-check: ## start the showcase, see a MISS and a HIT over https, stop it
+	@scripts/setup build test
+	@scripts/demo-check $(PROFILE)
+
+.PHONY: test
+test: ## run every test
+	@scripts/setup build test
+	cargo test --locked
+
+.PHONY: fmt
+fmt: ## format the sources
+	cargo fmt
+
+.PHONY: lint
+lint: ## formatting, clippy and documentation, warnings are errors
+	@scripts/setup lint
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+
+.PHONY: check-pure
+check-pure: ## test the decisions alone: no Pingora, no tokio, no files
+	@scripts/setup build
+	cargo test --locked --no-default-features --lib
+	@scripts/check-pure
+
+.PHONY: deps
+deps: ## check licences, bans, sources and advisories of dependencies
+	@scripts/setup lint
+	@scripts/check-deps
+
+.PHONY: bench-compare
+bench-compare: ## requests per second and CPU beside nginx and HAProxy
+	@scripts/setup bench
+	cargo build --release --locked
+	python3 benches/compare/compare.py $(ARGS)
+
+.PHONY: bench-memory
+bench-memory: ## memory per idle connection, plain and TLS
+	@scripts/setup bench
+	cargo build --release --locked
+	python3 benches/memory/idle.py $(ARGS)
+
+.PHONY: ci
+ci: ## everything that continuous integration does
+	bash .ci/run
+
+.PHONY: clean
+clean: ## remove what was built
+	cargo clean

@@ -1,0 +1,99 @@
+//! The files in `conf/` are right, and mean what they say.
+
+use std::path::PathBuf;
+
+use crate::config::Files;
+use crate::config::Loaded;
+use crate::config::plan::AdminAddress;
+use crate::config::plan::Plan;
+use crate::config::schema::Config;
+use crate::config::show;
+use crate::config::through;
+use crate::route::action::Action;
+
+fn shipped(name: &str) -> Loaded {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conf").join(name);
+    let text = std::fs::read_to_string(path).expect("it is there");
+    let first = text.lines().next().unwrap_or_default();
+    assert_eq!(first, "# yaml-language-server: $schema=edgeproxy.schema.json", "{name}");
+    through(&text, name, &super::somewhere(), &|_| None, Files::Leave)
+        .unwrap_or_else(|found| panic!("{found}"))
+}
+
+#[test]
+fn every_shipped_file_loads_without_a_warning() {
+    for name in
+        ["edge.yaml", "api-gateway.yaml", "static-site.yaml", "sidecar.yaml", "reference.yaml"]
+    {
+        let loaded = shipped(name);
+        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    }
+}
+
+#[test]
+fn every_shipped_file_means_the_same_when_shown_and_loaded_again() {
+    for name in
+        ["edge.yaml", "api-gateway.yaml", "static-site.yaml", "sidecar.yaml", "reference.yaml"]
+    {
+        let first = shipped(name);
+        let yaml = show(&first.config);
+        let again = super::load_text(&yaml, name).unwrap_or_else(|found| panic!("{found}\n{yaml}"));
+        assert_eq!(words(&first.plan), words(&again.plan), "{name}");
+    }
+}
+
+/// A plan in words; the routing table by its routes, since its indices have no order.
+fn words(plan: &Plan) -> String {
+    let Plan {
+        process,
+        listeners,
+        limits,
+        normalisation,
+        upstreams,
+        routes,
+        storage,
+        admin,
+        access_log,
+        log_level,
+    } = plan;
+    let routes = routes.routes();
+    format!(
+        "{process:?}\n{listeners:?}\n{limits:?}\n{normalisation:?}\n{upstreams:?}\n{routes:?}\n\
+         {storage:?}\n{admin:?}\n{access_log:?}\n{log_level:?}"
+    )
+}
+
+#[test]
+fn the_showcase_has_both_listeners_the_demo_and_the_admin_listener() {
+    let plan = shipped("edge.yaml").plan;
+    assert!(plan.listeners[0].tls.is_none() && plan.listeners[0].h2c);
+    let tls = plan.listeners[1].tls.as_ref().expect("the second one speaks TLS");
+    assert!(tls.http2);
+    assert_eq!(tls.certificates[0].hosts, ["localhost", "127.0.0.1", "edge.localhost"]);
+    assert_eq!(plan.upstreams[0].addresses[0].at, crate::upstream::Place::Demo);
+    assert_eq!(plan.admin, Some(AdminAddress::Tcp(([127, 0, 0, 1], 9180).into())));
+    let by_name = |name: &str| {
+        let found = plan.routes.routes().iter().find(|route| &*route.name == name);
+        found.expect("the route is there")
+    };
+    assert!(!by_name("private").cache.enabled);
+    assert!(by_name("static").cache.default_ttl > by_name("api").cache.default_ttl);
+    assert!(matches!(by_name("old").action, Action::Redirect { .. }));
+    assert!(matches!(by_name("robots").action, Action::Respond { .. }));
+}
+
+#[test]
+fn the_sidecar_is_on_loopback_only() {
+    let plan = shipped("sidecar.yaml").plan;
+    assert!(plan.listeners.iter().all(|listener| listener.address.ip().is_loopback()));
+    assert_eq!(plan.admin, None);
+}
+
+#[test]
+fn a_configuration_needs_no_more_than_these_lines() {
+    let short = "listeners: [{address: \"127.0.0.1:80\"}]\nupstreams: {a: {addresses: [\"a:1\"]}}\n\
+                 routes: [{upstream: a}]\n";
+    let loaded = super::load_text(short, "short").expect("it is enough");
+    assert!(loaded.warnings.is_empty());
+    assert_ne!(loaded.config, Config::default());
+}

@@ -1,0 +1,142 @@
+//! Making room: eviction when it is needed, sweeping before it is, and giving way when the process
+//! as a whole holds too much.
+
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use http::header::ETAG;
+use http::header::LAST_MODIFIED;
+
+use crate::storage::memory::Memory;
+use crate::storage::memory::budget::Charge;
+use crate::storage::memory::entry::Entry;
+use crate::storage::memory::purge::Generation;
+use crate::storage::memory::times::nanos;
+use crate::storage::memory::times::nanos_since_1970;
+
+/// How often an eviction is tried again when others take what it freed.
+const ROUNDS: usize = 8;
+/// How much more than needed an eviction frees at most, in bytes, so that not every push evicts.
+const MOST_SLACK: u64 = 128 << 10;
+/// The steps a sweep takes under one lock.
+const SWEEP_BATCH: usize = 64;
+
+/// What one call of [`Memory::sweep`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// The places looked at.
+    pub looked: usize,
+    /// The entries removed.
+    pub removed: usize,
+    /// Whether the last place was reached; the next call starts over.
+    pub wrapped: bool,
+}
+
+impl Memory {
+    /// Removes entries that can serve nobody any more, looking at `most` places at most, from where
+    /// the last call stopped.
+    pub fn sweep(&self, now: SystemTime, most: usize) -> Swept {
+        let mut swept = Swept::default();
+        let Some(mut position) = self.0.swept.try_lock() else { return swept };
+        let purged_before = self.purged_before();
+        while swept.looked < most && !swept.wrapped {
+            let (index, from) = *position;
+            let Some(cell) = self.0.shards.get(index) else {
+                *position = (0, 0);
+                swept.wrapped = true;
+                break;
+            };
+            let steps = SWEEP_BATCH.min(most - swept.looked);
+            let (next, gone) = cell.change(|shard, gone| {
+                shard.sweep(from, steps, |entry| self.is_of_use(entry, now, purged_before), gone)
+            });
+            swept.looked += steps;
+            swept.removed += gone.len();
+            *position = next.map_or((index + 1, 0), |next| (index, next));
+        }
+        swept
+    }
+
+    /// Keeps the whole process below `allowed` bytes, given that it holds `resident` now.
+    ///
+    /// The account says what is used; what an allocator holds besides, it does not know. When many
+    /// small objects give way to few large ones, the places of the small ones stay scattered over
+    /// pages that nothing else fits into, until their neighbours go too. So while too much is held,
+    /// the ceiling sinks, the oldest go, and with them those pages; when the excess is gone it rises
+    /// again. To be called a few times per second; evicts 16 MiB at most each time.
+    pub fn relieve(&self, resident: u64, allowed: u64) {
+        const LOWEST_SHARE: u64 = 4;
+        const STEP: u64 = 16 << 20;
+        let budget = &self.0.budget;
+        let ceiling = budget.ceiling();
+        let next = match resident.checked_sub(allowed) {
+            Some(excess) => {
+                ceiling.saturating_sub(excess.min(STEP)).max(budget.limit() / LOWEST_SHARE)
+            }
+            None => ceiling.saturating_add(((allowed - resident) / 4).min(STEP)),
+        };
+        budget.set_ceiling(next);
+        let excess = budget.used().saturating_sub(budget.ceiling());
+        if excess > 0 {
+            self.evict(excess.min(STEP));
+        }
+    }
+
+    /// Adds `bytes` to `charge`, evicting others where it must. `false`: there is no room.
+    pub(super) fn reserve(&self, charge: &mut Charge, bytes: u64) -> bool {
+        let budget = &self.0.budget;
+        if bytes > budget.ceiling() {
+            return false;
+        }
+        for _ in 0..ROUNDS {
+            if charge.try_grow(bytes) {
+                return true;
+            }
+            let short = budget.used().saturating_add(bytes).saturating_sub(budget.ceiling());
+            let slack = MOST_SLACK.min(budget.limit() / 128);
+            if !self.evict(short.saturating_add(slack)) {
+                break;
+            }
+        }
+        charge.try_grow(bytes)
+    }
+
+    /// Frees `need` bytes if it can; `false` when nothing could go. Twice around the shards at most:
+    /// first the fuller of two at a time, then each in turn.
+    fn evict(&self, need: u64) -> bool {
+        let shards = &self.0.shards;
+        let count = shards.len();
+        let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
+        let mut freed = 0_u64;
+        let mut evicted = 0_usize;
+        for step in 0..count * 2 {
+            if freed >= need {
+                break;
+            }
+            let one = &shards[turn.wrapping_add(step) % count];
+            let other = &shards[turn.wrapping_add(step).wrapping_add(count / 2) % count];
+            let is_fuller = other.bytes.load(Ordering::Relaxed) > one.bytes.load(Ordering::Relaxed);
+            let cell = if step < count && is_fuller { other } else { one };
+            if cell.count.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let ((), gone) = cell.change(|shard, gone| shard.evict(need - freed, gone));
+            evicted += gone.len();
+            freed = gone.iter().map(|entry| entry.size()).fold(freed, u64::saturating_add);
+        }
+        self.0.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
+        evicted > 0
+    }
+
+    /// Whether the entry can serve still, be it stale or for validation.
+    fn is_of_use(&self, entry: &Entry, now: SystemTime, purged_before: Generation) -> bool {
+        if entry.asked < purged_before {
+            return false;
+        }
+        let can_be_validated =
+            entry.headers().contains_key(ETAG) || entry.headers().contains_key(LAST_MODIFIED);
+        let grace = if can_be_validated { nanos(self.options().keep_expired) } else { 0 };
+        let keep = grace.max(entry.times.longest_window_nanos());
+        nanos_since_1970(now) < nanos_since_1970(entry.fresh_until()).saturating_add(keep)
+    }
+}
