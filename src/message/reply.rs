@@ -152,6 +152,19 @@ impl ReplyGuard {
         self.fault.is_none() && matches!(self.reply, Receiving::Tunnel)
     }
 
+    /// Whether some of a head has come, and not the whole of it.
+    #[must_use]
+    pub fn is_in_head(&self) -> bool {
+        let begun = matches!(&self.reply, Receiving::Head { carry, .. } if carry.len() > 0);
+        self.fault.is_none() && begun
+    }
+
+    /// Whether a request's body has begun and is not whole.
+    #[must_use]
+    pub fn awaits_body(&self) -> bool {
+        self.fault.is_none() && self.request.is_in_body()
+    }
+
     /// The fault that ended the watch, if there was one.
     #[must_use]
     pub fn fault(&self) -> Option<OriginFault> {

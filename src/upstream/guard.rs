@@ -43,7 +43,11 @@ use tokio_rustls::client::TlsStream;
 
 use crate::message::reply::OriginFault;
 use crate::message::reply::ReplyGuard;
+use crate::refusal::Refusal;
+use crate::upstream::fault::overdue;
 use crate::upstream::socket::Socket;
+use crate::upstream::vigil::Awaited;
+use crate::upstream::vigil::Vigil;
 
 /// Writes are gathered up to this many bytes, so that what belongs together leaves together.
 const GATHER: usize = 16 * 1024;
@@ -62,6 +66,7 @@ pub struct OriginIo {
     sent: usize,
     /// How many bytes at the start of the next write the guard has seen already.
     inspected: usize,
+    watch: Vigil,
     tls: Option<Arc<SslDigest>>,
     socket: Arc<SocketDigest>,
     established: SystemTime,
@@ -140,6 +145,7 @@ impl OriginIo {
             pending: Vec::new(),
             sent: 0,
             inspected: 0,
+            watch: Vigil::default(),
             tls,
             socket: Arc::new(socket),
             established: SystemTime::now(),
@@ -153,7 +159,9 @@ impl OriginIo {
         let Some(fresh @ [_, ..]) = data.get(self.inspected..) else { return Ok(()) };
         if self.guard.is_idle() {
             self.answer = Answer::Awaited;
+            self.watch = Vigil::begin();
         }
+        self.watch.client_sent(fresh.len());
         let seen = self.guard.on_request_bytes(fresh);
         if seen.is_err() {
             // Nor does the part of it that looked well leave any more.
@@ -161,6 +169,16 @@ impl OriginIo {
         }
         self.inspected = data.len();
         seen.map_err(breach)
+    }
+
+    /// Nothing comes from the origin: ready when that, or what it waits for itself, takes too long.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        let awaited = if self.guard.awaits_body() && self.waiting() == 0 {
+            Awaited::Body
+        } else {
+            Awaited::Origin
+        };
+        self.watch.poll_overdue(cx, awaited)
     }
 
     /// The origin closed its side in an orderly way.
@@ -314,8 +332,17 @@ impl AsyncRead for OriginIo {
             // Nothing can be read, which is not to be taken for an end.
             return Poll::Ready(Ok(()));
         }
+        if this.guard.is_idle() {
+            // The next exchange has terms of its own, and until then there are none.
+            this.watch = Vigil::default();
+        } else if this.watch.has_ended() {
+            return Poll::Ready(Err(overdue(Refusal::TotalTimeout)));
+        }
         let before = buf.filled().len();
-        if let Err(e) = ready!(this.wire.as_pin().poll_read(cx, buf)) {
+        let Poll::Ready(read) = this.wire.as_pin().poll_read(cx, buf) else {
+            return this.poll_overdue(cx).map(|refusal| Err(overdue(refusal)));
+        };
+        if let Err(e) = read {
             // TLS without close_notify is a cut message, but between messages it is only a close,
             // and what runs in a tunnel marks its own end.
             let whole = this.is_between() || this.guard.is_tunnel();
@@ -332,6 +359,7 @@ impl AsyncRead for OriginIo {
             buf.set_filled(before);
             return Poll::Ready(Err(breach(fault)));
         }
+        this.watch.header_is(this.guard.is_in_head());
         Poll::Ready(Ok(()))
     }
 }
