@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::Version;
 use pingora::Error;
 use pingora::ErrorSource;
+use pingora::ErrorType;
 use pingora::Result;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::Peer;
@@ -28,6 +29,10 @@ use crate::upstream::fault::refusal_of;
 
 /// How many addresses of an upstream are tried while connections to it fail.
 const CONNECT_ATTEMPTS: u32 = 3;
+/// How long a tunnel may be silent. Whoever talks WebSocket pings far more often.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+/// The type of the error that makes Pingora ask once more: a 304 was about something else.
+pub(crate) const ASK_AGAIN: &str = "a 304 about something else";
 /// The least time that an origin is given to answer a read.
 const LEAST_READ: Duration = Duration::from_millis(100);
 
@@ -58,6 +63,11 @@ pub(crate) fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Box<Http
         && ctx.origin.tried.contains(peer.address())
     {
         return Err(refused(ctx, failed));
+    }
+    if session.is_upgrade_req() && upstream.dial().is_some() {
+        // The origin's deadline for its answer is kept by the connection itself (see `guard`): what
+        // Pingora waits for here is also the silence within a tunnel.
+        peer.options.read_timeout = Some(TUNNEL_IDLE);
     }
     if let Some(left) = left {
         let cut = |timeout: Option<Duration>| timeout.map_or(left, |t| t.min(left)).max(LEAST_READ);
@@ -119,6 +129,11 @@ pub(crate) fn broke(
     ctx: &mut RequestCtx,
 ) -> Box<Error> {
     let mut error = error;
+    if error.etype() == &ErrorType::Custom(ASK_AGAIN) {
+        ctx.origin.tried.pop();
+        error.set_retry(true);
+        return error;
+    }
     let idempotent = session.req_header().method.is_idempotent();
     let overdue = matches!(refusal_of(&error), Refusal::TotalTimeout | Refusal::BodyTimeout);
     if overdue || !idempotent || session.as_ref().retry_buffer_truncated() {
