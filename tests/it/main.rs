@@ -1,5 +1,6 @@
 //! Scenarios: the real binary, real sockets.
 
 mod basics;
+mod bodies;
 mod harness;
 mod protocols;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use bytes::Bytes;
+use h2::SendStream;
 use h2::client::SendRequest;
 use http::HeaderMap;
 use http::Request;
@@ -101,4 +102,17 @@ pub async fn get(
     }
     let request = request.body(()).expect("tests write valid requests");
     exchange(send, request, Bytes::new()).await
+}
+
+/// Sends some of `block`, as much as the other side has room for at the moment, and says how much;
+/// `None` when the stream has ended.
+pub async fn send_some(stream: &mut SendStream<Bytes>, block: &Bytes) -> Option<usize> {
+    stream.reserve_capacity(block.len());
+    // Only an increase is told of: what is there already is not.
+    while stream.capacity() == 0 {
+        std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
+    }
+    let room = stream.capacity().min(block.len());
+    stream.send_data(block.slice(..room), false).ok()?;
+    Some(room)
 }
