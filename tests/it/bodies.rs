@@ -4,6 +4,9 @@ mod download;
 mod early;
 mod upload;
 
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
 use crate::harness::Edge;
 use crate::harness::Origin;
 
@@ -18,8 +21,11 @@ fn unlimited(origin: &Origin) -> Edge {
     Edge::with(&crate::harness::edge::simple(origin, "defaults: {max_body: off, cache: off}"))
 }
 
-/// Watches a process's memory while `work` runs: the most that it grew by.
+/// Watches a process's memory while `work` runs: the most that it grew by. One at a time, since such
+/// work takes a whole machine.
 fn growth(edge: &Edge, work: impl FnOnce() + Send) -> u64 {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let before = edge.resident();
     std::thread::scope(|scope| {
         let working = scope.spawn(work);
