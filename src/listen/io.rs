@@ -214,6 +214,23 @@ impl EdgeIo {
         self.transport.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    fn poll_read_any(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.mode {
+            Mode::Http2 | Mode::Tunnel => self.poll_read_through(cx, buf),
+            Mode::Http1 if !self.head.is_empty() => {
+                let n = self.head.len().min(buf.remaining());
+                buf.put_slice(&self.head.split_to(n));
+                Poll::Ready(Ok(()))
+            }
+            Mode::Http1 if !self.body.at_end() => self.poll_read_body(cx, buf),
+            Mode::Http1 => self.poll_gone(cx),
+        }
+    }
+
     fn poll_read_through(
         &mut self,
         cx: &mut Context<'_>,
@@ -343,16 +360,15 @@ impl AsyncRead for EdgeIo {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        match this.mode {
-            Mode::Http2 | Mode::Tunnel => this.poll_read_through(cx, buf),
-            Mode::Http1 if !this.head.is_empty() => {
-                let n = this.head.len().min(buf.remaining());
-                buf.put_slice(&this.head.split_to(n));
-                Poll::Ready(Ok(()))
-            }
-            Mode::Http1 if !this.body.at_end() => this.poll_read_body(cx, buf),
-            Mode::Http1 => this.poll_gone(cx),
+        if let Poll::Ready(read) = this.poll_read_any(cx, buf) {
+            return Poll::Ready(read);
         }
+        // Whoever waits for the client has nothing to add at the moment to what was gathered: it
+        // must not wait for more of the response, which may be long in coming.
+        if let Poll::Ready(Err(e)) = this.poll_drain_gathered(cx) {
+            return Poll::Ready(Err(e));
+        }
+        Poll::Pending
     }
 }
 
