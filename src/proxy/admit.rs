@@ -209,7 +209,11 @@ async fn spool(session: &mut Session, ctx: &mut RequestCtx, spool: u64, max: u64
     }
     if session.get_header_bytes(header::EXPECT).eq_ignore_ascii_case(b"100-continue") {
         // The request is admitted: the client may send its body. It is not the origin's to ask for.
-        session.as_downstream_mut().write_continue_response().await?;
+        let downstream = session.as_downstream_mut();
+        let keep_alive = downstream.get_keepalive();
+        downstream.write_continue_response().await?;
+        // Pingora takes it for an early answer, after which it would close the connection.
+        downstream.set_keepalive(keep_alive);
     }
     if spool == 0 || is_conversation(session) {
         return Ok(());

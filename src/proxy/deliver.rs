@@ -1,32 +1,48 @@
 //! What the client sees: conditions and ranges answered from what is stored, and our own fields.
 
+use std::any::Any;
+
+use async_trait::async_trait;
+use bytes::Bytes;
 use http::Method;
 use http::StatusCode;
 use http::Version;
 use http::header;
+use pingora::Error;
+use pingora::ErrorType;
 use pingora::Result;
 use pingora::http::ResponseHeader;
+use pingora::modules::http::HttpModule;
+use pingora::modules::http::HttpModuleBuilder;
+use pingora::modules::http::HttpModuleCtx;
+use pingora::modules::http::HttpModules;
+use pingora::modules::http::Module;
+use pingora_cache::NoCacheReason;
 use pingora_proxy::RangeType;
 use pingora_proxy::Session;
 
 use crate::cache::directives;
 use crate::cache::freshness;
+use crate::cache::status::Outcome;
 use crate::message::conditional;
-use crate::message::conditional::Outcome;
 use crate::message::conditional::Validators;
 use crate::message::hops;
 use crate::message::range;
 use crate::message::range::Ranges;
 use crate::proxy::arrive::REQUEST_ID;
+use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::fetch;
+use crate::refusal::Refusal;
 use crate::route::HeaderRule;
+use crate::upstream::fault::error_of;
 
 /// Whether the client already has what this response says.
 pub(crate) fn is_not_modified(session: &Session, response: &ResponseHeader) -> bool {
-    outcome(session, response) == Outcome::NotModified
+    outcome(session, response) == conditional::Outcome::NotModified
 }
 
-fn outcome(session: &Session, response: &ResponseHeader) -> Outcome {
+fn outcome(session: &Session, response: &ResponseHeader) -> conditional::Outcome {
     let request = session.req_header();
     let current = Validators::of(&response.headers);
     conditional::evaluate(&request.method, &request.headers, &current, response.status)
@@ -44,7 +60,7 @@ pub(crate) fn select_range(session: &Session, response: &mut ResponseHeader) -> 
     let length = response.headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     let Some(length) = length else { return RangeType::None };
-    if outcome(session, response) == Outcome::IgnoreRange {
+    if outcome(session, response) == conditional::Outcome::IgnoreRange {
         return RangeType::None;
     }
     match Ranges::of(&request.headers, length) {
@@ -71,6 +87,22 @@ pub(crate) fn select_range(session: &Session, response: &mut ResponseHeader) -> 
     }
 }
 
+/// After a 304 Pingora shows what is stored, whatever we said of the 304. That must not be where the
+/// 304 was about something else (RFC 9111 §4.3.4): then the origin is asked again, without
+/// conditions and past the cache. Nor where nobody had asked for a 304.
+fn not_this_answer(session: &mut Session, ctx: &mut RequestCtx) -> Option<Box<Error>> {
+    if ctx.refusal == Some(Refusal::OriginMalformed) {
+        return Some(error_of(Refusal::OriginMalformed));
+    }
+    if ctx.origin.conditions != Asked::Again || ctx.origin.not_modified.take().is_none() {
+        return None;
+    }
+    session.cache.disable(NoCacheReason::Custom(fetch::ASK_AGAIN));
+    let mut error = Error::new(ErrorType::Custom(fetch::ASK_AGAIN));
+    error.as_up();
+    Some(error)
+}
+
 /// Dresses the response for the client.
 pub(crate) fn dress(
     session: &mut Session,
@@ -80,7 +112,12 @@ pub(crate) fn dress(
     if response.status.is_informational() {
         return Ok(());
     }
+    if let Some(error) = not_this_answer(session, ctx) {
+        return Err(error);
+    }
     ctx.first_byte.get_or_insert_with(|| ctx.started.elapsed());
+    ctx.bodiless = session.req_header().method == Method::HEAD
+        || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     for name in directives::targeted_fields() {
         response.remove_header(name);
     }
@@ -88,6 +125,12 @@ pub(crate) fn dress(
         // From the origin: many lines or no number would confuse the caches behind us.
         let age = freshness::age_value(&response.headers);
         response.insert_header(header::AGE, age.as_secs())?;
+    }
+    if ctx.cache.outcome == Some(Outcome::Revalidated)
+        && let Some(meta) = session.cache.maybe_cache_meta()
+    {
+        // Made elsewhere and confirmed now: as old as the 304 says (RFC 9111 §4.3.4).
+        response.insert_header(header::AGE, meta.age().as_secs())?;
     }
     let version = match ctx.origin.status {
         Some(_) => Version::HTTP_11,
@@ -126,10 +169,55 @@ pub(crate) fn dress(
         response.remove_header(&header::TRANSFER_ENCODING);
         if !response.headers.contains_key(header::CONTENT_LENGTH) {
             session.set_keepalive(None);
+            session.downstream_modules_ctx = without_chunks();
         }
     }
     if ctx.runtime.draining.has_begun() {
         session.set_keepalive(None);
     }
     Ok(())
+}
+
+/// Withholds a body that the client must not get. Towards the cache a HEAD is a GET, and a 304 may
+/// be made of a whole response: HTTP/1 drops what follows such a header, HTTP/2 would send it.
+pub(crate) fn pass_body(body: &mut Option<Bytes>, ctx: &RequestCtx) {
+    if ctx.bodiless {
+        *body = None;
+    }
+}
+
+/// Pingora adds chunks to an HTTP/2 origin's response after our last word on its header; only a
+/// module still sees it then.
+fn without_chunks() -> HttpModuleCtx {
+    let mut modules = HttpModules::new();
+    modules.add_module(Box::new(WithoutChunks));
+    modules.build_ctx()
+}
+
+struct WithoutChunks;
+
+impl HttpModuleBuilder for WithoutChunks {
+    fn init(&self) -> Module {
+        Box::new(Self)
+    }
+}
+
+#[async_trait]
+impl HttpModule for WithoutChunks {
+    async fn response_header_filter(
+        &mut self,
+        response: &mut ResponseHeader,
+        _end_of_stream: bool,
+    ) -> Result<()> {
+        response.remove_header(&header::TRANSFER_ENCODING);
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
 }

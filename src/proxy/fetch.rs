@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use pingora::Error;
 use pingora::ErrorSource;
+use pingora::ErrorType;
 use pingora::Result;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::Peer;
@@ -23,6 +24,10 @@ use crate::upstream::fault::refusal_of;
 
 /// How many addresses of an upstream are tried while connections to it fail.
 const CONNECT_ATTEMPTS: u32 = 3;
+/// How long a tunnel may be silent. Whoever talks WebSocket pings far more often.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+/// The type of the error that makes Pingora ask once more: a 304 was about something else.
+pub(crate) const ASK_AGAIN: &str = "a 304 about something else";
 /// The least time that an origin is given to answer a read.
 const LEAST_READ: Duration = Duration::from_millis(100);
 
@@ -38,7 +43,7 @@ pub(crate) async fn may_go(session: &mut Session, ctx: &mut RequestCtx) -> Resul
 }
 
 /// The peer for the next attempt.
-pub(crate) fn choose(ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+pub(crate) fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
     let Some(Action::Upstream(index)) = ctx.route().map(|route| &route.action) else {
         return Err(refused(ctx, Refusal::Internal));
     };
@@ -53,6 +58,11 @@ pub(crate) fn choose(ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         && ctx.origin.tried.contains(peer.address())
     {
         return Err(refused(ctx, failed));
+    }
+    if session.is_upgrade_req() && upstream.dial().is_some() {
+        // The origin's deadline for its answer is kept by the connection itself (see `guard`): what
+        // Pingora waits for here is also the silence within a tunnel.
+        peer.options.read_timeout = Some(TUNNEL_IDLE);
     }
     if let Some(left) = left {
         let cut = |timeout: Option<Duration>| timeout.map_or(left, |t| t.min(left)).max(LEAST_READ);
@@ -99,6 +109,11 @@ pub(crate) fn broke(
     ctx: &mut RequestCtx,
 ) -> Box<Error> {
     let mut error = error;
+    if error.etype() == &ErrorType::Custom(ASK_AGAIN) {
+        ctx.origin.tried.pop();
+        error.set_retry(true);
+        return error;
+    }
     let idempotent = session.req_header().method.is_idempotent();
     if !idempotent || session.as_ref().retry_buffer_truncated() {
         error.set_retry(false);

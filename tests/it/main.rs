@@ -1,4 +1,11 @@
 //! Scenarios: the real binary, real sockets.
 
 mod basics;
+mod caching;
 mod harness;
+mod origins;
+mod protocols;
+mod routing;
+mod shipped;
+mod strict;
+mod tour;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::ClientConnection;
@@ -131,16 +132,33 @@ impl Wire {
 
     /// Connects with TLS, trusting only the root in this PEM file.
     pub fn tls(to: SocketAddr, name: &str, root: &Path, alpn: &[&str]) -> std::io::Result<Self> {
+        Self::tls_with(to, name, tls_config(root, alpn))
+    }
+
+    /// Connects with TLS as configured.
+    pub fn tls_with(
+        to: SocketAddr,
+        name: &str,
+        config: Arc<ClientConfig>,
+    ) -> std::io::Result<Self> {
         let stream = TcpStream::connect(to)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let name = ServerName::try_from(name.to_owned()).expect("tests use valid names");
-        let connection = ClientConnection::new(tls_config(root, alpn), name)
-            .expect("a client configuration makes connections");
+        let connection =
+            ClientConnection::new(config, name).expect("a client configuration makes connections");
         let mut tls = StreamOwned::new(connection, stream);
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock)?;
         }
         Ok(Self { stream: Channel::Tls(Box::new(tls)), rest: Vec::new() })
+    }
+
+    /// What the handshake settled; `None` in plain text.
+    pub fn handshake(&self) -> Option<&ClientConnection> {
+        match &self.stream {
+            Channel::Plain(_) => None,
+            Channel::Tls(tls) => Some(&tls.conn),
+        }
     }
 
     /// What ALPN settled.
@@ -313,6 +331,23 @@ impl Wire {
         }
     }
 
+    /// Whether something comes within this time: bytes, or the end.
+    pub fn has_reply(&mut self, within: Duration) -> bool {
+        let tcp = match &self.stream {
+            Channel::Plain(tcp) => tcp,
+            Channel::Tls(tls) => &tls.sock,
+        };
+        tcp.set_read_timeout(Some(within)).expect("a timeout can be set");
+        let came = match tcp.peek(&mut [0]) {
+            Ok(_) => true,
+            Err(e) => {
+                !matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+            }
+        };
+        let _ = tcp.set_read_timeout(Some(PATIENCE));
+        came || !self.rest.is_empty()
+    }
+
     /// Reads up to this many bytes of what is not HTTP.
     pub fn read_raw(&mut self, count: usize) -> Vec<u8> {
         while self.rest.len() < count {
@@ -324,10 +359,35 @@ impl Wire {
         self.rest.drain(..n).collect()
     }
 
+    /// Waits for the connection to end, and says whether it was reset.
+    pub fn is_reset(&mut self) -> bool {
+        let mut space = [0u8; 64 * 1024];
+        loop {
+            match self.stream.read(&mut space) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
     /// Waits for the connection to end; returns what came before.
     pub fn until_closed(&mut self) -> Vec<u8> {
         while self.more() > 0 {}
         std::mem::take(&mut self.rest)
+    }
+}
+
+/// What is not HTTP.
+impl Read for Wire {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        if self.rest.is_empty() {
+            self.more();
+        }
+        let n = buf.len().min(self.rest.len());
+        buf[..n].copy_from_slice(&self.rest[..n]);
+        self.rest.drain(..n);
+        Ok(n)
     }
 }
 

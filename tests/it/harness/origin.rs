@@ -8,13 +8,18 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
+use rustls::ServerConfig;
+
 use super::PATIENCE;
+use super::line::Line;
 
 /// A request as the origin saw it.
 #[derive(Debug, Clone)]
@@ -24,6 +29,8 @@ pub struct Seen {
     pub body: Vec<u8>,
     /// Which of the origin's connections it came on.
     pub connection: usize,
+    /// The name that the connection's handshake asked for.
+    pub server_name: Option<String>,
 }
 
 impl Seen {
@@ -217,32 +224,60 @@ impl Script {
 
     /// Starts it on a port of its own.
     pub fn start(self) -> Origin {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
-        let address = listener.local_addr().expect("a bound socket has an address");
-        let log = Arc::new(Log::default());
-        let script = Arc::new(self);
-        std::thread::spawn({
-            let log = Arc::clone(&log);
-            move || {
-                for stream in listener.incoming().flatten() {
-                    let number = log.connections.fetch_add(1, Ordering::SeqCst);
-                    let (script, log) = (Arc::clone(&script), Arc::clone(&log));
-                    std::thread::spawn(move || serve(&script, &log, stream, number));
-                }
+        self.listen(|tcp| Some(Line::Tcp(tcp)))
+    }
+
+    /// Starts it on a port of its own, over TLS.
+    pub fn start_tls(self, config: Arc<ServerConfig>) -> Origin {
+        self.listen(move |tcp| Line::secure(tcp, &config))
+    }
+
+    /// Starts it on a Unix socket; its `address` means nothing.
+    pub fn start_unix(self, path: &Path) -> Origin {
+        let listener = UnixListener::bind(path).expect("the folder can be written to");
+        let (script, log) = (Arc::new(self), Arc::new(Log::default()));
+        let origin = Origin { address: ([0, 0, 0, 0], 0).into(), log: Arc::clone(&log) };
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let number = log.connections.fetch_add(1, Ordering::SeqCst);
+                let (script, log) = (Arc::clone(&script), Arc::clone(&log));
+                std::thread::spawn(move || serve(&script, &log, Line::Unix(stream), number));
             }
         });
-        Origin { address, log }
+        origin
+    }
+
+    fn listen(self, greet: impl Fn(TcpStream) -> Option<Line> + Send + Sync + 'static) -> Origin {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let (script, log, greet) = (Arc::new(self), Arc::new(Log::default()), Arc::new(greet));
+        let origin = Origin { address, log: Arc::clone(&log) };
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let number = log.connections.fetch_add(1, Ordering::SeqCst);
+                let (script, log, greet) =
+                    (Arc::clone(&script), Arc::clone(&log), Arc::clone(&greet));
+                std::thread::spawn(move || {
+                    if let Some(line) = greet(stream) {
+                        serve(&script, &log, line, number);
+                    }
+                });
+            }
+        });
+        origin
     }
 }
 
-fn serve(script: &Script, log: &Log, stream: TcpStream, connection: usize) {
-    let mut write = stream.try_clone().expect("a socket can be duplicated");
-    let mut read = BufReader::new(stream);
+fn serve(script: &Script, log: &Log, line: Line, connection: usize) {
+    let server_name = line.server_name();
+    let mut write = line.again();
+    let mut read = BufReader::new(line);
     while let Some(mut seen) = read_head(&mut read, connection) {
+        seen.server_name.clone_from(&server_name);
         let path = seen.target().split('?').next().unwrap_or_default().to_owned();
         if let Some(takeover) = script.takeovers.get(&path) {
             note(log, seen.clone());
-            takeover(seen, write);
+            takeover(seen, write.into_tcp().expect("only plain connections are handed over"));
             return;
         }
         if read_body(&mut read, &mut seen).is_none() {
@@ -252,7 +287,7 @@ fn serve(script: &Script, log: &Log, stream: TcpStream, connection: usize) {
         let handler = script.paths.get(&path).or(script.otherwise.as_ref());
         let respond = handler.map_or_else(|| status(404), |handler| handler(&seen));
         if respond.write(seen.method() == "HEAD", &mut write).is_err() || respond.close {
-            let _ = write.shutdown(std::net::Shutdown::Both);
+            write.close();
             return;
         }
     }
@@ -279,7 +314,8 @@ fn read_head(read: &mut impl BufRead, connection: usize) -> Option<Seen> {
         let (name, value) = field.split_once(':')?;
         fields.push((name.to_owned(), value.trim().to_owned()));
     }
-    Some(Seen { line: line.trim_end().to_owned(), fields, body: Vec::new(), connection })
+    let line = line.trim_end().to_owned();
+    Some(Seen { line, fields, body: Vec::new(), connection, server_name: None })
 }
 
 fn read_body(read: &mut impl BufRead, seen: &mut Seen) -> Option<()> {
