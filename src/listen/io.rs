@@ -44,6 +44,7 @@ use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::io::ReadBuf;
 
+use crate::listen::census::Place;
 use crate::listen::conn::Conn;
 use crate::listen::pace::MinRate;
 use crate::listen::pace::Pace;
@@ -78,6 +79,8 @@ pub struct EdgeIo {
     /// `None` only once a close was handed to a task of its own.
     transport: Option<Transport>,
     conn: Arc<Conn>,
+    /// Counted until the last byte has left.
+    place: Option<Place>,
     mode: Mode,
     /// Read from the transport, given to nobody yet.
     received: BytesMut,
@@ -124,6 +127,7 @@ impl EdgeIo {
         Self {
             transport: Some(transport),
             conn,
+            place: None,
             mode: Mode::Http1,
             received: BytesMut::new(),
             head: Bytes::new(),
@@ -140,6 +144,12 @@ impl EdgeIo {
             read_rate,
             write_rate,
         }
+    }
+
+    /// Keeps the connection's place in the census until its end, lingering included.
+    pub(crate) fn holding(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// The connection's facts.
@@ -461,8 +471,10 @@ impl Drop for EdgeIo {
         }
         // HTTP gave the connection up: see that what was written arrives.
         let rest = std::mem::take(&mut self.gathered);
+        let place = self.place.take();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
+            let _place = place;
             let send = async {
                 transport.write_all(&rest).await?;
                 transport.shutdown().await
