@@ -370,6 +370,56 @@ fn every_function_and_test_in_the_caching_table_exists() {
     assert_none(&wrong);
 }
 
+/// The modules of the table in tests/architecture.rs: layer, name, which others they may name.
+fn layers() -> Vec<(u32, String, BTreeSet<String>)> {
+    let source = read("tests/architecture.rs");
+    let table = source.split_once("const MODULES").expect("the table is there").1;
+    let mut layer = 0;
+    let mut found = Vec::new();
+    for line in table.lines().map(str::trim).take_while(|line| *line != "];") {
+        if let Some(rest) = line.strip_prefix("// L") {
+            layer = rest.chars().next().and_then(|c| c.to_digit(10)).expect("a layer has a number");
+        }
+        let texts: Vec<&str> = line.split('"').collect();
+        if let ["(", name, _, named, "),"] = texts[..] {
+            let named = named.split_whitespace().map(str::to_owned).collect();
+            found.push((layer, name.to_owned(), named));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_layers_in_the_architecture_are_those_of_the_test() {
+    let layers = layers();
+    assert!(layers.len() > 10, "found only {layers:?}");
+    let text = read("ARCHITECTURE.md");
+    let rows = rows(&text, "| layer | module | what it is | may name |");
+    let mut wrong = Vec::new();
+    for (layer, name, expected) in &layers {
+        let quoted_name = format!("`{name}`");
+        let Some(row) = rows.iter().find(|row| row.get(1) == Some(&&*quoted_name)) else {
+            wrong.push(format!("{name}: has no row"));
+            continue;
+        };
+        let written: BTreeSet<String> = match row[3] {
+            "nothing" => BTreeSet::new(),
+            "all below" => {
+                let below = layers.iter().filter(|(other, ..)| other < layer);
+                below.map(|(_, name, _)| name.clone()).collect()
+            }
+            listed => quoted(listed).map(str::to_owned).collect(),
+        };
+        if written != *expected {
+            wrong.push(format!("{name}: may name {expected:?}"));
+        }
+    }
+    if rows.len() != layers.len() {
+        wrong.push(format!("{} rows for {} modules", rows.len(), layers.len()));
+    }
+    assert_none(&wrong);
+}
+
 #[test]
 fn every_document_is_in_the_index() {
     let index = read("docs/README.md");

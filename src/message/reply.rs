@@ -58,6 +58,8 @@ pub struct ReplyGuard {
     request: RequestTap,
     reply: Receiving,
     interim: u32,
+    /// The last request may become a tunnel, or could have.
+    offered: bool,
     fault: Option<OriginFault>,
 }
 
@@ -90,6 +92,7 @@ impl ReplyGuard {
             request: RequestTap::default(),
             reply: Receiving::Idle,
             interim: 0,
+            offered: false,
             fault: None,
         }
     }
@@ -152,6 +155,12 @@ impl ReplyGuard {
         self.fault.is_none() && matches!(self.reply, Receiving::Tunnel)
     }
 
+    /// Whether the request in flight offered a tunnel that the origin has not agreed to, or not yet.
+    #[must_use]
+    pub fn offers_tunnel(&self) -> bool {
+        self.offered && !matches!(self.reply, Receiving::Tunnel) && !self.is_idle()
+    }
+
     /// The fault that ended the watch, if there was one.
     #[must_use]
     pub fn fault(&self) -> Option<OriginFault> {
@@ -175,6 +184,7 @@ impl ReplyGuard {
                 Some(Asked::Preface) => self.reply = Receiving::Tunnel,
                 Some(asked) => {
                     self.interim = 0;
+                    self.offered = asked == Asked::WebSocket;
                     self.reply = Receiving::due(asked);
                 }
                 None => {}

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
+use http::StatusCode;
 use http::Version;
 use pingora::Error;
 use pingora::ErrorSource;
@@ -29,7 +30,10 @@ pub(crate) async fn answer(
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     };
     let code = refusal.status().as_u16();
-    let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
+    // After a 101 the connection is not HTTP's any more: a response would be taken for its data.
+    let begun = session.response_written().is_some_and(|response| {
+        !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS
+    });
     if !begun {
         session.set_keepalive(None);
         // A client that is gone by now will not be told.

@@ -24,6 +24,8 @@ use crate::upstream::fault::refusal_of;
 
 /// How many addresses of an upstream are tried while connections to it fail.
 const CONNECT_ATTEMPTS: u32 = 3;
+/// How long a tunnel may be silent. Whoever talks WebSocket pings far more often.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 /// The type of the error that makes Pingora ask once more: a 304 was about something else.
 pub(crate) const ASK_AGAIN: &str = "a 304 about something else";
 /// The least time that an origin is given to answer a read.
@@ -41,7 +43,7 @@ pub(crate) async fn may_go(session: &mut Session, ctx: &mut RequestCtx) -> Resul
 }
 
 /// The peer for the next attempt.
-pub(crate) fn choose(ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+pub(crate) fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
     let Some(Action::Upstream(index)) = ctx.route().map(|route| &route.action) else {
         return Err(refused(ctx, Refusal::Internal));
     };
@@ -56,6 +58,11 @@ pub(crate) fn choose(ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         && ctx.origin.tried.contains(peer.address())
     {
         return Err(refused(ctx, failed));
+    }
+    if session.is_upgrade_req() && upstream.dial().is_some() {
+        // The origin's deadline for its answer is kept by the connection itself (see `guard`): what
+        // Pingora waits for here is also the silence within a tunnel.
+        peer.options.read_timeout = Some(TUNNEL_IDLE);
     }
     if let Some(left) = left {
         let cut = |timeout: Option<Duration>| timeout.map_or(left, |t| t.min(left)).max(LEAST_READ);

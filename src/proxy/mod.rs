@@ -121,10 +121,10 @@ impl ProxyHttp for EdgeProxy {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         ctx: &mut RequestCtx,
     ) -> Result<Box<HttpPeer>> {
-        fetch::choose(ctx)
+        fetch::choose(session, ctx)
     }
 
     async fn connected_to_upstream(

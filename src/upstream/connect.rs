@@ -51,6 +51,8 @@ pub struct Dial {
     pub(super) tls: Option<Arc<ClientConfig>>,
     /// What the guard of each connection allows.
     pub(super) limits: ReplyLimits,
+    /// How long an origin may be silent before it answers a request that offers a tunnel.
+    pub(super) read: Duration,
 }
 
 /// Every [`Dial`] that a peer in flight may need, by group key.
@@ -137,14 +139,18 @@ impl Dial {
         };
         let guard = ReplyGuard::new(self.limits);
         let Some(config) = &self.tls else {
-            return Ok(OriginIo::plain(socket, &peer._address, guard, started.elapsed()));
+            let io = OriginIo::plain(socket, &peer._address, guard, started.elapsed());
+            return Ok(io.with_patience(self.read));
         };
 
         let name = tls::server_name(&peer.sni)
             .map_err(|e| Error::because(ErrorType::InvalidCert, "server name", e).into_up())?;
         let handshake = TlsConnector::from(config.clone()).connect(name, socket);
         match timeout_at(deadline, handshake).await {
-            Ok(Ok(stream)) => Ok(OriginIo::tls(stream, &peer._address, guard, started.elapsed())),
+            Ok(Ok(stream)) => {
+                let io = OriginIo::tls(stream, &peer._address, guard, started.elapsed());
+                Ok(io.with_patience(self.read))
+            }
             Ok(Err(e)) => Err(failed(ErrorType::TLSHandshakeFailure, peer, Some(e))),
             Err(_) => Err(failed(ErrorType::TLSHandshakeTimedout, peer, None)),
         }

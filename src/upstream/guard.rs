@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
+use std::task::Waker;
 use std::task::ready;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -39,6 +40,7 @@ use pingora::protocols::tls::SslDigest;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
+use tokio::time::Sleep;
 use tokio_rustls::client::TlsStream;
 
 use crate::message::reply::OriginFault;
@@ -66,6 +68,12 @@ pub struct OriginIo {
     socket: Arc<SocketDigest>,
     established: SystemTime,
     took: Duration,
+    /// How long the origin may be silent after a request that offers a tunnel.
+    patience: Duration,
+    silence: Option<Pin<Box<Sleep>>>,
+    /// How often the proxy flushed since the request in flight began.
+    flushes: u8,
+    held: Option<Waker>,
 }
 
 /// What carries the bytes.
@@ -144,7 +152,34 @@ impl OriginIo {
             socket: Arc::new(socket),
             established: SystemTime::now(),
             took,
+            patience: Duration::MAX,
+            silence: None,
+            flushes: 0,
+            held: None,
         }
+    }
+
+    /// Sets how long the origin may be silent after a request that offers a tunnel. For all others
+    /// Pingora keeps that deadline, but it would go on with it in the tunnel.
+    pub(super) fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Whether the answer to an offer has to wait. Pingora takes the end of the request's empty body
+    /// for the end of the tunnel when it is told of it after a 101 (its issue #946): the first flush
+    /// is the head's, the second one that end's.
+    fn must_hold(&self) -> bool {
+        self.flushes < 2 && self.guard.offers_tunnel()
+    }
+
+    /// Ready when the origin was silent for too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.guard.offers_tunnel() {
+            return Poll::Pending;
+        }
+        let patience = self.patience;
+        self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience))).as_mut().poll(cx)
     }
 
     /// Shows the guard what the proxy is about to send, each byte once although a write that the
@@ -153,6 +188,7 @@ impl OriginIo {
         let Some(fresh @ [_, ..]) = data.get(self.inspected..) else { return Ok(()) };
         if self.guard.is_idle() {
             self.answer = Answer::Awaited;
+            self.flushes = 0;
         }
         let seen = self.guard.on_request_bytes(fresh);
         if seen.is_err() {
@@ -314,8 +350,17 @@ impl AsyncRead for OriginIo {
             // Nothing can be read, which is not to be taken for an end.
             return Poll::Ready(Ok(()));
         }
+        if this.must_hold() {
+            this.held = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        if let Err(e) = ready!(this.wire.as_pin().poll_read(cx, buf)) {
+        let Poll::Ready(read) = this.wire.as_pin().poll_read(cx, buf) else {
+            ready!(this.poll_silence(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        };
+        this.silence = None;
+        if let Err(e) = read {
             // TLS without close_notify is a cut message, but between messages it is only a close,
             // and what runs in a tunnel marks its own end.
             let whole = this.is_between() || this.guard.is_tunnel();
@@ -379,7 +424,14 @@ impl AsyncWrite for OriginIo {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
-        this.wire.as_pin().poll_flush(cx)
+        ready!(this.wire.as_pin().poll_flush(cx))?;
+        this.flushes = this.flushes.saturating_add(1);
+        if !this.must_hold()
+            && let Some(held) = this.held.take()
+        {
+            held.wake();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -94,12 +94,13 @@ impl Upstream {
     /// Fails when its TLS cannot be set up, or a socket path is too long.
     pub fn build(settings: Settings, limits: ReplyLimits) -> Result<Arc<Self>, BuildError> {
         let key = group_key(&settings);
+        let read = settings.timeouts.read;
         let mut authorities = None;
         let mut dial = None;
         match (settings.protocol, &settings.tls) {
-            (Protocol::Http1, None) => dial = Some(Dial { key, tls: None, limits }),
+            (Protocol::Http1, None) => dial = Some(Dial { key, tls: None, limits, read }),
             (Protocol::Http1, Some(tls)) => {
-                dial = Some(Dial { key, tls: Some(tls::client_config(tls)?), limits });
+                dial = Some(Dial { key, tls: Some(tls::client_config(tls)?), limits, read });
             }
             (Protocol::Http2, None) => {}
             (Protocol::Http2, Some(tls)) => {

@@ -3,7 +3,9 @@
 mod basics;
 mod caching;
 mod harness;
+mod origins;
 mod protocols;
 mod routing;
 mod shipped;
+mod strict;
 mod tour;
