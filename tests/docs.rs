@@ -463,6 +463,7 @@ fn the_changelog_has_a_place_for_what_is_not_released() {
     let first = text.lines().find(|line| line.starts_with("## "));
     assert_eq!(first, Some("## [Unreleased]"));
     let kinds = text.lines().filter_map(|line| line.strip_prefix("### "));
-    let unknown: Vec<String> = kinds.filter(|kind| !KINDS.contains(kind)).map(str::to_owned).collect();
+    let unknown: Vec<String> =
+        kinds.filter(|kind| !KINDS.contains(kind)).map(str::to_owned).collect();
     assert_none(&unknown);
 }

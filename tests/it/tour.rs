@@ -87,7 +87,8 @@ struct Stage {
 impl Stage {
     fn set() -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a folder can be made"));
-        let conf = std::fs::read_to_string(repository().join("conf/edge.yaml")).expect("it is ours");
+        let conf =
+            std::fs::read_to_string(repository().join("conf/edge.yaml")).expect("it is ours");
         let conf = replaced(&conf, "0.0.0.0:8080", "127.0.0.1:0");
         let conf = replaced(&conf, "0.0.0.0:8443", "127.0.0.1:0");
         let conf = replaced(&conf, "address: \"127.0.0.1:9180\"", "socket: $DIR/admin.sock");
