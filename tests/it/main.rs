@@ -5,5 +5,7 @@ mod caching;
 mod harness;
 mod origins;
 mod protocols;
+mod routing;
+mod shipped;
 mod strict;
 mod tour;

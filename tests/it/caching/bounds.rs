@@ -66,9 +66,7 @@ fn an_object_larger_than_the_store_passes_through() {
     let body = pattern(1, 20 << 20);
     let large = body.clone();
     let origin = Origin::script()
-        .otherwise(move |_| {
-            crate::harness::ok(large.clone()).field("Cache-Control", "max-age=600")
-        })
+        .otherwise(move |_| crate::harness::ok(large.clone()).field("Cache-Control", "max-age=600"))
         .start();
     let edge = Edge::with(&simple(&origin, "cache: {memory: 16MiB}"));
     for _ in 0..2 {
@@ -172,9 +170,7 @@ fn a_reader_that_stops_does_not_hold_up_another() {
     let body = pattern(1, 4 << 20);
     let large = body.clone();
     let origin = Origin::script()
-        .otherwise(move |_| {
-            crate::harness::ok(large.clone()).field("Cache-Control", "max-age=600")
-        })
+        .otherwise(move |_| crate::harness::ok(large.clone()).field("Cache-Control", "max-age=600"))
         .start();
     let edge = Edge::to(&origin);
     edge.get("/").expect_miss();

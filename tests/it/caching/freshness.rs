@@ -78,8 +78,7 @@ fn an_age_as_large_as_the_lifetime_leaves_nothing() {
 
 #[test]
 fn a_date_in_the_past_counts_as_age() {
-    let (_origin, edge) =
-        answering(&[("Cache-Control", "max-age=600"), ("Date", &date(-200))]);
+    let (_origin, edge) = answering(&[("Cache-Control", "max-age=600"), ("Date", &date(-200))]);
     edge.get("/").expect_miss();
     let age = number(&edge.get("/"), "age");
     assert!((200..230).contains(&age), "{age}");
@@ -87,8 +86,7 @@ fn a_date_in_the_past_counts_as_age() {
 
 #[test]
 fn a_date_in_the_future_makes_nothing_younger_than_new() {
-    let (_origin, edge) =
-        answering(&[("Cache-Control", "max-age=600"), ("Date", &date(200))]);
+    let (_origin, edge) = answering(&[("Cache-Control", "max-age=600"), ("Date", &date(200))]);
     edge.get("/").expect_miss();
     let age = number(edge.get("/").expect_hit(), "age");
     assert!(age < 30, "{age}");

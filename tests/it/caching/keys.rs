@@ -170,9 +170,8 @@ fn upstreams_do_not_share_one_uri() {
 
 #[test]
 fn routes_that_ask_differently_do_not_share_one_uri() {
-    let origin = Origin::script()
-        .otherwise(|seen| minute(&format!("{:?}", seen.value("x-beta"))))
-        .start();
+    let origin =
+        Origin::script().otherwise(|seen| minute(&format!("{:?}", seen.value("x-beta")))).start();
     let edge = Edge::with(&format!(
         "listeners:\n  - {{name: http, address: \"127.0.0.1:0\"}}\n\
          upstreams:\n  origin:\n    addresses: [\"{}\"]\n\

@@ -52,8 +52,7 @@ fn a_condition_is_answered_without_content_on_miss_and_hit() {
         let mut send = http2::plain(edge.address("http")).await;
         for x_cache in ["MISS", "HIT"] {
             let fields = [("if-none-match", "\"1\"")];
-            let reply =
-                http2::get(&mut send, "http://edge.test/", &fields).await.expect("a reply");
+            let reply = http2::get(&mut send, "http://edge.test/", &fields).await.expect("a reply");
             assert_eq!((reply.status, reply.value("x-cache")), (304, Some(x_cache)), "{reply:?}");
             assert!(reply.body.is_empty(), "{reply:?}");
         }
@@ -108,8 +107,7 @@ fn many_streams_get_each_its_own() {
             let mut send = send.clone();
             streams.spawn(async move {
                 let path = format!("/{}", n % 20);
-                let reply =
-                    http2::get(&mut send, &format!("http://edge.test{path}"), &[]).await;
+                let reply = http2::get(&mut send, &format!("http://edge.test{path}"), &[]).await;
                 (path, reply.expect("a reply").body)
             });
         }

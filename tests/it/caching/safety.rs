@@ -16,8 +16,13 @@ fn echoing(directives: &'static str) -> (Origin, Edge) {
         .otherwise(move |seen| {
             let told = ["authorization", "x-forwarded-host", "x-original-url", "x-rewrite-url"]
                 .map(|name| seen.values(name).join("+"));
-            ok(format!("{} {} {}", seen.target(), told.join(" "), String::from_utf8_lossy(&seen.body)))
-                .field("Cache-Control", directives)
+            ok(format!(
+                "{} {} {}",
+                seen.target(),
+                told.join(" "),
+                String::from_utf8_lossy(&seen.body)
+            ))
+            .field("Cache-Control", directives)
         })
         .start();
     let edge = Edge::to(&origin);
@@ -45,9 +50,8 @@ fn what_answers_nobody_in_particular_may_answer_an_authorization() {
 #[test]
 fn an_origin_may_share_what_answers_an_authorization() {
     for directives in ["max-age=60, public", "s-maxage=60", "max-age=60, must-revalidate"] {
-        let origin = Origin::script()
-            .with("/", numbered(ok("").field("Cache-Control", directives)))
-            .start();
+        let origin =
+            Origin::script().with("/", numbered(ok("").field("Cache-Control", directives))).start();
         let edge = Edge::to(&origin);
         edge.get_with("/", &ALICE).expect_miss();
         edge.get_with("/", &BOB).expect_hit().expect_body("answer 0");

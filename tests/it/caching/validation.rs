@@ -112,7 +112,8 @@ fn a_200_replaces_what_was_stored() {
 #[test]
 fn no_cache_is_confirmed_every_time() {
     let first = ok("page").field("Cache-Control", "no-cache").field("ETag", "\"1\"");
-    let origin = Origin::script().with("/", then(first, status(304).field("ETag", "\"1\""))).start();
+    let origin =
+        Origin::script().with("/", then(first, status(304).field("ETag", "\"1\""))).start();
     let edge = Edge::to(&origin);
     edge.get("/").expect_miss();
     for _ in 0..3 {
@@ -219,13 +220,26 @@ fn only_the_variant_that_was_asked_about_is_confirmed() {
 
 #[test]
 fn a_malformed_tag_is_not_sent_as_a_condition() {
-    let first = ok("page").field("Cache-Control", "max-age=60").field("Age", "60");
-    let first = first.field("ETag", "not quoted").field("Last-Modified", "yesterday");
+    let first = ok("page").field("Cache-Control", "max-age=60, stale-if-error=600");
+    let first = first.field("Age", "60").field("ETag", "not quoted");
+    let first = first.field("Last-Modified", "yesterday");
     let origin = Origin::script().with("/", in_turn(vec![first.clone(), first])).start();
     let edge = with_rules(&origin, "on");
-    edge.get("/");
-    edge.get("/").expect_status(200);
+    edge.get("/").expect_miss();
+    edge.get("/").expect_status(200).expect_cache("EXPIRED");
     let seen = origin.seen();
     assert_eq!(seen[1].value("if-none-match"), None, "{seen:?}");
     assert_eq!(seen[1].value("if-modified-since"), None, "{seen:?}");
+}
+
+#[test]
+fn a_304_that_nobody_asked_for_does_not_bring_back_what_is_stale() {
+    let first = ok("old").field("Cache-Control", "max-age=60, must-revalidate");
+    let first = first.field("Age", "60").field("ETag", "malformed");
+    // Stored only for a window that a later validation closes.
+    let first = first.field("CDN-Cache-Control", "max-age=60, stale-if-error=600");
+    let origin = Origin::script().with("/", in_turn(vec![first, status(304)])).start();
+    let edge = Edge::to(&origin);
+    edge.get("/").expect_miss();
+    edge.get("/").expect_status(502);
 }

@@ -144,8 +144,8 @@ impl Wire {
         let stream = TcpStream::connect(to)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let name = ServerName::try_from(name.to_owned()).expect("tests use valid names");
-        let connection = ClientConnection::new(config, name)
-            .expect("a client configuration makes connections");
+        let connection =
+            ClientConnection::new(config, name).expect("a client configuration makes connections");
         let mut tls = StreamOwned::new(connection, stream);
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock)?;
