@@ -25,7 +25,8 @@ Exit codes:
   0 success   64 wrong usage   78 wrong configuration   1 anything else
 
 Signals:
-  TERM drain and exit   INT exit at once   USR1 open log files again";
+  TERM drain and exit   INT exit at once   USR1 open log files again   HUP that, and read
+  certificates again";
 
 /// A TLS-terminating, caching edge proxy.
 #[derive(Debug, Parser)]
@@ -61,13 +62,16 @@ pub struct RunFlags {
     /// Take the listening sockets over from the running process.
     #[arg(short, long)]
     pub upgrade: bool,
+    /// This process is the daemon that `--daemon` started.
+    #[arg(long, hide = true)]
+    pub detached: bool,
 }
 
 /// A proxy without a configuration file.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Without a configuration file")]
 pub struct QuickFlags {
-    /// The port to listen on, on every address.
+    /// The port to listen on, on every IPv4 address.
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
     /// The origin: http://host[:port] or https://host[:port].

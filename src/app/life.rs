@@ -1,13 +1,17 @@
-//! The end of a process, in order: stop accepting, tell clients, let what runs finish, go.
+//! The end of a process, in order: stop accepting, tell clients, let what runs finish, go. And what it
+//! does on which signal until then.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use log::error;
 use log::info;
 use log::warn;
+use parking_lot::Mutex;
 use pingora::server::ShutdownSignal;
 use pingora::server::ShutdownSignalWatch;
 use pingora::server::ShutdownWatch;
@@ -17,6 +21,9 @@ use tokio::signal::unix::signal;
 use tokio::sync::Notify;
 use tokio::sync::watch;
 
+use crate::app::daemon;
+use crate::app::handover::Named;
+use crate::app::identity::open_log;
 use crate::listen::census::Census;
 use crate::observe::access_log::AccessLogger;
 use crate::runtime::Draining;
@@ -24,27 +31,42 @@ use crate::runtime::Draining;
 /// What the parts of a process share about its end.
 pub(crate) struct Life {
     stop: watch::Sender<bool>,
+    stop_admin: watch::Sender<bool>,
     /// The connections that are waited for.
     pub(crate) census: Arc<Census>,
     /// Told to every request.
     pub(crate) draining: Arc<Draining>,
+    /// Signals are heard from here on.
+    pub(crate) attentive: Notify,
     /// Another process serves: this one may go.
     pub(crate) replaced: Notify,
-    /// The start failed after the process became a daemon, or a service ended.
-    pub(crate) broken: Notify,
-    failed: AtomicBool,
+    /// Files that were read at the start are to be read again.
+    pub(crate) renew: Notify,
+    /// The start failed, or a service ended.
+    broken: Notify,
+    /// Why, told once.
+    failure: Mutex<Option<String>>,
+    was_replaced: AtomicBool,
+    /// Copies of the listening sockets, for a process that takes over. As long as one exists, the
+    /// kernel goes on taking connections.
+    pub(crate) offered: Mutex<Vec<Named>>,
     drain_timeout: Duration,
 }
 
 impl Life {
-    pub(crate) fn new(drain_timeout: Duration) -> Self {
+    pub(crate) fn new(drain_timeout: Duration, offered: Vec<Named>) -> Self {
         Self {
             stop: watch::channel(false).0,
+            stop_admin: watch::channel(false).0,
             census: Arc::new(Census::default()),
             draining: Arc::new(Draining::default()),
+            attentive: Notify::new(),
             replaced: Notify::new(),
+            renew: Notify::new(),
             broken: Notify::new(),
-            failed: AtomicBool::new(false),
+            failure: Mutex::default(),
+            was_replaced: AtomicBool::new(false),
+            offered: Mutex::new(offered),
             drain_timeout,
         }
     }
@@ -54,36 +76,39 @@ impl Life {
         self.stop.subscribe()
     }
 
+    /// Turns true when the admin listener is another process's. While this process drains for any
+    /// other reason it goes on answering: that is when it is asked.
+    pub(crate) fn shutdown_admin(&self) -> ShutdownWatch {
+        self.stop_admin.subscribe()
+    }
+
     /// The process cannot go on.
-    pub(crate) fn fail(&self) {
-        self.failed.store(true, Ordering::Release);
+    pub(crate) fn fail(&self, why: String) {
+        self.failure.lock().get_or_insert(why);
         self.broken.notify_one();
     }
 
-    /// Whether it ended by [`Self::fail`].
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+    /// Why it could not go on, if it ended by [`Self::fail`].
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().take()
     }
 
-    /// Stops accepting and waits until nothing is left, the time is up, or it must be quick.
-    async fn drain(&self, quick: &mut Signal) {
+    /// Whether another process has taken this one's place, its files included.
+    pub(crate) fn was_replaced(&self) -> bool {
+        self.was_replaced.load(Ordering::Acquire)
+    }
+
+    /// Stops accepting and tells clients.
+    fn begin_drain(&self) {
         self.draining.begin();
         self.stop.send_replace(true);
+        self.offered.lock().clear();
         info!(
             target: "edgeproxy::app",
             "draining {} connections, for at most {:?}",
             self.census.total(),
             self.drain_timeout
         );
-        tokio::select! {
-            () = self.census.emptied() => info!(target: "edgeproxy::app", "drained"),
-            () = tokio::time::sleep(self.drain_timeout) => warn!(
-                target: "edgeproxy::app",
-                "{} connections are cut: the drain timeout is over",
-                self.census.total()
-            ),
-            _ = quick.recv() => {}
-        }
     }
 }
 
@@ -91,46 +116,157 @@ impl Life {
 pub(crate) struct Signals {
     pub(crate) life: Arc<Life>,
     pub(crate) access_log: Arc<AccessLogger>,
+    /// Where diagnostics go, when not to standard error.
+    pub(crate) log_file: Option<PathBuf>,
+}
+
+/// The signals that are heard.
+struct Heard {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+    user: Signal,
+}
+
+/// What a signal asks for.
+enum Wish {
+    Drain,
+    EndNow,
+    OpenLogs,
+    Renew,
+}
+
+impl Heard {
+    fn new() -> Self {
+        let open = |kind| signal(kind).expect("the kernel lets us handle this signal");
+        Self {
+            terminate: open(SignalKind::terminate()),
+            interrupt: open(SignalKind::interrupt()),
+            quit: open(SignalKind::quit()),
+            hangup: open(SignalKind::hangup()),
+            user: open(SignalKind::user_defined1()),
+        }
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Drain,
+            _ = self.quit.recv() => Wish::Drain,
+            _ = self.interrupt.recv() => Wish::EndNow,
+            _ = self.user.recv() => Wish::OpenLogs,
+            _ = self.hangup.recv() => Wish::Renew,
+        }
+    }
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let open = |kind| signal(kind).expect("the kernel lets us handle this signal");
-        let mut terminate = open(SignalKind::terminate());
-        let mut interrupt = open(SignalKind::interrupt());
-        let mut quit = open(SignalKind::quit());
-        let mut hangup = open(SignalKind::hangup());
-        let mut user = open(SignalKind::user_defined1());
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {
-                    self.life.drain(&mut interrupt).await;
-                    break;
-                }
-                _ = quit.recv() => {
-                    self.life.drain(&mut interrupt).await;
-                    break;
-                }
-                () = self.life.replaced.notified() => {
-                    info!(target: "edgeproxy::app", "another process has taken over");
-                    self.life.drain(&mut interrupt).await;
-                    break;
-                }
-                _ = interrupt.recv() => break,
-                () = self.life.broken.notified() => break,
-                _ = user.recv() => self.access_log.reopen(),
-                _ = hangup.recv() => {
-                    warn!(
-                        target: "edgeproxy::app",
-                        "SIGHUP: log files are opened again; to change the configuration, start \
-                         the new process with -u"
-                    );
-                    self.access_log.reopen();
-                }
-            }
+        let mut heard = Heard::new();
+        self.life.attentive.notify_one();
+        if self.until_told(&mut heard).await == Stop::Drain {
+            self.drain(&mut heard).await;
         }
         // Pingora's own graceful ways wait a fixed time; all waiting is done.
         ShutdownSignal::FastShutdown
+    }
+}
+
+/// How the process stops.
+#[derive(PartialEq, Eq)]
+enum Stop {
+    Drain,
+    Now,
+}
+
+impl Signals {
+    async fn until_told(&self, heard: &mut Heard) -> Stop {
+        loop {
+            let wish = tokio::select! {
+                wish = heard.next() => wish,
+                () = self.life.broken.notified() => return Stop::Now,
+                () = self.life.replaced.notified() => {
+                    info!(target: "edgeproxy::app", "another process has taken over");
+                    self.life.was_replaced.store(true, Ordering::Release);
+                    self.life.stop_admin.send_replace(true);
+                    return Stop::Drain;
+                }
+            };
+            match wish {
+                Wish::Drain => return Stop::Drain,
+                Wish::EndNow => return Stop::Now,
+                Wish::OpenLogs => self.open_logs(),
+                Wish::Renew => self.renew(),
+            }
+        }
+    }
+
+    /// Stops accepting and waits until nothing is left, the time is up, or it must be quick.
+    async fn drain(&self, heard: &mut Heard) {
+        let life = &self.life;
+        life.begin_drain();
+        let over = tokio::time::sleep(life.drain_timeout);
+        tokio::pin!(over);
+        loop {
+            let wish = tokio::select! {
+                () = life.census.emptied() => {
+                    info!(target: "edgeproxy::app", "drained");
+                    return;
+                }
+                () = &mut over => {
+                    warn!(
+                        target: "edgeproxy::app",
+                        "{} connections are cut: the drain timeout is over",
+                        life.census.total()
+                    );
+                    return;
+                }
+                wish = heard.next() => wish,
+            };
+            match wish {
+                Wish::EndNow => {
+                    warn!(
+                        target: "edgeproxy::app",
+                        "{} connections are cut: told to end at once",
+                        life.census.total()
+                    );
+                    return;
+                }
+                // Some supervisors repeat themselves; what runs is still let finish.
+                Wish::Drain => info!(
+                    target: "edgeproxy::app",
+                    "still draining {} connections; SIGINT ends at once",
+                    life.census.total()
+                ),
+                Wish::OpenLogs => self.open_logs(),
+                Wish::Renew => self.renew(),
+            }
+        }
+    }
+
+    /// Opens the log files again, after somebody renamed them.
+    fn open_logs(&self) {
+        if let Some(path) = &self.log_file {
+            match open_log(path).and_then(daemon::redirect) {
+                Ok(()) => info!(target: "edgeproxy::app", "log files are opened again"),
+                Err(e) => error!(
+                    target: "edgeproxy::app",
+                    "{} cannot be opened again: {e}; the old file goes on being written",
+                    path.display()
+                ),
+            }
+        }
+        self.access_log.reopen();
+    }
+
+    fn renew(&self) {
+        info!(
+            target: "edgeproxy::app",
+            "SIGHUP: certificates are read and log files opened again; to change the \
+             configuration, start the new process with -u"
+        );
+        self.open_logs();
+        self.life.renew.notify_one();
     }
 }

@@ -1,12 +1,16 @@
 //! The program: from arguments to an exit code.
 
+mod bind;
 mod check;
 mod clear;
 pub mod cli;
+mod daemon;
 mod handover;
+mod identity;
 mod init;
 mod life;
 mod quick;
+mod renew;
 mod server;
 
 use std::ffi::OsString;
@@ -18,14 +22,17 @@ use clap::CommandFactory;
 use clap::Parser;
 use log::LevelFilter;
 
+use crate::app::bind::Origin;
 use crate::app::cli::Cli;
 use crate::app::cli::ConfigVerb;
 use crate::app::cli::RunFlags;
 use crate::app::cli::Verb;
+use crate::app::daemon::Starter;
 use crate::app::server::Manner;
 use crate::config;
 use crate::config::Loaded;
 use crate::config::diagnostic::Style;
+use crate::config::plan::Plan;
 
 /// The command line makes no sense (sysexits: EX_USAGE).
 const USAGE: u8 = 64;
@@ -36,14 +43,15 @@ const FAILURE: u8 = 1;
 
 /// Runs the program.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(e) => {
             let _ = e.print();
             return if e.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    match dispatch(cli) {
+    match dispatch(&cli, &arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
             if !message.is_empty() {
@@ -70,13 +78,13 @@ impl Failure {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<(), Failure> {
+fn dispatch(cli: &Cli, arguments: &[OsString]) -> Result<(), Failure> {
     let quick = cli.quick.port.is_some() || cli.quick.origin.is_some();
     if quick && cli.conf.is_some() && !cli.quick.clear_cache {
         return Err(Failure::usage("--port and --origin stand for a file: leave -c out, or them"));
     }
     if cli.quick.clear_cache {
-        let message = clear::clear(&cli)?;
+        let message = clear::clear(cli)?;
         return print(&message);
     }
     if cli.quick.print_config {
@@ -87,18 +95,19 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         return Err(Failure::usage("--cache-ttl belongs to --port and --origin"));
     }
     match &cli.verb {
-        None => run(&cli, &cli.run),
+        None => run(cli, &cli.run, arguments),
         Some(Verb::Run(flags)) => {
             let flags = RunFlags {
                 daemon: flags.daemon || cli.run.daemon,
                 test: flags.test || cli.run.test,
                 upgrade: flags.upgrade || cli.run.upgrade,
+                detached: flags.detached || cli.run.detached,
             };
-            run(&cli, &flags)
+            run(cli, &flags, arguments)
         }
-        Some(Verb::Check { route, json }) => check::check(&cli, route.as_deref(), *json),
+        Some(Verb::Check { route, json }) => check::check(cli, route.as_deref(), *json),
         Some(Verb::Config { what: ConfigVerb::Show }) => {
-            let loaded = load(&cli)?;
+            let loaded = load(cli)?;
             print(&config::show(&loaded.config))
         }
         Some(Verb::Schema) => print(&config::json_schema()),
@@ -145,26 +154,42 @@ fn load(cli: &Cli) -> Result<Loaded, Failure> {
     ))
 }
 
-fn run(cli: &Cli, flags: &RunFlags) -> Result<(), Failure> {
+fn run(cli: &Cli, flags: &RunFlags, arguments: &[OsString]) -> Result<(), Failure> {
     if flags.test {
         return check::check(cli, None, false);
+    }
+    if flags.detached {
+        let starter = Starter::detach().map_err(|e| {
+            Failure::usage(format!("--detached is what -d does by itself; use -d ({e})"))
+        })?;
+        let ended = load(cli).and_then(|loaded| serve(loaded, flags, Some(starter.clone())));
+        // Whoever typed -d sees it, if it comes before the daemon served. The log has it too.
+        return ended.inspect_err(|failure| starter.failed(failure));
     }
     let loaded = load(cli)?;
     if !loaded.warnings.is_empty() {
         eprint!("{}", loaded.warnings.render(Style::of_stderr()));
     }
+    if flags.daemon {
+        let process = absolute(loaded.plan)?.process;
+        let arguments = arguments.iter().skip(1).cloned().collect();
+        return daemon::launch(&process, arguments, flags.upgrade);
+    }
+    serve(loaded, flags, None)
+}
+
+fn serve(loaded: Loaded, flags: &RunFlags, starter: Option<Starter>) -> Result<(), Failure> {
     start_log(loaded.plan.log_level);
-    let mut plan = loaded.plan;
-    if let (true, Ok(here)) = (flags.daemon, std::env::current_dir()) {
-        // A daemon changes its folder: what was written relative to here stays so.
-        plan.make_absolute(&here);
-    }
-    let manner = Manner { daemon: flags.daemon, upgrade: flags.upgrade };
-    match server::run(plan, manner) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Failure { code: FAILURE, message: String::new() }),
-        Err(e) => Err(Failure::other(e)),
-    }
+    // A daemon changes its folder: what was written relative to here stays so.
+    let plan = if starter.is_some() { absolute(loaded.plan)? } else { loaded.plan };
+    let origin = if flags.upgrade { Origin::Successor } else { Origin::Fresh };
+    server::run(plan, Manner { starter, origin }).map_err(Failure::other)
+}
+
+fn absolute(mut plan: Plan) -> Result<Plan, Failure> {
+    let here = std::env::current_dir().map_err(Failure::other)?;
+    plan.make_absolute(&here);
+    Ok(plan)
 }
 
 fn start_log(level: LevelFilter) {

@@ -1,12 +1,9 @@
 //! From a plan to a running process.
 
 use std::io;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,32 +14,46 @@ use async_trait::async_trait;
 use log::error;
 use log::info;
 use log::warn;
-use parking_lot::Mutex;
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::setrlimit;
 use pingora::server::ListenFds;
 use pingora::server::RunArgs;
 use pingora::server::Server;
 use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 use pingora::services::Service;
-use rustls::ServerConfig;
 
 use crate::admin::Admin;
+use crate::app::bind;
+use crate::app::bind::Origin;
+use crate::app::bind::Prepared;
+use crate::app::bind::SocketFile;
+use crate::app::bind::Sockets;
+use crate::app::bind::StartError;
+use crate::app::daemon;
+use crate::app::daemon::PidFile;
+use crate::app::daemon::Starter;
 use crate::app::handover;
+use crate::app::handover::Given;
 use crate::app::handover::Named;
 use crate::app::handover::Taken;
+use crate::app::identity;
+use crate::app::identity::Identity;
 use crate::app::life::Life;
 use crate::app::life::Signals;
-use crate::config::plan::AdminAddress;
+use crate::app::renew;
+use crate::app::renew::Renewable;
 use crate::config::plan::Plan;
 use crate::demo::DemoOrigin;
 use crate::listen::Limits;
 use crate::listen::accept::Bound;
 use crate::listen::accept::Door;
 use crate::listen::accept::House;
-use crate::listen::accept::bind;
 use crate::listen::census::Census;
 use crate::listen::serve::EdgeApp;
 use crate::listen::watch::Watch;
+use crate::observe::Sink;
 use crate::observe::access_log::AccessLogger;
 use crate::observe::access_log::writer::Flushed;
 use crate::observe::metrics::CacheUsage;
@@ -53,9 +64,6 @@ use crate::proxy::EdgeProxy;
 use crate::proxy::watch::Reporter;
 use crate::runtime::Runtime;
 use crate::storage::memory::Memory;
-use crate::tls::store::CertificateStore;
-use crate::tls::store::server_config;
-use crate::upstream::Place;
 use crate::upstream::connect::Dials;
 use crate::upstream::connect::EdgeConnector;
 use crate::upstream::lift::lift;
@@ -68,117 +76,128 @@ const SWEEP_STEPS: usize = 4096;
 const BESIDES_MEMORY: u64 = 128 << 20;
 /// How long the access log may take to write its last lines.
 const FLUSH: Duration = Duration::from_secs(2);
-/// The name of the admin listener's socket in a handover; no listener can be called so.
-const ADMIN: &str = "\tadmin";
+/// Descriptors that are not clients' connections: files, origins, the machinery.
+const OTHER_FILES: u64 = 256;
 
 /// How the process is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Manner {
-    pub(crate) daemon: bool,
-    pub(crate) upgrade: bool,
+    /// As a daemon: who waits for it to serve.
+    pub(crate) starter: Option<Starter>,
+    /// Whether it takes over from a running process.
+    pub(crate) origin: Origin,
 }
 
-/// Why the process does not start.
-#[derive(Debug)]
-pub(crate) enum StartError {
-    /// An address cannot be listened on.
-    Bind(String, String, io::Error),
-    /// No running process hands its sockets over.
-    Upgrade(String, io::Error),
-    /// Certificates, authorities or files are not usable.
-    Material(String),
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bind(name, address, e) => {
-                write!(f, "cannot listen on {address} (listener \"{name}\"): {e}")?;
-                match e.kind() {
-                    io::ErrorKind::AddrInUse => write!(
-                        f,
-                        "; stop what listens there, or take over from it with -u if it is edgeproxy"
-                    ),
-                    io::ErrorKind::PermissionDenied => {
-                        write!(f, "; ports below 1024 need root or CAP_NET_BIND_SERVICE")
-                    }
-                    io::ErrorKind::AddrNotAvailable => {
-                        write!(f, "; the address is not one of this machine's")
-                    }
-                    _ => Ok(()),
-                }
-            }
-            Self::Upgrade(path, e) => write!(
-                f,
-                "cannot take over: no running edgeproxy answers at {path} ({e}); start without -u, \
-                 or make process.upgrade_socket the same in both configurations"
-            ),
-            Self::Material(what) => f.write_str(what),
+/// Runs the process to its end, which was asked for.
+///
+/// # Errors
+/// Why it did not come to serve, or why it ended unasked.
+pub(crate) fn run(plan: Plan, manner: Manner) -> Result<(), StartError> {
+    let daemon = manner.starter.is_some();
+    let identity = if daemon { detach(&plan)? } else { None };
+    raise_file_limit(&plan);
+    let mut sockets = bind::prepare(&plan, manner.origin, identity.as_ref())?;
+    let offered = bind::offered(&sockets)?;
+    if let Some(identity) = identity {
+        if let Some(Sink::File(path)) = &plan.access_log.to {
+            identity.open_log(path).map_err(|e| unusable(path, &e))?;
         }
+        identity.assume().map_err(|e| {
+            StartError::Material(format!("cannot become the user of process.user: {e}"))
+        })?;
     }
-}
 
-/// A listener with everything that can fail done.
-struct Prepared {
-    index: usize,
-    name: Arc<str>,
-    socket: std::net::TcpListener,
-    tls: Option<(Arc<CertificateStore>, Arc<ServerConfig>)>,
-    h2c: bool,
-}
-
-/// Runs the process to its end. `true`: it ended in order.
-pub(crate) fn run(plan: Plan, manner: Manner) -> Result<bool, StartError> {
-    let mut taken = take_over(&plan, manner)?;
-    let prepared = prepare(&plan, &mut taken)?;
-    let admin = plan.admin.as_ref().map(|at| admin_socket(at, &mut taken)).transpose()?;
-    let demo = demo_socket(&plan)?;
-    let offered = offered(&prepared, admin.as_ref())?;
-
-    let life = Arc::new(Life::new(plan.process.drain_timeout));
+    let files = std::mem::take(&mut sockets.files);
+    let life = Arc::new(Life::new(plan.process.drain_timeout, offered));
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), SystemTime::now()));
     let access_log = Arc::new(AccessLogger::new(&plan.access_log));
 
-    let mut server = Server::new_with_opt_and_conf(None, server_conf(&plan, manner.daemon));
-    let pid_file = manner.daemon.then(|| plan.process.pid_file.clone());
+    // Pingora forks to become a daemon and tells nobody how that went; this process is one already.
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(&plan));
+    let pid_file = daemon.then(|| plan.process.pid_file.clone());
+    let signals = Signals {
+        life: Arc::clone(&life),
+        access_log: Arc::clone(&access_log),
+        log_file: daemon.then(|| plan.process.log_file.clone()),
+    };
     server.add_service(EdgeService {
         parts: Some(Parts {
             plan,
-            prepared,
-            admin,
-            demo,
-            offered,
-            taken,
-            metrics: Arc::clone(&metrics),
+            sockets,
+            metrics,
             access_log: Arc::clone(&access_log),
+            starter: manner.starter,
         }),
         life: Arc::clone(&life),
     });
-    let signals = Signals { life: Arc::clone(&life), access_log: Arc::clone(&access_log) };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
 
     if access_log.shutdown(FLUSH) == Flushed::NotInTime {
         warn!(target: "edgeproxy::app", "the last lines of the access log could not be written");
     }
-    if let Some(path) = pid_file {
-        remove_pid_file(&path);
+    if !life.was_replaced() {
+        files.iter().for_each(SocketFile::remove);
     }
-    Ok(!life.has_failed())
+    if let Some(path) = pid_file {
+        PidFile::remove(&path);
+    }
+    life.failure().map_or(Ok(()), |why| Err(StartError::Start(why)))
 }
 
-fn server_conf(plan: &Plan, daemon: bool) -> ServerConf {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
+/// What a daemon does before it opens anything: whose it will be, where it writes, where it is.
+fn detach(plan: &Plan) -> Result<Option<Identity>, StartError> {
     let process = &plan.process;
+    let identity = Identity::of(process).map_err(StartError::Material)?;
+    if let Some(identity) = &identity {
+        let state = &process.state_dir;
+        identity.adopt(process, state).map_err(|e| unusable(state, &e))?;
+    }
+    let path = &process.log_file;
+    let log = match &identity {
+        Some(identity) => identity.open_log(path),
+        None => identity::open_log(path),
+    };
+    log.and_then(daemon::redirect).map_err(|e| unusable(path, &e))?;
+    let root = PathBuf::from("/");
+    let folder = process.working_directory.as_ref().unwrap_or(&root);
+    std::env::set_current_dir(folder).map_err(|e| unusable(folder, &e))?;
+    Ok(identity)
+}
+
+fn unusable(path: &Path, e: &io::Error) -> StartError {
+    StartError::Material(format!("{} cannot be used: {e}", path.display()))
+}
+
+/// A proxy needs a descriptor for each side of each connection; the usual soft limit is there for
+/// programs that use `select`.
+fn raise_file_limit(plan: &Plan) {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        }
+        Ok(hard)
+    });
+    match raised {
+        Ok(most) => {
+            info!(target: "edgeproxy::app", "at most {most} files and connections may be open");
+            let needed = plan.limits.connections.saturating_mul(2).saturating_add(OTHER_FILES);
+            if most < needed {
+                warn!(
+                    target: "edgeproxy::app",
+                    "limits.connections is {}, for which {needed} files may have to be open; the \
+                     system allows {most} (ulimit -Hn, or LimitNOFILE= in systemd)",
+                    plan.limits.connections
+                );
+            }
+        }
+        Err(e) => warn!(target: "edgeproxy::app", "the limit of open files stays as it is: {e}"),
+    }
+}
+
+fn server_conf(plan: &Plan) -> ServerConf {
     ServerConf {
-        daemon,
-        threads: process.threads,
+        threads: plan.process.threads,
         work_stealing: true,
-        error_log: Some(text(&process.log_file)),
-        pid_file: text(&process.pid_file),
-        user: process.user.clone(),
-        group: process.group.clone(),
-        working_directory: process.working_directory.clone(),
-        upgrade_sock: text(&process.upgrade_socket),
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
         upstream_keepalive_pool_size: 512,
@@ -186,138 +205,13 @@ fn server_conf(plan: &Plan, daemon: bool) -> ServerConf {
     }
 }
 
-fn take_over(plan: &Plan, manner: Manner) -> Result<Option<Taken>, StartError> {
-    if !manner.upgrade {
-        return Ok(None);
-    }
-    let path = &plan.process.upgrade_socket;
-    handover::take(path).map(Some).map_err(|e| StartError::Upgrade(path.display().to_string(), e))
-}
-
-/// The socket of this name, if it was handed over and still is where it should be.
-fn inherited(taken: &mut Option<Taken>, name: &str) -> Option<OwnedFd> {
-    let sockets = &mut taken.as_mut()?.sockets;
-    let at = sockets.iter().position(|(known, _)| known == name)?;
-    Some(sockets.swap_remove(at).1)
-}
-
-fn prepare(plan: &Plan, taken: &mut Option<Taken>) -> Result<Vec<Prepared>, StartError> {
-    let mut prepared = Vec::with_capacity(plan.listeners.len());
-    for (index, listener) in plan.listeners.iter().enumerate() {
-        let tls = match &listener.tls {
-            None => None,
-            Some(settings) => {
-                let state = &plan.process.state_dir;
-                let material = |e: crate::tls::error::Error| {
-                    StartError::Material(format!("listener \"{}\": {e}", listener.name))
-                };
-                let store = CertificateStore::load(settings, state, SystemTime::now());
-                let store = Arc::new(store.map_err(material)?);
-                let config = server_config(settings, Arc::clone(&store)).map_err(material)?;
-                Some((store, config))
-            }
-        };
-        let failed =
-            |e| StartError::Bind(listener.name.to_string(), listener.address.to_string(), e);
-        // Handed over by address: a listener may be renamed, but not moved.
-        let socket = match inherited(taken, &listener.address.to_string()) {
-            Some(fd) => {
-                let socket = std::net::TcpListener::from(fd);
-                socket.set_nonblocking(true).map_err(failed)?;
-                socket
-            }
-            None => bind(listener.address).map_err(failed)?,
-        };
-        prepared.push(Prepared {
-            index,
-            name: Arc::clone(&listener.name),
-            socket,
-            tls,
-            h2c: listener.h2c,
-        });
-    }
-    Ok(prepared)
-}
-
-fn admin_socket(at: &AdminAddress, taken: &mut Option<Taken>) -> Result<Bound, StartError> {
-    match at {
-        AdminAddress::Tcp(address) => {
-            let failed = |e| StartError::Bind("admin".to_owned(), address.to_string(), e);
-            let socket = match inherited(taken, ADMIN).map(std::net::TcpListener::from) {
-                Some(socket) if socket.local_addr().is_ok_and(|local| local == *address) => socket,
-                _ => bind(*address).map_err(failed)?,
-            };
-            socket.set_nonblocking(true).map_err(failed)?;
-            Ok(Bound::Tcp(socket))
-        }
-        AdminAddress::Unix(path) => {
-            let failed = |e| StartError::Bind("admin".to_owned(), path.display().to_string(), e);
-            let bound = private_socket(path).map_err(failed)?;
-            bound.set_nonblocking(true).map_err(failed)?;
-            Ok(Bound::Unix(bound))
-        }
-    }
-}
-
-/// A Unix socket that only this user can open. One that nobody listens on any more is replaced.
-fn private_socket(path: &Path) -> io::Result<UnixListener> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-        std::fs::create_dir_all(folder)?;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
-    }
-    let bound = match UnixListener::bind(path) {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                // A running process: it is replaced by name only in an upgrade, where the old one
-                // is about to go; its open connections stay with it.
-                warn!(target: "edgeproxy::app", "{} is taken over", path.display());
-            }
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
-        }
-        bound => bound?,
-    };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(bound)
-}
-
-fn demo_socket(plan: &Plan) -> Result<Option<std::net::TcpListener>, StartError> {
-    let wanted = plan.upstreams.iter().flat_map(|u| &u.addresses).any(|a| a.at == Place::Demo);
-    if !wanted {
-        return Ok(None);
-    }
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    bind(address).map(Some).map_err(|e| StartError::Bind("demo".to_owned(), address.to_string(), e))
-}
-
-/// Copies of the listening sockets, for the process that will take over.
-fn offered(prepared: &[Prepared], admin: Option<&Bound>) -> Result<Vec<Named>, StartError> {
-    let copy = |name: String, fd: io::Result<OwnedFd>| {
-        fd.map(|fd| (name, fd)).map_err(|e| {
-            StartError::Material(format!("the process may not open enough files: {e}"))
-        })
-    };
-    let mut offered = Vec::new();
-    for listener in prepared {
-        let address = listener.socket.local_addr().map(|a| a.to_string()).unwrap_or_default();
-        offered.push(copy(address, listener.socket.try_clone().map(OwnedFd::from))?);
-    }
-    if let Some(Bound::Tcp(socket)) = admin {
-        offered.push(copy(ADMIN.to_owned(), socket.try_clone().map(OwnedFd::from))?);
-    }
-    Ok(offered)
-}
-
 /// What the service is made of; taken when it starts.
 struct Parts {
     plan: Plan,
-    prepared: Vec<Prepared>,
-    admin: Option<Bound>,
-    demo: Option<std::net::TcpListener>,
-    offered: Vec<Named>,
-    taken: Option<Taken>,
+    sockets: Sockets,
     metrics: Arc<Metrics>,
     access_log: Arc<AccessLogger>,
+    starter: Option<Starter>,
 }
 
 /// Everything that runs, as one Pingora service on one runtime.
@@ -337,7 +231,7 @@ impl Service for EdgeService {
         let Some(parts) = self.parts.take() else { return };
         if let Err(e) = start(parts, &self.life).await {
             error!(target: "edgeproxy::app", "cannot start: {e}");
-            self.life.fail();
+            self.life.fail(e.to_string());
             return;
         }
         // The tasks live on this runtime until the process ends.
@@ -354,7 +248,8 @@ impl Service for EdgeService {
 }
 
 async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
-    let Parts { plan, prepared, admin, demo, offered, taken, metrics, access_log } = parts;
+    let Parts { plan, sockets, metrics, access_log, starter } = parts;
+    let Sockets { listeners: prepared, admin, demo, upgrade, files: _, taken } = sockets;
     access_log.start()?;
 
     let limits = Arc::new(plan.limits.clone());
@@ -398,11 +293,12 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     });
     let runtime = Arc::new(ArcSwap::new(runtime));
 
-    let conf = Arc::new(server_conf(&runtime.load().plan, false));
+    let conf = Arc::new(server_conf(&runtime.load().plan));
     let proxy =
         lift(&conf, EdgeProxy::new(Arc::clone(&runtime)), EdgeConnector::new(dials)).await?;
     let watch: Arc<dyn Watch> = Arc::new(Reporter::new(Arc::clone(&runtime)));
 
+    let renewables = renewables(&prepared, &runtime.load().plan);
     if let Some(socket) = demo {
         open_demo(socket, &limits, life);
     }
@@ -433,12 +329,33 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         open_admin(socket, &runtime, &limits, life);
     }
     tokio::spawn(sweep(memory));
-    offer(&runtime.load().plan.process.upgrade_socket, offered, life);
-    if let Some(taken) = taken {
-        taken.serves()?;
+    let state_dir = runtime.load().plan.process.state_dir.clone();
+    tokio::spawn(renew::keep(renewables, state_dir, Arc::clone(life)));
+    if let Some(place) = upgrade {
+        offer(place, life);
     }
+    // Whoever is told that we serve may send a signal at once.
+    life.attentive.notified().await;
+    let told = tokio::task::spawn_blocking(move || {
+        // The pid file names this process before the one in it is told to go and tidies up.
+        starter.map_or(Ok(()), |starter| starter.serves())?;
+        taken.map_or(Ok(()), Taken::serves)
+    });
+    told.await.map_err(io::Error::other)??;
     info!(target: "edgeproxy::app", "ready");
     Ok(())
+}
+
+/// The certificates that are read again while the process runs.
+fn renewables(prepared: &[Prepared], plan: &Plan) -> Vec<Renewable> {
+    let of = |one: &Prepared| {
+        Some(Renewable {
+            listener: Arc::clone(&one.name),
+            store: Arc::clone(&one.tls.as_ref()?.0),
+            settings: plan.listeners.get(one.index)?.tls.clone()?,
+        })
+    };
+    prepared.iter().filter_map(of).collect()
 }
 
 fn open<A>(house: Arc<House<A>>, door: Door, life: &Arc<Life>)
@@ -450,7 +367,7 @@ where
         let name = Arc::clone(&door.name);
         if let Err(e) = house.open(door, life.shutdown()).await {
             error!(target: "edgeproxy::app", "listener \"{name}\" failed: {e}");
-            life.fail();
+            life.fail(format!("listener \"{name}\" failed: {e}"));
         }
     });
 }
@@ -495,40 +412,30 @@ fn open_admin(
 ) {
     let house = private_house(Admin::new(Arc::clone(runtime), Arc::clone(&life.census)), limits);
     let door = Door { index: 0, name: Arc::from("admin"), socket, tls: None, h2c: false };
-    // It answers while the process drains: that is when it is asked.
+    let shutdown = life.shutdown_admin();
     tokio::spawn(async move {
-        let (_never, forever) = tokio::sync::watch::channel(false);
-        if let Err(e) = house.open(door, forever).await {
+        if let Err(e) = house.open(door, shutdown).await {
             error!(target: "edgeproxy::app", "the admin listener failed: {e}");
         }
     });
 }
 
 /// Offers the listening sockets to a process that is started with `-u`.
-fn offer(path: &Path, sockets: Vec<Named>, life: &Arc<Life>) {
-    let place = match handover::offer(path) {
-        Ok(place) => place,
-        Err(e) => {
-            warn!(
-                target: "edgeproxy::app",
-                "upgrades with -u are not possible: cannot listen on {}: {e}",
-                path.display()
-            );
-            return;
-        }
-    };
+fn offer(place: UnixListener, life: &Arc<Life>) {
     let life = Arc::clone(life);
-    let sockets = Arc::new(Mutex::new(sockets));
     let thread = std::thread::Builder::new().name("handover".to_owned());
     let spawned = thread.spawn(move || {
         for stream in place.incoming() {
             let Ok(stream) = stream else { continue };
-            match handover::give(stream, &sockets.lock()) {
-                Ok(true) => {
+            // Copies of copies: a drain that begins meanwhile closes its own.
+            let sockets = copies(&life);
+            match sockets.and_then(|sockets| handover::give(stream, &sockets)) {
+                Ok(Given::Replaced) => {
                     life.replaced.notify_one();
                     return;
                 }
-                Ok(false) => warn!(
+                Ok(Given::Nothing) => {}
+                Ok(Given::Died) => warn!(
                     target: "edgeproxy::app",
                     "the process that was to take over did not start; going on"
                 ),
@@ -539,6 +446,11 @@ fn offer(path: &Path, sockets: Vec<Named>, life: &Arc<Life>) {
     if let Err(e) = spawned {
         warn!(target: "edgeproxy::app", "upgrades with -u are not possible: {e}");
     }
+}
+
+fn copies(life: &Life) -> io::Result<Vec<Named>> {
+    let offered = life.offered.lock();
+    offered.iter().map(|(name, fd)| Ok((name.clone(), fd.try_clone()?))).collect()
 }
 
 async fn sweep(memory: &'static Memory) {
@@ -564,14 +476,5 @@ fn memory_usage(memory: &'static Memory) -> impl Fn() -> CacheUsage + Send + Syn
             objects: stats.objects,
             evictions: stats.evictions,
         }
-    }
-}
-
-/// Removes the pid file, unless another process has written its own by now.
-fn remove_pid_file(path: &Path) {
-    let ours = std::fs::read_to_string(path)
-        .is_ok_and(|text| text.trim() == std::process::id().to_string());
-    if ours {
-        let _ = std::fs::remove_file(path);
     }
 }

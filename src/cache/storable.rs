@@ -136,6 +136,29 @@ impl NotStorable {
         Self::AlreadyStale,
     ];
 
+    /// Whether the response itself forbids it, whoever asked: when a 304 brings such a reason, what is
+    /// stored has to go as well.
+    pub fn is_of_the_response(self) -> bool {
+        match self {
+            Self::NotUnderstood
+            | Self::NoStore
+            | Self::Private
+            | Self::VaryStar
+            | Self::VaryMalformed
+            | Self::SetCookie => true,
+            Self::Disabled
+            | Self::Method
+            | Self::RequestBody
+            | Self::Status
+            | Self::RequestNoStore
+            | Self::Authorization
+            | Self::TooLarge
+            | Self::NoFreshness
+            | Self::RequestCookie
+            | Self::AlreadyStale => false,
+        }
+    }
+
     /// The name in logs, metrics and Cache-Status.
     pub fn label(self) -> &'static str {
         match self {

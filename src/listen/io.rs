@@ -9,6 +9,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -151,8 +152,8 @@ impl EdgeIo {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(transport) = self.transport.as_mut() else { return Poll::Ready(Ok(0)) };
         // On the stack: an idle connection owns no read buffer.
-        let mut space = [0u8; 8 * 1024];
-        let mut buf = ReadBuf::new(&mut space);
+        let mut space = [const { MaybeUninit::uninit() }; 8 * 1024];
+        let mut buf = ReadBuf::uninit(&mut space);
         ready!(Pin::new(transport).poll_read(cx, &mut buf))?;
         let filled = buf.filled();
         self.conn.count_in(filled.len());

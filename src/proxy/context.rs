@@ -127,10 +127,24 @@ pub struct OriginSide {
     pub reused: bool,
     /// The header of a 304 that it answered.
     pub not_modified: Option<HeaderMap>,
+    /// Whether it was asked on a condition, so that it may answer 304.
+    pub conditions: Asked,
     /// Interim responses seen.
     pub interim: u32,
     /// The request asked for an upgrade and the origin agreed.
     pub upgraded: bool,
+}
+
+/// Whether an origin is asked on conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Asked {
+    /// It is not.
+    #[default]
+    Plainly,
+    /// It is: 304 may be the answer.
+    OnCondition,
+    /// It was, and its answer spoke of something else: it is asked again, without.
+    Again,
 }
 
 impl RequestCtx {

@@ -8,6 +8,8 @@ use http::Method;
 use http::StatusCode;
 use http::Version;
 use http::header;
+use pingora::Error;
+use pingora::ErrorType;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::modules::http::HttpModule;
@@ -15,27 +17,32 @@ use pingora::modules::http::HttpModuleBuilder;
 use pingora::modules::http::HttpModuleCtx;
 use pingora::modules::http::HttpModules;
 use pingora::modules::http::Module;
+use pingora_cache::NoCacheReason;
 use pingora_proxy::RangeType;
 use pingora_proxy::Session;
 
 use crate::cache::directives;
 use crate::cache::freshness;
+use crate::cache::status::Outcome;
 use crate::message::conditional;
-use crate::message::conditional::Outcome;
 use crate::message::conditional::Validators;
 use crate::message::hops;
 use crate::message::range;
 use crate::message::range::Ranges;
 use crate::proxy::arrive::REQUEST_ID;
+use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::fetch;
+use crate::refusal::Refusal;
 use crate::route::HeaderRule;
+use crate::upstream::fault::error_of;
 
 /// Whether the client already has what this response says.
 pub(crate) fn is_not_modified(session: &Session, response: &ResponseHeader) -> bool {
-    outcome(session, response) == Outcome::NotModified
+    outcome(session, response) == conditional::Outcome::NotModified
 }
 
-fn outcome(session: &Session, response: &ResponseHeader) -> Outcome {
+fn outcome(session: &Session, response: &ResponseHeader) -> conditional::Outcome {
     let request = session.req_header();
     let current = Validators::of(&response.headers);
     conditional::evaluate(&request.method, &request.headers, &current, response.status)
@@ -53,7 +60,7 @@ pub(crate) fn select_range(session: &Session, response: &mut ResponseHeader) -> 
     let length = response.headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     let Some(length) = length else { return RangeType::None };
-    if outcome(session, response) == Outcome::IgnoreRange {
+    if outcome(session, response) == conditional::Outcome::IgnoreRange {
         return RangeType::None;
     }
     match Ranges::of(&request.headers, length) {
@@ -80,6 +87,22 @@ pub(crate) fn select_range(session: &Session, response: &mut ResponseHeader) -> 
     }
 }
 
+/// After a 304 Pingora shows what is stored, whatever we said of the 304. That must not be where the
+/// 304 was about something else (RFC 9111 §4.3.4): then the origin is asked again, without
+/// conditions and past the cache. Nor where nobody had asked for a 304.
+fn not_this_answer(session: &mut Session, ctx: &mut RequestCtx) -> Option<Box<Error>> {
+    if ctx.refusal == Some(Refusal::OriginMalformed) {
+        return Some(error_of(Refusal::OriginMalformed));
+    }
+    if ctx.origin.conditions != Asked::Again || ctx.origin.not_modified.take().is_none() {
+        return None;
+    }
+    session.cache.disable(NoCacheReason::Custom(fetch::ASK_AGAIN));
+    let mut error = Error::new(ErrorType::Custom(fetch::ASK_AGAIN));
+    error.as_up();
+    Some(error)
+}
+
 /// Dresses the response for the client.
 pub(crate) fn dress(
     session: &mut Session,
@@ -88,6 +111,9 @@ pub(crate) fn dress(
 ) -> Result<()> {
     if response.status.is_informational() {
         return Ok(());
+    }
+    if let Some(error) = not_this_answer(session, ctx) {
+        return Err(error);
     }
     ctx.first_byte.get_or_insert_with(|| ctx.started.elapsed());
     ctx.bodiless = session.req_header().method == Method::HEAD
@@ -99,6 +125,12 @@ pub(crate) fn dress(
         // From the origin: many lines or no number would confuse the caches behind us.
         let age = freshness::age_value(&response.headers);
         response.insert_header(header::AGE, age.as_secs())?;
+    }
+    if ctx.cache.outcome == Some(Outcome::Revalidated)
+        && let Some(meta) = session.cache.maybe_cache_meta()
+    {
+        // Made elsewhere and confirmed now: as old as the 304 says (RFC 9111 §4.3.4).
+        response.insert_header(header::AGE, meta.age().as_secs())?;
     }
     let version = match ctx.origin.status {
         Some(_) => Version::HTTP_11,

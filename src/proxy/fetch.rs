@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use pingora::Error;
 use pingora::ErrorSource;
+use pingora::ErrorType;
 use pingora::Result;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::Peer;
@@ -25,6 +26,8 @@ use crate::upstream::fault::refusal_of;
 const CONNECT_ATTEMPTS: u32 = 3;
 /// How long a tunnel may be silent. Whoever talks WebSocket pings far more often.
 const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+/// The type of the error that makes Pingora ask once more: a 304 was about something else.
+pub(crate) const ASK_AGAIN: &str = "a 304 about something else";
 /// The least time that an origin is given to answer a read.
 const LEAST_READ: Duration = Duration::from_millis(100);
 
@@ -106,6 +109,11 @@ pub(crate) fn broke(
     ctx: &mut RequestCtx,
 ) -> Box<Error> {
     let mut error = error;
+    if error.etype() == &ErrorType::Custom(ASK_AGAIN) {
+        ctx.origin.tried.pop();
+        error.set_retry(true);
+        return error;
+    }
     let idempotent = session.req_header().method.is_idempotent();
     if !idempotent || session.as_ref().retry_buffer_truncated() {
         error.set_retry(false);

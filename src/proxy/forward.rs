@@ -11,6 +11,7 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
+use crate::cache::revalidate::Conditions;
 use crate::message::admit;
 use crate::message::admit::Admitted;
 use crate::message::forwarded;
@@ -20,6 +21,7 @@ use crate::message::trace::TRACEPARENT;
 use crate::message::trace::TRACESTATE;
 use crate::message::trace::TraceContext;
 use crate::proxy::arrive::REQUEST_ID;
+use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
 use crate::refusal::Refusal;
 use crate::route::HeaderRule;
@@ -27,6 +29,7 @@ use crate::route::Route;
 use crate::route::action::Action;
 use crate::route::rewrite::Values;
 use crate::runtime::Runtime;
+use crate::storage::memory::Found;
 
 /// Rebuilds the request's header for the origin.
 pub(crate) fn rebuild(
@@ -96,6 +99,9 @@ pub(crate) fn rebuild(
     request.set_uri(uri);
     request.insert_header(header::HOST, host)?;
 
+    let stale = session.cache.enabled().then(|| session.cache.maybe_cache_meta()).flatten();
+    set_conditions(request, stale.and_then(|meta| meta.extensions().get::<Found>()), ctx)?;
+
     for rule in &route.headers.request {
         match rule {
             HeaderRule::Set(name, value) => request.insert_header(name, value)?,
@@ -106,6 +112,40 @@ pub(crate) fn rebuild(
                 request.remove_header(name);
             }
         }
+    }
+    Ok(())
+}
+
+/// Asks about what is stored, if that is what the request is for, with the validators that are
+/// well-formed; notes whether 304 may be the answer.
+fn set_conditions(
+    request: &mut RequestHeader,
+    stored: Option<&Found>,
+    ctx: &mut RequestCtx,
+) -> Result<()> {
+    let again = ctx.origin.conditions == Asked::Again;
+    if let Some(Found(entry)) = stored {
+        let conditions = match again {
+            false => Conditions::of(entry.headers()),
+            true => Conditions::default(),
+        };
+        for (name, value) in [
+            (header::IF_NONE_MATCH, conditions.if_none_match),
+            (header::IF_MODIFIED_SINCE, conditions.if_modified_since),
+        ] {
+            match value {
+                Some(value) => request.insert_header(name, value)?,
+                None => {
+                    request.remove_header(&name);
+                }
+            }
+        }
+    }
+    let asks = |name| request.headers.contains_key(name);
+    if asks(header::IF_NONE_MATCH) || asks(header::IF_MODIFIED_SINCE) {
+        ctx.origin.conditions = Asked::OnCondition;
+    } else if !again {
+        ctx.origin.conditions = Asked::Plainly;
     }
     Ok(())
 }

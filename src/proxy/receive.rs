@@ -1,5 +1,7 @@
 //! What an origin says, before it is stored or passed on.
 
+use std::time::SystemTime;
+
 use http::HeaderMap;
 use http::StatusCode;
 use http::Version;
@@ -10,7 +12,9 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
+use crate::cache::date;
 use crate::message::hops;
+use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
 use crate::refusal::Refusal;
 
@@ -47,7 +51,15 @@ pub(crate) fn examine(
             response.remove_header(&name);
         }
     }
+    if !response.headers.contains_key(header::DATE) {
+        // Who has a clock says when it came (RFC 9110 §6.6.1); ages and strong dates count on it.
+        response.insert_header(header::DATE, date::format(SystemTime::now()))?;
+    }
     if response.status == StatusCode::NOT_MODIFIED {
+        if ctx.origin.conditions != Asked::OnCondition {
+            // Of what? Whoever asked without a condition has nothing to keep (RFC 9110 §15.4.5).
+            return Err(malformed(ctx, "a 304 that nobody asked for"));
+        }
         ctx.origin.not_modified = Some(response.headers.clone());
     }
     // Another connection's offer; ours makes its own.

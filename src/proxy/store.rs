@@ -23,11 +23,13 @@ use crate::cache::freshness::Life;
 use crate::cache::freshness::Staleness;
 use crate::cache::freshness::Validation;
 use crate::cache::revalidate;
+use crate::cache::revalidate::Freshens;
 use crate::cache::status::Outcome;
 use crate::cache::storable::Keep;
 use crate::cache::storable::Kept;
 use crate::cache::storable::may_keep;
 use crate::message::hops;
+use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
 use crate::storage::memory::Entry;
 use crate::storage::memory::Found;
@@ -54,7 +56,20 @@ pub(crate) fn keep(
         .then(|| session.cache.maybe_cache_meta())
         .flatten()
         .and_then(|meta| meta.extensions().get::<Found>())
-        .filter(|_| ctx.origin.not_modified.is_some());
+        .filter(|_| ctx.origin.not_modified.is_some())
+        .cloned();
+    if let (Some(Found(entry)), Some(fresh)) = (&validated, &ctx.origin.not_modified)
+        && let Freshens::No(mismatch) = revalidate::freshens(entry.headers(), fresh)
+    {
+        // The origin no longer knows what is stored; see `deliver::dress` for what comes now.
+        runtime.memory.remove(entry);
+        ctx.origin.conditions = Asked::Again;
+        ctx.cache.status = ctx.cache.status.with_detail(mismatch.label());
+        return RespCacheable::Uncacheable(NoCacheReason::Custom(mismatch.label()));
+    }
+    if validated.is_some() {
+        ctx.cache.outcome = Some(Outcome::Revalidated);
+    }
     let mut header = match (&validated, &ctx.origin.not_modified) {
         (Some(Found(entry)), Some(fresh)) => {
             let merged = revalidate::merge(entry.headers(), fresh, now);
@@ -78,6 +93,10 @@ pub(crate) fn keep(
     let kept = match may_keep(&view, &judged, &route.cache, exchange) {
         Keep::Yes(kept) => kept,
         Keep::No(reason) => {
+            if let Some(Found(entry)) = validated.as_ref().filter(|_| reason.is_of_the_response()) {
+                // Confirmed, it may answer this once; from now on it may not be here.
+                runtime.memory.remove(entry);
+            }
             ctx.cache.status = ctx.cache.status.with_detail(reason.label());
             return RespCacheable::Uncacheable(NoCacheReason::Custom(reason.label()));
         }
@@ -91,11 +110,7 @@ pub(crate) fn keep(
         header.remove_header(name);
     }
     ctx.cache.status = ctx.cache.status.stored();
-    if validated.is_some() {
-        ctx.cache.outcome = Some(Outcome::Revalidated);
-    }
-    let found = validated.cloned();
-    RespCacheable::Cacheable(meta(&kept, header, found))
+    RespCacheable::Cacheable(meta(&kept, header, validated))
 }
 
 fn meta(kept: &Kept, header: ResponseHeader, found: Option<Found>) -> CacheMeta {
@@ -133,7 +148,7 @@ fn meta(kept: &Kept, header: ResponseHeader, found: Option<Found>) -> CacheMeta 
 pub(crate) fn life_of(entry: &Entry, policy: &Policy) -> Life {
     let times = entry.times();
     let (directives, _) = ResponseDirectives::governing(entry.headers());
-    Life {
+    let mut life = Life {
         arrived: times.responded,
         age_at_arrival: times.age,
         lifetime: times.lifetime,
@@ -155,5 +170,9 @@ pub(crate) fn life_of(entry: &Entry, policy: &Policy) -> Life {
             Validation::WhenStale
         },
         change: if directives.immutable { Change::Never } else { Change::Possible },
+    };
+    if let Some(purged) = entry.stale_since() {
+        life.expire(purged);
     }
+    life
 }

@@ -83,6 +83,13 @@ impl Rewrite {
         query: Option<&str>,
         captures: &Captures,
     ) -> Result<String, DotSegment> {
+        if self.keeps_path() {
+            // Nothing but what the key was made of: not a slash, not a question mark less.
+            return Ok(match query {
+                Some(query) => [path, "?", query].concat(),
+                None => path.to_owned(),
+            });
+        }
         let mut path = match &self.strip_prefix {
             Some(prefix) => stripped(path, prefix),
             None => Cow::Borrowed(path),

@@ -2,7 +2,7 @@
 
 /// The text with comments, and the contents of strings and character literals, made blank. Lines
 /// keep their numbers.
-pub fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -108,12 +108,12 @@ fn continues_a_word(bytes: &[u8], at: usize) -> bool {
 }
 
 /// Code without the items under `#[cfg(test)]` and `#[test]`.
-pub fn without_tests(code: &str) -> String {
+pub(crate) fn without_tests(code: &str) -> String {
     without_items(&without_items(code, "#[cfg(test)]", |_| true), "#[test]", |_| true)
 }
 
 /// Code without inline modules.
-pub fn without_inline_modules(code: &str) -> String {
+pub(crate) fn without_inline_modules(code: &str) -> String {
     without_items(code, "mod ", |item| item.contains('{'))
 }
 
@@ -156,7 +156,7 @@ fn end_of_item(code: &str, start: usize) -> usize {
 }
 
 /// The words that follow `prefix` in a line, where `prefix` is not the end of a longer word.
-pub fn names_after<'a>(line: &'a str, prefix: &str) -> Vec<&'a str> {
+pub(crate) fn names_after<'a>(line: &'a str, prefix: &str) -> Vec<&'a str> {
     let mut names = Vec::new();
     for (at, _) in line.match_indices(prefix) {
         if at > 0 && is_word(line.as_bytes()[at - 1]) {
@@ -172,7 +172,7 @@ pub fn names_after<'a>(line: &'a str, prefix: &str) -> Vec<&'a str> {
 }
 
 /// Whether a line has `word` in it, not as the end of a longer one.
-pub fn has(line: &str, word: &str) -> bool {
+pub(crate) fn has(line: &str, word: &str) -> bool {
     line.match_indices(word)
         .any(|(at, _)| !is_word(word.as_bytes()[0]) || at == 0 || !is_word(line.as_bytes()[at - 1]))
 }

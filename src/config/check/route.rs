@@ -155,8 +155,8 @@ fn body(written: OrOff<ByteSize>, at: &Path, report: &mut Report<'_>) {
 }
 
 fn spool(written: ByteSize, at: &Path, report: &mut Report<'_>) {
-    // It is held in memory, for every upload at a time.
-    size(report, at, written, 0, 16 << 20);
+    // What is replayed to an origin is 64 KiB at most, and one read adds up to 16 KiB.
+    size(report, at, written, 0, 48 << 10);
 }
 
 /// A total time that is over before a connection may have been made.

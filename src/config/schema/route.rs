@@ -26,12 +26,13 @@ use crate::units::Period;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Defaults {
-    /// The longest time from a request's first byte to its response's last one. `off` leaves it to
-    /// the other deadlines; WebSockets and long downloads need that.
+    /// The longest time from a request's arrival to the end of the response's header, further
+    /// attempts included. The body that follows is bounded by the upstream's `read` timeout and by
+    /// `limits.min_send_rate`. `off` leaves it all to these.
     pub timeout: OrOff<Period>,
     /// The largest request body; `off` is no limit.
     pub max_body: OrOff<ByteSize>,
-    /// How much of a request body is read before a connection to the origin is taken.
+    /// How much of a request body is read before a connection to the origin is taken; 48KiB at most.
     pub spool: ByteSize,
     /// What may be stored and served again: `off`, `on`, or the settings.
     pub cache: Switch<Cache>,
@@ -220,7 +221,7 @@ impl Default for Defaults {
         Self {
             timeout: OrOff::Off,
             max_body: OrOff::Is(ByteSize(64 << 20)),
-            spool: ByteSize(64 << 10),
+            spool: ByteSize(48 << 10),
             cache: Switch::On(Cache::built_in()),
         }
     }

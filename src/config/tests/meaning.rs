@@ -192,7 +192,7 @@ fn every_range_takes_its_ends_and_nothing_beyond() {
             "defaults: {cache: {ttl: 1h, max_ttl: 1h}}",
             "defaults: {cache: {ttl: 1h1s, max_ttl: 1h}}",
         ),
-        ("defaults: {spool: 16MiB}", "defaults: {spool: 16777217}"),
+        ("defaults: {spool: 48KiB}", "defaults: {spool: 49153}"),
         ("defaults: {timeout: 1ms}", "defaults: {timeout: 0}"),
     ] {
         assert!(accepts(good), "{good}");

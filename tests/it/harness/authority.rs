@@ -38,7 +38,12 @@ impl Authority {
     }
 
     /// Writes a certificate for `hosts` and its key into `folder`, named after `name`.
-    pub(crate) fn write_leaf(&self, folder: &Path, name: &str, hosts: &[&str]) -> (PathBuf, PathBuf) {
+    pub(crate) fn write_leaf(
+        &self,
+        folder: &Path,
+        name: &str,
+        hosts: &[&str],
+    ) -> (PathBuf, PathBuf) {
         let (certificate, key) = self.leaf(hosts);
         let paths = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
         std::fs::write(&paths.0, certificate.pem()).expect("the folder can be written to");

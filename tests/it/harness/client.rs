@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::ClientConnection;
@@ -143,8 +144,8 @@ impl Wire {
         let stream = TcpStream::connect(to)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let name = ServerName::try_from(name.to_owned()).expect("tests use valid names");
-        let connection = ClientConnection::new(config, name)
-            .expect("a client configuration makes connections");
+        let connection =
+            ClientConnection::new(config, name).expect("a client configuration makes connections");
         let mut tls = StreamOwned::new(connection, stream);
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock)?;
@@ -330,6 +331,23 @@ impl Wire {
         }
     }
 
+    /// Whether something comes within this time: bytes, or the end.
+    pub fn has_reply(&mut self, within: Duration) -> bool {
+        let tcp = match &self.stream {
+            Channel::Plain(tcp) => tcp,
+            Channel::Tls(tls) => &tls.sock,
+        };
+        tcp.set_read_timeout(Some(within)).expect("a timeout can be set");
+        let came = match tcp.peek(&mut [0]) {
+            Ok(_) => true,
+            Err(e) => {
+                !matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+            }
+        };
+        let _ = tcp.set_read_timeout(Some(PATIENCE));
+        came || !self.rest.is_empty()
+    }
+
     /// Reads up to this many bytes of what is not HTTP.
     pub fn read_raw(&mut self, count: usize) -> Vec<u8> {
         while self.rest.len() < count {
@@ -339,6 +357,18 @@ impl Wire {
         }
         let n = count.min(self.rest.len());
         self.rest.drain(..n).collect()
+    }
+
+    /// Waits for the connection to end, and says whether it was reset.
+    pub fn is_reset(&mut self) -> bool {
+        let mut space = [0u8; 64 * 1024];
+        loop {
+            match self.stream.read(&mut space) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
     }
 
     /// Waits for the connection to end; returns what came before.

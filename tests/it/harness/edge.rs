@@ -131,6 +131,12 @@ impl Edge {
             .sum()
     }
 
+    /// The metrics' lines that start so.
+    pub fn metrics(&self, start: &str) -> Vec<String> {
+        let text = self.admin("GET", "/metrics").text();
+        text.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
+    }
+
     /// The process.
     pub fn pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(self.child.id().try_into().expect("pids fit"))
@@ -144,6 +150,11 @@ impl Edge {
     /// Diagnostics so far.
     pub fn log(&self) -> Vec<String> {
         self.stderr.lines.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// The access log so far.
+    pub fn access_log(&self) -> Vec<String> {
+        self.stdout.lines.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     /// Waits for a line of diagnostics that contains this.

@@ -207,10 +207,8 @@ fn header_rules_change_both_directions() {
         origin.address
     ));
 
-    let reply = edge.get_with(
-        "/",
-        &[("X-Set", "old"), ("X-Add", "one"), ("X-Gone", "1"), ("X-Kept", "1")],
-    );
+    let reply =
+        edge.get_with("/", &[("X-Set", "old"), ("X-Add", "one"), ("X-Gone", "1"), ("X-Kept", "1")]);
 
     let seen = &origin.seen()[0];
     assert_eq!(seen.values("x-set"), ["new"]);

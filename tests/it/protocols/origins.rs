@@ -296,8 +296,7 @@ fn http_2_runs_from_end_to_end() {
         let mut h2 = http2::plain(edge.address("http")).await;
         let request = Request::post("http://edge.test/a").header("cookie", "a=1");
         let request = request.header("cookie", "b=2").body(()).unwrap();
-        let reply =
-            http2::exchange(&mut h2, request, Bytes::from_static(b"hello")).await.unwrap();
+        let reply = http2::exchange(&mut h2, request, Bytes::from_static(b"hello")).await.unwrap();
         assert_eq!((reply.status, &reply.body[..]), (200, &b"hello"[..]));
     });
 
@@ -311,7 +310,8 @@ fn http_2_runs_from_end_to_end() {
 #[test]
 fn the_origins_host_may_be_fixed_for_http_2_too() {
     let origin = Origin2::start(None, echo);
-    let upstream = format!("addresses: [\"{}\"], protocol: http2, host: inside.test", origin.address);
+    let upstream =
+        format!("addresses: [\"{}\"], protocol: http2, host: inside.test", origin.address);
     let edge: Edge = edge_to(&upstream);
 
     edge.get("/").expect_status(200);

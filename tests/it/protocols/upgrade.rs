@@ -243,10 +243,8 @@ fn an_origin_that_closes_ends_the_tunnel_after_its_last_bytes() {
 fn an_idle_tunnel_outlives_the_deadlines_of_requests() {
     let origin = echoing();
     let deadlines = "limits: {idle_timeout: 300ms, header_timeout: 300ms, rate_window: 1s}";
-    let config = simple(&origin, deadlines).replace(
-        "routes:",
-        "    timeouts: {read: 300ms, write: 300ms, idle: 300ms}\nroutes:",
-    );
+    let config = simple(&origin, deadlines)
+        .replace("routes:", "    timeouts: {read: 300ms, write: 300ms, idle: 300ms}\nroutes:");
     let edge = Edge::with(&config);
     let mut wire = edge.wire();
     open(&mut wire);
@@ -267,8 +265,7 @@ fn an_origin_that_does_not_answer_a_handshake_is_timed_out() {
             let _ = stream.read(&mut [0; 1]);
         })
         .start();
-    let config =
-        simple(&origin, "").replace("routes:", "    timeouts: {read: 300ms}\nroutes:");
+    let config = simple(&origin, "").replace("routes:", "    timeouts: {read: 300ms}\nroutes:");
     let edge = Edge::with(&config);
     let mut wire = edge.wire();
 

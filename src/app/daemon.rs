@@ -1,0 +1,233 @@
+//! Running in the background.
+//!
+//! Who types `-d` starts a second process and waits for it: it answers over a socket, its standard
+//! input, when it serves or why it cannot. So `-d` returns when requests are answered, its exit code
+//! is true, and an error is seen by who typed the command. The daemon is a fresh process and not a
+//! fork of a running one, so that no thread, lock or timer can be lost on the way.
+//!
+//! ```text
+//! starter                            daemon
+//!   start it, wait                     bind, read certificates, become the user, serve
+//!                          <- R        "requests are answered"
+//!   write the pid file
+//!                          K ->        tell the process that is replaced to go
+//!   exit 0
+//!                          <- F        (instead of R: exit code and message)
+//!   say it, exit
+//! ```
+
+use std::ffi::OsString;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd;
+use nix::unistd::Pid;
+
+use crate::app::FAILURE;
+use crate::app::Failure;
+use crate::app::identity::make_folder;
+use crate::config::plan::Process;
+
+const SERVES: u8 = b'R';
+const FAILED: u8 = b'F';
+const KNOWN: u8 = b'K';
+/// The longest message of a daemon that fails.
+const MESSAGE: u64 = 64 * 1024;
+
+/// Starts a daemon with these arguments (the program's name aside) and waits until it serves.
+pub(crate) fn launch(
+    process: &Process,
+    arguments: Vec<OsString>,
+    upgrade: bool,
+) -> Result<(), Failure> {
+    let unwritable = |e| Failure::other(PidFile::problem(&process.pid_file, &e));
+    process.pid_file.parent().map_or(Ok(()), make_folder).map_err(unwritable)?;
+    if let (false, Some(pid)) = (upgrade, running(&process.pid_file)) {
+        return Err(Failure::other(format!(
+            "edgeproxy runs already, as process {pid} ({}); stop it, or take over from it with -u",
+            process.pid_file.display()
+        )));
+    }
+    let (mut ours, theirs) = UnixStream::pair().map_err(Failure::other)?;
+    let mut command = Command::new(this_program());
+    // First of all arguments: it belongs to the program, not to a verb.
+    command.arg("--detached").args(arguments);
+    command.stdin(Stdio::from(OwnedFd::from(theirs)));
+    let mut child = command.spawn().map_err(Failure::other)?;
+    // It holds the daemon's end of the socket: without it, the end of the daemon is seen here.
+    drop(command);
+
+    let mut answer = [0u8; 1];
+    match ours.read(&mut answer) {
+        Ok(1) if answer[0] == SERVES => {
+            // On failure the socket closes without a word, and the daemon ends.
+            write_pid(&process.pid_file, child.id()).map_err(unwritable)?;
+            ours.write_all(&[KNOWN]).map_err(|_| ended(&mut child, process))
+        }
+        Ok(1) if answer[0] == FAILED => {
+            Err(told(ours).unwrap_or_else(|| ended(&mut child, process)))
+        }
+        _ => Err(ended(&mut child, process)),
+    }
+}
+
+/// The program that runs now, even if its file was replaced a moment ago.
+fn this_program() -> PathBuf {
+    let here = PathBuf::from("/proc/self/exe");
+    if here.exists() { here } else { std::env::current_exe().unwrap_or(here) }
+}
+
+fn told(mut daemon: UnixStream) -> Option<Failure> {
+    let mut code = [0u8; 1];
+    daemon.read_exact(&mut code).ok()?;
+    let mut message = Vec::new();
+    daemon.take(MESSAGE).read_to_end(&mut message).ok()?;
+    Some(Failure { code: code[0], message: String::from_utf8_lossy(&message).into_owned() })
+}
+
+/// The daemon ended without a word.
+fn ended(child: &mut Child, process: &Process) -> Failure {
+    let status = child.wait();
+    let code = status.as_ref().ok().and_then(|s| u8::try_from(s.code()?).ok()).filter(|c| *c != 0);
+    let how = status.map_or_else(
+        |e| e.to_string(),
+        |s| s.signal().map_or_else(|| s.to_string(), |n| format!("signal {n}")),
+    );
+    let message = format!(
+        "error: the daemon ended before it served ({how}); see {}",
+        process.log_file.display()
+    );
+    Failure { code: code.unwrap_or(FAILURE), message }
+}
+
+/// The process that a pid file names, if one like us runs by that number.
+fn running(pid_file: &Path) -> Option<i32> {
+    let pid: i32 = std::fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
+    let other = pid > 0 && pid.unsigned_abs() != std::process::id();
+    let alive = other && matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM));
+    // The number may be another program's by now.
+    let name = |pid: &str| std::fs::read(format!("/proc/{pid}/comm")).ok();
+    (alive && name(&pid.to_string()) == name("self")).then_some(pid)
+}
+
+/// Puts a pid file in place as a whole; nobody reads half of one.
+fn write_pid(path: &Path, pid: u32) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{pid}"));
+    let beside = PathBuf::from(beside);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&beside)?;
+    let written = writeln!(file, "{pid}").and_then(|()| std::fs::rename(&beside, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
+}
+
+/// The pid file of this process, from the daemon's side.
+pub(crate) struct PidFile;
+
+impl PidFile {
+    fn problem(path: &Path, e: &io::Error) -> String {
+        format!("the pid file {} cannot be written: {e}; see process.pid_file", path.display())
+    }
+
+    /// Removes it, unless another process has written its own by now.
+    pub(crate) fn remove(path: &Path) {
+        let ours = std::fs::read_to_string(path)
+            .is_ok_and(|text| text.trim() == std::process::id().to_string());
+        if ours {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Who waits for this daemon.
+#[derive(Debug, Clone)]
+pub(crate) struct Starter(Arc<UnixStream>);
+
+impl Starter {
+    /// Leaves the session of who started this process, and finds the socket to answer on.
+    ///
+    /// # Errors
+    /// Nobody waits: standard input is no such socket.
+    pub(crate) fn detach() -> io::Result<Self> {
+        let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        socket.peer_addr()?;
+        unistd::setsid()?;
+        let nothing = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        unistd::dup2_stdin(&nothing)?;
+        unistd::dup2_stdout(&nothing)?;
+        Ok(Self(Arc::new(socket)))
+    }
+
+    /// Requests are answered. Returns when that is known and the pid file is written. Blocks.
+    ///
+    /// # Errors
+    /// Nobody waits any more: this start was given up.
+    pub(crate) fn serves(&self) -> io::Result<()> {
+        let mut socket = &*self.0;
+        let given_up =
+            |_| io::Error::other("who started this daemon does not wait for it any more");
+        socket.write_all(&[SERVES]).map_err(given_up)?;
+        let mut answer = [0u8; 1];
+        socket.read_exact(&mut answer).map_err(given_up)
+    }
+
+    /// It came to nothing.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        let mut told = vec![FAILED, failure.code];
+        told.extend_from_slice(failure.message.as_bytes());
+        let _ = (&*self.0).write_all(&told);
+    }
+}
+
+/// Sends diagnostics, and what is written to standard output, to `file` from now on.
+pub(crate) fn redirect(file: impl AsFd) -> io::Result<()> {
+    unistd::dup2_stderr(&file)?;
+    Ok(unistd::dup2_stdout(&file)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_is_replaced_and_removed_only_by_its_own_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        std::fs::write(&path, "an old one, longer than the new one").unwrap();
+        write_pid(&path, 1).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
+        PidFile::remove(&path);
+        assert!(path.exists());
+        write_pid(&path, std::process::id()).unwrap();
+        PidFile::remove(&path);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_stale_pid_file_stands_for_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        assert_eq!(running(&path), None);
+        // In a container the number of the last run can be this run's own.
+        let own = std::process::id().to_string();
+        for stale in ["", "nonsense", "-1", "0", "1", "999999999", &own] {
+            std::fs::write(&path, stale).unwrap();
+            assert_eq!(running(&path), None, "{stale}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! How much is stored, and what many clients at once get of it.
+
+use std::sync::Arc;
+
+use crate::caching::minute;
+use crate::harness::Edge;
+use crate::harness::Origin;
+use crate::harness::Wire;
+use crate::harness::edge::simple;
+
+const MEMORY: u64 = 16 << 20;
+
+/// Bytes that tell where they are and whose.
+fn pattern(seed: usize, length: usize) -> Vec<u8> {
+    let mut state = seed as u64 ^ 0x9e37_79b9_7f4a_7c15;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// The number that a path ends in.
+fn seed(target: &str) -> usize {
+    target.rsplit('/').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn the_store_never_grows_beyond_its_memory_and_goes_on_storing() {
+    const OBJECT: usize = 100_000;
+    let origin = Origin::script()
+        .otherwise(|seen| {
+            let body = pattern(seed(seen.target()), OBJECT);
+            crate::harness::ok(body).field("Cache-Control", "max-age=600")
+        })
+        .start();
+    let edge = Edge::with(&simple(&origin, "cache: {memory: 16MiB}"));
+    let mut wire = edge.wire();
+    // Warm, so that what the process needs for itself is not counted.
+    for n in 0..50 {
+        wire.get("edge.test", &format!("/{n}"), &[]).expect_miss();
+    }
+    let before = edge.resident();
+    for n in 50..600 {
+        let target = format!("/{n}");
+        let reply = wire.get("edge.test", &target, &[]);
+        reply.expect_miss();
+        assert!(reply.body == pattern(n, OBJECT), "{target} is not its own body");
+        if n % 10 == 0 {
+            wire.get("edge.test", &target, &[]).expect_hit();
+        }
+    }
+    let bytes = edge.metric("edgeproxy_cache_bytes");
+    assert!(bytes > MEMORY as f64 / 2.0 && bytes <= MEMORY as f64, "{bytes}");
+    assert!(edge.metric("edgeproxy_cache_evictions_total") > 300.0);
+    let grown = edge.resident().saturating_sub(before);
+    assert!(grown < 3 * MEMORY, "{} MiB more than before", grown >> 20);
+}
+
+#[test]
+fn an_object_larger_than_the_store_passes_through() {
+    let body = pattern(1, 20 << 20);
+    let large = body.clone();
+    let origin = Origin::script()
+        .otherwise(move |_| crate::harness::ok(large.clone()).field("Cache-Control", "max-age=600"))
+        .start();
+    let edge = Edge::with(&simple(&origin, "cache: {memory: 16MiB}"));
+    for _ in 0..2 {
+        assert!(edge.get("/").expect_miss().body == body);
+    }
+}
+
+#[test]
+fn a_large_object_comes_back_byte_for_byte() {
+    let body = pattern(7, (5 << 20) + 4321);
+    let sized = body.clone();
+    let chunked = {
+        let mut text = Vec::new();
+        for part in body.chunks(70_001) {
+            text.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+            text.extend_from_slice(part);
+            text.extend_from_slice(b"\r\n");
+        }
+        text.extend_from_slice(b"0\r\n\r\n");
+        text
+    };
+    let origin = Origin::script()
+        .with("/sized", move |_| {
+            crate::harness::ok(sized.clone()).field("Cache-Control", "max-age=600")
+        })
+        .with("/chunked", move |_| {
+            crate::harness::ok(chunked.clone())
+                .field("Cache-Control", "max-age=600")
+                .field("Transfer-Encoding", "chunked")
+        })
+        .start();
+    let edge = Edge::to(&origin);
+    for path in ["/sized", "/chunked"] {
+        assert!(edge.get(path).expect_miss().body == body, "{path} on a miss");
+        assert!(edge.get(path).expect_hit().body == body, "{path} on a hit");
+        let part = edge.get_with(path, &[("Range", "bytes=65530-131080")]);
+        if part.status == 206 {
+            assert!(part.body == body[65530..=131_080], "{path} in part");
+        }
+    }
+    let part = edge.get_with("/sized", &[("Range", "bytes=65530-131080")]);
+    part.expect_status(206).expect_hit();
+}
+
+#[test]
+fn many_clients_of_one_key_get_the_same_bytes() {
+    let origin = Origin::script()
+        .otherwise(|seen| {
+            let body = pattern(seed(seen.target()), 50_000);
+            crate::harness::ok(body).field("Cache-Control", "max-age=600")
+        })
+        .start();
+    let edge = Edge::to(&origin);
+    let to = edge.address("http");
+    let body = Arc::new(pattern(3, 50_000));
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            let body = Arc::clone(&body);
+            scope.spawn(move || {
+                let mut wire = Wire::plain(to);
+                for _ in 0..10 {
+                    let reply = wire.get("edge.test", "/3", &[]);
+                    assert!(reply.expect_status(200).body == *body);
+                }
+            });
+        }
+    });
+    edge.get("/3").expect_hit();
+}
+
+#[test]
+fn clients_that_ask_for_many_things_at_once_get_each_its_own() {
+    let origin = Origin::script()
+        .otherwise(|seen| {
+            let length = 1000 + seed(seen.target()) * 997 % 70_000;
+            crate::harness::ok(pattern(seed(seen.target()), length))
+                .field("Cache-Control", "max-age=600")
+        })
+        .start();
+    // Small enough that things go while others come.
+    let edge = Edge::with(&simple(&origin, "cache: {memory: 1MiB}"));
+    let to = edge.address("http");
+    std::thread::scope(|scope| {
+        for client in 0..8 {
+            scope.spawn(move || {
+                let mut wire = Wire::plain(to);
+                for step in 0..60 {
+                    let n = (client * 7 + step * 13) % 64;
+                    let reply = wire.get("edge.test", &format!("/{n}"), &[]);
+                    let length = 1000 + n * 997 % 70_000;
+                    assert!(reply.expect_status(200).body == pattern(n, length), "{n}");
+                }
+            });
+        }
+    });
+    assert!(edge.metric("edgeproxy_cache_bytes") <= (1 << 20) as f64);
+}
+
+#[test]
+fn a_reader_that_stops_does_not_hold_up_another() {
+    let body = pattern(1, 4 << 20);
+    let large = body.clone();
+    let origin = Origin::script()
+        .otherwise(move |_| crate::harness::ok(large.clone()).field("Cache-Control", "max-age=600"))
+        .start();
+    let edge = Edge::to(&origin);
+    edge.get("/").expect_miss();
+    let mut slow = edge.wire();
+    slow.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+    let first = slow.read_raw(100);
+    assert!(first.starts_with(b"HTTP/1.1 200"));
+    assert!(edge.get("/").expect_hit().body == body);
+    let _ = minute("");
+}

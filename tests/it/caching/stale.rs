@@ -1,0 +1,160 @@
+//! Serving what is stale while the origin fails (RFC 5861 §4).
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use crate::caching::number;
+use crate::harness::Edge;
+use crate::harness::Origin;
+use crate::harness::Respond;
+use crate::harness::ok;
+use crate::harness::status;
+
+/// An answer that is stale as soon as it comes, and from the second request on a failure.
+fn failing(directives: &'static str, failure: Respond) -> (Origin, Edge) {
+    let first = AtomicBool::new(true);
+    let origin = Origin::script()
+        .with("/", move |_| {
+            if first.swap(false, Ordering::SeqCst) {
+                let page = ok("page").field("Cache-Control", directives).field("Age", "60");
+                page.field("ETag", "\"1\"")
+            } else {
+                failure.clone()
+            }
+        })
+        .start();
+    let edge = Edge::to(&origin);
+    edge.get("/").expect_miss();
+    (origin, edge)
+}
+
+const WINDOW: &str = "max-age=60, stale-if-error=600";
+
+#[test]
+fn an_error_of_the_origin_is_answered_with_what_is_stale() {
+    for code in [500, 502, 503, 504] {
+        let (origin, edge) = failing(WINDOW, status(code).body("broken"));
+        let reply = edge.get("/");
+        reply.expect_status(200).expect_cache("STALE").expect_body("page");
+        assert!(number(&reply, "age") >= 60, "{reply:?}");
+        let told = reply.value("cache-status").unwrap_or_default();
+        assert!(told.contains("; hit") && told.contains("stale-if-error"), "{reply:?}");
+        assert_eq!(origin.seen().len(), 2);
+    }
+}
+
+#[test]
+fn a_refusal_of_the_origin_is_its_answer() {
+    let (_origin, edge) = failing(WINDOW, status(404).body("gone"));
+    edge.get("/").expect_status(404).expect_body("gone");
+}
+
+#[test]
+fn a_broken_answer_is_a_failure() {
+    let (_origin, edge) = failing(WINDOW, Respond::raw("HTTP/1.1 2000 OK\r\n\r\n"));
+    edge.get("/").expect_status(200).expect_cache("STALE").expect_body("page");
+}
+
+#[test]
+fn a_connection_that_closes_without_an_answer_is_a_failure() {
+    let (_origin, edge) = failing(WINDOW, Respond::raw(""));
+    edge.get("/").expect_status(200).expect_cache("STALE").expect_body("page");
+}
+
+#[test]
+fn an_origin_that_cannot_be_reached_is_a_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let edge = Edge::with(&format!(
+        "listeners:\n  - {{name: http, address: \"127.0.0.1:0\"}}\n\
+         upstreams:\n  origin:\n    addresses: [\"{address}\"]\n\
+         routes:\n  - {{upstream: origin}}\n"
+    ));
+    let once = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("edgeproxy connects");
+        let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+        let whole = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60, stale-if-error=600\r\n\
+                     Age: 60\r\nContent-Length: 4\r\nConnection: close\r\n\r\npage";
+        let _ = std::io::Write::write_all(&mut stream, whole.as_bytes());
+    });
+    edge.get("/").expect_miss();
+    once.join().expect("the origin ends");
+    edge.get("/").expect_status(200).expect_cache("STALE").expect_body("page");
+    edge.get("/unknown").expect_status(502);
+}
+
+#[test]
+fn an_origin_that_does_not_answer_in_time_is_a_failure() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let origin = Origin::script()
+        .take_over("/", {
+            let hangs = Arc::clone(&hangs);
+            move |_, mut stream| {
+                if hangs.swap(true, Ordering::SeqCst) {
+                    // Until edgeproxy gives up.
+                    let _ = std::io::Read::read(&mut stream, &mut [0; 16]);
+                } else {
+                    let whole = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60, stale-if-error=600\
+                                 \r\nAge: 60\r\nContent-Length: 4\r\nConnection: close\r\n\r\npage";
+                    let _ = std::io::Write::write_all(&mut stream, whole.as_bytes());
+                }
+            }
+        })
+        .start();
+    let edge = Edge::with(&format!(
+        "listeners:\n  - {{name: http, address: \"127.0.0.1:0\"}}\n\
+         upstreams:\n  origin:\n    addresses: [\"{}\"]\n    timeouts: {{read: 300ms}}\n\
+         routes:\n  - {{upstream: origin}}\n",
+        origin.address
+    ));
+    edge.get("/").expect_miss();
+    edge.get("/").expect_status(200).expect_cache("STALE").expect_body("page");
+}
+
+#[test]
+fn without_a_window_the_failure_is_shown() {
+    let (_origin, edge) = failing("max-age=60", status(503).body("broken"));
+    edge.get("/").expect_status(503).expect_body("broken");
+}
+
+#[test]
+fn a_window_that_has_closed_is_none() {
+    // Stale for twenty seconds already.
+    let (_origin, edge) = failing("max-age=40, stale-if-error=20", status(503));
+    edge.get("/").expect_status(503);
+}
+
+#[test]
+fn must_revalidate_and_no_cache_close_the_window() {
+    for directives in [
+        "max-age=60, stale-if-error=600, must-revalidate",
+        "max-age=60, stale-if-error=600, proxy-revalidate",
+        "no-cache, stale-if-error=600",
+    ] {
+        let (_origin, edge) = failing(directives, status(503));
+        edge.get("/").expect_status(503);
+        let (_origin, edge) = failing(directives, Respond::raw(""));
+        edge.get("/").expect_status(502);
+    }
+}
+
+#[test]
+fn a_failure_in_the_middle_of_a_body_is_shown_as_one() {
+    let cut = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\nfive!";
+    let (_origin, edge) = failing(WINDOW, Respond::raw(cut));
+    let mut wire = edge.wire();
+    wire.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+    // Some of it was sent, or nothing; the stale page and half of the new one never mix.
+    if let Some(reply) = wire.any_reply("GET") {
+        assert_eq!(reply.end, crate::harness::client::End::Cut, "{reply:?}");
+        assert!(!reply.text().contains("page"), "{reply:?}");
+    }
+}
+
+#[test]
+fn what_is_stale_may_be_asked_for_by_its_tag() {
+    let (_origin, edge) = failing(WINDOW, status(503));
+    edge.get_with("/", &[("If-None-Match", "\"1\"")]).expect_status(304).expect_cache("STALE");
+}

@@ -1,0 +1,297 @@
+//! The same strictness over HTTP/2: a refusal or a reset for the stream, nothing for its siblings.
+
+use std::io::Read;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+
+use super::LIMITS;
+use crate::harness::Edge;
+use crate::harness::Origin;
+use crate::harness::PATIENCE;
+use crate::harness::edge::simple;
+use crate::harness::ok;
+
+const HEADERS: u8 = 1;
+const RESET: u8 = 3;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// A client that writes HTTP/2 frames by hand, since honest clients would not send what we need.
+struct Frames(TcpStream);
+
+/// What became of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Status(u16),
+    Reset,
+    /// The whole connection ended.
+    Gone,
+}
+
+impl Frames {
+    fn open(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).expect("edgeproxy listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        let mut frames = Self(stream);
+        frames.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("it is taken");
+        frames.send(4, 0, 0, &[]);
+        frames
+    }
+
+    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).expect("tests send small frames").to_be_bytes();
+        let mut frame = length[1..].to_vec();
+        frame.extend_from_slice(&[kind, flags]);
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        // A connection that has ended already is seen when it is read.
+        let _ = self.0.write_all(&frame);
+    }
+
+    fn headers(&mut self, stream: u32, fields: &[(&str, &str)], end: bool) {
+        let mut block = Vec::new();
+        for (name, value) in fields {
+            block.push(0); // A literal that is not remembered (RFC 7541 §6.2.2).
+            literal(&mut block, name);
+            literal(&mut block, value);
+        }
+        let flags = END_HEADERS | if end { END_STREAM } else { 0 };
+        self.send(HEADERS, flags, stream, &block);
+    }
+
+    /// Reads on until this stream is answered or reset.
+    fn outcome(&mut self, wanted: u32) -> Outcome {
+        loop {
+            let mut head = [0; 9];
+            if self.0.read_exact(&mut head).is_err() {
+                return Outcome::Gone;
+            }
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            let mut payload = vec![0; length as usize];
+            if self.0.read_exact(&mut payload).is_err() {
+                return Outcome::Gone;
+            }
+            match head[3] {
+                HEADERS if stream == wanted => return Outcome::Status(status(&payload)),
+                RESET if stream == wanted => return Outcome::Reset,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A string without Huffman coding (RFC 7541 §5.2).
+fn literal(block: &mut Vec<u8>, text: &str) {
+    let mut rest = text.len();
+    if rest < 127 {
+        block.push(u8::try_from(rest).expect("below 127"));
+    } else {
+        block.push(127);
+        rest -= 127;
+        while rest >= 128 {
+            block.push(u8::try_from(rest % 128 + 128).expect("below 256"));
+            rest /= 128;
+        }
+        block.push(u8::try_from(rest).expect("below 128"));
+    }
+    block.extend_from_slice(text.as_bytes());
+}
+
+/// `:status`, which comes first: from the static table, or a literal of three digits that the dynamic
+/// table does not know yet, since every case has a connection of its own.
+fn status(block: &[u8]) -> u16 {
+    let known = [200, 204, 206, 304, 400, 404, 500];
+    match block {
+        [index @ 0x88..=0x8e, ..] => known[usize::from(index - 0x88)],
+        [0x48 | 0x08, length, value @ ..] if length & 0x80 == 0 => {
+            value[..3].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'))
+        }
+        [0x48 | 0x08, _, value @ ..] => huffman_digits(value),
+        _ => panic!("not a status: {block:?}"),
+    }
+}
+
+/// Three digits in the Huffman code of RFC 7541, appendix B: 0 to 2 take five bits, 3 to 9 six.
+fn huffman_digits(bytes: &[u8]) -> u16 {
+    let bits = bytes[..3].iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << 8;
+    let (mut at, mut number) = (0, 0);
+    for _ in 0..3 {
+        let five = bits << at >> 27;
+        let (digit, width) = if five < 3 { (five, 5) } else { ((bits << at >> 26) - 0x16, 6) };
+        number = number * 10 + u16::try_from(digit).expect("a digit");
+        at += width;
+    }
+    number
+}
+
+/// A request that is well, with these fields in place of its own or behind them.
+fn request(changes: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    let mut fields =
+        vec![(":method", "GET"), (":scheme", "http"), (":path", "/bad"), (":authority", "edge.test")];
+    for (name, value) in changes {
+        match fields.iter_mut().find(|(n, _)| n == name && name.starts_with(':')) {
+            Some(field) => field.1 = value,
+            None => fields.push((name, value)),
+        }
+    }
+    fields
+}
+
+fn without(name: &str) -> Vec<(&'static str, &'static str)> {
+    request(&[]).into_iter().filter(|(n, _)| *n != name).collect()
+}
+
+/// A gate that a test opens for the origin.
+#[derive(Default)]
+struct Gate(Mutex<u32>, Condvar);
+
+impl Gate {
+    fn open(&self) {
+        *self.0.lock().expect("nobody panics here") += 1;
+        self.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let free = self.0.lock().expect("nobody panics here");
+        let (mut free, _) =
+            self.1.wait_timeout_while(free, PATIENCE, |free| *free == 0).expect("nobody panics here");
+        *free = free.saturating_sub(1);
+    }
+}
+
+#[test]
+fn a_stream_that_breaks_the_rules_ends_alone() {
+    let gate = Arc::new(Gate::default());
+    let origin = Origin::script()
+        .with("/held", {
+            let gate = Arc::clone(&gate);
+            move |_| {
+                gate.pass();
+                ok("held").field("Cache-Control", "no-store")
+            }
+        })
+        .otherwise(|_| ok("well").field("Cache-Control", "no-store"))
+        .start();
+    let edge = Edge::with(&simple(&origin, LIMITS));
+    let long_path: &'static str = format!("/{}", "a".repeat(1024)).leak();
+    let long_value: &'static str = "a".repeat(4096).leak();
+    let many: &'static [_] = vec![("x", "y"); 21].leak();
+
+    let cases = [
+        request(&[("connection", "close")]),
+        request(&[("connection", "x-y")]),
+        request(&[("keep-alive", "timeout=5")]),
+        request(&[("proxy-connection", "close")]),
+        request(&[("transfer-encoding", "chunked")]),
+        request(&[("transfer-encoding", "identity")]),
+        request(&[("upgrade", "h2c")]),
+        request(&[("te", "gzip")]),
+        request(&[("te", "trailers, chunked")]),
+        request(&[("host", "evil.test")]),
+        request(&[("host", "edge.test"), ("host", "edge.test")]),
+        request(&[(":authority", "me@edge.test")]),
+        request(&[(":authority", "edge.test/x")]),
+        request(&[(":authority", "edge.test:x")]),
+        request(&[(":authority", "edge test")]),
+        request(&[(":authority", "")]),
+        without(":authority"),
+        without(":path"),
+        without(":method"),
+        without(":scheme"),
+        request(&[(":path", "")]),
+        request(&[(":path", "a")]),
+        request(&[(":path", "?a")]),
+        request(&[(":path", "*")]),
+        request(&[(":path", "/a b")]),
+        request(&[(":path", "/a\\b")]),
+        request(&[(":path", "/a%00")]),
+        request(&[(":path", "/a%")]),
+        request(&[(":path", "/a\r\nX: y")]),
+        request(&[(":path", "/a HTTP/1.1\r\nHost: evil.test\r\n\r\n")]),
+        request(&[(":path", "http://edge.test/a")]),
+        request(&[(":path", "http://evil.test/a")]),
+        request(&[(":path", "@evil.test/a")]),
+        request(&[(":path", long_path)]),
+        request(&[(":method", "TRACE")]),
+        request(&[(":method", "G T")]),
+        request(&[(":method", "GET /smuggled HTTP/1.1\r\n")]),
+        request(&[("content-length", "5")]),
+        request(&[("content-length", "-1")]),
+        request(&[("content-length", "0, 5")]),
+        request(&[("content-length", "0"), ("content-length", "5")]),
+        request(&[("expect", "200-ok")]),
+        request(&[("X-Upper", "a")]),
+        request(&[("x y", "a")]),
+        request(&[("x:y", "a")]),
+        request(&[(":evil", "a")]),
+        request(&[("x", "a\r\ny: z")]),
+        request(&[("x", "a\0b")]),
+        request(&[("x", "a\nb")]),
+        request(&[("x", " a")]),
+        request(&[("range", "bytes=0-0"), ("range", "bytes=1-1")]),
+        request(&[("x", long_value)]),
+        request(many),
+    ];
+    for fields in &cases {
+        let told = format!("{:.300}", format!("{fields:?}"));
+        let mut client = Frames::open(edge.address("http"));
+        client.headers(1, &request(&[(":path", "/held")]), true);
+        client.headers(3, fields, true);
+        match client.outcome(3) {
+            Outcome::Status(status) => assert!((400..500).contains(&status), "{told}: {status}"),
+            Outcome::Reset => {}
+            Outcome::Gone => panic!("{told}: the siblings were lost"),
+        }
+        gate.open();
+        assert_eq!(client.outcome(1), Outcome::Status(200), "{told}: the sibling");
+        client.headers(5, &request(&[(":path", "/well")]), true);
+        assert_eq!(client.outcome(5), Outcome::Status(200), "{told}: the next one");
+    }
+    let wrong: Vec<_> =
+        origin.seen().into_iter().filter(|s| !["/held", "/well"].contains(&s.target())).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_body_beyond_its_limit_or_length_never_completes_at_the_origin() {
+    let origin = Origin::always(ok("well"));
+    for more in ["", ", spool: 0B"] {
+        let edge = Edge::with(&simple(&origin, &format!("defaults: {{max_body: 1KiB{more}}}")));
+        // What is announced, and what is sent.
+        for (length, sent) in
+            [(Some("1025"), 1025), (None, 1025), (None, 9000), (Some("10"), 11), (Some("10"), 9)]
+        {
+            let told = format!("{length:?} {sent} {more}");
+            let mut fields = request(&[(":method", "POST")]);
+            fields.extend(length.map(|length| ("content-length", length)));
+            let mut client = Frames::open(edge.address("http"));
+            client.headers(1, &fields, false);
+            client.send(0, END_STREAM, 1, &vec![b'a'; sent]);
+            match client.outcome(1) {
+                Outcome::Status(status) => assert!((400..500).contains(&status), "{told}: {status}"),
+                Outcome::Reset => {}
+                Outcome::Gone => panic!("{told}: the connection was lost"),
+            }
+            client.headers(3, &request(&[(":path", "/well")]), true);
+            assert_eq!(client.outcome(3), Outcome::Status(200), "{told}");
+        }
+    }
+    assert!(origin.seen().iter().all(|seen| seen.target() == "/well"), "{:?}", origin.seen());
+}
+
+#[test]
+fn a_client_that_sends_nothing_but_broken_streams_is_sent_away() {
+    let origin = Origin::always(ok("well"));
+    let edge = Edge::to(&origin);
+    let mut client = Frames::open(edge.address("http"));
+    for stream in 0..200 {
+        client.headers(2 * stream + 1, &request(&[("connection", "close")]), true);
+    }
+    while client.outcome(u32::MAX) != Outcome::Gone {}
+    assert!(origin.seen().is_empty());
+}

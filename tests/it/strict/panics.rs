@@ -1,0 +1,174 @@
+//! A defect harms the request that meets it, and nobody else.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use edgeproxy::listen::Limits;
+use edgeproxy::listen::accept::Bound;
+use edgeproxy::listen::accept::Door;
+use edgeproxy::listen::accept::House;
+use edgeproxy::listen::accept::bind;
+use edgeproxy::listen::census::Census;
+use edgeproxy::listen::census::Full;
+use edgeproxy::listen::conn::Conn;
+use edgeproxy::listen::serve::EdgeApp;
+use edgeproxy::listen::watch::Handshake;
+use edgeproxy::listen::watch::Watch;
+use edgeproxy::refusal::Refusal;
+use pingora::apps::HttpServerApp;
+use pingora::apps::ReusedHttpStream;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+
+use super::slow::wait_until;
+use crate::harness::Wire;
+use crate::harness::client::End;
+use crate::harness::http2;
+
+/// Answers, unless it is asked to panic.
+struct Fragile;
+
+#[async_trait]
+impl HttpServerApp for Fragile {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        _shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !session.read_request().await.ok()? {
+            return None;
+        }
+        let path = session.req_header().uri.path().to_owned();
+        if path == "/panic" {
+            panic!("as asked");
+        }
+        let mut header = ResponseHeader::build(200, None).ok()?;
+        header.insert_header("Content-Length", 4).ok()?;
+        session.write_response_header(Box::new(header)).await.ok()?;
+        if path == "/panic-late" {
+            session.write_response_body(Bytes::from_static(b"we"), false).await.ok()?;
+            panic!("as asked");
+        }
+        session.write_response_body(Bytes::from_static(b"well"), true).await.ok()?;
+        let persistent = pingora::apps::HttpPersistentSettings::for_session(&session);
+        let reused = session.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(reused, persistent))
+    }
+}
+
+/// Counts what it is told.
+#[derive(Default)]
+struct Counts {
+    open: Arc<AtomicUsize>,
+    panics: AtomicUsize,
+}
+
+/// A connection that is open.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Watch for Counts {
+    fn opened(&self, _listener: usize) -> Option<Box<dyn Any + Send>> {
+        self.open.fetch_add(1, Ordering::SeqCst);
+        Some(Box::new(Open(Arc::clone(&self.open))))
+    }
+    fn turned_away(&self, _listener: usize, _why: Full) {}
+    fn handshake(&self, _listener: usize, _settled: Handshake) {}
+    fn refused(&self, _conn: &Conn, _refusal: Refusal, _took: Duration, _received: &[u8]) {}
+    fn panicked(&self, _conn: &Conn) {
+        self.panics.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A listener in this process, and what it tells. It ends with the runtime.
+fn listen(runtime: &tokio::runtime::Runtime) -> (SocketAddr, Arc<Counts>) {
+    let second = Duration::from_secs(1);
+    let limits = Arc::new(Limits {
+        connections: 100,
+        connections_per_client: 100,
+        header_timeout: 20 * second,
+        handshake_timeout: 20 * second,
+        idle_timeout: 20 * second,
+        min_body_rate: 0,
+        min_send_rate: 0,
+        rate_window: 20 * second,
+        requests_per_connection: 100,
+        header_bytes: 4096,
+        header_fields: 20,
+        target_bytes: 1024,
+        h2_streams: 10,
+        trusted_proxies: Vec::new(),
+    });
+    let counts = Arc::new(Counts::default());
+    let watch: Arc<dyn Watch> = Arc::<Counts>::clone(&counts);
+    let house = Arc::new(House {
+        app: EdgeApp::new(Arc::new(Fragile), Arc::clone(&limits), Arc::clone(&watch)),
+        limits,
+        census: Arc::new(Census::default()),
+        watch,
+    });
+    let socket = bind("127.0.0.1:0".parse().expect("an address")).expect("loopback can be bound");
+    let address = socket.local_addr().expect("a bound socket has an address");
+    let name = Arc::from("test");
+    let door = Door { index: 0, name, socket: Bound::Tcp(socket), tls: None, h2c: true };
+    runtime.spawn(async move {
+        let (_never, shutdown) = tokio::sync::watch::channel(false);
+        house.open(door, shutdown).await
+    });
+    (address, counts)
+}
+
+#[test]
+fn a_panic_ends_its_own_connection_and_no_other() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
+    let (address, counts) = listen(&runtime);
+    let mut other = Wire::plain(address);
+    other.get("edge.test", "/", &[]).expect_body("well");
+    for (number, path) in (1..).zip(["/panic", "/panic-late", "/panic"]) {
+        let mut wire = Wire::plain(address);
+        wire.get("edge.test", "/", &[]).expect_body("well");
+        wire.send(format!("GET {path} HTTP/1.1\r\nHost: edge.test\r\n\r\n"));
+        match wire.any_reply("GET") {
+            // What was begun is cut, visibly.
+            Some(reply) => assert_eq!((reply.end, path), (End::Cut, "/panic-late"), "{reply:?}"),
+            None => assert_ne!(path, "/panic-late"),
+        }
+        assert!(wire.until_closed().is_empty());
+        wait_until(|| counts.panics.load(Ordering::SeqCst) == number);
+        // The connection that was there before, and one that comes after.
+        other.get("edge.test", "/", &[]).expect_body("well");
+        Wire::plain(address).get("edge.test", "/", &[]).expect_body("well");
+    }
+    // Their places are free again.
+    wait_until(|| counts.open.load(Ordering::SeqCst) == 1);
+}
+
+#[test]
+fn a_panic_ends_its_own_stream_and_no_other() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
+    let (address, counts) = listen(&runtime);
+    http2::run(async {
+        let mut send = http2::plain(address).await;
+        let before = http2::get(&mut send, "http://edge.test/", &[]).await;
+        assert_eq!(before.expect("an answer").body, b"well");
+        for path in ["/panic", "/panic-late"] {
+            let reply = http2::get(&mut send, &format!("http://edge.test{path}"), &[]).await;
+            assert!(reply.expect_err("it is reset").is_reset());
+            let after = http2::get(&mut send, "http://edge.test/", &[]).await;
+            assert_eq!(after.expect("the connection lives").body, b"well");
+        }
+    });
+    wait_until(|| counts.panics.load(Ordering::SeqCst) == 2);
+}
