@@ -2,8 +2,10 @@
 
 mod basics;
 mod caching;
+mod cli;
 mod harness;
 mod origins;
+mod process;
 mod protocols;
 mod routing;
 mod shipped;

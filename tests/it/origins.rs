@@ -64,7 +64,11 @@ fn is_refused(answers: &[String], status: u16, refusal: &str, error: &str) {
         assert_eq!(edge.metric(&counter), 2.0, "{told}");
         let counter =
             format!("edgeproxy_upstream_errors_total{{reason=\"{error}\",upstream=\"origin\"}}");
-        assert!(edge.metric(&counter) >= 2.0, "{told}: {:?}", edge.metrics("edgeproxy_upstream_errors"));
+        assert!(
+            edge.metric(&counter) >= 2.0,
+            "{told}: {:?}",
+            edge.metrics("edgeproxy_upstream_errors")
+        );
         edge.wait_for_access(&format!("\"refusal\":\"{refusal}\""));
     }
 }
@@ -251,13 +255,14 @@ fn a_body_that_ends_early_is_never_shown_as_whole() {
         let mut old = edge.wire();
         old.send("GET /a HTTP/1.0\r\nHost: edge.test\r\n\r\n");
         let head = String::from_utf8_lossy(&old.read_raw(12)).into_owned();
-        assert!(head == "HTTP/1.1 502" || old.is_reset() , "{told}: {head}");
+        assert!(head == "HTTP/1.1 502" || old.is_reset(), "{told}: {head}");
     }
 }
 
 #[test]
 fn a_reset_is_a_bad_gateway_or_a_cut() {
-    for sent in [String::new(), "HTTP/1.1 200".to_owned(), format!("{}bo", head("Content-Length: 4"))]
+    for sent in
+        [String::new(), "HTTP/1.1 200".to_owned(), format!("{}bo", head("Content-Length: 4"))]
     {
         let sent_by_origin = sent.clone();
         let origin = Origin::script()

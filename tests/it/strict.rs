@@ -246,7 +246,9 @@ fn a_transfer_coding_that_is_not_exactly_chunked_is_refused() {
     let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked";
     let hidden = "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked";
     let old = |lines: &str| {
-        format!("POST /a HTTP/1.0\r\nHost: edge.test\r\nConnection: keep-alive\r\n{lines}\r\n\r\n0\r\n\r\n")
+        format!(
+            "POST /a HTTP/1.0\r\nHost: edge.test\r\nConnection: keep-alive\r\n{lines}\r\n\r\n0\r\n\r\n"
+        )
     };
     all_are_refused(&[
         case(post(both, body), 400, "ambiguous_length"),
@@ -423,7 +425,9 @@ fn fields_of_the_clients_hop_end_here() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order_and_one_by_one() {
-    let origin = Origin::script().otherwise(|seen| ok(format!("{} {:?}", seen.line, String::from_utf8_lossy(&seen.body)))).start();
+    let origin = Origin::script()
+        .otherwise(|seen| ok(format!("{} {:?}", seen.line, String::from_utf8_lossy(&seen.body))))
+        .start();
     let edge = Edge::to(&origin);
     let mut wire = edge.wire();
     wire.send(

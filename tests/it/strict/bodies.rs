@@ -100,9 +100,8 @@ fn a_body_that_ends_early_is_no_request() {
 
 #[test]
 fn a_request_within_a_body_is_a_body() {
-    let origin = Origin::script()
-        .otherwise(|seen| ok(format!("{} {}", seen.line, seen.body.len())))
-        .start();
+    let origin =
+        Origin::script().otherwise(|seen| ok(format!("{} {}", seen.line, seen.body.len()))).start();
     let edge = Edge::to(&origin);
     let chunked = format!("{:x}\r\n{NEXT}\r\n0\r\n\r\n", NEXT.len());
     let coded = [("Transfer-Encoding", "chunked")];

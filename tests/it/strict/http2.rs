@@ -131,8 +131,12 @@ fn huffman_digits(bytes: &[u8]) -> u16 {
 
 /// A request that is well, with these fields in place of its own or behind them.
 fn request(changes: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
-    let mut fields =
-        vec![(":method", "GET"), (":scheme", "http"), (":path", "/bad"), (":authority", "edge.test")];
+    let mut fields = vec![
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/bad"),
+        (":authority", "edge.test"),
+    ];
     for (name, value) in changes {
         match fields.iter_mut().find(|(n, _)| n == name && name.starts_with(':')) {
             Some(field) => field.1 = value,
@@ -158,8 +162,10 @@ impl Gate {
 
     fn pass(&self) {
         let free = self.0.lock().expect("nobody panics here");
-        let (mut free, _) =
-            self.1.wait_timeout_while(free, PATIENCE, |free| *free == 0).expect("nobody panics here");
+        let (mut free, _) = self
+            .1
+            .wait_timeout_while(free, PATIENCE, |free| *free == 0)
+            .expect("nobody panics here");
         *free = free.saturating_sub(1);
     }
 }
@@ -273,7 +279,9 @@ fn a_body_beyond_its_limit_or_length_never_completes_at_the_origin() {
             client.headers(1, &fields, false);
             client.send(0, END_STREAM, 1, &vec![b'a'; sent]);
             match client.outcome(1) {
-                Outcome::Status(status) => assert!((400..500).contains(&status), "{told}: {status}"),
+                Outcome::Status(status) => {
+                    assert!((400..500).contains(&status), "{told}: {status}")
+                }
                 Outcome::Reset => {}
                 Outcome::Gone => panic!("{told}: the connection was lost"),
             }

@@ -209,9 +209,7 @@ fn a_stream_whose_body_stalls_is_cut_and_its_siblings_live() {
     let origin = origin();
     // The second one stalls when the spool is full and the origin has been asked.
     for (spool, first) in [("64KiB", 10), ("1KiB", 60_000)] {
-        let more = format!(
-            "{QUICK}defaults: {{spool: {spool}}}\n",
-        );
+        let more = format!("{QUICK}defaults: {{spool: {spool}}}\n",);
         let yaml = simple(&origin, &more)
             .replace("addresses:", "timeouts: {write: 500ms}\n    addresses:");
         let edge = Edge::with(&yaml);
