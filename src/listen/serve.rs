@@ -37,7 +37,6 @@ use crate::message::head::HeadLimits;
 use crate::message::head::HeadScanner;
 use crate::message::head::RequestHead;
 use crate::message::head::Scan;
-use crate::message::head::Upgrade;
 use crate::message::head::canonical;
 use crate::message::target::Scheme;
 use crate::refusal::Refusal;
@@ -198,8 +197,7 @@ where
     ) -> Option<Box<EdgeIo>> {
         let conn = Arc::clone(io.conn());
         conn.requests.fetch_add(1, Ordering::Relaxed);
-        let may_tunnel = head.upgrade == Upgrade::WebSocket;
-        io.begin(head.len, Bytes::from(text), head.body, may_tunnel);
+        io.begin(&head, Bytes::from(text));
 
         let session = ServerSession::new_http1(io);
         let run = AssertUnwindSafe(self.app.process_new_http(session, shutdown)).catch_unwind();

@@ -120,8 +120,13 @@ pub(crate) fn judge(meta: &CacheMeta, ctx: &mut RequestCtx) -> ForcedFreshness {
     let now = SystemTime::now();
     let life = store::life_of(entry, &policy);
     match may_serve(&life, &ctx.cache.asked, now, Origin::Reachable) {
-        Reuse::Fresh | Reuse::Stale(Window::MaxStale) => {
+        Reuse::Fresh => {
             ctx.cache.hit(life.remaining_seconds(now));
+            ForcedFreshness::ForceFresh
+        }
+        Reuse::Stale(window @ Window::MaxStale) => {
+            ctx.cache.hit(life.remaining_seconds(now));
+            ctx.cache.stale(window.label());
             ForcedFreshness::ForceFresh
         }
         // The request itself refreshes; the windows stay open for the case that the origin fails.

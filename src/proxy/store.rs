@@ -82,6 +82,11 @@ pub(crate) fn keep(
                     return RespCacheable::Uncacheable(NoCacheReason::InternalError);
                 }
             }
+            if let Some(length) = entry.unsaid_length()
+                && header.insert_header(header::CONTENT_LENGTH, length).is_err()
+            {
+                return RespCacheable::Uncacheable(NoCacheReason::InternalError);
+            }
             header
         }
         _ => response.clone(),

@@ -7,6 +7,7 @@ mod conditions;
 mod freshness;
 mod keys;
 mod multiplexed;
+mod origins2;
 mod safety;
 mod stale;
 mod status;

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::StatusCode;
+use http::header::CONTENT_LENGTH;
 use pingora::http::ResponseHeader;
 
 use crate::storage::memory::body::Body;
@@ -67,12 +68,23 @@ impl Entry {
         &self.head.headers
     }
 
-    /// A response head to send. Values are shared, not copied; names have their usual case.
+    /// A response head to send. Values are shared, not copied; names have their usual case. What came
+    /// in chunks has a length by now, and says so.
     pub fn response_header(&self) -> ResponseHeader {
         let mut response = http::Response::new(());
         *response.status_mut() = self.head.status;
         *response.headers_mut() = self.head.headers.clone();
+        if let Some(length) = self.unsaid_length() {
+            response.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
         response.into_parts().0.into()
+    }
+
+    /// The length of the body in bytes, where the fields do not say it but may.
+    pub fn unsaid_length(&self) -> Option<u64> {
+        let may = self.head.status != StatusCode::NO_CONTENT;
+        let said = self.head.headers.contains_key(CONTENT_LENGTH);
+        (may && !said).then(|| self.body_len())
     }
 
     /// The base key it is stored under.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::caching::minute;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Wire;
@@ -103,12 +102,8 @@ fn a_large_object_comes_back_byte_for_byte() {
         assert!(edge.get(path).expect_miss().body == body, "{path} on a miss");
         assert!(edge.get(path).expect_hit().body == body, "{path} on a hit");
         let part = edge.get_with(path, &[("Range", "bytes=65530-131080")]);
-        if part.status == 206 {
-            assert!(part.body == body[65530..=131_080], "{path} in part");
-        }
+        assert!(part.expect_status(206).body == body[65530..=131_080], "{path} in part");
     }
-    let part = edge.get_with("/sized", &[("Range", "bytes=65530-131080")]);
-    part.expect_status(206).expect_hit();
 }
 
 #[test]
@@ -179,5 +174,4 @@ fn a_reader_that_stops_does_not_hold_up_another() {
     let first = slow.read_raw(100);
     assert!(first.starts_with(b"HTTP/1.1 200"));
     assert!(edge.get("/").expect_hit().body == body);
-    let _ = minute("");
 }

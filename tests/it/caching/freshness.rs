@@ -224,3 +224,38 @@ fn only_if_cached_never_reaches_the_origin() {
     edge.get("/").expect_miss();
     edge.get_with("/", &only).expect_status(200).expect_hit();
 }
+
+#[test]
+fn only_if_cached_takes_nothing_stale() {
+    let respond = ok("").field("Cache-Control", "max-age=60").field("Age", "60");
+    let origin = Origin::script().with("/", numbered(respond.field("ETag", "\"1\""))).start();
+    let edge = Edge::to(&origin);
+    edge.get("/").expect_miss();
+    edge.get_with("/", &[("Cache-Control", "only-if-cached")]).expect_status(504);
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_client_may_take_what_is_stale_where_the_route_lets_it() {
+    let respond = ok("").field("Cache-Control", "max-age=60").field("Age", "100");
+    let origin = Origin::script().with("/", numbered(respond.field("ETag", "\"1\""))).start();
+    let edge = with_rules(&origin, "{client_directives: honour}");
+    edge.get("/").expect_miss();
+    let stale = edge.get_with("/", &[("Cache-Control", "max-stale=600")]);
+    stale.expect_cache("STALE").expect_body("answer 0");
+    let told = stale.value("cache-status").unwrap_or_default();
+    assert!(told.contains("; hit; ttl=-4") && told.contains("max-stale"), "{told}");
+    assert!(number(&stale, "age") >= 100);
+    edge.get_with("/", &[("Cache-Control", "max-stale=10")]).expect_cache("EXPIRED");
+    let both = [("Cache-Control", "max-stale=600, only-if-cached")];
+    edge.get_with("/", &both).expect_status(200).expect_cache("STALE");
+}
+
+#[test]
+fn a_client_may_ask_for_what_stays_fresh_where_the_route_lets_it() {
+    let origin = Origin::script().with("/", numbered(minute(""))).start();
+    let edge = with_rules(&origin, "{client_directives: honour}");
+    edge.get("/").expect_miss();
+    edge.get_with("/", &[("Cache-Control", "min-fresh=10")]).expect_hit();
+    edge.get_with("/", &[("Cache-Control", "min-fresh=100")]).expect_cache("EXPIRED");
+}

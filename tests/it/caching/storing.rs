@@ -156,6 +156,10 @@ fn chunks_that_end_are_stored() {
     let hit = edge.get("/");
     hit.expect_hit().expect_body("five!nine");
     assert_eq!(hit.end, End::Whole);
+    // By now the length is known.
+    assert_eq!(hit.value("content-length"), Some("9"), "{hit:?}");
+    edge.get_with("/", &[("Range", "bytes=5-")]).expect_status(206).expect_body("nine");
+    edge.get_with("/", &[("If-None-Match", "*")]).expect_status(304);
 }
 
 #[test]
@@ -255,4 +259,18 @@ fn hits_go_on_when_the_origin_is_down() {
     once.join().expect("the origin ends");
     edge.get("/other").expect_status(502);
     edge.get("/").expect_hit().expect_body("ok");
+}
+
+#[test]
+fn a_body_cut_on_a_connection_that_was_used_before_is_never_stored() {
+    let cut = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\nfive!";
+    let origin = Origin::script().on("/", Respond::raw(cut)).otherwise(|_| ok("warm")).start();
+    let edge = Edge::to(&origin);
+    for _ in 0..3 {
+        edge.get("/warm").expect_status(200);
+        is_cut(&edge);
+    }
+    edge.get("/warm").expect_status(200);
+    assert_eq!(edge.metric("edgeproxy_cache_objects"), 0.0);
+    assert!(!edge.log().iter().any(|line| line.contains("panicked")), "{:?}", edge.log());
 }

@@ -243,3 +243,18 @@ fn a_304_that_nobody_asked_for_does_not_bring_back_what_is_stale() {
     edge.get("/").expect_miss();
     edge.get("/").expect_status(502);
 }
+
+#[test]
+fn what_came_in_chunks_keeps_its_length_over_a_validation() {
+    let first = ok("4\r\npage\r\n0\r\n\r\n").field("Transfer-Encoding", "chunked");
+    let first =
+        first.field("Cache-Control", "max-age=60").field("Age", "60").field("ETag", "\"1\"");
+    let origin = Origin::script().with("/", then(first, confirmed())).start();
+    let edge = Edge::to(&origin);
+    edge.get("/").expect_miss().expect_body("page");
+    for x_cache in ["REVALIDATED", "HIT"] {
+        let reply = edge.get("/");
+        reply.expect_cache(x_cache).expect_body("page");
+        assert_eq!(reply.value("content-length"), Some("4"), "{reply:?}");
+    }
+}

@@ -72,9 +72,11 @@ fn a_fixed_response_is_what_was_written() {
     let empty = wire.get("edge.test", "/empty", &[]);
     empty.expect_status(204);
     assert_eq!(empty.value("content-length"), None, "{empty:?}");
-    // A body that comes with such a request is read away.
-    wire.request("POST", "edge.test", "/teapot", &[], b"milk").expect_status(418);
-    wire.get("edge.test", "/teapot", &[]).expect_status(418);
+    // A body that nobody wants is read away, or the connection is said to close.
+    let posted = wire.request("POST", "edge.test", "/teapot", &[], b"milk");
+    if posted.expect_status(418).value("connection") != Some("close") {
+        wire.get("edge.test", "/teapot", &[]).expect_status(418);
+    }
 }
 
 #[test]
