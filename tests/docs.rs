@@ -342,12 +342,36 @@ fn rows<'a>(text: &'a str, titles: &str) -> Vec<Vec<&'a str>> {
     found
 }
 
+/// All sources, tests included.
+fn code() -> String {
+    let paths = files("src", "rs").into_iter().chain(files("tests", "rs"));
+    paths.map(|path| read(&path)).collect()
+}
+
+#[test]
+fn every_test_in_the_table_of_protocols_exists() {
+    let code = code();
+    let text = read("docs/protocols.md");
+    let rows = rows(&text, "| what | how | tests |");
+    assert!(rows.len() >= 15, "found only {} rows", rows.len());
+    let mut wrong = Vec::new();
+    for row in rows {
+        let [what, _, tests] = row[..] else {
+            wrong.push(format!("a row has {} cells: {row:?}", row.len()));
+            continue;
+        };
+        let missing = quoted(tests).filter(|name| !code.contains(&format!("fn {name}(")));
+        wrong.extend(missing.map(|name| format!("{what}: there is no test {name}")));
+        if quoted(tests).next().is_none() {
+            wrong.push(format!("{what}: names no test"));
+        }
+    }
+    assert_none(&wrong);
+}
+
 #[test]
 fn every_function_and_test_in_the_caching_table_exists() {
-    let mut code = String::new();
-    for path in files("src", "rs").into_iter().chain(files("tests", "rs")) {
-        code.push_str(&read(&path));
-    }
+    let code = code();
     let text = read("docs/caching.md");
     let rows = rows(&text, "| clause | function | tests |");
     assert!(rows.len() >= 30, "found only {} clauses", rows.len());

@@ -32,6 +32,8 @@ use crate::runtime::Draining;
 pub(crate) struct Life {
     stop: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
+    /// Whoever accepts connections holds a receiver.
+    accepting: watch::Sender<()>,
     /// The connections that are waited for.
     pub(crate) census: Arc<Census>,
     /// Told to every request.
@@ -58,6 +60,7 @@ impl Life {
         Self {
             stop: watch::channel(false).0,
             stop_admin: watch::channel(false).0,
+            accepting: watch::channel(()).0,
             census: Arc::new(Census::default()),
             draining: Arc::new(Draining::default()),
             attentive: Notify::new(),
@@ -80,6 +83,17 @@ impl Life {
     /// other reason it goes on answering: that is when it is asked.
     pub(crate) fn shutdown_admin(&self) -> ShutdownWatch {
         self.stop_admin.subscribe()
+    }
+
+    /// To be held while connections are accepted that a drain waits for.
+    pub(crate) fn accepting(&self) -> watch::Receiver<()> {
+        self.accepting.subscribe()
+    }
+
+    /// Waits until nobody accepts and every connection has ended.
+    async fn emptied(&self) {
+        self.accepting.closed().await;
+        self.census.emptied().await;
     }
 
     /// The process cannot go on.
@@ -210,7 +224,7 @@ impl Signals {
         tokio::pin!(over);
         loop {
             let wish = tokio::select! {
-                () = life.census.emptied() => {
+                () = life.emptied() => {
                     info!(target: "edgeproxy::app", "drained");
                     return;
                 }

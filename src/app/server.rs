@@ -300,7 +300,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
 
     let renewables = renewables(&prepared, &runtime.load().plan);
     if let Some(socket) = demo {
-        open_demo(socket, &limits, life);
+        open_demo(socket, &limits);
     }
     let house = Arc::new(House {
         app: EdgeApp::new(proxy, Arc::clone(&limits), Arc::clone(&watch)),
@@ -363,7 +363,9 @@ where
     A: pingora::apps::HttpServerApp + Send + Sync + 'static,
 {
     let life = Arc::clone(life);
+    let accepting = life.accepting();
     tokio::spawn(async move {
+        let _accepting = accepting;
         let name = Arc::clone(&door.name);
         if let Err(e) = house.open(door, life.shutdown()).await {
             error!(target: "edgeproxy::app", "listener \"{name}\" failed: {e}");
@@ -386,7 +388,7 @@ where
     })
 }
 
-fn open_demo(socket: std::net::TcpListener, limits: &Arc<Limits>, life: &Arc<Life>) {
+fn open_demo(socket: std::net::TcpListener, limits: &Arc<Limits>) {
     // The proxy itself is the only client; no limit on how many connections it makes.
     let limits = Arc::new(Limits {
         connections: u64::MAX,
@@ -401,7 +403,6 @@ fn open_demo(socket: std::net::TcpListener, limits: &Arc<Limits>, life: &Arc<Lif
         let (_never, forever) = tokio::sync::watch::channel(false);
         let _ = house.open(door, forever).await;
     });
-    let _ = life;
 }
 
 fn open_admin(

@@ -26,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Limits;
 use crate::listen::census::Census;
+use crate::listen::census::Place;
 use crate::listen::conn::Conn;
 use crate::listen::conn::TlsFacts;
 use crate::listen::io::EdgeIo;
@@ -37,6 +38,8 @@ use crate::listen::watch::Watch;
 
 /// Connections that the kernel may queue before we accept them.
 const BACKLOG: i32 = 4096;
+/// The most connections that are still accepted when accepting ends.
+const AT_ONCE: usize = BACKLOG as usize;
 /// How long accepting rests after the process ran out of descriptors or memory.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
 
@@ -80,6 +83,14 @@ pub struct Door {
     pub h2c: bool,
 }
 
+/// What lies behind a door, whoever comes through it.
+struct Way {
+    index: usize,
+    name: Arc<str>,
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    h2c: bool,
+}
+
 /// What all doors share.
 pub struct House<A> {
     /// Serves each connection.
@@ -101,56 +112,62 @@ where
     /// # Errors
     /// When the socket cannot be used by this runtime.
     pub async fn open(self: Arc<Self>, door: Door, mut shutdown: ShutdownWatch) -> io::Result<()> {
-        let listener = Listener::new(door.socket)?;
-        let tls = door.tls;
+        let Door { socket, index, name, tls, h2c } = door;
+        let listener = Listener::new(socket)?;
+        let way = Way { index, name, tls, h2c };
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = shutdown.wait_for(|down| *down) => return Ok(()),
+                _ = shutdown.wait_for(|down| *down) => break,
                 accepted = listener.accept() => accepted,
             };
-            let (stream, peer, local) = match accepted {
-                Ok(accepted) => accepted,
+            match accepted {
+                Ok(accepted) => self.let_in(accepted, &way, &shutdown),
+                Err(e) if is_about_one_connection(&e) => {
+                    debug!(target: "edgeproxy::listen", "accept: {e}");
+                }
                 Err(e) => {
-                    if is_about_one_connection(&e) {
-                        debug!(target: "edgeproxy::listen", "accept: {e}");
-                    } else {
-                        warn!(target: "edgeproxy::listen", "cannot accept on {}: {e}", door.name);
-                        tokio::time::sleep(EXHAUSTED_REST).await;
-                    }
-                    continue;
+                    warn!(target: "edgeproxy::listen", "cannot accept on {}: {e}", way.name);
+                    tokio::time::sleep(EXHAUSTED_REST).await;
                 }
-            };
-            let place = match self.census.enter(
-                peer.ip(),
-                self.limits.connections,
-                self.limits.connections_per_client,
-            ) {
-                Ok(place) => place,
-                Err(full) => {
-                    self.watch.turned_away(door.index, full);
-                    continue;
-                }
-            };
-            let open = self.watch.opened(door.index);
-            let conn = Conn {
-                listener: door.index,
-                listener_name: Arc::clone(&door.name),
-                peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
-                local: SocketAddr::new(local.ip().to_canonical(), local.port()),
-                tls: None,
-                requests: AtomicU64::new(0),
-                bytes_in: AtomicU64::new(0),
-                bytes_out: AtomicU64::new(0),
-                whole: AtomicBool::new(false),
-            };
-            let tls = tls.as_ref().map(|config| config.load_full());
-            let (house, shutdown) = (Arc::clone(&self), shutdown.clone());
-            tokio::spawn(async move {
-                let (_place, _open) = (place, open);
-                house.connection(stream, tls, conn, door.h2c, &shutdown).await;
-            });
+            }
         }
+        // For their clients these are connected since the kernel said so: closing the socket now
+        // would reset them.
+        for accepted in listener.into_pending()? {
+            self.let_in(accepted, &way, &shutdown);
+        }
+        Ok(())
+    }
+
+    fn let_in(self: &Arc<Self>, accepted: Arrival, way: &Way, shutdown: &ShutdownWatch) {
+        let (stream, peer, local) = accepted;
+        let place = match self.census.enter(
+            peer.ip(),
+            self.limits.connections,
+            self.limits.connections_per_client,
+        ) {
+            Ok(place) => place,
+            Err(full) => return self.watch.turned_away(way.index, full),
+        };
+        let open = self.watch.opened(way.index);
+        let conn = Conn {
+            listener: way.index,
+            listener_name: Arc::clone(&way.name),
+            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            local: SocketAddr::new(local.ip().to_canonical(), local.port()),
+            tls: None,
+            requests: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            whole: AtomicBool::new(false),
+        };
+        let tls = way.tls.as_ref().map(|config| config.load_full());
+        let (house, shutdown, h2c) = (Arc::clone(self), shutdown.clone(), way.h2c);
+        tokio::spawn(async move {
+            let _open = open;
+            house.connection(stream, tls, conn, place, h2c, &shutdown).await;
+        });
     }
 
     async fn connection(
@@ -158,6 +175,7 @@ where
         stream: Accepted,
         tls: Option<Arc<ServerConfig>>,
         mut conn: Conn,
+        place: Place,
         h2c: bool,
         shutdown: &ShutdownWatch,
     ) {
@@ -193,7 +211,8 @@ where
             Arc::clone(&conn),
             rate(self.limits.min_body_rate),
             rate(self.limits.min_send_rate),
-        );
+        )
+        .holding(place);
         let h2c = h2c && !conn.is_secure();
         self.app.serve(Box::new(io), h2, h2c, shutdown).await;
     }
@@ -211,6 +230,9 @@ enum Accepted {
     Unix(UnixStream),
 }
 
+/// A connection, who it is from, and which of our addresses it is to.
+type Arrival = (Accepted, SocketAddr, SocketAddr);
+
 impl Listener {
     fn new(bound: Bound) -> io::Result<Self> {
         Ok(match bound {
@@ -219,24 +241,50 @@ impl Listener {
         })
     }
 
-    /// The next connection, who it is from, and which of our addresses it is to.
-    async fn accept(&self) -> io::Result<(Accepted, SocketAddr, SocketAddr)> {
+    async fn accept(&self) -> io::Result<Arrival> {
         match self {
             Self::Tcp(socket) => {
                 let (tcp, peer) = socket.accept().await?;
-                let local = tcp.local_addr()?;
-                // Without it a small response could wait for the client's acknowledgement.
-                let _ = tcp.set_nodelay(true);
-                Ok((Accepted::Tcp(tcp), peer, local))
+                arrived_by_tcp(tcp, peer)
             }
-            Self::Unix(socket) => {
-                let (unix, _) = socket.accept().await?;
-                // Who may open the file is on this machine.
-                let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                Ok((Accepted::Unix(unix), here, here))
-            }
+            Self::Unix(socket) => socket.accept().await.map(|(unix, _)| arrived_by_unix(unix)),
         }
     }
+
+    /// What waits to be accepted at this moment; then the socket is closed.
+    fn into_pending(self) -> io::Result<Vec<Arrival>> {
+        let mut pending = Vec::new();
+        match self {
+            Self::Tcp(socket) => {
+                let socket = socket.into_std()?;
+                while let (true, Ok((tcp, peer))) = (pending.len() < AT_ONCE, socket.accept()) {
+                    tcp.set_nonblocking(true)?;
+                    pending.push(arrived_by_tcp(TcpStream::from_std(tcp)?, peer)?);
+                }
+            }
+            Self::Unix(socket) => {
+                let socket = socket.into_std()?;
+                while let (true, Ok((unix, _))) = (pending.len() < AT_ONCE, socket.accept()) {
+                    unix.set_nonblocking(true)?;
+                    pending.push(arrived_by_unix(UnixStream::from_std(unix)?));
+                }
+            }
+        }
+        Ok(pending)
+    }
+}
+
+fn arrived_by_tcp(tcp: TcpStream, peer: SocketAddr) -> io::Result<Arrival> {
+    let local = tcp.local_addr()?;
+    // Without it a small response could wait for the client's acknowledgement.
+    let _ = tcp.set_nodelay(true);
+    Ok((Accepted::Tcp(tcp), peer, local))
+}
+
+fn arrived_by_unix(unix: UnixStream) -> Arrival {
+    // Who may open the file is on this machine.
+    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    (Accepted::Unix(unix), here, here)
 }
 
 /// Errors of `accept` that concern only the connection that was about to be accepted.

@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use bytes::Buf;
 use bytes::Bytes;
 use bytes::BytesMut;
+use http::Version;
 use pingora::protocols::ALPN;
 use pingora::protocols::GetProxyDigest;
 use pingora::protocols::GetSocketDigest;
@@ -43,12 +44,15 @@ use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::io::ReadBuf;
 
+use crate::listen::census::Place;
 use crate::listen::conn::Conn;
 use crate::listen::pace::MinRate;
 use crate::listen::pace::Pace;
 use crate::listen::transport::Transport;
 use crate::message::chunked::BodyScanner;
 use crate::message::head::BodyFraming;
+use crate::message::head::RequestHead;
+use crate::message::head::Upgrade;
 
 /// Response bytes are gathered up to here, so that a header and a small body leave in one write.
 const GATHER: usize = 16 * 1024;
@@ -75,6 +79,8 @@ pub struct EdgeIo {
     /// `None` only once a close was handed to a task of its own.
     transport: Option<Transport>,
     conn: Arc<Conn>,
+    /// Counted until the last byte has left.
+    place: Option<Place>,
     mode: Mode,
     /// Read from the transport, given to nobody yet.
     received: BytesMut,
@@ -88,6 +94,10 @@ pub struct EdgeIo {
     gathered: BytesMut,
     /// Nothing of the current response was written yet.
     fresh: bool,
+    /// The client speaks HTTP/1.0, whose responses may end with the connection.
+    old: bool,
+    /// The client took too long to take what we sent.
+    stuck: bool,
     /// `shutdown` was called: the close is an orderly one.
     closed: bool,
     /// Waits for a 101 to open the tunnel, or for the client to go away.
@@ -117,6 +127,7 @@ impl EdgeIo {
         Self {
             transport: Some(transport),
             conn,
+            place: None,
             mode: Mode::Http1,
             received: BytesMut::new(),
             head: Bytes::new(),
@@ -124,6 +135,8 @@ impl EdgeIo {
             may_tunnel: false,
             gathered: BytesMut::new(),
             fresh: true,
+            old: false,
+            stuck: false,
             closed: false,
             idle: None,
             reading: Pace::default(),
@@ -131,6 +144,12 @@ impl EdgeIo {
             read_rate,
             write_rate,
         }
+    }
+
+    /// Keeps the connection's place in the census until its end, lingering included.
+    pub(crate) fn holding(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// The connection's facts.
@@ -161,22 +180,17 @@ impl EdgeIo {
         Poll::Ready(Ok(filled.len()))
     }
 
-    /// Lends the connection for one request: `consumed` bytes of what was received were its head,
-    /// `head` is what Pingora is given instead, `framing` says what follows.
-    pub(crate) fn begin(
-        &mut self,
-        consumed: usize,
-        head: Bytes,
-        framing: BodyFraming,
-        may_tunnel: bool,
-    ) {
-        self.received.advance(consumed);
+    /// Lends the connection for one request, whose head stands at the start of what was received;
+    /// `text` is what Pingora is given instead.
+    pub(crate) fn begin(&mut self, head: &RequestHead, text: Bytes) {
+        self.received.advance(head.len);
         if self.received.is_empty() {
             self.received = BytesMut::new();
         }
-        self.head = head;
-        self.body = BodyScanner::new(framing);
-        self.may_tunnel = may_tunnel;
+        self.head = text;
+        self.body = BodyScanner::new(head.body);
+        self.may_tunnel = head.upgrade == Upgrade::WebSocket;
+        self.old = head.version == Version::HTTP_10;
         self.fresh = true;
         self.conn.whole.store(false, Ordering::Relaxed);
         self.reading.rest();
@@ -208,6 +222,23 @@ impl EdgeIo {
 
     fn transport(&mut self) -> io::Result<&mut Transport> {
         self.transport.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn poll_read_any(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.mode {
+            Mode::Http2 | Mode::Tunnel => self.poll_read_through(cx, buf),
+            Mode::Http1 if !self.head.is_empty() => {
+                let n = self.head.len().min(buf.remaining());
+                buf.put_slice(&self.head.split_to(n));
+                Poll::Ready(Ok(()))
+            }
+            Mode::Http1 if !self.body.at_end() => self.poll_read_body(cx, buf),
+            Mode::Http1 => self.poll_gone(cx),
+        }
     }
 
     fn poll_read_through(
@@ -304,6 +335,7 @@ impl EdgeIo {
     /// The client does not take what we send: pending until it does or was too slow.
     fn poll_blocked<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         ready!(self.writing.poll_too_slow(cx, self.write_rate));
+        self.stuck = true;
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "the client reads its response too slowly",
@@ -338,16 +370,15 @@ impl AsyncRead for EdgeIo {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        match this.mode {
-            Mode::Http2 | Mode::Tunnel => this.poll_read_through(cx, buf),
-            Mode::Http1 if !this.head.is_empty() => {
-                let n = this.head.len().min(buf.remaining());
-                buf.put_slice(&this.head.split_to(n));
-                Poll::Ready(Ok(()))
-            }
-            Mode::Http1 if !this.body.at_end() => this.poll_read_body(cx, buf),
-            Mode::Http1 => this.poll_gone(cx),
+        if let Poll::Ready(read) = this.poll_read_any(cx, buf) {
+            return Poll::Ready(read);
         }
+        // Whoever waits for the client has nothing to add at the moment to what was gathered: it
+        // must not wait for more of the response, which may be long in coming.
+        if let Poll::Ready(Err(e)) = this.poll_drain_gathered(cx) {
+            return Poll::Ready(Err(e));
+        }
+        Poll::Pending
     }
 }
 
@@ -427,24 +458,31 @@ impl Drop for EdgeIo {
             return;
         }
         let Some(mut transport) = self.transport.take() else { return };
-        if self.conn.whole.load(Ordering::Relaxed) {
-            // HTTP gave the connection up after a whole response of ours: see that it arrives.
-            let rest = std::mem::take(&mut self.gathered);
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move {
-                    let send = async {
-                        transport.write_all(&rest).await?;
-                        transport.shutdown().await
-                    };
-                    if matches!(tokio::time::timeout(LINGER_TIME, send).await, Ok(Ok(()))) {
-                        linger(transport).await;
-                    }
-                });
+        if !self.conn.whole.load(Ordering::Relaxed) {
+            if self.fresh {
+                return;
             }
-        } else if !self.fresh {
-            // A response was cut: a clean end could pass for a whole one.
-            transport.reset_on_close();
+            // What was begun in HTTP/1.1 says itself where it should have ended. In HTTP/1.0 only a
+            // reset tells a cut response from a whole one; and for who does not read, nothing is kept.
+            if self.old || self.stuck {
+                transport.reset_on_close();
+                return;
+            }
         }
+        // HTTP gave the connection up: see that what was written arrives.
+        let rest = std::mem::take(&mut self.gathered);
+        let place = self.place.take();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let _place = place;
+            let send = async {
+                transport.write_all(&rest).await?;
+                transport.shutdown().await
+            };
+            if matches!(tokio::time::timeout(LINGER_TIME, send).await, Ok(Ok(()))) {
+                linger(transport).await;
+            }
+        });
     }
 }
 

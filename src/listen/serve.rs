@@ -37,13 +37,15 @@ use crate::message::head::HeadLimits;
 use crate::message::head::HeadScanner;
 use crate::message::head::RequestHead;
 use crate::message::head::Scan;
-use crate::message::head::Upgrade;
 use crate::message::head::canonical;
 use crate::message::target::Scheme;
 use crate::refusal::Refusal;
 
 /// Streams of one HTTP/2 connection that may be refused before it is closed.
 const MALFORMED_STREAMS: usize = 32;
+/// How long a new connection may take to its first request when the process is ending: whoever just
+/// connected is about to ask, and would see its request fail.
+const FIRST_GRACE: Duration = Duration::from_secs(1);
 /// Response bytes that may wait inside one HTTP/2 stream.
 const H2_SEND_BUFFER: usize = 64 * 1024;
 
@@ -87,8 +89,9 @@ where
     async fn serve_http1(&self, mut io: Box<EdgeIo>, h2c: bool, shutdown: &ShutdownWatch) {
         let mut left = self.limits.requests_per_connection.max(1);
         let mut wait = self.limits.header_timeout;
+        let mut grace = FIRST_GRACE;
         loop {
-            let (next, started) = self.next(&mut io, wait, shutdown).await;
+            let (next, started) = self.next(&mut io, wait, grace, shutdown).await;
             match next {
                 Next::Head(mut head) => {
                     left -= 1;
@@ -101,7 +104,7 @@ where
                         Some(back) => io = back,
                         None => return,
                     }
-                    wait = self.limits.idle_timeout;
+                    (wait, grace) = (self.limits.idle_timeout, Duration::ZERO);
                 }
                 Next::Http2 if h2c => {
                     Box::pin(self.serve_http2(io, shutdown)).await;
@@ -127,16 +130,22 @@ where
         &self,
         io: &mut EdgeIo,
         wait: Duration,
+        grace: Duration,
         shutdown: &ShutdownWatch,
     ) -> (Next, Instant) {
         io.rest();
         if io.received().is_empty() {
             let mut shutdown = shutdown.clone();
+            let ending = async {
+                // A sender that is gone means the end as well.
+                let _ = shutdown.wait_for(|down| *down).await;
+                tokio::time::sleep(grace).await;
+            };
             let first = async {
                 tokio::select! {
                     biased;
                     read = io.receive() => read.unwrap_or(0),
-                    _ = shutdown.wait_for(|down| *down) => 0,
+                    () = ending => 0,
                 }
             };
             // A connection that never sends a byte is closed without a word.
@@ -188,8 +197,7 @@ where
     ) -> Option<Box<EdgeIo>> {
         let conn = Arc::clone(io.conn());
         conn.requests.fetch_add(1, Ordering::Relaxed);
-        let may_tunnel = head.upgrade == Upgrade::WebSocket;
-        io.begin(head.len, Bytes::from(text), head.body, may_tunnel);
+        io.begin(&head, Bytes::from(text));
 
         let session = ServerSession::new_http1(io);
         let run = AssertUnwindSafe(self.app.process_new_http(session, shutdown)).catch_unwind();

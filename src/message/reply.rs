@@ -155,6 +155,19 @@ impl ReplyGuard {
         self.fault.is_none() && matches!(self.reply, Receiving::Tunnel)
     }
 
+    /// Whether some of a head has come, and not the whole of it.
+    #[must_use]
+    pub fn is_in_head(&self) -> bool {
+        let begun = matches!(&self.reply, Receiving::Head { carry, .. } if carry.len() > 0);
+        self.fault.is_none() && begun
+    }
+
+    /// Whether a request's body has begun and is not whole.
+    #[must_use]
+    pub fn awaits_body(&self) -> bool {
+        self.fault.is_none() && self.request.is_in_body()
+    }
+
     /// Whether the request in flight offered a tunnel that the origin has not agreed to, or not yet.
     #[must_use]
     pub fn offers_tunnel(&self) -> bool {

@@ -249,7 +249,7 @@ async fn spool(session: &mut Session, ctx: &mut RequestCtx, spool: u64, max: u64
 
 /// gRPC and its like talk in both directions at once: the client may wait for the origin before it
 /// sends on.
-fn is_conversation(session: &Session) -> bool {
+pub(crate) fn is_conversation(session: &Session) -> bool {
     session.get_header_bytes(header::CONTENT_TYPE).starts_with(b"application/grpc")
 }
 

@@ -23,7 +23,7 @@ pub(crate) async fn answer(
     error: &Error,
     ctx: &mut RequestCtx,
 ) -> FailToProxy {
-    let refusal = ctx.refusal.or_else(|| refusal_for(error));
+    let refusal = ctx.refusal.or_else(|| refusal_for(error)).map(|refusal| in_total(refusal, ctx));
     ctx.refusal = refusal;
     let Some(refusal) = refusal else {
         // The client is gone: there is nobody to tell.
@@ -42,6 +42,16 @@ pub(crate) async fn answer(
         session.as_downstream_mut().shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
     }
     FailToProxy { error_code: code, can_reuse_downstream: false }
+}
+
+/// An origin that was given only what the route's time left was not slow by its own deadline.
+fn in_total(refusal: Refusal, ctx: &RequestCtx) -> Refusal {
+    let waited = matches!(refusal, Refusal::OriginTimeout | Refusal::ConnectTimeout);
+    if waited && ctx.time_left().is_some_and(|left| left.is_zero()) {
+        Refusal::TotalTimeout
+    } else {
+        refusal
+    }
 }
 
 /// Whether what is stored may be served although it is stale: only when the origin failed, and never

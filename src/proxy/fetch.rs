@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use http::Version;
 use pingora::Error;
 use pingora::ErrorSource;
 use pingora::ErrorType;
@@ -12,8 +13,12 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::Peer;
 use pingora_proxy::Session;
 
+use crate::listen::conn;
+use crate::listen::conn::Terms;
+use crate::listen::pace::MinRate;
 use crate::observe::metrics::labels::Reused;
 use crate::observe::metrics::labels::UpstreamError;
+use crate::proxy::admit;
 use crate::proxy::answer;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::lookup;
@@ -69,11 +74,26 @@ pub(crate) fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Box<Http
         peer.options.total_connection_timeout = Some(cut(peer.options.total_connection_timeout));
         peer.options.read_timeout = Some(cut(peer.options.read_timeout));
     }
+    conn::agree(Terms {
+        ends: left.map(|left| tokio::time::Instant::now() + left),
+        header: upstream.settings().timeouts.read,
+        upload: paced_upload(session, ctx),
+    });
     ctx.origin.attempts += 1;
     ctx.origin.began = Some(Instant::now());
     ctx.origin.address = Some(peer.address().to_string());
     ctx.origin.tried.push(peer.address().clone());
     Ok(peer)
+}
+
+/// How fast the client has to send its body to the origin. On HTTP/1 the connection sees to that, and
+/// in a conversation each side sends when it has something to say.
+fn paced_upload(session: &Session, ctx: &RequestCtx) -> Option<MinRate> {
+    if session.req_header().version != Version::HTTP_2 || admit::is_conversation(session) {
+        return None;
+    }
+    let limits = &ctx.runtime.plan.limits;
+    Some(MinRate { bytes_per_second: limits.min_body_rate, window: limits.rate_window })
 }
 
 /// A connection is there.
@@ -115,7 +135,8 @@ pub(crate) fn broke(
         return error;
     }
     let idempotent = session.req_header().method.is_idempotent();
-    if !idempotent || session.as_ref().retry_buffer_truncated() {
+    let overdue = matches!(refusal_of(&error), Refusal::TotalTimeout | Refusal::BodyTimeout);
+    if overdue || !idempotent || session.as_ref().retry_buffer_truncated() {
         error.set_retry(false);
     } else {
         error.retry.decide_reuse(client_reused);
@@ -131,11 +152,13 @@ pub(crate) fn broke(
 
 /// Counts a failure of the origin.
 fn note(error: &Error, ctx: &RequestCtx) {
-    if error.esource() != &ErrorSource::Upstream {
+    let refusal = refusal_of(error);
+    // Who waits for the client in vain is not at fault.
+    if error.esource() != &ErrorSource::Upstream || refusal == Refusal::BodyTimeout {
         return;
     }
     if let Some(Action::Upstream(index)) = ctx.route().map(|route| &route.action) {
-        ctx.runtime.upstream_metrics[*index].failed(UpstreamError::of(refusal_of(error)));
+        ctx.runtime.upstream_metrics[*index].failed(UpstreamError::of(refusal));
     }
 }
 

@@ -214,7 +214,12 @@ fn destination(
 }
 
 /// Counts the body on its way to the origin and holds it under the route's limit.
-pub(crate) fn count_body(body: Option<&Bytes>, ctx: &mut RequestCtx) -> Result<()> {
+pub(crate) fn pass_body(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCtx) -> Result<()> {
+    if end && body.as_ref().is_some_and(Bytes::is_empty) {
+        // The empty DATA frame with which HTTP/2 clients end a body. Pingora writes it to an HTTP/1
+        // origin as a last chunk, and then the last chunk once more.
+        *body = None;
+    }
     let Some(body) = body else { return Ok(()) };
     ctx.body_read = ctx.body_read.saturating_add(body.len() as u64);
     let max = ctx.route().map_or(u64::MAX, |route| route.max_body);

@@ -176,10 +176,10 @@ impl ProxyHttp for EdgeProxy {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        forward::count_body(body.as_ref(), ctx)
+        forward::pass_body(body, end_of_stream, ctx)
     }
 
     // 6 ─ What the origin says.

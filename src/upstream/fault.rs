@@ -29,10 +29,20 @@ pub fn error_of(refusal: Refusal) -> Box<Error> {
     Error::because(etype, refusal.label(), Refused(refusal)).into_up()
 }
 
+/// Carries `refusal` through a read; [`refusal_of`] finds it again.
+pub(super) fn overdue(refusal: Refusal) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, Refused(refusal))
+}
+
 /// What the client is told of `error`, an error on the origin's side.
 #[must_use]
 pub fn refusal_of(error: &Error) -> Refusal {
-    if let Some(Refused(refusal)) = causes(error).find_map(|cause| cause.downcast_ref()) {
+    let refused = causes(error).find_map(|cause| {
+        cause
+            .downcast_ref::<Refused>()
+            .or_else(|| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<Refused>())
+    });
+    if let Some(Refused(refusal)) = refused {
         return *refusal;
     }
     if let Some(fault) = fault_of(error) {
@@ -137,6 +147,13 @@ mod tests {
         for refusal in Refusal::ALL {
             let error = error_of(*refusal).more_context("on the way");
             assert_eq!(refusal_of(&error), *refusal);
+        }
+    }
+
+    #[test]
+    fn a_refusal_survives_the_way_through_a_read() {
+        for refusal in [Refusal::TotalTimeout, Refusal::BodyTimeout] {
+            assert_eq!(refusal_of(&read_error(overdue(refusal))), refusal);
         }
     }
 

@@ -45,7 +45,11 @@ use tokio_rustls::client::TlsStream;
 
 use crate::message::reply::OriginFault;
 use crate::message::reply::ReplyGuard;
+use crate::refusal::Refusal;
+use crate::upstream::fault::overdue;
 use crate::upstream::socket::Socket;
+use crate::upstream::vigil::Awaited;
+use crate::upstream::vigil::Vigil;
 
 /// Writes are gathered up to this many bytes, so that what belongs together leaves together.
 const GATHER: usize = 16 * 1024;
@@ -64,6 +68,7 @@ pub struct OriginIo {
     sent: usize,
     /// How many bytes at the start of the next write the guard has seen already.
     inspected: usize,
+    watch: Vigil,
     tls: Option<Arc<SslDigest>>,
     socket: Arc<SocketDigest>,
     established: SystemTime,
@@ -148,6 +153,7 @@ impl OriginIo {
             pending: Vec::new(),
             sent: 0,
             inspected: 0,
+            watch: Vigil::default(),
             tls,
             socket: Arc::new(socket),
             established: SystemTime::now(),
@@ -188,8 +194,10 @@ impl OriginIo {
         let Some(fresh @ [_, ..]) = data.get(self.inspected..) else { return Ok(()) };
         if self.guard.is_idle() {
             self.answer = Answer::Awaited;
+            self.watch = Vigil::begin();
             self.flushes = 0;
         }
+        self.watch.client_sent(fresh.len());
         let seen = self.guard.on_request_bytes(fresh);
         if seen.is_err() {
             // Nor does the part of it that looked well leave any more.
@@ -197,6 +205,19 @@ impl OriginIo {
         }
         self.inspected = data.len();
         seen.map_err(breach)
+    }
+
+    /// Nothing comes from the origin: ready when that, or what it waits for itself, takes too long.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        let awaited = if self.guard.awaits_body() && self.waiting() == 0 {
+            Awaited::Body
+        } else {
+            Awaited::Origin
+        };
+        if self.poll_silence(cx).is_ready() {
+            return Poll::Ready(Refusal::OriginTimeout);
+        }
+        self.watch.poll_overdue(cx, awaited)
     }
 
     /// The origin closed its side in an orderly way.
@@ -350,14 +371,19 @@ impl AsyncRead for OriginIo {
             // Nothing can be read, which is not to be taken for an end.
             return Poll::Ready(Ok(()));
         }
+        if this.guard.is_idle() {
+            // The next exchange has terms of its own, and until then there are none.
+            this.watch = Vigil::default();
+        } else if this.watch.has_ended() {
+            return Poll::Ready(Err(overdue(Refusal::TotalTimeout)));
+        }
         if this.must_hold() {
             this.held = Some(cx.waker().clone());
             return Poll::Pending;
         }
         let before = buf.filled().len();
         let Poll::Ready(read) = this.wire.as_pin().poll_read(cx, buf) else {
-            ready!(this.poll_silence(cx));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            return this.poll_overdue(cx).map(|refusal| Err(overdue(refusal)));
         };
         this.silence = None;
         if let Err(e) = read {
@@ -377,6 +403,7 @@ impl AsyncRead for OriginIo {
             buf.set_filled(before);
             return Poll::Ready(Err(breach(fault)));
         }
+        this.watch.header_is(this.guard.is_in_head());
         Poll::Ready(Ok(()))
     }
 }

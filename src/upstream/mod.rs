@@ -15,6 +15,7 @@ pub mod resolve;
 mod socket;
 pub mod tls;
 mod unverified;
+mod vigil;
 
 #[cfg(test)]
 mod tests;

@@ -42,6 +42,13 @@ use crate::upstream::tls::TlsError;
 /// Streams at once on one HTTP/2 connection to an origin.
 const H2_STREAMS: usize = 100;
 
+/// What one such stream may hold that its client does not take. Pingora's own choice is 8 MiB.
+const H2_STREAM_WINDOW: u32 = 256 << 10;
+
+/// What all streams of such a connection may hold together: clients that do not read must not take
+/// the room of those that do.
+const H2_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * H2_STREAMS as u32;
+
 /// How many keepalive probes go unanswered before the kernel gives a connection up.
 const KEEPALIVE_PROBES: usize = 3;
 
@@ -254,6 +261,8 @@ fn pattern(
         Protocol::Http2 => {
             options.alpn = ALPN::H2;
             options.max_h2_streams = H2_STREAMS;
+            options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
+            options.h2_connection_window_size = Some(H2_CONNECTION_WINDOW);
             Scheme::from_tls_bool(settings.tls.is_some())
         }
     };

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
+use once_cell::sync::OnceCell;
 use pingora::protocols::tls::CaType;
 use pingora::utils::tls::WrappedX509;
 use rustls::ClientConfig;
@@ -99,15 +100,11 @@ pub fn authorities_for_pingora(settings: &OriginTls) -> Result<Arc<CaType>, TlsE
         return unasked_authority();
     }
     let Some(path) = &settings.ca else {
-        static SYSTEM: OnceLock<Arc<CaType>> = OnceLock::new();
-        if let Some(known) = SYSTEM.get() {
-            return Ok(known.clone());
-        }
-        let system = wrap(system_certificates()?);
-        if system.is_empty() {
-            return Err(TlsError::System("there are none".to_owned()));
-        }
-        return Ok(SYSTEM.get_or_init(|| system).clone());
+        static SYSTEM: OnceCell<Arc<CaType>> = OnceCell::new();
+        let system = SYSTEM.get_or_try_init(|| {
+            Some(wrap(system_certificates()?)).filter(|all| !all.is_empty()).ok_or_else(nobody)
+        });
+        return system.cloned();
     };
     let own = wrap(read_certificates(path)?);
     if own.is_empty() {
@@ -131,15 +128,11 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn roots(own: Option<&Path>) -> Result<Arc<RootCertStore>, TlsError> {
     let Some(path) = own else {
-        static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-        if let Some(known) = SYSTEM.get() {
-            return Ok(known.clone());
-        }
-        let store = store(system_certificates()?);
-        if store.is_empty() {
-            return Err(TlsError::System("there are none".to_owned()));
-        }
-        return Ok(SYSTEM.get_or_init(|| store).clone());
+        static SYSTEM: OnceCell<Arc<RootCertStore>> = OnceCell::new();
+        let system = SYSTEM.get_or_try_init(|| {
+            Some(store(system_certificates()?)).filter(|all| !all.is_empty()).ok_or_else(nobody)
+        });
+        return system.cloned();
     };
     let store = store(read_certificates(path)?);
     if store.is_empty() {
@@ -153,6 +146,10 @@ fn store(certificates: Vec<CertificateDer<'static>>) -> Arc<RootCertStore> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(certificates);
     Arc::new(store)
+}
+
+fn nobody() -> TlsError {
+    TlsError::System("there are none".to_owned())
 }
 
 fn system_certificates() -> Result<Vec<CertificateDer<'static>>, TlsError> {

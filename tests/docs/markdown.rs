@@ -2,7 +2,7 @@
 
 /// A fenced block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
+pub(crate) struct Block {
     /// What stands behind the opening fence: `yaml part`.
     pub info: String,
     /// The line of the opening fence, from 1.
@@ -12,7 +12,7 @@ pub struct Block {
 }
 
 /// The fenced blocks of a document. One that is never closed is a mistake of the document's.
-pub fn blocks(document: &str) -> Vec<Block> {
+pub(crate) fn blocks(document: &str) -> Vec<Block> {
     let mut found = Vec::new();
     let mut open: Option<Block> = None;
     for (at, line) in document.lines().enumerate() {

@@ -1,6 +1,7 @@
 //! Scenarios: the real binary, real sockets.
 
 mod basics;
+mod bodies;
 mod caching;
 mod harness;
 mod origins;

@@ -14,7 +14,7 @@ use crate::harness::Edge;
 use crate::harness::Origin;
 
 /// Plain text with HTTP/2 by prior knowledge, in front of an upstream described here.
-fn edge_to(upstream: &str) -> Edge {
+pub(crate) fn edge_to(upstream: &str) -> Edge {
     Edge::with(&format!(
         "listeners:\n  - {{name: http, address: \"127.0.0.1:0\", h2c: true}}\n\
          upstreams:\n  origin: {{{upstream}}}\n\

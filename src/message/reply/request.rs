@@ -52,6 +52,11 @@ impl RequestTap {
         matches!(self.sending, Sending::Idle)
     }
 
+    /// Whether the body is under way.
+    pub(super) fn is_in_body(&self) -> bool {
+        matches!(self.sending, Sending::Body(_))
+    }
+
     /// The answer is whole; if the request is too, the next one may begin.
     pub(super) fn rest(&mut self) {
         if matches!(self.sending, Sending::Sent) {

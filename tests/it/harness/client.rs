@@ -359,16 +359,17 @@ impl Wire {
         self.rest.drain(..n).collect()
     }
 
-    /// Waits for the connection to end, and says whether it was reset.
-    pub fn is_reset(&mut self) -> bool {
+    /// Waits for the connection to end; returns what came before, and whether it ended in a reset.
+    pub fn until_reset(&mut self) -> (Vec<u8>, bool) {
         let mut space = [0u8; 64 * 1024];
-        loop {
+        let reset = loop {
             match self.stream.read(&mut space) {
-                Ok(0) => return false,
-                Ok(_) => {}
-                Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+                Ok(0) => break false,
+                Ok(n) => self.rest.extend_from_slice(&space[..n]),
+                Err(e) => break e.kind() == std::io::ErrorKind::ConnectionReset,
             }
-        }
+        };
+        (std::mem::take(&mut self.rest), reset)
     }
 
     /// Waits for the connection to end; returns what came before.

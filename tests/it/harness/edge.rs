@@ -131,6 +131,19 @@ impl Edge {
             .sum()
     }
 
+    /// Waits until the metric's lines that start so come to this; they are counted when a request
+    /// has ended, and its client may know that first.
+    #[track_caller]
+    pub fn wait_for_metric(&self, start: &str, value: f64) {
+        let began = Instant::now();
+        while self.metric(start) < value {
+            let lines = self.metrics(start.split('{').next().unwrap_or(start));
+            assert!(began.elapsed() < PATIENCE, "{start} is below {value}: {lines:#?}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(self.metric(start) <= value, "{start} is above {value}");
+    }
+
     /// The metrics' lines that start so.
     pub fn metrics(&self, start: &str) -> Vec<String> {
         let text = self.admin("GET", "/metrics").text();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use bytes::Bytes;
+use h2::SendStream;
 use h2::client::SendRequest;
 use http::HeaderMap;
 use http::Request;
@@ -44,18 +45,24 @@ impl Reply2 {
 
 /// By prior knowledge.
 pub async fn plain(to: SocketAddr) -> SendRequest<Bytes> {
-    let tcp = TcpStream::connect(to).await.expect("edgeproxy listens");
-    open(tcp).await
+    open(connect(to).await).await
 }
 
 /// By ALPN over TLS.
 pub async fn tls(to: SocketAddr, name: &str, root: &Path) -> SendRequest<Bytes> {
-    let tcp = TcpStream::connect(to).await.expect("edgeproxy listens");
+    let tcp = connect(to).await;
     let connector = TlsConnector::from(tls_config(root, &["h2", "http/1.1"]));
     let name = ServerName::try_from(name.to_owned()).expect("tests use valid names");
     let tls = connector.connect(name, tcp).await.expect("the handshake succeeds");
     assert_eq!(tls.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
     open(tls).await
+}
+
+async fn connect(to: SocketAddr) -> TcpStream {
+    let tcp = TcpStream::connect(to).await.expect("edgeproxy listens");
+    // The end of a full window would else wait for an acknowledgement, 40 ms each time.
+    tcp.set_nodelay(true).expect("an option can be set");
+    tcp
 }
 
 async fn open<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: T) -> SendRequest<Bytes> {
@@ -101,4 +108,17 @@ pub async fn get(
     }
     let request = request.body(()).expect("tests write valid requests");
     exchange(send, request, Bytes::new()).await
+}
+
+/// Sends some of `block`, as much as the other side has room for at the moment, and says how much;
+/// `None` when the stream has ended.
+pub async fn send_some(stream: &mut SendStream<Bytes>, block: &Bytes) -> Option<usize> {
+    stream.reserve_capacity(block.len());
+    // Only an increase is told of: what is there already is not.
+    while stream.capacity() == 0 {
+        std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
+    }
+    let room = stream.capacity().min(block.len());
+    stream.send_data(block.slice(..room), false).ok()?;
+    Some(room)
 }

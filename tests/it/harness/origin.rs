@@ -271,7 +271,8 @@ impl Script {
 fn serve(script: &Script, log: &Log, line: Line, connection: usize) {
     let server_name = line.server_name();
     let mut write = line.again();
-    let mut read = BufReader::new(line);
+    // Byte by byte: what follows a head belongs to whoever takes the connection over.
+    let mut read = BufReader::with_capacity(1, line);
     while let Some(mut seen) = read_head(&mut read, connection) {
         seen.server_name.clone_from(&server_name);
         let path = seen.target().split('?').next().unwrap_or_default().to_owned();

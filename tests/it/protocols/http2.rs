@@ -228,3 +228,32 @@ fn a_refused_stream_leaves_the_others_alone() {
         assert_eq!((reply.status, &reply.body[..]), (200, &b"/after"[..]));
     });
 }
+
+#[test]
+fn a_body_that_ends_with_an_empty_frame_ends_once() {
+    let origin = Origin::script().otherwise(|seen| ok(seen.body.clone())).start();
+    let edge = Edge::to(&origin);
+
+    http2::run(async {
+        let h2 = http2::plain(edge.address("http")).await;
+        for body in ["", "hello"] {
+            let request = Request::post("http://edge.test/").body(()).unwrap();
+            let (response, mut sending) =
+                h2.clone().ready().await.unwrap().send_request(request, false).unwrap();
+            if !body.is_empty() {
+                sending.send_data(Bytes::from(body), false).unwrap();
+            }
+            sending.send_data(Bytes::new(), true).unwrap();
+            let mut response = response.await.unwrap();
+            assert_eq!(response.status(), 200);
+            let mut echoed = Vec::new();
+            while let Some(part) = response.body_mut().data().await {
+                echoed.extend_from_slice(&part.unwrap());
+            }
+            assert_eq!(echoed, body.as_bytes());
+        }
+    });
+
+    // Nothing was left on the origin's connection that another request would have met.
+    assert_eq!((origin.seen().len(), origin.connections()), (2, 1));
+}
