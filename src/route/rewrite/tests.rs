@@ -96,6 +96,14 @@ fn a_query_in_the_replacement_comes_before_the_requests_query() {
 }
 
 #[test]
+fn an_empty_query_stays() {
+    let none = Captures::default();
+    assert_eq!(Rewrite::default().apply("/a", Some(""), &none).as_deref(), Ok("/a?"));
+    let rewrite = replace("/p/(.*)", "/index?page=$1");
+    assert_eq!(rewrite.apply("/p/x", Some(""), &none).as_deref(), Ok("/index?page=x"));
+}
+
+#[test]
 fn what_a_path_captured_starts_no_other_parameter() {
     let rewrite = replace("/p/(.*)", "/index?page=$1");
     assert_eq!(apply(&rewrite, "/p/x&admin=1"), "/index?page=x%26admin%3D1");
