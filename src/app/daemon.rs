@@ -23,6 +23,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -47,12 +48,15 @@ const KNOWN: u8 = b'K';
 /// The longest message of a daemon that fails.
 const MESSAGE: u64 = 64 * 1024;
 
-/// Starts a daemon with these arguments (the program's name aside) and waits until it serves.
+/// Starts a daemon with these arguments, the program's name first, and waits until it serves.
 pub(crate) fn launch(
     process: &Process,
-    arguments: Vec<OsString>,
+    arguments: &[OsString],
     upgrade: bool,
 ) -> Result<(), Failure> {
+    let Some((called, arguments)) = arguments.split_first() else {
+        return Err(Failure::usage("a program that is called by no name cannot start a daemon"));
+    };
     let unwritable = |e| Failure::other(PidFile::problem(&process.pid_file, &e));
     process.pid_file.parent().map_or(Ok(()), make_folder).map_err(unwritable)?;
     if let (false, Some(pid)) = (upgrade, running(&process.pid_file)) {
@@ -63,6 +67,7 @@ pub(crate) fn launch(
     }
     let (mut ours, theirs) = UnixStream::pair().map_err(Failure::other)?;
     let mut command = Command::new(this_program());
+    command.arg0(called);
     // First of all arguments: it belongs to the program, not to a verb.
     command.arg("--detached").args(arguments);
     command.stdin(Stdio::from(OwnedFd::from(theirs)));
@@ -84,10 +89,13 @@ pub(crate) fn launch(
     }
 }
 
-/// The program that runs now, even if its file was replaced a moment ago.
+/// The program that runs now: by its path, after which the process is named, but if its file was
+/// removed a moment ago, by what the kernel still has of it.
 fn this_program() -> PathBuf {
-    let here = PathBuf::from("/proc/self/exe");
-    if here.exists() { here } else { std::env::current_exe().unwrap_or(here) }
+    std::env::current_exe()
+        .ok()
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }
 
 fn told(mut daemon: UnixStream) -> Option<Failure> {
@@ -118,9 +126,11 @@ fn running(pid_file: &Path) -> Option<i32> {
     let pid: i32 = std::fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
     let other = pid > 0 && pid.unsigned_abs() != std::process::id();
     let alive = other && matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM));
-    // The number may be another program's by now.
-    let name = |pid: &str| std::fs::read(format!("/proc/{pid}/comm")).ok();
-    (alive && name(&pid.to_string()) == name("self")).then_some(pid)
+    // The number may be another program's by now, or one that ended and that nobody collected.
+    let name = |of: &str| std::fs::read(format!("/proc/{of}/comm")).ok();
+    let (of, ended) = (pid.to_string(), |line: &str| line.starts_with("State:\tZ"));
+    let status = std::fs::read_to_string(format!("/proc/{of}/status")).unwrap_or_default();
+    (alive && name(&of) == name("self") && !status.lines().any(ended)).then_some(pid)
 }
 
 /// Puts a pid file in place as a whole; nobody reads half of one.

@@ -172,7 +172,6 @@ fn run(cli: &Cli, flags: &RunFlags, arguments: &[OsString]) -> Result<(), Failur
     }
     if flags.daemon {
         let process = absolute(loaded.plan)?.process;
-        let arguments = arguments.iter().skip(1).cloned().collect();
         return daemon::launch(&process, arguments, flags.upgrade);
     }
     serve(loaded, flags, None)

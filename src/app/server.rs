@@ -336,14 +336,20 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     }
     // Whoever is told that we serve may send a signal at once.
     life.attentive.notified().await;
-    let told = tokio::task::spawn_blocking(move || {
-        // The pid file names this process before the one in it is told to go and tidies up.
-        starter.map_or(Ok(()), |starter| starter.serves())?;
-        taken.map_or(Ok(()), Taken::serves)
-    });
-    told.await.map_err(io::Error::other)??;
+    if starter.is_some() || taken.is_some() {
+        tokio::task::spawn_blocking(move || tell(starter, taken))
+            .await
+            .map_err(io::Error::other)??;
+    }
     info!(target: "edgeproxy::app", "ready");
     Ok(())
+}
+
+/// Tells who waits for it that this process serves. Blocks.
+fn tell(starter: Option<Starter>, taken: Option<Taken>) -> io::Result<()> {
+    // The pid file names this process before the one in it is told to go and tidies up.
+    starter.map_or(Ok(()), |starter| starter.serves())?;
+    taken.map_or(Ok(()), Taken::serves)
 }
 
 /// The certificates that are read again while the process runs.

@@ -3,8 +3,10 @@
 mod basics;
 mod bodies;
 mod caching;
+mod cli;
 mod harness;
 mod origins;
+mod process;
 mod protocols;
 mod routing;
 mod shipped;

@@ -1,0 +1,325 @@
+//! Every verb and flag of the command line.
+
+mod quick;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+
+use tempfile::TempDir;
+
+use crate::harness::Edge;
+use crate::harness::Origin;
+use crate::harness::edge::binary;
+use crate::harness::edge::simple;
+use crate::harness::edge::write_config;
+use crate::harness::ok;
+
+/// What a run came to.
+struct Outcome {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Outcome {
+    #[track_caller]
+    fn succeeded(self) -> String {
+        assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
+        self.out
+    }
+
+    /// It ended with this code and one message that contains these.
+    #[track_caller]
+    fn failed(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
+        for part in parts {
+            assert!(self.err.contains(part), "no {part:?} in: {}", self.err);
+        }
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder can be made")
+}
+
+fn run_in(folder: &Path, arguments: &[&str]) -> Outcome {
+    let mut command = Command::new(binary());
+    command.args(arguments).current_dir(folder).env("NO_COLOR", "1").env_remove("RUST_LOG");
+    command.env("XDG_RUNTIME_DIR", folder).env("XDG_STATE_HOME", folder).stdin(Stdio::null());
+    let output = command.output().expect("the binary runs");
+    Outcome {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).expect("text"),
+        err: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+/// Where nothing is written and nothing is read.
+fn run(arguments: &[&str]) -> Outcome {
+    run_in(folder().path(), arguments)
+}
+
+/// A configuration that is right.
+fn sound() -> TempDir {
+    let folder = folder();
+    write_config(&folder, &simple(&Origin::always(ok("hello")), ""));
+    folder
+}
+
+#[test]
+fn help_shows_examples_exit_codes_and_signals() {
+    let help = run(&["--help"]).succeeded();
+    for part in [
+        "edgeproxy --port 3000 --origin http://localhost:8000 --cache-ttl 5m",
+        "edgeproxy -c conf/edge.yaml -d",
+        "64 wrong usage",
+        "78 wrong configuration",
+        "USR1",
+        "completions",
+    ] {
+        assert!(help.contains(part), "no {part:?} in:\n{help}");
+    }
+    // What is for the program itself is not shown.
+    assert!(!help.contains("--detached"), "{help}");
+}
+
+#[test]
+fn every_verb_has_help_of_its_own() {
+    for verb in ["run", "check", "config", "schema", "init", "completions", "man"] {
+        let help = run(&[verb, "--help"]).succeeded();
+        assert!(help.contains("Usage:"), "{verb}: {help}");
+    }
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    let version = format!("edgeproxy {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run(&["--version"]).succeeded(), version);
+    assert_eq!(run(&["-V"]).succeeded(), version);
+}
+
+#[test]
+fn wrong_usage_is_64() {
+    run(&[]).failed(64, &["nothing to run", "-c FILE", "--help"]);
+    run(&["--no-such-flag"]).failed(64, &["--no-such-flag"]);
+    run(&["chek"]).failed(64, &["chek", "check"]);
+    run(&["completions", "dosh"]).failed(64, &["dosh"]);
+    run(&["--cache-ttl", "5m"]).failed(64, &["--cache-ttl belongs to --port and --origin"]);
+    run(&["-c", "x.yaml", "--port", "1", "--origin", "http://a"]).failed(64, &["leave -c out"]);
+}
+
+#[test]
+fn a_wrong_configuration_is_78_with_its_place_and_what_to_do() {
+    let folder = folder();
+    let origin = Origin::always(ok("hello"));
+    let yaml = simple(&origin, "").replace("upstream: origin", "upstream: orgin");
+    write_config(&folder, &yaml);
+    for arguments in [
+        &["-c", "edge.yaml"][..],
+        &["-c", "edge.yaml", "-t"],
+        &["check", "-c", "edge.yaml"],
+        &["run", "-c", "edge.yaml"],
+        &["config", "show", "-c", "edge.yaml"],
+    ] {
+        let outcome = run_in(folder.path(), arguments);
+        outcome.failed(78, &["edge.yaml:7", "orgin", "did you mean \"origin\""]);
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    run(&["-c", "nowhere.yaml"]).failed(78, &["nowhere.yaml"]);
+}
+
+#[test]
+fn checking_says_what_there_is_and_starts_nothing() {
+    let folder = sound();
+    for arguments in [
+        &["-c", "edge.yaml", "-t"][..],
+        &["run", "-t", "-c", "edge.yaml"],
+        &["-t", "run", "-c", "edge.yaml"],
+        &["check", "-c", "edge.yaml"],
+        &["-c", "edge.yaml", "check"],
+    ] {
+        let said = run_in(folder.path(), arguments).succeeded();
+        assert_eq!(said, "The configuration is valid: 1 listeners, 1 routes, 1 upstreams.\n");
+    }
+    assert!(!folder.path().join("state").exists());
+}
+
+#[test]
+fn certificate_files_are_part_of_the_check() {
+    let folder = folder();
+    let origin = Origin::always(ok("hello"));
+    let tls = "  - {name: tls, address: \"127.0.0.1:0\", tls: {certificates: [{hosts: [a.test], \
+               certificate: none.pem, key: none.key}]}}\nupstreams:";
+    write_config(&folder, &simple(&origin, "").replace("upstreams:", tls));
+    let outcome = run_in(folder.path(), &["check", "-c", "edge.yaml"]);
+    outcome.failed(78, &["listener \"tls\"", "none.pem"]);
+}
+
+#[test]
+fn problems_come_as_json_too() {
+    let folder = folder();
+    write_config(&folder, "listeners: []\nrouts: []\n");
+    let outcome = run_in(folder.path(), &["check", "--json", "-c", "edge.yaml"]);
+    assert_eq!(outcome.code, Some(78));
+    let problems: serde_json::Value = serde_json::from_str(&outcome.out).expect("JSON");
+    let list = problems.as_array().or_else(|| problems["diagnostics"].as_array());
+    let list = list.expect("a list of problems");
+    assert!(list.len() >= 2, "{problems}");
+    assert!(outcome.out.contains("routs"), "{problems}");
+
+    let sound = sound();
+    let outcome = run_in(sound.path(), &["check", "--json", "-c", "edge.yaml"]);
+    let _: serde_json::Value = serde_json::from_str(&outcome.succeeded()).expect("JSON");
+}
+
+#[test]
+fn a_route_is_explained() {
+    let folder = folder();
+    let yaml = "listeners: [{name: http, address: \"127.0.0.1:0\"}]\n\
+                routes:\n\
+                \x20 - {name: any, respond: {status: 204}}\n\
+                \x20 - {name: api, match: {path_prefix: /api}, respond: {status: 204}}\n\
+                \x20 - {name: user, match: {path_pattern: \"/api/{user}\"}, respond: {status: 204}}\n\
+                \x20 - {name: writes, match: {path_prefix: /api, methods: [POST]}, respond: {status: 204}}\n\
+                \x20 - {name: me, match: {host: a.test, path: /api/me}, respond: {status: 204}}\n";
+    write_config(&folder, yaml);
+    let ask = |method: &str, url: &str| {
+        let arguments = ["check", "-c", "edge.yaml", "--route", method, url];
+        run_in(folder.path(), &arguments).succeeded()
+    };
+    let wins = |answer: &str, name: &str| {
+        let first = answer.lines().next().unwrap_or_default();
+        assert!(first.contains(name), "{name} does not win: {answer}");
+    };
+    wins(&ask("GET", "http://b.test/"), "any");
+    wins(&ask("GET", "http://b.test/api/x/y"), "api");
+    wins(&ask("GET", "http://a.test/api/me"), "me");
+    wins(&ask("GET", "http://A.TEST:80/x/../api//m%65?q=1"), "me");
+    let answer = ask("POST", "http://b.test/api/x/y");
+    wins(&answer, "writes");
+    // Why: what else was looked at.
+    assert!(answer.lines().count() > 1 && answer.contains("api"), "{answer}");
+}
+
+#[test]
+fn a_route_that_cannot_be_asked_for_is_explained() {
+    let folder = sound();
+    let ask = |method: &str, url: &str| {
+        run_in(folder.path(), &["check", "-c", "edge.yaml", "--route", method, url])
+    };
+    ask("GET", "www.example.org/").failed(64, &["neither http:// nor https://", "--route GET https"]);
+    ask("G T", "http://a.test/").failed(64, &["no such method"]);
+    ask("GET", "ftp://a.test/").failed(64, &["only http and https"]);
+    ask("GET", "http://a b/").failed(64, &["the host is not valid"]);
+    run_in(folder.path(), &["check", "-c", "edge.yaml", "--route", "GET"]).failed(64, &["2 values"]);
+}
+
+#[test]
+fn what_is_shown_loads_again_with_every_default_filled_in() {
+    let folder = sound();
+    let shown = run_in(folder.path(), &["config", "show", "-c", "edge.yaml"]).succeeded();
+    for key in ["drain_timeout:", "idle_timeout:", "heuristic_percent:", "queue:", "memory:"] {
+        assert!(shown.contains(key), "no {key} in:\n{shown}");
+    }
+    fs::write(folder.path().join("shown.yaml"), &shown).expect("the folder can be written to");
+    let again = run_in(folder.path(), &["config", "show", "-c", "shown.yaml"]).succeeded();
+    assert_eq!(shown, again);
+}
+
+#[test]
+fn the_schema_is_the_shipped_one() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/edgeproxy.schema.json");
+    let shipped = fs::read_to_string(shipped).expect("it is shipped");
+    assert_eq!(run(&["schema"]).succeeded(), shipped);
+}
+
+#[test]
+fn a_starter_file_is_written_once_and_is_sound() {
+    let folder = folder();
+    let said = run_in(folder.path(), &["init"]).succeeded();
+    assert!(said.contains("edgeproxy check -c edge.yaml"), "{said}");
+    run_in(folder.path(), &["check", "-c", "edge.yaml"]).succeeded();
+
+    fs::write(folder.path().join("edge.yaml"), "mine").expect("the folder can be written to");
+    run_in(folder.path(), &["init"]).failed(1, &["edge.yaml", "exists"]);
+    assert_eq!(fs::read_to_string(folder.path().join("edge.yaml")).expect("it is there"), "mine");
+    run_in(folder.path(), &["init", "other.yaml"]).succeeded();
+    run_in(folder.path(), &["init", "no/such/folder.yaml"]).failed(1, &["no/such/folder.yaml"]);
+}
+
+#[test]
+fn completions_are_there_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(&["completions", shell]).succeeded();
+        assert!(script.contains("edgeproxy") && script.contains("cache-ttl"), "{shell}: {script}");
+        assert!(!script.contains("detached"), "{shell}");
+    }
+}
+
+#[test]
+fn bash_understands_its_completions() {
+    let script = run(&["completions", "bash"]).succeeded();
+    let bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut bash) = bash else {
+        eprintln!("skipped: no bash here");
+        return;
+    };
+    let mut stdin = bash.stdin.take().expect("stdin is piped");
+    stdin.write_all(script.as_bytes()).expect("bash reads");
+    drop(stdin);
+    let output = bash.wait_with_output().expect("bash ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_manual_is_a_page_of_the_first_section() {
+    let page = run(&["man"]).succeeded();
+    assert!(page.contains(".TH edgeproxy 1"), "{page}");
+    for section in [".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS"] {
+        assert!(page.contains(section), "no {section}");
+    }
+    assert!(page.contains("5m"), "the examples are missing");
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let mut child = Command::new(binary())
+        .arg("schema")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn the_running_process_can_be_told_to_clear_its_cache() {
+    let origin = Origin::always(ok("hello").field("Cache-Control", "max-age=60"));
+    let edge = Edge::to(&origin);
+    edge.get("/a").expect_miss();
+    edge.get("/b").expect_miss();
+    edge.get("/a").expect_hit();
+
+    let said = run_in(edge.folder().path(), &["--clear-cache", "-c", "edge.yaml"]).succeeded();
+    assert_eq!(said, "The cache is cleared: 2 objects\n");
+    edge.get("/a").expect_miss();
+}
+
+#[test]
+fn clearing_the_cache_of_nobody_says_so() {
+    let folder = sound();
+    let said = run_in(folder.path(), &["--clear-cache", "-c", "edge.yaml"]).succeeded();
+    assert!(said.contains("No running process answers") && said.contains("no cache"), "{said}");
+    let said = run_in(folder.path(), &["--clear-cache", "--port", "39999"]).succeeded();
+    assert!(said.contains("No running process answers"), "{said}");
+    run_in(folder.path(), &["--clear-cache"]).failed(64, &["whose", "--port 3000", "-c FILE"]);
+}

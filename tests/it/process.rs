@@ -1,0 +1,80 @@
+//! The life of a process: starting, signals, draining, in the background, handing over.
+
+mod daemon;
+mod drain;
+mod handover;
+mod start;
+
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::process::Command;
+use std::process::Output;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+
+use crate::harness::Origin;
+use crate::harness::PATIENCE;
+use crate::harness::edge::binary;
+use crate::harness::ok;
+
+/// A port that nobody listens on at the moment.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
+    listener.local_addr().expect("a bound socket has an address")
+}
+
+/// One listener at this address in front of this origin; state and sockets in `$DIR`.
+fn at(address: SocketAddr, origin: &Origin, process: &str) -> String {
+    format!(
+        "listeners:\n  - {{name: http, address: \"{address}\", h2c: true}}\n\
+         upstreams:\n  origin:\n    addresses: [\"{}\"]\n\
+         routes:\n  - {{name: all, upstream: origin}}\n\
+         process: {{threads: 2, state_dir: $DIR/state{process}}}\n",
+        origin.address
+    )
+}
+
+/// The program with these arguments, in this folder.
+fn edgeproxy(folder: &TempDir, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(arguments).current_dir(folder.path()).env("NO_COLOR", "1").env_remove("RUST_LOG");
+    command
+}
+
+/// Runs it to its end; its exit code and what it said on standard error.
+fn outcome(folder: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } = edgeproxy(folder, arguments).output().expect("it runs");
+    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+/// Something that happens once, and is waited for.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn open(&self) {
+        *self.0.0.lock().expect("nobody panics with it") = true;
+        self.0.1.notify_all();
+    }
+
+    fn wait(&self) {
+        let open = self.0.0.lock().expect("nobody panics with it");
+        let waited = self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open);
+        assert!(!waited.expect("nobody panics with it").1.timed_out(), "the gate stays shut");
+    }
+}
+
+/// An origin that answers `/slow` once the gate is open, and everything else at once.
+fn gated(gate: &Gate) -> Origin {
+    let gate = gate.clone();
+    Origin::script()
+        .with("/slow", move |_| {
+            gate.wait();
+            ok("slow")
+        })
+        .otherwise(|_| ok("hello"))
+        .start()
+}

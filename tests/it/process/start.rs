@@ -1,0 +1,138 @@
+//! Starting in the foreground.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::TcpListener;
+use std::num::NonZero;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use nix::unistd::Pid;
+
+use super::at;
+use super::free_address;
+use super::outcome;
+use crate::harness::Edge;
+use crate::harness::Origin;
+use crate::harness::edge::binary;
+use crate::harness::edge::simple;
+use crate::harness::edge::write_config;
+use crate::harness::ok;
+
+/// How many threads have which name.
+fn threads(pid: Pid) -> HashMap<String, usize> {
+    let mut names = HashMap::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).expect("the process is there") {
+        let comm = task.expect("a thread").path().join("comm");
+        let Ok(name) = fs::read_to_string(comm) else { continue };
+        *names.entry(name.trim().to_owned()).or_insert(0) += 1;
+    }
+    names
+}
+
+#[test]
+fn there_are_as_many_workers_as_configured() {
+    let origin = Origin::always(ok("hello"));
+    for wanted in [1, 3] {
+        let process = format!("process: {{threads: {wanted}, state_dir: $DIR/state}}");
+        let edge = Edge::with(&simple(&origin, &process));
+        let threads = threads(edge.pid());
+        assert_eq!(threads.get("edge").copied(), Some(wanted), "{threads:?}");
+    }
+}
+
+#[test]
+fn by_default_there_are_as_many_workers_as_cores() {
+    let origin = Origin::always(ok("hello"));
+    let edge = Edge::with(&simple(&origin, "process: {state_dir: $DIR/state}"));
+    let threads = threads(edge.pid());
+    let cores = available_parallelism().map_or(1, NonZero::get);
+    assert_eq!(threads.get("edge").copied(), Some(cores), "{threads:?}");
+}
+
+#[test]
+fn an_address_in_use_is_said_and_ends_the_start() {
+    let origin = Origin::always(ok("hello"));
+    let other = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
+    let address = other.local_addr().expect("a bound socket has an address");
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    write_config(&folder, &at(address, &origin, ""));
+
+    for arguments in [&["-c", "edge.yaml"][..], &["-c", "edge.yaml", "-d"]] {
+        let (code, said) = outcome(&folder, arguments);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains(&format!("cannot listen on {address} (listener \"http\")")),
+            "{said}"
+        );
+        assert!(said.contains("take over from it with -u"), "{said}");
+    }
+    assert!(!folder.path().join("state/edgeproxy.pid").exists());
+}
+
+#[test]
+fn an_address_of_another_machine_is_said() {
+    let origin = Origin::always(ok("hello"));
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    // TEST-NET-1 (RFC 5737) belongs to nobody.
+    let address = "192.0.2.1:8080".parse().expect("an address");
+    write_config(&folder, &at(address, &origin, ""));
+    let (code, said) = outcome(&folder, &["-c", "edge.yaml"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("is not one of this machine's"), "{said}");
+}
+
+#[test]
+fn the_soft_limit_of_open_files_is_raised() {
+    let origin = Origin::always(ok("hello"));
+    let folder = Arc::new(tempfile::tempdir().expect("a folder can be made"));
+    let path = write_config(&folder, &simple(&origin, ""));
+    let mut command = Command::new("sh");
+    let script = "ulimit -Sn 200 && exec \"$0\" -c \"$1\"";
+    command.arg("-c").arg(script).arg(binary()).arg(path);
+    let edge = Edge::start(folder, command);
+
+    let limits = fs::read_to_string(format!("/proc/{}/limits", edge.pid())).expect("Linux tells");
+    let line = limits.lines().find(|l| l.starts_with("Max open files")).expect("a line");
+    let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers[0], numbers[1], "{line}");
+    edge.wait_for_log(&format!("at most {} files", numbers[1]));
+}
+
+#[test]
+fn an_admin_socket_that_another_process_uses_is_not_taken_from_it() {
+    let origin = Origin::always(ok("hello"));
+    let edge = Edge::to(&origin);
+    let folder = edge.folder();
+    fs::rename(folder.path().join("edge.yaml"), folder.path().join("first.yaml")).expect("moved");
+    write_config(folder, &at(free_address(), &origin, ""));
+    let (code, said) = outcome(folder, &["-c", "edge.yaml"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("admin.sock (listener \"admin\")"), "{said}");
+    edge.admin("GET", "/readyz").expect_status(200);
+}
+
+#[test]
+fn socket_files_that_nobody_listens_on_any_more_are_replaced() {
+    let origin = Origin::always(ok("hello"));
+    let folder = Arc::new(tempfile::tempdir().expect("a folder can be made"));
+    let first = Edge::in_folder(Arc::clone(&folder), &simple(&origin, ""), &[]);
+    // Killed: it tidies nothing up.
+    drop(first);
+    assert!(folder.path().join("admin.sock").exists());
+    let second = Edge::in_folder(folder, &simple(&origin, ""), &[]);
+    second.admin("GET", "/readyz").expect_status(200);
+}
+
+#[test]
+fn sockets_leave_no_files_behind() {
+    let origin = Origin::always(ok("hello"));
+    let mut edge = Edge::to(&origin);
+    let files =
+        [edge.folder().path().join("admin.sock"), edge.folder().path().join("upgrade.sock")];
+    assert!(files.iter().all(|file| file.exists()));
+    edge.signal(nix::sys::signal::Signal::SIGTERM);
+    edge.wait();
+    assert!(!files.iter().any(|file| file.exists()));
+}
