@@ -11,10 +11,10 @@ use std::task::Poll;
 use tokio::time::Instant;
 use tokio::time::Sleep;
 
-use crate::listen::conn;
-use crate::listen::conn::Terms;
-use crate::listen::pace::Pace;
 use crate::refusal::Refusal;
+use crate::terms;
+use crate::terms::Terms;
+use crate::terms::pace::Pace;
 
 /// What an exchange waits for while nothing comes from the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) struct Vigil {
 impl Vigil {
     /// Watches the exchange that begins now, on the terms of the running request.
     pub(super) fn begin() -> Self {
-        Self { terms: conn::terms(), ..Self::default() }
+        Self { terms: terms::current(), ..Self::default() }
     }
 
     /// Bytes came from the origin; whether a header has begun with them, or is still not whole.
@@ -88,7 +88,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::listen::pace::MinRate;
+    use crate::terms::pace::MinRate;
 
     fn secs(n: u64) -> Duration {
         Duration::from_secs(n)
