@@ -213,11 +213,13 @@ fn a_route_that_cannot_be_asked_for_is_explained() {
     let ask = |method: &str, url: &str| {
         run_in(folder.path(), &["check", "-c", "edge.yaml", "--route", method, url])
     };
-    ask("GET", "www.example.org/").failed(64, &["neither http:// nor https://", "--route GET https"]);
+    ask("GET", "www.example.org/")
+        .failed(64, &["neither http:// nor https://", "--route GET https"]);
     ask("G T", "http://a.test/").failed(64, &["no such method"]);
     ask("GET", "ftp://a.test/").failed(64, &["only http and https"]);
     ask("GET", "http://a b/").failed(64, &["the host is not valid"]);
-    run_in(folder.path(), &["check", "-c", "edge.yaml", "--route", "GET"]).failed(64, &["2 values"]);
+    run_in(folder.path(), &["check", "-c", "edge.yaml", "--route", "GET"])
+        .failed(64, &["2 values"]);
 }
 
 #[test]

@@ -93,7 +93,11 @@ fn the_printed_configuration_loads_and_means_the_same() {
         show.extend(["config", "show"]);
         assert_eq!(run_in(folder.path(), &show).succeeded(), file);
         assert!(file.contains("0.0.0.0:3000") && file.contains("example.org:443"), "{file}");
-        assert_eq!(file.contains("ttl: 90s") || file.contains("ttl: 1m30s"), !more.is_empty(), "{file}");
+        assert_eq!(
+            file.contains("ttl: 90s") || file.contains("ttl: 1m30s"),
+            !more.is_empty(),
+            "{file}"
+        );
     }
 }
 
@@ -102,8 +106,7 @@ fn the_printed_configuration_runs() {
     let (origin, port) = (origin(), free_port());
     let folder = Arc::new(folder());
     let (port_text, url) = (port.to_string(), format!("http://{}", origin.address));
-    let arguments =
-        ["--port", &port_text, "--origin", &url, "--cache-ttl", "5m", "--print-config"];
+    let arguments = ["--port", &port_text, "--origin", &url, "--cache-ttl", "5m", "--print-config"];
     let printed = run_in(folder.path(), &arguments).succeeded();
     let edge = Edge::in_folder(Arc::clone(&folder), &printed, &[]);
     get(port, "/silent").expect_miss();
