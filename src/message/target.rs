@@ -27,7 +27,7 @@ use crate::refusal::Refusal;
 /// How paths are brought into their normal form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Normalisation {
-    /// Whether `//` becomes `/`.
+    /// Whether `//` becomes `/`; at the front of a path it always does.
     pub merge_slashes: bool,
     /// What is done with `%2F` and `%5C` in a path.
     pub encoded_slash: EncodedSlash,

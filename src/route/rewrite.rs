@@ -83,13 +83,6 @@ impl Rewrite {
         query: Option<&str>,
         captures: &Captures,
     ) -> Result<String, DotSegment> {
-        if self.keeps_path() {
-            // Nothing but what the key was made of: not a slash, not a question mark less.
-            return Ok(match query {
-                Some(query) => [path, "?", query].concat(),
-                None => path.to_owned(),
-            });
-        }
         let mut path = match &self.strip_prefix {
             Some(prefix) => stripped(path, prefix),
             None => Cow::Borrowed(path),
@@ -103,6 +96,7 @@ impl Rewrite {
             added_query = more;
             path = Cow::Owned(changed);
         }
+        let asks = query.is_some();
         let query = query.unwrap_or_default();
         let spare = self.add_prefix.as_deref().map_or(0, str::len) + added_query.len() + 3;
         let mut out = String::with_capacity(path.len() + query.len() + spare);
@@ -120,6 +114,10 @@ impl Rewrite {
                 out.push(if out.contains('?') { '&' } else { '?' });
                 encode::push(&mut out, more, Place::Query);
             }
+        }
+        // An empty query is not the same as none: the key tells them apart, and so may the origin.
+        if asks && !out.contains('?') {
+            out.push('?');
         }
         Ok(out)
     }

@@ -113,7 +113,7 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Paths {
-    /// Whether `//` becomes `/`.
+    /// Whether `//` becomes `/`; at the front of a path it always does.
     pub merge_slashes: bool,
     /// What is done with `%2F` and `%5C`: they stay encoded, or the request is refused.
     pub encoded_slash: EncodedSlash,

@@ -100,6 +100,9 @@ pub(super) fn normalise(raw: &[u8], how: &Normalisation) -> Result<(String, usiz
 /// Whether a path that begins with `/` is its own normal form, as far as one look can tell.
 fn path_is_normal(path: &[u8], how: &Normalisation) -> bool {
     let mut previous = 0;
+    if path.starts_with(b"//") {
+        return false;
+    }
     for &byte in path {
         match PATH[usize::from(byte)] {
             Class::Plain => {}
@@ -143,7 +146,8 @@ fn escape_path(path: &[u8], how: &Normalisation) -> Result<Vec<u8>, Refusal> {
     Ok(out)
 }
 
-/// Removes dot segments (RFC 3986 §5.2.4) and merges slashes.
+/// Removes dot segments (RFC 3986 §5.2.4) and merges slashes; those at the front in any case, since
+/// there some origins and every browser take two of them for the beginning of a host.
 ///
 /// Deviation: `..` at the root is refused and not dropped. No honest client sends it, and an
 /// origin that takes it for a path into its file system must not see that we did not mind.
@@ -162,7 +166,7 @@ fn remove_dots(path: &[u8], how: &Normalisation) -> Result<Vec<u8>, Refusal> {
                     out.push(b'/');
                 }
             }
-            b"" if how.merge_slashes && !last => {}
+            b"" if !last && (how.merge_slashes || out.is_empty()) => {}
             _ if climbs(segment) => return Err(Refusal::BadTarget),
             _ => {
                 out.push(b'/');

@@ -161,9 +161,20 @@ fn slashes_are_merged_when_so_configured() {
         &MERGE,
     );
     assert_normal(
-        &[("//", "//"), ("//a", "//a"), ("/a//b", "/a//b"), ("/a//../b", "/a/b"), ("//..", "/")],
+        &[("/a//b", "/a//b"), ("/a//", "/a//"), ("/a//../b", "/a/b"), ("/a//..", "/a/")],
         &PLAIN,
     );
+}
+
+#[test]
+fn slashes_at_the_front_are_merged_in_any_case() {
+    for how in [&MERGE, &PLAIN] {
+        assert_normal(
+            &[("//", "/"), ("//a", "/a"), ("///a/b", "/a/b"), ("/.//a", "/a"), ("/a/..//b", "/b")],
+            how,
+        );
+        assert_eq!(Target::normalise(b"//..", how), Err(Refusal::BadTarget));
+    }
 }
 
 #[test]
@@ -225,6 +236,7 @@ proptest! {
             prop_assert!(decoded.split('/').all(|segment| segment != ".."));
             prop_assert!(target.path().split('/').all(|segment| segment != "."));
             prop_assert!(!(how.merge_slashes && target.path().contains("//")));
+            prop_assert!(!target.path().starts_with("//"));
         }
     }
 

@@ -96,6 +96,14 @@ fn a_query_in_the_replacement_comes_before_the_requests_query() {
 }
 
 #[test]
+fn an_empty_query_stays() {
+    let none = Captures::default();
+    assert_eq!(Rewrite::default().apply("/a", Some(""), &none).as_deref(), Ok("/a?"));
+    let rewrite = replace("/p/(.*)", "/index?page=$1");
+    assert_eq!(rewrite.apply("/p/x", Some(""), &none).as_deref(), Ok("/index?page=x"));
+}
+
+#[test]
 fn what_a_path_captured_starts_no_other_parameter() {
     let rewrite = replace("/p/(.*)", "/index?page=$1");
     assert_eq!(apply(&rewrite, "/p/x&admin=1"), "/index?page=x%26admin%3D1");
@@ -107,15 +115,17 @@ fn a_dot_segment_made_by_a_rewrite_is_refused() {
     let refused = rewrite.apply("/files../secret", None, &Captures::default());
     assert_eq!(refused, Err(DotSegment));
     assert_eq!(apply(&rewrite, "/files.../secret"), "/data/.../secret");
+    let prefixed = Rewrite { add_prefix: Some("/p".to_owned()), ..Rewrite::default() };
     for path in ["/a/%2e%2E/b", "/.%2e", "/a/."] {
-        assert_eq!(Rewrite::default().apply(path, None, &Captures::default()), Err(DotSegment));
+        assert_eq!(prefixed.apply(path, None, &Captures::default()), Err(DotSegment));
     }
 }
 
 #[test]
 fn two_slashes_at_the_front_become_one() {
     assert_eq!(apply(&replace("/go/(.*)", "/$1"), "/go//evil.example/x"), "/evil.example/x");
-    assert_eq!(apply(&Rewrite::default(), "//evil.example"), "/evil.example");
+    let prefixed = Rewrite { add_prefix: Some("/".to_owned()), ..Rewrite::default() };
+    assert_eq!(apply(&prefixed, "//evil.example"), "/evil.example");
 }
 
 #[test]

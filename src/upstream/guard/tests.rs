@@ -138,3 +138,52 @@ async fn the_digest_names_the_peer_and_the_id_is_the_descriptor() {
     let stream: Box<dyn IO> = Box::new(io);
     assert!(stream.as_any().is::<OriginIo>());
 }
+
+const OFFER: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+const AGREED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
+    Upgrade: websocket\r\n\r\n";
+
+#[tokio::test]
+async fn an_agreement_waits_for_the_end_of_the_request() {
+    let (mut io, mut origin) = guarded();
+    send(&mut io, OFFER).await;
+    origin.write_all(AGREED).await.unwrap();
+    let mut seen = [0; 256];
+    let early = tokio::time::timeout(Duration::from_millis(20), io.read(&mut seen)).await;
+    assert!(early.is_err(), "the request has not been ended");
+    io.flush().await.unwrap();
+    assert_eq!(io.read(&mut seen).await.unwrap(), AGREED.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_after_an_offer_ends_it() {
+    let (io, _origin) = guarded();
+    let mut io = io.with_patience(Duration::from_secs(30));
+    send(&mut io, OFFER).await;
+    io.flush().await.unwrap();
+    let silent = io.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn silence_in_a_tunnel_does_not_end_it() {
+    let (io, mut origin) = guarded();
+    let mut io = io.with_patience(Duration::from_millis(20));
+    send(&mut io, OFFER).await;
+    origin.write_all(AGREED).await.unwrap();
+    io.flush().await.unwrap();
+    let mut seen = [0; 256];
+    assert_eq!(io.read(&mut seen).await.unwrap(), AGREED.len());
+    let silence = tokio::time::timeout(Duration::from_millis(100), io.read(&mut seen)).await;
+    assert!(silence.is_err(), "it goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_after_an_ordinary_request_is_the_proxys_affair() {
+    let (io, _origin) = guarded();
+    let mut io = io.with_patience(Duration::from_secs(30));
+    send(&mut io, REQUEST).await;
+    let hour = Duration::from_secs(3600);
+    assert!(tokio::time::timeout(hour, io.read(&mut [0; 1])).await.is_err());
+}

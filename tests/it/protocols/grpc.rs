@@ -15,7 +15,7 @@ use crate::protocols::edge_to;
 /// A message as gRPC frames it.
 fn message(text: &str) -> Bytes {
     let mut bytes = vec![0];
-    bytes.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
+    bytes.extend_from_slice(&u32::try_from(text.len()).expect("messages are short").to_be_bytes());
     bytes.extend_from_slice(text.as_bytes());
     bytes.into()
 }
@@ -26,11 +26,14 @@ fn request() -> Request<()> {
         .header("te", "trailers")
         .header("grpc-timeout", "5S")
         .body(())
-        .unwrap()
+        .expect("a valid request")
 }
 
 fn response() -> Response<()> {
-    Response::builder().header("content-type", "application/grpc").body(()).unwrap()
+    Response::builder()
+        .header("content-type", "application/grpc")
+        .body(())
+        .expect("a valid response")
 }
 
 fn trailers(status: &'static str) -> HeaderMap {

@@ -10,6 +10,7 @@ use http::Uri;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Respond;
+use crate::harness::edge::simple;
 use crate::harness::http2;
 use crate::harness::ok;
 use crate::harness::status;
@@ -34,7 +35,7 @@ fn prior_knowledge_opens_http_2_on_plain_text() {
 #[test]
 fn without_h2c_the_preface_is_refused() {
     let origin = Origin::always(ok("hello"));
-    let config = crate::harness::edge::simple(&origin, "").replace("h2c: true", "h2c: false");
+    let config = simple(&origin, "").replace("h2c: true", "h2c: false");
     let edge = Edge::with(&config);
     let mut wire = edge.wire();
 
@@ -91,7 +92,7 @@ fn streams_run_beside_each_other() {
 #[test]
 fn more_streams_than_allowed_wait_for_their_turn() {
     let origin = Origin::script().otherwise(|seen| ok(seen.target())).start();
-    let edge = Edge::with(&crate::harness::edge::simple(&origin, "limits: {h2_streams: 4}"));
+    let edge = Edge::with(&simple(&origin, "limits: {h2_streams: 4}"));
 
     http2::run(async {
         let mut h2 = http2::plain(edge.address("http")).await;
@@ -116,7 +117,7 @@ fn head_no_content_and_not_modified_have_no_body() {
         .on("/204", status(204))
         .on("/304", status(304).field("ETag", "\"e\""))
         .start();
-    let edge = Edge::to(&origin);
+    let edge = Edge::with(&simple(&origin, "defaults: {cache: off}"));
 
     http2::run(async {
         let mut h2 = http2::plain(edge.address("http")).await;
@@ -126,10 +127,24 @@ fn head_no_content_and_not_modified_have_no_body() {
         assert_eq!(reply.value("content-length"), Some("5"));
         for (path, status) in [("/204", 204), ("/304", 304)] {
             let uri = format!("http://edge.test{path}");
-            let reply = http2::get(&mut h2, &uri, &[]).await.unwrap();
+            let reply = http2::get(&mut h2, &uri, &[("if-none-match", "\"e\"")]).await.unwrap();
             assert_eq!((reply.status, reply.body.len()), (status, 0), "{reply:?}");
             assert_eq!(reply.value("content-length"), None, "{reply:?}");
         }
+    });
+}
+
+#[test]
+fn head_has_no_body_where_the_cache_makes_a_get_of_it() {
+    let origin = Origin::always(ok("hello"));
+    let edge = Edge::to(&origin);
+
+    http2::run(async {
+        let mut h2 = http2::plain(edge.address("http")).await;
+        let head = Request::head("http://edge.test/").body(()).unwrap();
+        let reply = http2::exchange(&mut h2, head, Bytes::new()).await.unwrap();
+        assert_eq!((reply.status, reply.body.len()), (200, 0));
+        assert_eq!(reply.value("content-length"), Some("5"));
     });
 }
 

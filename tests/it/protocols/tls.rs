@@ -23,11 +23,12 @@ const INTERNAL: &str = "{certificates: [{hosts: [edge.test], internal: true}]}";
 
 fn only(version: &'static SupportedProtocolVersion, root: &Path) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(root).unwrap()).unwrap();
+    let certificate = CertificateDer::from_pem_file(root).expect("the root is a PEM file");
+    roots.add(certificate).expect("the root is an authority");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[version])
-        .unwrap()
+        .expect("the provider has both versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
     Arc::new(config)
@@ -95,7 +96,7 @@ struct TwoNames {
 }
 
 fn two_names(default: &str) -> TwoNames {
-    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder can be made"));
     let [one, two] = [("one", 0), ("two", 1)].map(|(name, at)| {
         let authority = Authority::new();
         let folder = folders[at].path();

@@ -26,7 +26,8 @@ const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 fn echoing() -> Origin {
     Origin::script()
         .take_over("/ws", |_, mut stream| {
-            stream.write_all(websocket::agreement().as_bytes()).unwrap();
+            let agreement = websocket::agreement();
+            stream.write_all(agreement.as_bytes()).expect("the agreement is taken");
             websocket::echo(&mut stream);
         })
         .otherwise(|_| ok("plain"))

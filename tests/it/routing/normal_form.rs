@@ -67,6 +67,16 @@ fn no_spelling_of_a_path_leads_around_its_route() {
 }
 
 #[test]
+fn no_slashes_lead_around_a_route_where_they_are_not_merged() {
+    let origin = telling();
+    let edge = with_more(&origin, GUARDED, "paths: {merge_slashes: false}");
+    for target in ["//admin", "///admin/x", "/x/..//admin", "http://edge.test//admin"] {
+        edge.get(target).expect_status(403);
+    }
+    edge.get("/x//admin").expect_status(200).expect_body("GET /x//admin");
+}
+
+#[test]
 fn an_encoded_slash_stays_one_segment() {
     let origin = telling();
     let edge = with_routes(&origin, GUARDED);
@@ -92,9 +102,11 @@ fn an_encoded_slash_may_be_refused() {
 fn doubled_slashes_may_stay() {
     let origin = telling();
     let edge = with_more(&origin, OPEN, "paths: {merge_slashes: false}");
-    for target in ["/a//b", "//a", "/a//"] {
+    for target in ["/a//b", "/a//", "/a///b"] {
         edge.get(target).expect_status(200).expect_body(&format!("GET {target}"));
     }
+    // At the front they would be a host to some.
+    edge.get("//a//b").expect_status(200).expect_body("GET /a//b");
 }
 
 #[test]
