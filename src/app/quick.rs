@@ -110,12 +110,9 @@ impl Origin {
         if rest.contains(['/', '?', '#']) {
             return Err(wrong("a path is not part of an origin"));
         }
-        let authority =
-            Authority::parse(rest.as_bytes()).map_err(|_| wrong("the host is not valid"))?;
+        let authority = Authority::parse(rest.as_bytes())
+            .map_err(|_| wrong("the host or the port is not valid"))?;
         let port = authority.port().unwrap_or(if tls { 443 } else { 80 });
-        if port == 0 {
-            return Err(wrong("port 0 is no port"));
-        }
         Ok(Self {
             tls,
             address: format!("{}:{port}", authority.host()),
@@ -157,10 +154,10 @@ mod tests {
         for (text, part) in [
             ("localhost:8000", "neither http://"),
             ("http://a/b", "a path is not part"),
-            ("http://a b", "the host is not valid"),
-            ("http://", "the host is not valid"),
-            ("http://a:99999", "the host is not valid"),
-            ("http://a:0", "port 0 is no port"),
+            ("http://a b", "the host or the port is not valid"),
+            ("http://", "the host or the port is not valid"),
+            ("http://a:99999", "the host or the port is not valid"),
+            ("http://a:0", "the host or the port is not valid"),
         ] {
             let error = Origin::parse(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
