@@ -46,13 +46,13 @@ use tokio::io::ReadBuf;
 
 use crate::listen::census::Place;
 use crate::listen::conn::Conn;
-use crate::listen::pace::MinRate;
-use crate::listen::pace::Pace;
 use crate::listen::transport::Transport;
 use crate::message::chunked::BodyScanner;
 use crate::message::head::BodyFraming;
 use crate::message::head::RequestHead;
 use crate::message::head::Upgrade;
+use crate::terms::pace::MinRate;
+use crate::terms::pace::Pace;
 
 /// Response bytes are gathered up to here, so that a header and a small body leave in one write.
 const GATHER: usize = 16 * 1024;
