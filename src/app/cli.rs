@@ -62,9 +62,6 @@ pub struct RunFlags {
     /// Take the listening sockets over from the running process.
     #[arg(short, long)]
     pub upgrade: bool,
-    /// This process is the daemon that `--daemon` started.
-    #[arg(long, hide = true)]
-    pub detached: bool,
 }
 
 /// A proxy without a configuration file.

@@ -126,11 +126,11 @@ fn what_makes_no_sense_is_explained() {
     for (origin, part) in [
         ("localhost:8000", "neither http:// nor https://"),
         ("ftp://localhost", "neither http:// nor https://"),
-        ("http://", "the host is not valid"),
-        ("http://a b", "the host is not valid"),
-        ("http://user@host", "the host is not valid"),
-        ("http://localhost:0", "port"),
-        ("http://localhost:99999", "the host is not valid"),
+        ("http://", "the host or the port is not valid"),
+        ("http://a b", "the host or the port is not valid"),
+        ("http://user@host", "the host or the port is not valid"),
+        ("http://localhost:0", "the host or the port is not valid"),
+        ("http://localhost:99999", "the host or the port is not valid"),
         ("http://localhost/path", "a path is not part of an origin"),
     ] {
         let arguments = ["--port", "3000", "--origin", origin];
