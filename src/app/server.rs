@@ -51,6 +51,7 @@ use crate::listen::Limits;
 use crate::listen::accept::Bound;
 use crate::listen::accept::Door;
 use crate::listen::accept::House;
+use crate::listen::accept::Pending;
 use crate::listen::census::Census;
 use crate::listen::serve::EdgeApp;
 use crate::listen::watch::Watch;
@@ -324,6 +325,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
             socket: Bound::Tcp(listener.socket),
             tls: listener.tls.map(|(_, config)| Arc::new(ArcSwap::new(config))),
             h2c: listener.h2c,
+            pending: Pending::Serve,
         };
         open(Arc::clone(&house), door, life);
     }
@@ -405,7 +407,14 @@ fn open_demo(socket: std::net::TcpListener, limits: &Arc<Limits>) {
     });
     let house = private_house(DemoOrigin::default(), &limits);
     let name = Arc::from("demo");
-    let door = Door { index: 0, name, socket: Bound::Tcp(socket), tls: None, h2c: false };
+    let door = Door {
+        index: 0,
+        name,
+        socket: Bound::Tcp(socket),
+        tls: None,
+        h2c: false,
+        pending: Pending::Serve,
+    };
     // It serves until the process ends: requests that are drained may still need it.
     tokio::spawn(async move {
         let (_never, forever) = tokio::sync::watch::channel(false);
@@ -420,7 +429,15 @@ fn open_admin(
     life: &Arc<Life>,
 ) {
     let house = private_house(Admin::new(Arc::clone(runtime), Arc::clone(&life.census)), limits);
-    let door = Door { index: 0, name: Arc::from("admin"), socket, tls: None, h2c: false };
+    let door = Door {
+        index: 0,
+        name: Arc::from("admin"),
+        socket,
+        tls: None,
+        h2c: false,
+        // The process that took over has the same socket: who asks means that one.
+        pending: Pending::Leave,
+    };
     let shutdown = life.shutdown_admin();
     tokio::spawn(async move {
         if let Err(e) = house.open(door, shutdown).await {

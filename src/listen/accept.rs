@@ -81,6 +81,17 @@ pub struct Door {
     pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
     /// Whether plain text may turn out to be HTTP/2.
     pub h2c: bool,
+    /// What becomes of connections that the kernel took when accepting ends.
+    pub pending: Pending,
+}
+
+/// What becomes of connections that the kernel took and we did not, when accepting ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pending {
+    /// They are served.
+    Serve,
+    /// They are left to whoever else accepts on the socket.
+    Leave,
 }
 
 /// What lies behind a door, whoever comes through it.
@@ -112,7 +123,7 @@ where
     /// # Errors
     /// When the socket cannot be used by this runtime.
     pub async fn open(self: Arc<Self>, door: Door, mut shutdown: ShutdownWatch) -> io::Result<()> {
-        let Door { socket, index, name, tls, h2c } = door;
+        let Door { socket, index, name, tls, h2c, pending } = door;
         let listener = Listener::new(socket)?;
         let way = Way { index, name, tls, h2c };
         loop {
@@ -131,6 +142,9 @@ where
                     tokio::time::sleep(EXHAUSTED_REST).await;
                 }
             }
+        }
+        if pending == Pending::Leave {
+            return Ok(());
         }
         // For their clients these are connected since the kernel said so: closing the socket now
         // would reset them.

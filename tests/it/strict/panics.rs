@@ -13,6 +13,7 @@ use edgeproxy::listen::Limits;
 use edgeproxy::listen::accept::Bound;
 use edgeproxy::listen::accept::Door;
 use edgeproxy::listen::accept::House;
+use edgeproxy::listen::accept::Pending;
 use edgeproxy::listen::accept::bind;
 use edgeproxy::listen::census::Census;
 use edgeproxy::listen::census::Full;
@@ -122,7 +123,14 @@ fn listen(runtime: &tokio::runtime::Runtime) -> (SocketAddr, Arc<Counts>) {
     let socket = bind("127.0.0.1:0".parse().expect("an address")).expect("loopback can be bound");
     let address = socket.local_addr().expect("a bound socket has an address");
     let name = Arc::from("test");
-    let door = Door { index: 0, name, socket: Bound::Tcp(socket), tls: None, h2c: true };
+    let door = Door {
+        index: 0,
+        name,
+        socket: Bound::Tcp(socket),
+        tls: None,
+        h2c: true,
+        pending: Pending::Serve,
+    };
     runtime.spawn(async move {
         let (_never, shutdown) = tokio::sync::watch::channel(false);
         house.open(door, shutdown).await
