@@ -230,7 +230,7 @@ fn connections_beyond_a_limit_are_counted_by_reason() {
 
 #[test]
 fn an_origin_that_is_not_there_is_counted() {
-    let nobody = super::super::process::free_address();
+    let nobody = crate::process::free_address();
     let yaml = format!(
         "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
          upstreams: {{origin: {{addresses: [\"{nobody}\"]}}}}\n\
