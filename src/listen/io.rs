@@ -1,7 +1,7 @@
 //! A client's connection as HTTP sees it: only the bytes of the current request, at a decent pace.
 //!
 //! The keep-alive loop reads and validates each request head itself and then lends the connection to
-//! Pingora with [`EdgeIo::begin`]. From there on `poll_read` gives out the canonical head, then
+//! Pingora with `EdgeIo::begin`. From there on `poll_read` gives out the canonical head, then
 //! exactly the body that the head framed, checked against the grammar as it passes. What the client
 //! sends beyond that (a pipelined request) stays here until the next round, so that Pingora never
 //! sees a byte that is not the current request's.
