@@ -78,9 +78,12 @@ fn as_json_a_line_is_an_object_of_what_is_known() {
 fn as_text_a_line_is_pairs_in_the_order_of_the_configuration() {
     let mut logged =
         Logged::with(", format: text, fields: [status, method, uri, cache, refusal, host]");
-    logged.edge.get("/a").expect_miss();
-    logged.edge.get("/a?b=c").expect_miss();
-    logged.edge.get("/a").expect_hit();
+    // On one connection, where a request ends before the next one begins.
+    let mut wire = logged.edge.wire();
+    wire.get("edge.test", "/a", &[]).expect_miss();
+    wire.get("edge.test", "/a?b=c", &[]).expect_miss();
+    wire.get("edge.test", "/a", &[]).expect_hit();
+    drop(wire);
     assert_eq!(
         logged.lines(),
         [

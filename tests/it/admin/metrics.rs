@@ -154,8 +154,11 @@ fn requests_and_cache_results_are_counted_by_route() {
     let edge = Edge::to(&cacheable());
     edge.get("/a").expect_miss();
     edge.get("/a").expect_hit();
-    edge.get("/a").expect_hit();
-    edge.wait_for_access("hit");
+    edge.get_with("/a", &[("User-Agent", "the last one")]).expect_hit();
+    edge.wait_for_access("the last one");
+    while edge.metric("edgeproxy_requests_total{") < 2.5 {
+        std::thread::yield_now();
+    }
     let count = |labels: &str| {
         let start = format!("edgeproxy_requests_total{{{labels}");
         edge.metric(&start).round() as u64
