@@ -6,7 +6,6 @@ mod metrics;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -17,6 +16,7 @@ use crate::harness::PATIENCE;
 use crate::harness::Wire;
 use crate::harness::edge::simple;
 use crate::harness::ok;
+use crate::process::free_address;
 
 fn cacheable() -> Origin {
     Origin::always(ok("hello").field("Cache-Control", "max-age=60"))
@@ -24,9 +24,7 @@ fn cacheable() -> Origin {
 
 /// With the admin listener on a TCP address.
 fn over_tcp(origin: &Origin) -> (Edge, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
-    let address = listener.local_addr().expect("a bound socket has an address");
-    drop(listener);
+    let address = free_address();
     let edge = Edge::with(&simple(origin, &format!("admin: {{address: \"{address}\"}}")));
     (edge, address)
 }

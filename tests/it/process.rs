@@ -12,6 +12,8 @@ use std::process::Output;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering;
 
 use tempfile::TempDir;
 
@@ -20,10 +22,20 @@ use crate::harness::PATIENCE;
 use crate::harness::edge::binary;
 use crate::harness::ok;
 
-/// A port that nobody listens on at the moment.
+/// An address that nobody listens on at the moment. It is below what the system gives to outgoing
+/// connections, which would else take it before it is listened on.
 pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
-    listener.local_addr().expect("a bound socket has an address")
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    // Other runs of these tests begin elsewhere.
+    let begin = u16::try_from(std::process::id() % 199).expect("it is small") * 100;
+    for _ in 0..u16::MAX {
+        let step = begin.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], 12_000 + step));
+        if TcpListener::bind(("0.0.0.0", address.port())).is_ok() {
+            return address;
+        }
+    }
+    panic!("every port is taken");
 }
 
 /// One listener at this address in front of this origin; state and sockets in `$DIR`.

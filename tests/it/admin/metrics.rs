@@ -154,8 +154,11 @@ fn requests_and_cache_results_are_counted_by_route() {
     let edge = Edge::to(&cacheable());
     edge.get("/a").expect_miss();
     edge.get("/a").expect_hit();
-    edge.get("/a").expect_hit();
-    edge.wait_for_access("hit");
+    edge.get_with("/a", &[("User-Agent", "the last one")]).expect_hit();
+    edge.wait_for_access("the last one");
+    while edge.metric("edgeproxy_requests_total{") < 2.5 {
+        std::thread::yield_now();
+    }
     let count = |labels: &str| {
         let start = format!("edgeproxy_requests_total{{{labels}");
         edge.metric(&start).round() as u64
@@ -230,7 +233,7 @@ fn connections_beyond_a_limit_are_counted_by_reason() {
 
 #[test]
 fn an_origin_that_is_not_there_is_counted() {
-    let nobody = super::super::process::free_address();
+    let nobody = crate::process::free_address();
     let yaml = format!(
         "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
          upstreams: {{origin: {{addresses: [\"{nobody}\"]}}}}\n\

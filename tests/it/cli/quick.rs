@@ -17,11 +17,10 @@ use crate::harness::Reply;
 use crate::harness::Wire;
 use crate::harness::edge::binary;
 use crate::harness::ok;
+use crate::process::free_address;
 
-/// A port that nobody listens on at the moment.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("0.0.0.0:0").expect("it can be listened on");
-    listener.local_addr().expect("a bound socket has an address").port()
+    free_address().port()
 }
 
 fn start(folder: &Arc<TempDir>, port: u16, origin: &Origin, more: &[&str]) -> Edge {

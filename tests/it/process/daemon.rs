@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
@@ -164,6 +165,8 @@ fn a_pid_file_that_was_left_behind_is_replaced() {
     let daemon = daemon("");
     daemon.signal(Signal::SIGKILL);
     until_gone(daemon.pid);
+    // Its threads may close its sockets a moment later.
+    eventually("nobody listens", || TcpListener::bind(daemon.address).ok());
     assert_eq!(pid_in(&daemon.folder), daemon.pid);
 
     let (code, said) = outcome(&daemon.folder, &["-c", "edge.yaml", "-d"]);
