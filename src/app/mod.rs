@@ -103,8 +103,7 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
         return print(&message);
     }
     if cli.quick.print_config {
-        let config = quick::config(&cli.quick).map_err(Failure::usage)?;
-        return print(&config::show(&config));
+        return print(&quick::yaml(&cli.quick).map_err(Failure::usage)?);
     }
     if !quick && cli.quick.cache_ttl.is_some() {
         return Err(Failure::usage("--cache-ttl belongs to --port and --origin"));

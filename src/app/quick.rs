@@ -16,6 +16,15 @@ use crate::message::target::Authority;
 /// # Errors
 /// A sentence that says which flag is wrong and what to write.
 pub(crate) fn config(flags: &QuickFlags) -> Result<schema::Config, String> {
+    let text = yaml(flags)?;
+    serde_yaml::from_str(&text).map_err(|e| format!("the command line makes no sense: {e}"))
+}
+
+/// The configuration that the flags stand for, as one would write it.
+///
+/// # Errors
+/// As for [`config`].
+pub(crate) fn yaml(flags: &QuickFlags) -> Result<String, String> {
     let port = flags
         .port
         .ok_or("--origin needs --port too: edgeproxy --port 3000 --origin http://localhost:8000")?;
@@ -36,7 +45,7 @@ pub(crate) fn config(flags: &QuickFlags) -> Result<schema::Config, String> {
     let file = |kind: &str| runtime_file(port, kind).display().to_string();
     let (pid, log, upgrade) = (file("pid"), file("log"), file("upgrade.sock"));
     let socket = file("sock");
-    let text = format!(
+    Ok(format!(
         "listeners:\n  - name: http\n    address: \"0.0.0.0:{port}\"\n    h2c: true\n\
          upstreams:\n  origin:\n    addresses: [\"{address}\"]\n    host: \"{host}\"{tls}\n\
          routes:\n  - name: all\n    upstream: origin\n\
@@ -44,8 +53,7 @@ pub(crate) fn config(flags: &QuickFlags) -> Result<schema::Config, String> {
          process:\n  pid_file: \"{pid}\"\n  log_file: \"{log}\"\n  \
          upgrade_socket: \"{upgrade}\"\n\
          admin:\n  socket: \"{socket}\"\n"
-    );
-    serde_yaml::from_str(&text).map_err(|e| format!("the command line makes no sense: {e}"))
+    ))
 }
 
 /// Where the running process of this port listens for its operator.
