@@ -65,8 +65,8 @@ pub struct Route {
     pub rewrite: Rewrite,
     /// Header changes in both directions.
     pub headers: HeaderRules,
-    /// The longest time from the request's arrival to the end of the response's header, further
-    /// attempts included; `None` is no limit.
+    /// The longest time from the request's arrival to the end of the response, further attempts and
+    /// upgraded connections included; `None` is no limit.
     pub total_timeout: Option<Duration>,
     /// The largest request body, in bytes.
     pub max_body: u64,

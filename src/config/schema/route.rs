@@ -26,9 +26,9 @@ use crate::units::Period;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Defaults {
-    /// The longest time from a request's arrival to the end of the response's header, further
-    /// attempts included. The body that follows is bounded by the upstream's `read` timeout and by
-    /// `limits.min_send_rate`. `off` leaves it all to these.
+    /// The longest time from a request's arrival to the end of its response, further attempts and
+    /// upgraded connections included. `off` leaves it to the upstream's `read` timeout and to
+    /// `limits.min_send_rate`.
     pub timeout: OrOff<Period>,
     /// The largest request body; `off` is no limit.
     pub max_body: OrOff<ByteSize>,
@@ -63,7 +63,7 @@ pub struct Route {
     /// Header changes in both directions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<Headers>,
-    /// The longest time from the request's first byte to the response's last one, or `off`.
+    /// The longest time from a request's arrival to the end of its response, or `off`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<OrOff<Period>>,
     /// The largest request body, or `off`.
