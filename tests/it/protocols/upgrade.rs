@@ -260,6 +260,18 @@ fn an_idle_tunnel_outlives_the_deadlines_of_requests() {
 }
 
 #[test]
+fn the_total_time_of_a_route_bounds_a_tunnel() {
+    let origin = echoing();
+    let edge = Edge::with(&simple(&origin, "defaults: {timeout: 2s}"));
+    let mut wire = edge.wire();
+    open(&mut wire);
+    wire.send(frame(BINARY, b"within", MASK));
+    assert_eq!(read_frame(&mut wire), Some((BINARY, b"within".to_vec())));
+
+    assert!(wire.until_closed().is_empty());
+}
+
+#[test]
 fn an_origin_that_does_not_answer_a_handshake_is_timed_out() {
     let origin = Origin::script()
         .take_over("/ws", |_, mut stream| {
