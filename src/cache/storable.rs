@@ -101,6 +101,8 @@ pub enum NotStorable {
     VaryStar,
     /// A Vary that names no field, or too many.
     VaryMalformed,
+    /// A Vary by what the origin is told of the client: its address, or the request's id.
+    VaryClient,
     /// It answers an Authorization and nothing allows sharing it (§3.5).
     Authorization,
     /// It sets a cookie, and the route refuses such.
@@ -117,7 +119,7 @@ pub enum NotStorable {
 
 impl NotStorable {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Disabled,
         Self::Method,
         Self::RequestBody,
@@ -128,6 +130,7 @@ impl NotStorable {
         Self::Private,
         Self::VaryStar,
         Self::VaryMalformed,
+        Self::VaryClient,
         Self::Authorization,
         Self::SetCookie,
         Self::TooLarge,
@@ -145,6 +148,7 @@ impl NotStorable {
             | Self::Private
             | Self::VaryStar
             | Self::VaryMalformed
+            | Self::VaryClient
             | Self::SetCookie => true,
             Self::Disabled
             | Self::Method
@@ -172,6 +176,7 @@ impl NotStorable {
             Self::Private => "private",
             Self::VaryStar => "vary-star",
             Self::VaryMalformed => "vary-malformed",
+            Self::VaryClient => "vary-client",
             Self::Authorization => "authorization",
             Self::SetCookie => "set-cookie",
             Self::TooLarge => "too-large",
@@ -225,6 +230,7 @@ fn judge(
     let vary = Spec::parse(headers).map_err(|unselectable| match unselectable {
         Unselectable::Star => NotStorable::VaryStar,
         Unselectable::Malformed => NotStorable::VaryMalformed,
+        Unselectable::Ours => NotStorable::VaryClient,
     })?;
     if request.headers.contains_key(header::AUTHORIZATION) && !may_share_authorized(&directives) {
         return Err(NotStorable::Authorization);

@@ -207,6 +207,8 @@ fn the_requests_no_store_is_honoured_unless_ignored() {
 fn vary_star_is_not_kept() {
     assert_eq!(case(&[MINUTE, ("vary", "foo, *")]).refused(), NotStorable::VaryStar);
     assert_eq!(case(&[MINUTE, ("vary", "a b")]).refused(), NotStorable::VaryMalformed);
+    let client = case(&[MINUTE, ("vary", "foo, X-Forwarded-For")]);
+    assert_eq!(client.refused(), NotStorable::VaryClient);
 }
 
 #[test]

@@ -14,9 +14,13 @@ use http::header;
 use crate::cache::fields::members;
 use crate::cache::fields::push;
 use crate::cache::fields::trim;
+use crate::message::forwarded;
 
 /// The most fields that a Vary may name; one that names more selects nothing sensible.
 const MOST_FIELDS: usize = 32;
+
+/// The name under which a request is told apart from every other.
+const REQUEST_ID: &str = "x-request-id";
 
 /// The fields that select among the variants of a key: sorted, without repetition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -29,6 +33,9 @@ pub enum Unselectable {
     Star,
     /// It names what is no field, or too much.
     Malformed,
+    /// It names a field that the origin was told by us: what the client wrote there, or left out,
+    /// does not say what the origin read.
+    Ours,
 }
 
 impl Spec {
@@ -42,6 +49,7 @@ impl Spec {
                 _ if member.is_empty() => {}
                 // `*` is a token and would pass for a field name.
                 _ if member == b"*" => return Err(Unselectable::Star),
+                Ok(name) if is_ours(&name) => verdict = verdict.and(Err(Unselectable::Ours)),
                 Ok(name) => names.push(name),
                 Err(_) => verdict = Err(Unselectable::Malformed),
             }
@@ -113,6 +121,14 @@ fn normal_value(name: &HeaderName, headers: &HeaderMap) -> Vec<u8> {
         value.extend_from_slice(member);
     }
     value
+}
+
+/// Whether the origin reads in this field what we say of the client, in place of what the client says.
+/// X-Forwarded-Proto and X-Forwarded-Host are ours as well, but repeat what is in every key.
+fn is_ours(name: &HeaderName) -> bool {
+    [forwarded::X_FORWARDED_FOR, forwarded::X_REAL_IP, header::FORWARDED].contains(name)
+        || name == REQUEST_ID
+        || forwarded::ADDRESS_CLAIMS.contains(&name.as_str())
 }
 
 // In these a comma is no separator, or may be none: they are compared line by line, byte by byte.

@@ -54,6 +54,15 @@ fn a_star_anywhere_selects_nothing() {
 }
 
 #[test]
+fn what_the_origin_hears_of_the_client_from_us_selects_nothing() {
+    for vary in ["X-Forwarded-For", "x-real-ip", "Forwarded", "X-Request-ID", "True-Client-IP"] {
+        assert_eq!(spec(&["Foo", vary, "Bar"]), Err(Unselectable::Ours), "{vary}");
+        assert_eq!(spec(&[vary, "*"]), Err(Unselectable::Star), "{vary}");
+    }
+    assert!(spec(&["X-Forwarded-Proto, X-Forwarded-Host, Host"]).is_ok());
+}
+
+#[test]
 fn a_vary_that_names_no_field_selects_nothing() {
     for vary in ["foo bar", "foo;q=1", "\"foo\""] {
         assert_eq!(spec(&[vary]), Err(Unselectable::Malformed), "{vary}");

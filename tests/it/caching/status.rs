@@ -44,6 +44,7 @@ fn a_miss_that_was_not_stored_says_why() {
         ("Cache-Control", "private", "private"),
         ("X-Nothing", "said", "no-freshness"),
         ("Vary", "*", "vary-star"),
+        ("Vary", "X-Forwarded-For", "vary-client"),
     ] {
         let origin = Origin::always(ok("a").field(field, value));
         let edge = Edge::to(&origin);

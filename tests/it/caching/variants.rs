@@ -73,6 +73,18 @@ fn what_varies_by_everything_is_never_stored() {
     }
 }
 
+/// The origin read our word in these fields, so that two requests without them are no more alike than
+/// two clients are.
+#[test]
+fn what_was_made_for_one_client_by_its_address_is_never_anothers() {
+    for vary in ["X-Forwarded-For", "X-Real-IP", "Forwarded", "Accept, X-Forwarded-For"] {
+        let (_origin, edge) = varying(&[vary]);
+        edge.get("/").expect_miss().expect_body("answer 0");
+        edge.get("/").expect_miss().expect_body("answer 1");
+        edge.get_with("/", &[("X-Forwarded-For", "127.0.0.1")]).expect_miss();
+    }
+}
+
 #[test]
 fn accept_encoding_is_compared_by_what_it_means() {
     let (_origin, edge) = varying(&["Accept-Encoding"]);
