@@ -23,6 +23,8 @@ pub mod observe;
 #[cfg(feature = "server")]
 pub mod storage;
 #[cfg(feature = "server")]
+pub mod terms;
+#[cfg(feature = "server")]
 pub mod tls;
 #[cfg(feature = "server")]
 pub mod upstream;

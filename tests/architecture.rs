@@ -51,22 +51,24 @@ const MODULES: &[(&str, Kind, &str)] = &[
     ("balance",  Pure,   "units"),
     ("cache",    Pure,   "message units"),
     ("route",    Pure,   "message units cache"),
-    // L2: machinery. Siblings do not know each other, except that a listener has TLS settings.
+    // L2: machinery. Siblings do not know each other, except that a listener has TLS settings; what
+    // a request is held to (terms) all of them may ask.
+    ("terms",    Server, ""),
     ("tls",      Server, "units"),
-    ("listen",   Server, "refusal units message tls"),
+    ("listen",   Server, "refusal units message terms tls"),
     ("observe",  Server, "refusal units message cache"),
     ("storage",  Server, "refusal units message cache"),
-    ("upstream", Server, "refusal units message balance"),
+    ("upstream", Server, "refusal units message balance terms"),
     // L3: configuration.
-    ("config",   Data,   "refusal units message balance cache route tls listen observe storage upstream"),
+    ("config",   Data,   "refusal units message balance cache route terms tls listen observe storage upstream"),
     // L4: a running generation.
-    ("runtime",  Server, "refusal units message balance cache route tls listen observe storage upstream config"),
+    ("runtime",  Server, "refusal units message balance cache route terms tls listen observe storage upstream config"),
     // L5: faces, which do not know each other.
-    ("admin",    Server, "refusal units message balance cache route tls listen observe storage upstream config runtime"),
+    ("admin",    Server, "refusal units message balance cache route terms tls listen observe storage upstream config runtime"),
     ("demo",     Server, "units"),
-    ("proxy",    Server, "refusal units message balance cache route tls listen observe storage upstream config runtime"),
+    ("proxy",    Server, "refusal units message balance cache route terms tls listen observe storage upstream config runtime"),
     // L6: the program.
-    ("app",      Server, "refusal units message balance cache route tls listen observe storage upstream config runtime admin demo proxy"),
+    ("app",      Server, "refusal units message balance cache route terms tls listen observe storage upstream config runtime admin demo proxy"),
 ];
 
 /// What a pure layer does not say: the outside world. A word at the end of a path stands for all

@@ -62,9 +62,6 @@ pub struct RunFlags {
     /// Take the listening sockets over from the running process.
     #[arg(short, long)]
     pub upgrade: bool,
-    /// This process is the daemon that `--daemon` started.
-    #[arg(long, hide = true)]
-    pub detached: bool,
 }
 
 /// A proxy without a configuration file.
@@ -74,7 +71,7 @@ pub struct QuickFlags {
     /// The port to listen on, on every IPv4 address.
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
-    /// The origin: http://host[:port] or https://host[:port].
+    /// The origin, such as `http://localhost:8000` or `https://www.example.org`.
     #[arg(long, value_name = "URL")]
     pub origin: Option<String>,
     /// How long responses that say nothing are kept, such as 5m. Without it only what the response

@@ -42,6 +42,9 @@ use crate::app::Failure;
 use crate::app::identity::make_folder;
 use crate::config::plan::Process;
 
+/// The first argument of a daemon. It is no flag, and so in no help, completion or manual.
+pub(crate) const MARK: &str = "--detached";
+
 const SERVES: u8 = b'R';
 const FAILED: u8 = b'F';
 const KNOWN: u8 = b'K';
@@ -68,8 +71,7 @@ pub(crate) fn launch(
     let (mut ours, theirs) = UnixStream::pair().map_err(Failure::other)?;
     let mut command = Command::new(this_program());
     command.arg0(called);
-    // First of all arguments: it belongs to the program, not to a verb.
-    command.arg("--detached").args(arguments);
+    command.arg(MARK).args(arguments);
     command.stdin(Stdio::from(OwnedFd::from(theirs)));
     let mut child = command.spawn().map_err(Failure::other)?;
     // It holds the daemon's end of the socket: without it, the end of the daemon is seen here.

@@ -28,6 +28,9 @@ use crate::listen::census::Census;
 use crate::observe::access_log::AccessLogger;
 use crate::runtime::Draining;
 
+/// How long requests to the admin listener may take when it is left to another process.
+const ADMIN_GRACE: Duration = Duration::from_secs(2);
+
 /// What the parts of a process share about its end.
 pub(crate) struct Life {
     stop: watch::Sender<bool>,
@@ -203,7 +206,7 @@ impl Signals {
                 () = self.life.replaced.notified() => {
                     info!(target: "edgeproxy::app", "another process has taken over");
                     self.life.was_replaced.store(true, Ordering::Release);
-                    self.life.stop_admin.send_replace(true);
+                    self.leave_admin().await;
                     return Stop::Drain;
                 }
             };
@@ -214,6 +217,15 @@ impl Signals {
                 Wish::Renew => self.renew(),
             }
         }
+    }
+
+    /// Leaves the admin listener to the process that took over. Nobody who asks there from now on is
+    /// to hear that this one drains.
+    async fn leave_admin(&self) {
+        let stop = &self.life.stop_admin;
+        stop.send_replace(true);
+        // Whoever does not ask in that time hears nothing.
+        let _ = tokio::time::timeout(ADMIN_GRACE, stop.closed()).await;
     }
 
     /// Stops accepting and waits until nothing is left, the time is up, or it must be quick.

@@ -43,7 +43,13 @@ const FAILURE: u8 = 1;
 
 /// Runs the program.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    let role = if arguments.get(1).is_some_and(|first| first == daemon::MARK) {
+        arguments.remove(1);
+        Role::Daemon
+    } else {
+        Role::Command
+    };
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(e) => {
@@ -51,7 +57,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if e.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    match dispatch(&cli, &arguments) {
+    match dispatch(&cli, role, &arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
             if !message.is_empty() {
@@ -60,6 +66,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// What this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// What somebody typed.
+    Command,
+    /// The daemon that such a command started.
+    Daemon,
 }
 
 /// Why the program ends out of order.
@@ -78,7 +93,7 @@ impl Failure {
     }
 }
 
-fn dispatch(cli: &Cli, arguments: &[OsString]) -> Result<(), Failure> {
+fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure> {
     let quick = cli.quick.port.is_some() || cli.quick.origin.is_some();
     if quick && cli.conf.is_some() && !cli.quick.clear_cache {
         return Err(Failure::usage("--port and --origin stand for a file: leave -c out, or them"));
@@ -101,15 +116,14 @@ fn dispatch(cli: &Cli, arguments: &[OsString]) -> Result<(), Failure> {
         return Err(Failure::usage("--cache-ttl belongs to --port and --origin"));
     }
     match &cli.verb {
-        None => run(cli, &cli.run, arguments),
+        None => run(cli, &cli.run, role, arguments),
         Some(Verb::Run(flags)) => {
             let flags = RunFlags {
                 daemon: flags.daemon || cli.run.daemon,
                 test: flags.test || cli.run.test,
                 upgrade: flags.upgrade || cli.run.upgrade,
-                detached: flags.detached || cli.run.detached,
             };
-            run(cli, &flags, arguments)
+            run(cli, &flags, role, arguments)
         }
         Some(Verb::Check { route, json }) => check::check(cli, route.as_deref(), *json),
         Some(Verb::Config { what: ConfigVerb::Show }) => {
@@ -160,13 +174,13 @@ fn load(cli: &Cli) -> Result<Loaded, Failure> {
     ))
 }
 
-fn run(cli: &Cli, flags: &RunFlags, arguments: &[OsString]) -> Result<(), Failure> {
+fn run(cli: &Cli, flags: &RunFlags, role: Role, arguments: &[OsString]) -> Result<(), Failure> {
     if flags.test {
         return check::check(cli, None, false);
     }
-    if flags.detached {
+    if role == Role::Daemon {
         let starter = Starter::detach().map_err(|e| {
-            Failure::usage(format!("--detached is what -d does by itself; use -d ({e})"))
+            Failure::usage(format!("{} is what -d adds by itself; use -d ({e})", daemon::MARK))
         })?;
         let ended = load(cli).and_then(|loaded| serve(loaded, flags, Some(starter.clone())));
         // Whoever typed -d sees it, if it comes before the daemon served. The log has it too.

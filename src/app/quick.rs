@@ -1,7 +1,11 @@
 //! The one-line mode: `--port` and `--origin` stand for a configuration, which then takes the normal
 //! road.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::path::PathBuf;
+
+use nix::unistd::geteuid;
 
 use crate::app::cli::QuickFlags;
 use crate::config::schema;
@@ -27,25 +31,55 @@ pub(crate) fn config(flags: &QuickFlags) -> Result<schema::Config, String> {
     let tls = if origin.tls { "\n    tls: {}" } else { "" };
     let host = &origin.host_field;
     let address = &origin.address;
-    let socket = admin_socket(port);
+    // Several may run side by side: each has its own files.
+    safe(&runtime_folder())?;
+    let file = |kind: &str| runtime_file(port, kind).display().to_string();
+    let (pid, log, upgrade) = (file("pid"), file("log"), file("upgrade.sock"));
+    let socket = file("sock");
     let text = format!(
         "listeners:\n  - name: http\n    address: \"0.0.0.0:{port}\"\n    h2c: true\n\
          upstreams:\n  origin:\n    addresses: [\"{address}\"]\n    host: \"{host}\"{tls}\n\
          routes:\n  - name: all\n    upstream: origin\n\
          defaults:\n  cache:\n    heuristic_percent: 0{ttl}\n\
-         admin:\n  socket: \"{}\"\n",
-        socket.display()
+         process:\n  pid_file: \"{pid}\"\n  log_file: \"{log}\"\n  \
+         upgrade_socket: \"{upgrade}\"\n\
+         admin:\n  socket: \"{socket}\"\n"
     );
     serde_yaml::from_str(&text).map_err(|e| format!("the command line makes no sense: {e}"))
 }
 
 /// Where the running process of this port listens for its operator.
 pub(crate) fn admin_socket(port: u16) -> PathBuf {
-    let folder = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(
-        || std::env::temp_dir().join(format!("edgeproxy-{}", nix::unistd::getuid())),
+    runtime_file(port, "sock")
+}
+
+fn runtime_file(port: u16, kind: &str) -> PathBuf {
+    runtime_folder().join(format!("quick-{port}.{kind}"))
+}
+
+fn runtime_folder() -> PathBuf {
+    std::env::var_os("XDG_RUNTIME_DIR").map_or_else(
+        || std::env::temp_dir().join(format!("edgeproxy-{}", geteuid())),
         |folder| PathBuf::from(folder).join("edgeproxy"),
-    );
-    folder.join(format!("quick-{port}.sock"))
+    )
+}
+
+/// Others can make folders in the one for temporary files, under this name too.
+fn safe(folder: &Path) -> Result<(), String> {
+    match folder.symlink_metadata() {
+        Ok(about)
+            if !about.is_dir()
+                || about.uid() != geteuid().as_raw()
+                || about.mode() & 0o022 != 0 =>
+        {
+            Err(format!(
+                "{} is not a folder that only this user can write to; remove it, or set \
+                 XDG_RUNTIME_DIR",
+                folder.display()
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An origin as written on the command line.
@@ -76,8 +110,8 @@ impl Origin {
         if rest.contains(['/', '?', '#']) {
             return Err(wrong("a path is not part of an origin"));
         }
-        let authority =
-            Authority::parse(rest.as_bytes()).map_err(|_| wrong("the host is not valid"))?;
+        let authority = Authority::parse(rest.as_bytes())
+            .map_err(|_| wrong("the host or the port is not valid"))?;
         let port = authority.port().unwrap_or(if tls { 443 } else { 80 });
         Ok(Self {
             tls,
@@ -100,13 +134,30 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_others_can_write_to_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("edgeproxy");
+        assert_eq!(safe(&folder), Ok(()));
+        std::fs::create_dir(&folder).unwrap();
+        for (mode, fine) in [(0o700, true), (0o755, true), (0o775, false), (0o777, false)] {
+            std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(safe(&folder).is_ok(), fine, "{mode:o}");
+        }
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert!(safe(&link).is_err());
+    }
+
+    #[test]
     fn what_is_no_origin_is_explained() {
         for (text, part) in [
             ("localhost:8000", "neither http://"),
             ("http://a/b", "a path is not part"),
-            ("http://a b", "the host is not valid"),
-            ("http://", "the host is not valid"),
-            ("http://a:99999", "the host is not valid"),
+            ("http://a b", "the host or the port is not valid"),
+            ("http://", "the host or the port is not valid"),
+            ("http://a:99999", "the host or the port is not valid"),
+            ("http://a:0", "the host or the port is not valid"),
         ] {
             let error = Origin::parse(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

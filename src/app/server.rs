@@ -1,5 +1,6 @@
 //! From a plan to a running process.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -98,10 +99,10 @@ pub(crate) fn run(plan: Plan, manner: Manner) -> Result<(), StartError> {
     raise_file_limit(&plan);
     let mut sockets = bind::prepare(&plan, manner.origin, identity.as_ref())?;
     let offered = bind::offered(&sockets)?;
+    if let Some(Sink::File(path)) = &plan.access_log.to {
+        open_log(identity.as_ref(), path).map_err(|e| unusable(path, &e))?;
+    }
     if let Some(identity) = identity {
-        if let Some(Sink::File(path)) = &plan.access_log.to {
-            identity.open_log(path).map_err(|e| unusable(path, &e))?;
-        }
         identity.assume().map_err(|e| {
             StartError::Material(format!("cannot become the user of process.user: {e}"))
         })?;
@@ -153,15 +154,16 @@ fn detach(plan: &Plan) -> Result<Option<Identity>, StartError> {
         identity.adopt(process, state).map_err(|e| unusable(state, &e))?;
     }
     let path = &process.log_file;
-    let log = match &identity {
-        Some(identity) => identity.open_log(path),
-        None => identity::open_log(path),
-    };
+    let log = open_log(identity.as_ref(), path);
     log.and_then(daemon::redirect).map_err(|e| unusable(path, &e))?;
     let root = PathBuf::from("/");
     let folder = process.working_directory.as_ref().unwrap_or(&root);
     std::env::set_current_dir(folder).map_err(|e| unusable(folder, &e))?;
     Ok(identity)
+}
+
+fn open_log(identity: Option<&Identity>, path: &Path) -> io::Result<File> {
+    identity.map_or_else(|| identity::open_log(path), |identity| identity.open_log(path))
 }
 
 fn unusable(path: &Path, e: &io::Error) -> StartError {

@@ -30,11 +30,11 @@ use crate::listen::census::Place;
 use crate::listen::conn::Conn;
 use crate::listen::conn::TlsFacts;
 use crate::listen::io::EdgeIo;
-use crate::listen::pace::MinRate;
 use crate::listen::serve::EdgeApp;
 use crate::listen::transport::Transport;
 use crate::listen::watch::Handshake;
 use crate::listen::watch::Watch;
+use crate::terms::pace::MinRate;
 
 /// Connections that the kernel may queue before we accept them.
 const BACKLOG: i32 = 4096;

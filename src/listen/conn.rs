@@ -2,15 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::listen::pace::MinRate;
+use crate::terms;
 
 /// What is known of a connection.
 #[derive(Debug)]
@@ -66,47 +62,18 @@ impl Conn {
     }
 }
 
-/// What the request in progress is held to by whoever waits on its behalf.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
-    /// When its response has to be whole; `None` is no limit.
-    pub ends: Option<Instant>,
-    /// How long an origin may take from the first byte of its header to the last.
-    pub header: Duration,
-    /// The slowest that the client may send its body, where its connection does not see to that.
-    pub upload: Option<MinRate>,
-}
-
-/// What belongs to one request of a connection.
-struct Current {
-    conn: Arc<Conn>,
-    terms: OnceLock<Terms>,
-}
-
 tokio::task_local! {
-    static CURRENT: Current;
+    static CURRENT: Arc<Conn>;
 }
 
 /// Runs `work`, one request, as something that happens on `conn`.
 pub(crate) async fn on<F: Future>(conn: Arc<Conn>, work: F) -> F::Output {
-    CURRENT.scope(Current { conn, terms: OnceLock::new() }, work).await
+    CURRENT.scope(conn, terms::scope(work)).await
 }
 
 /// The connection that the running request came on; `None` for what no client asked for, such as a
 /// background refresh.
 #[must_use]
 pub fn current() -> Option<Arc<Conn>> {
-    CURRENT.try_with(|current| Arc::clone(&current.conn)).ok()
-}
-
-/// Settles the terms of the running request, once: later ones do not count. Without effect where no
-/// client asked.
-pub fn agree(terms: Terms) {
-    let _ = CURRENT.try_with(|current| current.terms.set(terms));
-}
-
-/// The terms of the running request, once they are settled.
-#[must_use]
-pub fn terms() -> Option<Terms> {
-    CURRENT.try_with(|current| current.terms.get().copied()).ok().flatten()
+    CURRENT.try_with(Arc::clone).ok()
 }

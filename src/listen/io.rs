@@ -1,7 +1,7 @@
 //! A client's connection as HTTP sees it: only the bytes of the current request, at a decent pace.
 //!
 //! The keep-alive loop reads and validates each request head itself and then lends the connection to
-//! Pingora with [`EdgeIo::begin`]. From there on `poll_read` gives out the canonical head, then
+//! Pingora with `EdgeIo::begin`. From there on `poll_read` gives out the canonical head, then
 //! exactly the body that the head framed, checked against the grammar as it passes. What the client
 //! sends beyond that (a pipelined request) stays here until the next round, so that Pingora never
 //! sees a byte that is not the current request's.
@@ -46,13 +46,13 @@ use tokio::io::ReadBuf;
 
 use crate::listen::census::Place;
 use crate::listen::conn::Conn;
-use crate::listen::pace::MinRate;
-use crate::listen::pace::Pace;
 use crate::listen::transport::Transport;
 use crate::message::chunked::BodyScanner;
 use crate::message::head::BodyFraming;
 use crate::message::head::RequestHead;
 use crate::message::head::Upgrade;
+use crate::terms::pace::MinRate;
+use crate::terms::pace::Pace;
 
 /// Response bytes are gathered up to here, so that a header and a small body leave in one write.
 const GATHER: usize = 16 * 1024;

@@ -4,7 +4,6 @@ pub mod accept;
 pub mod census;
 pub mod conn;
 pub mod io;
-pub mod pace;
 mod refuse;
 pub mod serve;
 mod transport;

@@ -46,6 +46,9 @@ const MALFORMED_STREAMS: usize = 32;
 /// How long a new connection may take to its first request when the process is ending: whoever just
 /// connected is about to ask, and would see its request fail.
 const FIRST_GRACE: Duration = Duration::from_secs(1);
+/// Streams of one HTTP/2 connection that may break HTTP/2 itself before it is closed: resetting them is
+/// work that costs a client nothing (CVE-2025-8671).
+const BROKEN_STREAMS: usize = 64;
 /// Response bytes that may wait inside one HTTP/2 stream.
 const H2_SEND_BUFFER: usize = 64 * 1024;
 
@@ -237,6 +240,7 @@ where
         options.max_concurrent_streams(self.limits.h2_streams);
         options.max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX));
         options.max_send_buffer_size(H2_SEND_BUFFER);
+        options.max_local_error_reset_streams(Some(BROKEN_STREAMS));
         let stream: Stream = io;
         let opening =
             tokio::time::timeout(self.limits.header_timeout, handshake(stream, Some(options)));

@@ -13,9 +13,6 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::Peer;
 use pingora_proxy::Session;
 
-use crate::listen::conn;
-use crate::listen::conn::Terms;
-use crate::listen::pace::MinRate;
 use crate::observe::metrics::labels::Reused;
 use crate::observe::metrics::labels::UpstreamError;
 use crate::proxy::admit;
@@ -24,6 +21,9 @@ use crate::proxy::context::RequestCtx;
 use crate::proxy::lookup;
 use crate::refusal::Refusal;
 use crate::route::action::Action;
+use crate::terms;
+use crate::terms::Terms;
+use crate::terms::pace::MinRate;
 use crate::upstream::fault::error_of;
 use crate::upstream::fault::refusal_of;
 
@@ -74,7 +74,7 @@ pub(crate) fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Box<Http
         peer.options.total_connection_timeout = Some(cut(peer.options.total_connection_timeout));
         peer.options.read_timeout = Some(cut(peer.options.read_timeout));
     }
-    conn::agree(Terms {
+    terms::agree(Terms {
         ends: left.map(|left| tokio::time::Instant::now() + left),
         header: upstream.settings().timeouts.read,
         upload: paced_upload(session, ctx),

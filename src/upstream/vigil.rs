@@ -11,10 +11,10 @@ use std::task::Poll;
 use tokio::time::Instant;
 use tokio::time::Sleep;
 
-use crate::listen::conn;
-use crate::listen::conn::Terms;
-use crate::listen::pace::Pace;
 use crate::refusal::Refusal;
+use crate::terms;
+use crate::terms::Terms;
+use crate::terms::pace::Pace;
 
 /// What an exchange waits for while nothing comes from the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) struct Vigil {
 impl Vigil {
     /// Watches the exchange that begins now, on the terms of the running request.
     pub(super) fn begin() -> Self {
-        Self { terms: conn::terms(), ..Self::default() }
+        Self { terms: terms::current(), ..Self::default() }
     }
 
     /// Bytes came from the origin; whether a header has begun with them, or is still not whole.
@@ -79,5 +79,89 @@ impl Vigil {
             timer.as_mut().reset(at);
         }
         timer.as_mut().poll(cx).map(|()| refusal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::terms::pace::MinRate;
+
+    fn secs(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn vigil(ends: Option<Duration>, upload: Option<MinRate>) -> Vigil {
+        let ends = ends.map(|after| Instant::now() + after);
+        Vigil { terms: Some(Terms { ends, header: secs(10), upload }), ..Vigil::default() }
+    }
+
+    /// What it comes to, and after how many seconds; `None` after an hour.
+    async fn outcome(vigil: &mut Vigil, awaited: Awaited) -> Option<(Refusal, u64)> {
+        let start = Instant::now();
+        let overdue = poll_fn(|cx| vigil.poll_overdue(cx, awaited));
+        let refusal = tokio::time::timeout(secs(3600), overdue).await.ok()?;
+        Some((refusal, start.elapsed().as_secs()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_terms_nothing_is_ever_overdue() {
+        let mut vigil = Vigil::default();
+        vigil.header_is(true);
+        assert_eq!(outcome(&mut vigil, Awaited::Origin).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_of_a_header_do_not_move_its_deadline() {
+        let mut vigil = vigil(None, None);
+        vigil.header_is(true);
+        tokio::time::advance(secs(6)).await;
+        vigil.header_is(true);
+        let expected = Some((Refusal::OriginTimeout, 4));
+        assert_eq!(outcome(&mut vigil, Awaited::Origin).await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_that_is_whole_has_no_deadline_any_more() {
+        let mut vigil = vigil(None, None);
+        vigil.header_is(true);
+        vigil.header_is(false);
+        assert_eq!(outcome(&mut vigil, Awaited::Origin).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earlier_of_two_deadlines_counts() {
+        for (ends, expected) in [
+            (9, (Refusal::TotalTimeout, 9)),
+            (10, (Refusal::TotalTimeout, 10)),
+            (11, (Refusal::OriginTimeout, 10)),
+        ] {
+            let mut vigil = vigil(Some(secs(ends)), None);
+            vigil.header_is(true);
+            assert_eq!(outcome(&mut vigil, Awaited::Origin).await, Some(expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_body_that_is_waited_for_can_be_too_slow() {
+        let rate = MinRate { bytes_per_second: 10, window: secs(5) };
+        let mut waiting = vigil(None, Some(rate));
+        waiting.client_sent(49);
+        let expected = Some((Refusal::BodyTimeout, 5));
+        assert_eq!(outcome(&mut waiting, Awaited::Body).await, expected);
+        let mut other = vigil(None, Some(rate));
+        assert_eq!(outcome(&mut other, Awaited::Origin).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_is_the_first_moment_that_is_too_late() {
+        let vigil = vigil(Some(secs(5)), None);
+        tokio::time::advance(secs(5) - Duration::from_nanos(1)).await;
+        assert!(!vigil.has_ended());
+        tokio::time::advance(Duration::from_nanos(1)).await;
+        assert!(vigil.has_ended());
     }
 }

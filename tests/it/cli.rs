@@ -10,6 +10,7 @@ use std::process::Stdio;
 
 use tempfile::TempDir;
 
+use crate::harness::Authority;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::edge::binary;
@@ -157,12 +158,22 @@ fn checking_says_what_there_is_and_starts_nothing() {
 #[test]
 fn certificate_files_are_part_of_the_check() {
     let folder = folder();
-    let origin = Origin::always(ok("hello"));
-    let tls = "  - {name: tls, address: \"127.0.0.1:0\", tls: {certificates: [{hosts: [a.test], \
-               certificate: none.pem, key: none.key}]}}\nupstreams:";
-    write_config(&folder, &simple(&origin, "").replace("upstreams:", tls));
-    let outcome = run_in(folder.path(), &["check", "-c", "edge.yaml"]);
-    outcome.failed(78, &["listener \"tls\"", "none.pem"]);
+    let authority = Authority::new();
+    authority.write_leaf(folder.path(), "one", &["a.test"]);
+    authority.write_leaf(folder.path(), "two", &["a.test"]);
+    let check = |certificate: &str, key: &str| {
+        let tls = format!(
+            "  - {{name: tls, address: \"127.0.0.1:0\", tls: {{certificates: \
+             [{{hosts: [a.test], certificate: {certificate}, key: {key}}}]}}}}\nupstreams:"
+        );
+        let yaml = simple(&Origin::always(ok("hello")), "").replace("upstreams:", &tls);
+        write_config(&folder, &yaml);
+        run_in(folder.path(), &["check", "-c", "edge.yaml"])
+    };
+    check("one.pem", "one.key").succeeded();
+    check("one.pem", "none.key").failed(78, &["none.key", "certificates[0].key"]);
+    check("one.pem", "two.key").failed(78, &["listener \"tls\"", "two.key"]);
+    check("one.key", "one.key").failed(78, &["listener \"tls\"", "one.key"]);
 }
 
 #[test]
@@ -216,7 +227,7 @@ fn a_route_is_explained() {
                 \x20 - {name: api, match: {path_prefix: /api}, respond: {status: 204}}\n\
                 \x20 - {name: user, match: {path_pattern: \"/api/{user}\"}, respond: {status: 204}}\n\
                 \x20 - {name: writes, match: {path_prefix: /api, methods: [POST]}, respond: {status: 204}}\n\
-                \x20 - {name: me, match: {host: a.test, path: /api/me}, respond: {status: 204}}\n";
+                \x20 - {name: me, match: {hosts: [a.test], path: /api/me}, respond: {status: 204}}\n";
     write_config(&folder, yaml);
     let ask = |method: &str, url: &str| {
         let arguments = ["check", "-c", "edge.yaml", "--route", method, url];

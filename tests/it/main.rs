@@ -1,5 +1,6 @@
 //! Scenarios: the real binary, real sockets.
 
+mod admin;
 mod basics;
 mod bodies;
 mod caching;

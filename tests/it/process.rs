@@ -21,7 +21,7 @@ use crate::harness::edge::binary;
 use crate::harness::ok;
 
 /// A port that nobody listens on at the moment.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
     listener.local_addr().expect("a bound socket has an address")
 }
@@ -45,7 +45,7 @@ fn edgeproxy(folder: &TempDir, arguments: &[&str]) -> Command {
 }
 
 /// Runs it to its end; its exit code and what it said on standard error.
-fn outcome(folder: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn outcome(folder: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = edgeproxy(folder, arguments).output().expect("it runs");
     (status.code(), String::from_utf8_lossy(&stderr).into_owned())
 }

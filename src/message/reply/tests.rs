@@ -517,3 +517,20 @@ proptest! {
         prop_assert!(!guard.is_idle(), "random bytes are not a whole reply");
     }
 }
+
+#[test]
+fn what_is_under_way_is_told() {
+    let mut guard = ReplyGuard::default();
+    guard.on_request_bytes(b"POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 2\r\n\r\na").unwrap();
+    assert!(guard.awaits_body() && !guard.is_in_head());
+    guard.on_request_bytes(b"b").unwrap();
+    assert!(!guard.awaits_body() && !guard.is_in_head());
+    guard.on_reply_bytes(b"HTTP/1.1 100 Continue\r\n").unwrap();
+    assert!(guard.is_in_head());
+    guard.on_reply_bytes(b"\r\n").unwrap();
+    assert!(!guard.is_in_head(), "the next head is due, and has not begun");
+    guard.on_reply_bytes(b"HTTP/1.1 200 OK\r\n").unwrap();
+    assert!(guard.is_in_head());
+    guard.on_reply_bytes(b"Content-Length: 1\r\n\r\n").unwrap();
+    assert!(!guard.is_in_head());
+}

@@ -93,7 +93,11 @@ fn the_printed_configuration_loads_and_means_the_same() {
         show.extend(["config", "show"]);
         assert_eq!(run_in(folder.path(), &show).succeeded(), file);
         assert!(file.contains("0.0.0.0:3000") && file.contains("example.org:443"), "{file}");
-        assert_eq!(file.contains("ttl: 90s") || file.contains("ttl: 1m30s"), !more.is_empty(), "{file}");
+        assert_eq!(
+            file.contains("ttl: 90s") || file.contains("ttl: 1m30s"),
+            !more.is_empty(),
+            "{file}"
+        );
     }
 }
 
@@ -102,8 +106,7 @@ fn the_printed_configuration_runs() {
     let (origin, port) = (origin(), free_port());
     let folder = Arc::new(folder());
     let (port_text, url) = (port.to_string(), format!("http://{}", origin.address));
-    let arguments =
-        ["--port", &port_text, "--origin", &url, "--cache-ttl", "5m", "--print-config"];
+    let arguments = ["--port", &port_text, "--origin", &url, "--cache-ttl", "5m", "--print-config"];
     let printed = run_in(folder.path(), &arguments).succeeded();
     let edge = Edge::in_folder(Arc::clone(&folder), &printed, &[]);
     get(port, "/silent").expect_miss();
@@ -123,11 +126,11 @@ fn what_makes_no_sense_is_explained() {
     for (origin, part) in [
         ("localhost:8000", "neither http:// nor https://"),
         ("ftp://localhost", "neither http:// nor https://"),
-        ("http://", "the host is not valid"),
-        ("http://a b", "the host is not valid"),
-        ("http://user@host", "the host is not valid"),
-        ("http://localhost:0", "port"),
-        ("http://localhost:99999", "the host is not valid"),
+        ("http://", "the host or the port is not valid"),
+        ("http://a b", "the host or the port is not valid"),
+        ("http://user@host", "the host or the port is not valid"),
+        ("http://localhost:0", "the host or the port is not valid"),
+        ("http://localhost:99999", "the host or the port is not valid"),
         ("http://localhost/path", "a path is not part of an origin"),
     ] {
         let arguments = ["--port", "3000", "--origin", origin];

@@ -20,7 +20,7 @@ use rustls::pki_types::pem::PemObject;
 use super::PATIENCE;
 
 /// One connection.
-pub struct Wire {
+pub(crate) struct Wire {
     stream: Channel,
     /// Read, and not yet part of a reply.
     rest: Vec<u8>,
@@ -58,7 +58,7 @@ impl Write for Channel {
 
 /// How a reply ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// Its framing said so.
     Whole,
     /// The connection ended in the middle.
@@ -67,16 +67,16 @@ pub enum End {
 
 /// A reply.
 #[derive(Debug, Clone)]
-pub struct Reply {
-    pub status: u16,
-    pub fields: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    pub end: End,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) end: End,
 }
 
 impl Reply {
     /// The values of a field, in order.
-    pub fn values(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn values(&self, name: &str) -> Vec<&str> {
         self.fields
             .iter()
             .filter(|(n, _)| n.eq_ignore_ascii_case(name))
@@ -84,46 +84,46 @@ impl Reply {
             .collect()
     }
 
-    pub fn value(&self, name: &str) -> Option<&str> {
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.values(name).first().copied()
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     #[track_caller]
-    pub fn expect_status(&self, status: u16) -> &Self {
+    pub(crate) fn expect_status(&self, status: u16) -> &Self {
         assert_eq!(self.status, status, "{self:?}");
         self
     }
 
     #[track_caller]
-    pub fn expect_body(&self, body: &str) -> &Self {
+    pub(crate) fn expect_body(&self, body: &str) -> &Self {
         assert_eq!(self.text(), body, "{self:?}");
         self
     }
 
     #[track_caller]
-    pub fn expect_cache(&self, x_cache: &str) -> &Self {
+    pub(crate) fn expect_cache(&self, x_cache: &str) -> &Self {
         assert_eq!(self.value("x-cache"), Some(x_cache), "{self:?}");
         self
     }
 
     #[track_caller]
-    pub fn expect_miss(&self) -> &Self {
+    pub(crate) fn expect_miss(&self) -> &Self {
         self.expect_cache("MISS")
     }
 
     #[track_caller]
-    pub fn expect_hit(&self) -> &Self {
+    pub(crate) fn expect_hit(&self) -> &Self {
         self.expect_cache("HIT")
     }
 }
 
 impl Wire {
     /// Connects in plain text.
-    pub fn plain(to: SocketAddr) -> Self {
+    pub(crate) fn plain(to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to).expect("edgeproxy listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_nodelay(true).expect("an option can be set");
@@ -131,12 +131,17 @@ impl Wire {
     }
 
     /// Connects with TLS, trusting only the root in this PEM file.
-    pub fn tls(to: SocketAddr, name: &str, root: &Path, alpn: &[&str]) -> std::io::Result<Self> {
+    pub(crate) fn tls(
+        to: SocketAddr,
+        name: &str,
+        root: &Path,
+        alpn: &[&str],
+    ) -> std::io::Result<Self> {
         Self::tls_with(to, name, tls_config(root, alpn))
     }
 
     /// Connects with TLS as configured.
-    pub fn tls_with(
+    pub(crate) fn tls_with(
         to: SocketAddr,
         name: &str,
         config: Arc<ClientConfig>,
@@ -154,7 +159,7 @@ impl Wire {
     }
 
     /// What the handshake settled; `None` in plain text.
-    pub fn handshake(&self) -> Option<&ClientConnection> {
+    pub(crate) fn handshake(&self) -> Option<&ClientConnection> {
         match &self.stream {
             Channel::Plain(_) => None,
             Channel::Tls(tls) => Some(&tls.conn),
@@ -162,7 +167,7 @@ impl Wire {
     }
 
     /// What ALPN settled.
-    pub fn alpn(&self) -> Option<Vec<u8>> {
+    pub(crate) fn alpn(&self) -> Option<Vec<u8>> {
         match &self.stream {
             Channel::Plain(_) => None,
             Channel::Tls(tls) => tls.conn.alpn_protocol().map(<[u8]>::to_vec),
@@ -170,19 +175,19 @@ impl Wire {
     }
 
     /// Sends these bytes.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.try_send(bytes).expect("the connection takes what is sent");
         self
     }
 
     /// Sends these bytes if the connection still takes them.
-    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref())?;
         self.stream.flush()
     }
 
     /// Says that nothing more will be sent.
-    pub fn finish(&mut self) -> &mut Self {
+    pub(crate) fn finish(&mut self) -> &mut Self {
         if let Channel::Plain(stream) = &self.stream {
             let _ = stream.shutdown(Shutdown::Write);
         }
@@ -190,12 +195,12 @@ impl Wire {
     }
 
     /// Sends a GET and reads its reply.
-    pub fn get(&mut self, host: &str, target: &str, fields: &[(&str, &str)]) -> Reply {
+    pub(crate) fn get(&mut self, host: &str, target: &str, fields: &[(&str, &str)]) -> Reply {
         self.request("GET", host, target, fields, b"")
     }
 
     /// Sends a request and reads its reply.
-    pub fn request(
+    pub(crate) fn request(
         &mut self,
         method: &str,
         host: &str,
@@ -219,13 +224,13 @@ impl Wire {
     }
 
     /// Reads the reply to a GET.
-    pub fn reply(&mut self) -> Reply {
+    pub(crate) fn reply(&mut self) -> Reply {
         self.reply_to("GET")
     }
 
     /// Reads a reply, interim ones aside.
     #[track_caller]
-    pub fn reply_to(&mut self, method: &str) -> Reply {
+    pub(crate) fn reply_to(&mut self, method: &str) -> Reply {
         loop {
             let reply = self.any_reply(method).expect("a reply comes");
             if reply.status >= 200 || reply.status == 101 {
@@ -235,7 +240,7 @@ impl Wire {
     }
 
     /// Reads a reply, interim ones too; `None` when the connection ends before one begins.
-    pub fn any_reply(&mut self, method: &str) -> Option<Reply> {
+    pub(crate) fn any_reply(&mut self, method: &str) -> Option<Reply> {
         let head = loop {
             if let Some(at) = find(&self.rest, b"\r\n\r\n") {
                 break self.rest.drain(..at + 4).collect::<Vec<u8>>();
@@ -332,7 +337,7 @@ impl Wire {
     }
 
     /// Whether something comes within this time: bytes, or the end.
-    pub fn has_reply(&mut self, within: Duration) -> bool {
+    pub(crate) fn has_reply(&mut self, within: Duration) -> bool {
         let tcp = match &self.stream {
             Channel::Plain(tcp) => tcp,
             Channel::Tls(tls) => &tls.sock,
@@ -349,7 +354,7 @@ impl Wire {
     }
 
     /// Reads up to this many bytes of what is not HTTP.
-    pub fn read_raw(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn read_raw(&mut self, count: usize) -> Vec<u8> {
         while self.rest.len() < count {
             if self.more() == 0 {
                 break;
@@ -360,7 +365,7 @@ impl Wire {
     }
 
     /// Waits for the connection to end; returns what came before, and whether it ended in a reset.
-    pub fn until_reset(&mut self) -> (Vec<u8>, bool) {
+    pub(crate) fn until_reset(&mut self) -> (Vec<u8>, bool) {
         let mut space = [0u8; 64 * 1024];
         let reset = loop {
             match self.stream.read(&mut space) {
@@ -373,7 +378,7 @@ impl Wire {
     }
 
     /// Waits for the connection to end; returns what came before.
-    pub fn until_closed(&mut self) -> Vec<u8> {
+    pub(crate) fn until_closed(&mut self) -> Vec<u8> {
         while self.more() > 0 {}
         std::mem::take(&mut self.rest)
     }
@@ -393,7 +398,7 @@ impl Read for Wire {
 }
 
 /// A client that trusts only the root in this PEM file.
-pub fn tls_config(root: &Path, alpn: &[&str]) -> Arc<ClientConfig> {
+pub(crate) fn tls_config(root: &Path, alpn: &[&str]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let certificate = CertificateDer::from_pem_file(root).expect("the root is a PEM file");
     roots.add(certificate).expect("the root is an authority");

@@ -24,7 +24,7 @@ use super::Reply;
 use super::Wire;
 
 /// The binary under test.
-pub fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_edgeproxy"))
 }
 
@@ -35,7 +35,7 @@ struct Output {
 }
 
 /// A running edgeproxy.
-pub struct Edge {
+pub(crate) struct Edge {
     child: Child,
     folder: Arc<TempDir>,
     stderr: Arc<Output>,
@@ -45,19 +45,19 @@ pub struct Edge {
 
 impl Edge {
     /// Everything passed to one origin, on plain text with HTTP/2 by prior knowledge.
-    pub fn to(origin: &Origin) -> Self {
+    pub(crate) fn to(origin: &Origin) -> Self {
         Self::with(&simple(origin, ""))
     }
 
     /// With this configuration. `$DIR` is a folder of the test's; state and sockets go there.
-    pub fn with(yaml: &str) -> Self {
+    pub(crate) fn with(yaml: &str) -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a folder can be made"));
         Self::in_folder(folder, yaml, &[])
     }
 
     /// With this configuration and these further arguments, in a folder that may have been used
     /// before.
-    pub fn in_folder(folder: Arc<TempDir>, yaml: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn in_folder(folder: Arc<TempDir>, yaml: &str, arguments: &[&str]) -> Self {
         let path = write_config(&folder, yaml);
         let mut command = Command::new(binary());
         command.arg("-c").arg(&path).args(arguments);
@@ -65,7 +65,7 @@ impl Edge {
     }
 
     /// Runs this command, which must become ready.
-    pub fn start(folder: Arc<TempDir>, mut command: Command) -> Self {
+    pub(crate) fn start(folder: Arc<TempDir>, mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.current_dir(folder.path()).env("NO_COLOR", "1").env_remove("RUST_LOG");
         command.env("XDG_RUNTIME_DIR", folder.path());
@@ -87,43 +87,43 @@ impl Edge {
 
     /// The address of a listener.
     #[track_caller]
-    pub fn address(&self, listener: &str) -> SocketAddr {
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         *self.listeners.get(listener).unwrap_or_else(|| panic!("no listener {listener}"))
     }
 
     /// A new connection to the listener `http`.
-    pub fn wire(&self) -> Wire {
+    pub(crate) fn wire(&self) -> Wire {
         Wire::plain(self.address("http"))
     }
 
     /// A GET on a connection of its own.
-    pub fn get(&self, target: &str) -> Reply {
+    pub(crate) fn get(&self, target: &str) -> Reply {
         self.get_with(target, &[])
     }
 
     /// A GET with fields, on a connection of its own.
-    pub fn get_with(&self, target: &str, fields: &[(&str, &str)]) -> Reply {
+    pub(crate) fn get_with(&self, target: &str, fields: &[(&str, &str)]) -> Reply {
         self.wire().get("edge.test", target, fields)
     }
 
     /// The root of the internal CA.
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("state/ca/root.pem")
     }
 
     /// The test's folder.
-    pub fn folder(&self) -> &Arc<TempDir> {
+    pub(crate) fn folder(&self) -> &Arc<TempDir> {
         &self.folder
     }
 
     /// Asks the admin listener.
-    pub fn admin(&self, method: &str, path: &str) -> Reply {
+    pub(crate) fn admin(&self, method: &str, path: &str) -> Reply {
         let socket = self.folder.path().join("admin.sock");
         admin_at(&socket, method, path).expect("the admin listener answers")
     }
 
     /// The value of a metric's line that starts so, or 0.
-    pub fn metric(&self, start: &str) -> f64 {
+    pub(crate) fn metric(&self, start: &str) -> f64 {
         let text = self.admin("GET", "/metrics").text();
         text.lines()
             .filter(|line| line.starts_with(start))
@@ -134,7 +134,7 @@ impl Edge {
     /// Waits until the metric's lines that start so come to this; they are counted when a request
     /// has ended, and its client may know that first.
     #[track_caller]
-    pub fn wait_for_metric(&self, start: &str, value: f64) {
+    pub(crate) fn wait_for_metric(&self, start: &str, value: f64) {
         let began = Instant::now();
         while self.metric(start) < value {
             let lines = self.metrics(start.split('{').next().unwrap_or(start));
@@ -145,46 +145,46 @@ impl Edge {
     }
 
     /// The metrics' lines that start so.
-    pub fn metrics(&self, start: &str) -> Vec<String> {
+    pub(crate) fn metrics(&self, start: &str) -> Vec<String> {
         let text = self.admin("GET", "/metrics").text();
         text.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }
 
     /// The process.
-    pub fn pid(&self) -> nix::unistd::Pid {
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(self.child.id().try_into().expect("pids fit"))
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(self.pid(), signal).expect("the process is there");
     }
 
     /// Diagnostics so far.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.stderr.lines.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     /// The access log so far.
-    pub fn access_log(&self) -> Vec<String> {
+    pub(crate) fn access_log(&self) -> Vec<String> {
         self.stdout.lines.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     /// Waits for a line of diagnostics that contains this.
     #[track_caller]
-    pub fn wait_for_log(&self, part: &str) -> String {
+    pub(crate) fn wait_for_log(&self, part: &str) -> String {
         wait_for(&self.stderr, part)
     }
 
     /// Waits for an access log line that contains this.
     #[track_caller]
-    pub fn wait_for_access(&self, part: &str) -> String {
+    pub(crate) fn wait_for_access(&self, part: &str) -> String {
         wait_for(&self.stdout, part)
     }
 
     /// Waits for the process to end.
     #[track_caller]
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
@@ -196,7 +196,7 @@ impl Edge {
     }
 
     /// Resident memory, in bytes.
-    pub fn resident(&self) -> u64 {
+    pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
             .expect("the process is there");
         let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("Linux tells");
@@ -216,7 +216,7 @@ impl Drop for Edge {
 }
 
 /// One origin behind plain text, with further top-level sections.
-pub fn simple(origin: &Origin, more: &str) -> String {
+pub(crate) fn simple(origin: &Origin, more: &str) -> String {
     format!(
         "listeners:\n  - {{name: http, address: \"127.0.0.1:0\", h2c: true}}\n\
          upstreams:\n  origin:\n    addresses: [\"{}\"]\n\
@@ -226,7 +226,7 @@ pub fn simple(origin: &Origin, more: &str) -> String {
 }
 
 /// Writes a configuration into a test's folder; where it says nothing, state and sockets stay there.
-pub fn write_config(folder: &TempDir, yaml: &str) -> PathBuf {
+pub(crate) fn write_config(folder: &TempDir, yaml: &str) -> PathBuf {
     let here = folder.path().display().to_string();
     let mut yaml = yaml.replace("$DIR", &here);
     if !yaml.contains("\nprocess:") && !yaml.starts_with("process:") {
@@ -243,7 +243,7 @@ pub fn write_config(folder: &TempDir, yaml: &str) -> PathBuf {
 }
 
 /// Asks the admin listener at this socket.
-pub fn admin_at(socket: &Path, method: &str, path: &str) -> std::io::Result<Reply> {
+pub(crate) fn admin_at(socket: &Path, method: &str, path: &str) -> std::io::Result<Reply> {
     use std::io::Read;
     use std::io::Write;
     let mut stream = std::os::unix::net::UnixStream::connect(socket)?;

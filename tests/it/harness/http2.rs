@@ -19,7 +19,7 @@ use super::PATIENCE;
 use super::client::tls_config;
 
 /// Runs a test's asynchronous part, which may not hang.
-pub fn run<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -30,26 +30,26 @@ pub fn run<T>(work: impl Future<Output = T>) -> T {
 
 /// A reply over HTTP/2.
 #[derive(Debug)]
-pub struct Reply2 {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
-    pub trailers: Option<HeaderMap>,
+pub(crate) struct Reply2 {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Option<HeaderMap>,
 }
 
 impl Reply2 {
-    pub fn value(&self, name: &str) -> Option<&str> {
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|v| v.to_str().ok())
     }
 }
 
 /// By prior knowledge.
-pub async fn plain(to: SocketAddr) -> SendRequest<Bytes> {
+pub(crate) async fn plain(to: SocketAddr) -> SendRequest<Bytes> {
     open(connect(to).await).await
 }
 
 /// By ALPN over TLS.
-pub async fn tls(to: SocketAddr, name: &str, root: &Path) -> SendRequest<Bytes> {
+pub(crate) async fn tls(to: SocketAddr, name: &str, root: &Path) -> SendRequest<Bytes> {
     let tcp = connect(to).await;
     let connector = TlsConnector::from(tls_config(root, &["h2", "http/1.1"]));
     let name = ServerName::try_from(name.to_owned()).expect("tests use valid names");
@@ -74,7 +74,7 @@ async fn open<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: T) -> Send
 }
 
 /// Sends a request with a body and reads its reply.
-pub async fn exchange(
+pub(crate) async fn exchange(
     send: &mut SendRequest<Bytes>,
     request: Request<()>,
     body: Bytes,
@@ -97,7 +97,7 @@ pub async fn exchange(
 }
 
 /// A GET.
-pub async fn get(
+pub(crate) async fn get(
     send: &mut SendRequest<Bytes>,
     uri: &str,
     fields: &[(&str, &str)],
@@ -112,7 +112,7 @@ pub async fn get(
 
 /// Sends some of `block`, as much as the other side has room for at the moment, and says how much;
 /// `None` when the stream has ended.
-pub async fn send_some(stream: &mut SendStream<Bytes>, block: &Bytes) -> Option<usize> {
+pub(crate) async fn send_some(stream: &mut SendStream<Bytes>, block: &Bytes) -> Option<usize> {
     stream.reserve_capacity(block.len());
     // Only an increase is told of: what is there already is not.
     while stream.capacity() == 0 {

@@ -1,25 +1,25 @@
 //! What scenarios are written with: a real edgeproxy process, scripted origins, plain clients.
 
-pub mod authority;
-pub mod client;
-pub mod edge;
-pub mod http2;
-pub mod line;
-pub mod origin;
-pub mod origin2;
-pub mod websocket;
+pub(crate) mod authority;
+pub(crate) mod client;
+pub(crate) mod edge;
+pub(crate) mod http2;
+pub(crate) mod line;
+pub(crate) mod origin;
+pub(crate) mod origin2;
+pub(crate) mod websocket;
 
 pub(crate) use authority::Authority;
-pub use client::Reply;
-pub use client::Wire;
-pub use edge::Edge;
-pub use origin::Origin;
-pub use origin::Respond;
-pub use origin::ok;
-pub use origin::status;
+pub(crate) use client::Reply;
+pub(crate) use client::Wire;
+pub(crate) use edge::Edge;
+pub(crate) use origin::Origin;
+pub(crate) use origin::Respond;
+pub(crate) use origin::ok;
+pub(crate) use origin::status;
 pub(crate) use origin2::Origin2;
 
 use std::time::Duration;
 
 /// How long anything may take before a test says that it hangs.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

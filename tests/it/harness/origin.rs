@@ -22,27 +22,25 @@ use super::line::Line;
 
 /// A request as the origin saw it.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    pub line: String,
-    pub fields: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    /// Which of the origin's connections it came on.
-    pub connection: usize,
+pub(crate) struct Seen {
+    pub(crate) line: String,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// The name that the connection's handshake asked for.
-    pub server_name: Option<String>,
+    pub(crate) server_name: Option<String>,
 }
 
 impl Seen {
-    pub fn method(&self) -> &str {
+    pub(crate) fn method(&self) -> &str {
         self.line.split(' ').next().unwrap_or_default()
     }
 
-    pub fn target(&self) -> &str {
+    pub(crate) fn target(&self) -> &str {
         self.line.split(' ').nth(1).unwrap_or_default()
     }
 
     /// The values of a field, in order.
-    pub fn values(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn values(&self, name: &str) -> Vec<&str> {
         self.fields
             .iter()
             .filter(|(n, _)| n.eq_ignore_ascii_case(name))
@@ -50,14 +48,14 @@ impl Seen {
             .collect()
     }
 
-    pub fn value(&self, name: &str) -> Option<&str> {
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.values(name).first().copied()
     }
 }
 
 /// A response to give.
 #[derive(Debug, Clone)]
-pub struct Respond {
+pub(crate) struct Respond {
     status: u16,
     fields: Vec<(String, String)>,
     body: Vec<u8>,
@@ -66,18 +64,18 @@ pub struct Respond {
 }
 
 /// A 200 with this body.
-pub fn ok(body: impl Into<Vec<u8>>) -> Respond {
+pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Respond {
     status(200).body(body)
 }
 
 /// A response with this status and no body.
-pub fn status(status: u16) -> Respond {
+pub(crate) fn status(status: u16) -> Respond {
     Respond { status, fields: Vec::new(), body: Vec::new(), raw: None, close: false }
 }
 
 impl Respond {
     /// Exactly these bytes; then the connection is closed.
-    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         let mut respond = status(0);
         respond.raw = Some(bytes.into());
         respond.close = true;
@@ -85,20 +83,14 @@ impl Respond {
     }
 
     /// Adds a field.
-    pub fn field(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn field(mut self, name: &str, value: &str) -> Self {
         self.fields.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Sets the body.
-    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
-        self
-    }
-
-    /// Closes the connection afterwards.
-    pub fn close(mut self) -> Self {
-        self.close = true;
         self
     }
 
@@ -136,14 +128,14 @@ struct Log {
 }
 
 /// An origin that answers as told and remembers what it saw.
-pub struct Origin {
-    pub address: SocketAddr,
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
     log: Arc<Log>,
 }
 
 /// An origin being described.
 #[derive(Default)]
-pub struct Script {
+pub(crate) struct Script {
     paths: HashMap<String, Handler>,
     takeovers: HashMap<String, Takeover>,
     otherwise: Option<Handler>,
@@ -151,28 +143,28 @@ pub struct Script {
 
 impl Origin {
     /// Begins the description of an origin.
-    pub fn script() -> Script {
+    pub(crate) fn script() -> Script {
         Script::default()
     }
 
     /// An origin that gives this answer to everything.
-    pub fn always(respond: Respond) -> Self {
+    pub(crate) fn always(respond: Respond) -> Self {
         Self::script().otherwise(move |_| respond.clone()).start()
     }
 
     /// What was seen so far.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.log.seen.lock().expect("no test panics while it holds this").clone()
     }
 
     /// The requests for a path (its query aside).
-    pub fn seen_at(&self, path: &str) -> Vec<Seen> {
+    pub(crate) fn seen_at(&self, path: &str) -> Vec<Seen> {
         let at = |seen: &Seen| seen.target().split('?').next() == Some(path);
         self.seen().into_iter().filter(at).collect()
     }
 
     /// Waits until so many requests were seen.
-    pub fn wait_for(&self, count: usize) -> Vec<Seen> {
+    pub(crate) fn wait_for(&self, count: usize) -> Vec<Seen> {
         let seen = self.log.seen.lock().expect("no test panics while it holds this");
         let (seen, timeout) = self
             .log
@@ -184,19 +176,19 @@ impl Origin {
     }
 
     /// How many connections were made to it.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.log.connections.load(Ordering::SeqCst)
     }
 }
 
 impl Script {
     /// The answer at a path.
-    pub fn on(self, path: &str, respond: Respond) -> Self {
+    pub(crate) fn on(self, path: &str, respond: Respond) -> Self {
         self.with(path, move |_| respond.clone())
     }
 
     /// The answer at a path, made from the request.
-    pub fn with(
+    pub(crate) fn with(
         mut self,
         path: &str,
         answer: impl Fn(&Seen) -> Respond + Send + Sync + 'static,
@@ -206,13 +198,16 @@ impl Script {
     }
 
     /// The answer everywhere else.
-    pub fn otherwise(mut self, answer: impl Fn(&Seen) -> Respond + Send + Sync + 'static) -> Self {
+    pub(crate) fn otherwise(
+        mut self,
+        answer: impl Fn(&Seen) -> Respond + Send + Sync + 'static,
+    ) -> Self {
         self.otherwise = Some(Arc::new(answer));
         self
     }
 
     /// Hands the connection over once the head of a request for this path was read.
-    pub fn take_over(
+    pub(crate) fn take_over(
         mut self,
         path: &str,
         with: impl Fn(Seen, TcpStream) + Send + Sync + 'static,
@@ -222,25 +217,25 @@ impl Script {
     }
 
     /// Starts it on a port of its own.
-    pub fn start(self) -> Origin {
+    pub(crate) fn start(self) -> Origin {
         self.listen(|tcp| Some(Line::Tcp(tcp)))
     }
 
     /// Starts it on a port of its own, over TLS.
-    pub fn start_tls(self, config: Arc<ServerConfig>) -> Origin {
+    pub(crate) fn start_tls(self, config: Arc<ServerConfig>) -> Origin {
         self.listen(move |tcp| Line::secure(tcp, &config))
     }
 
     /// Starts it on a Unix socket; its `address` means nothing.
-    pub fn start_unix(self, path: &Path) -> Origin {
+    pub(crate) fn start_unix(self, path: &Path) -> Origin {
         let listener = UnixListener::bind(path).expect("the folder can be written to");
         let (script, log) = (Arc::new(self), Arc::new(Log::default()));
         let origin = Origin { address: ([0, 0, 0, 0], 0).into(), log: Arc::clone(&log) };
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let number = log.connections.fetch_add(1, Ordering::SeqCst);
+                log.connections.fetch_add(1, Ordering::SeqCst);
                 let (script, log) = (Arc::clone(&script), Arc::clone(&log));
-                std::thread::spawn(move || serve(&script, &log, Line::Unix(stream), number));
+                std::thread::spawn(move || serve(&script, &log, Line::Unix(stream)));
             }
         });
         origin
@@ -253,12 +248,12 @@ impl Script {
         let origin = Origin { address, log: Arc::clone(&log) };
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let number = log.connections.fetch_add(1, Ordering::SeqCst);
+                log.connections.fetch_add(1, Ordering::SeqCst);
                 let (script, log, greet) =
                     (Arc::clone(&script), Arc::clone(&log), Arc::clone(&greet));
                 std::thread::spawn(move || {
                     if let Some(line) = greet(stream) {
-                        serve(&script, &log, line, number);
+                        serve(&script, &log, line);
                     }
                 });
             }
@@ -267,12 +262,12 @@ impl Script {
     }
 }
 
-fn serve(script: &Script, log: &Log, line: Line, connection: usize) {
+fn serve(script: &Script, log: &Log, line: Line) {
     let server_name = line.server_name();
     let mut write = line.again();
     // Byte by byte: what follows a head belongs to whoever takes the connection over.
     let mut read = BufReader::with_capacity(1, line);
-    while let Some(mut seen) = read_head(&mut read, connection) {
+    while let Some(mut seen) = read_head(&mut read) {
         seen.server_name.clone_from(&server_name);
         let path = seen.target().split('?').next().unwrap_or_default().to_owned();
         if let Some(takeover) = script.takeovers.get(&path) {
@@ -298,7 +293,7 @@ fn note(log: &Log, seen: Seen) {
     log.changed.notify_all();
 }
 
-fn read_head(read: &mut impl BufRead, connection: usize) -> Option<Seen> {
+fn read_head(read: &mut impl BufRead) -> Option<Seen> {
     let mut line = String::new();
     if read.read_line(&mut line).ok()? == 0 {
         return None;
@@ -315,7 +310,7 @@ fn read_head(read: &mut impl BufRead, connection: usize) -> Option<Seen> {
         fields.push((name.to_owned(), value.trim().to_owned()));
     }
     let line = line.trim_end().to_owned();
-    Some(Seen { line, fields, body: Vec::new(), connection, server_name: None })
+    Some(Seen { line, fields, body: Vec::new(), server_name: None })
 }
 
 fn read_body(read: &mut impl BufRead, seen: &mut Seen) -> Option<()> {

@@ -11,6 +11,7 @@ use std::thread::available_parallelism;
 use nix::unistd::Pid;
 
 use super::at;
+use super::daemon::eventually;
 use super::free_address;
 use super::outcome;
 use crate::harness::Edge;
@@ -19,6 +20,14 @@ use crate::harness::edge::binary;
 use crate::harness::edge::simple;
 use crate::harness::edge::write_config;
 use crate::harness::ok;
+
+/// Waits until so many threads are called like workers. A new thread has its parent's name for a
+/// moment.
+#[track_caller]
+fn expect_workers(edge: &Edge, wanted: usize) {
+    let what = format!("there are {wanted} workers");
+    eventually(&what, || (threads(edge.pid()).get("edge") == Some(&wanted)).then_some(()));
+}
 
 /// How many threads have which name.
 fn threads(pid: Pid) -> HashMap<String, usize> {
@@ -37,8 +46,7 @@ fn there_are_as_many_workers_as_configured() {
     for wanted in [1, 3] {
         let process = format!("process: {{threads: {wanted}, state_dir: $DIR/state}}");
         let edge = Edge::with(&simple(&origin, &process));
-        let threads = threads(edge.pid());
-        assert_eq!(threads.get("edge").copied(), Some(wanted), "{threads:?}");
+        expect_workers(&edge, wanted);
     }
 }
 
@@ -46,9 +54,7 @@ fn there_are_as_many_workers_as_configured() {
 fn by_default_there_are_as_many_workers_as_cores() {
     let origin = Origin::always(ok("hello"));
     let edge = Edge::with(&simple(&origin, "process: {state_dir: $DIR/state}"));
-    let threads = threads(edge.pid());
-    let cores = available_parallelism().map_or(1, NonZero::get);
-    assert_eq!(threads.get("edge").copied(), Some(cores), "{threads:?}");
+    expect_workers(&edge, available_parallelism().map_or(1, NonZero::get));
 }
 
 #[test]

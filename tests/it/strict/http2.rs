@@ -1,5 +1,6 @@
 //! The same strictness over HTTP/2: a refusal or a reset for the stream, nothing for its siblings.
 
+use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -67,7 +68,9 @@ impl Frames {
     fn outcome(&mut self, wanted: u32) -> Outcome {
         loop {
             let mut head = [0; 9];
-            if self.0.read_exact(&mut head).is_err() {
+            if let Err(e) = self.0.read_exact(&mut head) {
+                let waited = matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+                assert!(!waited, "nothing becomes of stream {wanted}");
                 return Outcome::Gone;
             }
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);

@@ -155,7 +155,6 @@ fn a_client_is_not_slow_because_the_origin_is() {
         })
         .start();
     let edge = edge(&origin);
-    edge.get("/").expect_status(200).expect_body("late");
     let reply = edge.wire().request("POST", "edge.test", "/", &[], b"abc");
     reply.expect_status(200).expect_body("late");
 }
@@ -209,28 +208,31 @@ fn a_stream_that_does_not_read_is_cut_and_its_siblings_live() {
 
 #[test]
 fn a_stream_whose_body_stalls_is_cut_and_its_siblings_live() {
-    let origin = origin();
     // The second one stalls when the spool is full and the origin has been asked.
-    for (spool, first) in [("16KiB", 10), ("1KiB", 60_000)] {
-        let more = format!("{QUICK}defaults: {{spool: {spool}}}\n",);
-        let yaml = simple(&origin, &more)
-            .replace("addresses:", "timeouts: {write: 500ms}\n    addresses:");
-        let edge = Edge::with(&yaml);
-        http2::run(async {
-            let mut send = http2::plain(edge.address("http")).await;
-            let request = http::Request::post("http://edge.test/").body(()).expect("valid");
-            let (response, mut body) = send.send_request(request, false).expect("it is sent");
-            body.send_data(vec![b'a'; first].into(), false).expect("it is taken");
-            let cut = tokio::time::timeout(LATE, response).await.expect("it is cut in time");
-            match cut {
-                Ok(response) => assert_eq!(response.status(), 408),
-                Err(e) => assert!(e.is_reset(), "{e}"),
-            }
-            let small = http2::get(&mut send, "http://edge.test/small", &[]).await;
-            assert_eq!(small.expect("the connection lives").status, 200);
-        });
-        edge.wait_for_access("\"refusal\":\"body_timeout\"");
-    }
+    std::thread::scope(|threads| {
+        for (spool, first) in [("16KiB", 10), ("1KiB", 60_000)] {
+            threads.spawn(move || a_stalled_stream_is_cut(spool, first));
+        }
+    });
+}
+
+fn a_stalled_stream_is_cut(spool: &str, first: usize) {
+    let origin = origin();
+    let edge = Edge::with(&simple(&origin, &format!("{QUICK}defaults: {{spool: {spool}}}\n")));
+    http2::run(async {
+        let mut send = http2::plain(edge.address("http")).await;
+        let request = http::Request::post("http://edge.test/").body(()).expect("valid");
+        let (response, mut body) = send.send_request(request, false).expect("it is sent");
+        body.send_data(vec![b'a'; first].into(), false).expect("it is taken");
+        let cut = tokio::time::timeout(LATE, response).await.expect("it is cut in time");
+        match cut {
+            Ok(response) => assert_eq!(response.status(), 408),
+            Err(e) => assert!(e.is_reset(), "{e}"),
+        }
+        let small = http2::get(&mut send, "http://edge.test/small", &[]).await;
+        assert_eq!(small.expect("the connection lives").status, 200);
+    });
+    edge.wait_for_access("\"refusal\":\"body_timeout\"");
     assert!(origin.seen().iter().all(|seen| seen.method() == "GET"));
 }
 
