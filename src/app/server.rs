@@ -252,13 +252,7 @@ impl Service for EdgeService {
 async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     let Parts { plan, sockets, metrics, access_log, starter } = parts;
     let Sockets { listeners: prepared, admin, demo, upgrade, files: _, taken } = sockets;
-    access_log.start().map_err(|e| match &plan.access_log.to {
-        Some(Sink::File(path)) => io::Error::other(format!(
-            "the access log {} cannot be written: {e}; see access_log.to",
-            path.display()
-        )),
-        _ => e,
-    })?;
+    access_log.start()?;
 
     let limits = Arc::new(plan.limits.clone());
     let demo_address = demo.as_ref().map(std::net::TcpListener::local_addr).transpose()?;

@@ -194,14 +194,6 @@ fn certificate_files_are_part_of_the_check_as_json_too() {
 }
 
 #[test]
-fn an_access_log_that_cannot_be_written_is_named() {
-    let folder = folder();
-    let origin = Origin::always(ok("hello"));
-    write_config(&folder, &(simple(&origin, "") + "access_log: {to: none/access.log}\n"));
-    run_in(folder.path(), &["-c", "edge.yaml"]).failed(1, &["none/access.log", "access_log.to"]);
-}
-
-#[test]
 fn problems_come_as_json_too() {
     let folder = folder();
     write_config(&folder, "listeners: []\nrouts: []\n");
