@@ -12,6 +12,8 @@ use crate::app::load;
 use crate::app::print;
 use crate::config;
 use crate::config::Loaded;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::Severity;
 use crate::config::diagnostic::Style;
 use crate::config::plan::Plan;
 use crate::message::target::Authority;
@@ -42,11 +44,16 @@ pub(crate) fn check(cli: &Cli, route: Option<&[String]>, json: bool) -> Result<(
     }
     let Loaded { plan, .. } = loaded;
     print(&format!(
-        "The configuration is valid: {} listeners, {} routes, {} upstreams.",
-        plan.listeners.len(),
-        plan.routes.routes().len(),
-        plan.upstreams.len()
+        "The configuration is valid: {}, {}, {}.",
+        count(plan.listeners.len(), "listener"),
+        count(plan.routes.routes().len(), "route"),
+        count(plan.upstreams.len(), "upstream")
     ))
+}
+
+fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }
 
 fn check_json(cli: &Cli) -> Result<(), Failure> {
@@ -54,7 +61,25 @@ fn check_json(cli: &Cli) -> Result<(), Failure> {
         return Err(Failure::usage("--json needs a file: edgeproxy check --json -c FILE"));
     };
     match config::load(path) {
-        Ok(loaded) => print(&loaded.warnings.to_json()),
+        Ok(loaded) => {
+            let mut found = loaded.warnings;
+            let (errors, odd) = material(&loaded.plan);
+            let wrong = !errors.is_empty();
+            let told = [(Severity::Error, errors), (Severity::Warning, odd)];
+            for (severity, messages) in told {
+                for message in messages {
+                    found.push(Diagnostic {
+                        file: path.display().to_string(),
+                        ..Diagnostic::new(severity, message)
+                    });
+                }
+            }
+            print(&found.to_json())?;
+            if wrong {
+                return Err(Failure { code: CONFIGURATION, message: String::new() });
+            }
+            Ok(())
+        }
         Err(diagnostics) => {
             print(&diagnostics.to_json())?;
             Err(Failure { code: CONFIGURATION, message: String::new() })
@@ -77,10 +102,14 @@ fn material(plan: &Plan) -> (Vec<String>, Vec<String>) {
 fn explain(plan: &Plan, method: &str, url: &str) -> Result<(), Failure> {
     let wrong = |what: &str| {
         Failure::usage(format!(
-            "--route {method} {url}: {what}; write it like --route GET https://www.example.org/a?b=c"
+            "--route {method} {url}: {}; write it like --route GET https://www.example.org/a?b=c",
+            what.trim_end_matches('.')
         ))
     };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| wrong("no such method"))?;
+    if matches!(method, Method::TRACE | Method::CONNECT) {
+        return print(&format!("no route: 405, since {method} is refused before any is asked"));
+    }
     let (scheme, rest) = url
         .split_once("://")
         .ok_or_else(|| wrong("the URL starts with neither http:// nor https://"))?;

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn clear(cli: &Cli) -> Result<String, Failure> {
     let address = if cli.conf.is_some() {
         load(cli)?.plan.admin.ok_or_else(|| {
-            Failure::other("this configuration has no admin listener, so nobody can be told")
+            Failure::other("this configuration has no admin listener, so nobody can be told; write `admin: on`")
         })?
     } else if let Some(port) = cli.quick.port {
         AdminAddress::Unix(quick::admin_socket(port))

@@ -97,7 +97,7 @@ pub enum Verb {
         #[arg(long, num_args = 2, value_names = ["METHOD", "URL"])]
         route: Option<Vec<String>>,
         /// Print problems as JSON.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "route")]
         json: bool,
     },
     /// Look at the configuration.

@@ -12,7 +12,7 @@ pub(crate) const STARTER: &str = "\
 # Every key and its default: conf/reference.yaml
 
 listeners:
-  # Browsers that come over http are sent to https below.
+  # Both serve the routes below.
   - name: http
     address: \"0.0.0.0:8080\"
   - name: https

@@ -103,6 +103,12 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
         return print(&message);
     }
     if cli.quick.print_config {
+        if !quick {
+            return Err(Failure::usage(
+                "--print-config belongs to --port and --origin; of a file: \
+                 edgeproxy config show -c FILE",
+            ));
+        }
         return print(&quick::yaml(&cli.quick).map_err(Failure::usage)?);
     }
     if !quick && cli.quick.cache_ttl.is_some() {
@@ -218,6 +224,12 @@ fn start_log(level: LevelFilter) {
 fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let mut options = std::fs::OpenOptions::new();
     let file = options.write(true).create_new(true).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|e| Failure::other(format!("cannot write {}: {e}", path.display())))
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| {
+        let path = path.display();
+        if e.kind() == std::io::ErrorKind::AlreadyExists {
+            Failure::other(format!("{path} exists and stays as it is; name another file"))
+        } else {
+            Failure::other(format!("cannot write {path}: {e}"))
+        }
+    })
 }

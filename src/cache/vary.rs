@@ -125,7 +125,8 @@ fn normal_value(name: &HeaderName, headers: &HeaderMap) -> Vec<u8> {
 
 /// Whether the origin reads in this field what we say of the client, in place of what the client says.
 /// X-Forwarded-Proto and X-Forwarded-Host are ours as well, but repeat what is in every key.
-fn is_ours(name: &HeaderName) -> bool {
+#[must_use]
+pub fn is_ours(name: &HeaderName) -> bool {
     [forwarded::X_FORWARDED_FOR, forwarded::X_REAL_IP, header::FORWARDED].contains(name)
         || name == REQUEST_ID
         || forwarded::ADDRESS_CLAIMS.contains(&name.as_str())

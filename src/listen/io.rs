@@ -43,9 +43,11 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::io::ReadBuf;
+use tokio::time::Instant;
 
 use crate::listen::census::Place;
 use crate::listen::conn::Conn;
+use crate::listen::frames::Frames;
 use crate::listen::transport::Transport;
 use crate::message::chunked::BodyScanner;
 use crate::message::head::BodyFraming;
@@ -82,6 +84,8 @@ pub struct EdgeIo {
     /// Counted until the last byte has left.
     place: Option<Place>,
     mode: Mode,
+    /// Of HTTP/2: how many frames the client may send.
+    frames: Option<Box<Frames>>,
     /// Read from the transport, given to nobody yet.
     received: BytesMut,
     /// The canonical head of the current request, given out first.
@@ -129,6 +133,7 @@ impl EdgeIo {
             conn,
             place: None,
             mode: Mode::Http1,
+            frames: None,
             received: BytesMut::new(),
             head: Bytes::new(),
             body: BodyScanner::new(BodyFraming::None),
@@ -218,6 +223,19 @@ impl EdgeIo {
     /// From here on every byte passes: HTTP/2.
     pub(crate) fn become_http2(&mut self) {
         self.mode = Mode::Http2;
+        self.frames = Some(Box::new(Frames::new()));
+    }
+
+    /// Bytes from the client pass; those of HTTP/2 are counted in frames.
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(frames) = &mut self.frames else { return Ok(()) };
+        if frames.came(bytes, Instant::now()) {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the client floods the connection with frames that ask for nothing",
+        ))
     }
 
     fn transport(&mut self) -> io::Result<&mut Transport> {
@@ -248,17 +266,18 @@ impl EdgeIo {
     ) -> Poll<io::Result<()>> {
         if !self.received.is_empty() {
             let n = self.received.len().min(buf.remaining());
-            buf.put_slice(&self.received[..n]);
-            self.received.advance(n);
+            let first = self.received.split_to(n);
+            buf.put_slice(&first);
             if self.received.is_empty() {
                 self.received = BytesMut::new();
             }
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(self.pass(&first));
         }
         let before = buf.filled().len();
         ready!(Pin::new(self.transport()?).poll_read(cx, buf))?;
-        self.conn.count_in(buf.filled().len() - before);
-        Poll::Ready(Ok(()))
+        let got = &buf.filled()[before..];
+        self.conn.count_in(got.len());
+        Poll::Ready(self.pass(got))
     }
 
     fn poll_read_body(
@@ -399,6 +418,9 @@ impl AsyncWrite for EdgeIo {
             Poll::Ready(Ok(n)) => {
                 this.writing.moved(n);
                 this.conn.count_out(n);
+                if let Some(frames) = &mut this.frames {
+                    frames.sent(n);
+                }
                 Poll::Ready(Ok(n))
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod census;
 pub mod conn;
+mod frames;
 pub mod io;
 mod refuse;
 pub mod serve;

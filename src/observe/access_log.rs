@@ -286,16 +286,16 @@ impl<'a> Record<'a> {
     fn value(&self, field: Field) -> Value<'a> {
         match field {
             Field::Time => Value::Moment(self.time),
-            Field::RequestId => filled(self.request_id),
+            Field::RequestId => filled(self.request_id.as_bytes()),
             Field::Client => self.client.map_or(Value::Absent, Value::Client),
             Field::Peer => self.peer.map_or(Value::Absent, Value::Peer),
-            Field::Listener => filled(self.listener),
-            Field::Protocol => filled(self.protocol),
+            Field::Listener => filled(self.listener.as_bytes()),
+            Field::Protocol => filled(self.protocol.as_bytes()),
             Field::TlsVersion => text(self.tls_version),
             Field::TlsSni => text(self.tls_sni),
-            Field::Method => Value::Text(self.method),
-            Field::Scheme => filled(self.scheme),
-            Field::Host => Value::Text(self.host),
+            Field::Method => filled(self.method),
+            Field::Scheme => filled(self.scheme.as_bytes()),
+            Field::Host => filled(self.host),
             Field::Path => Value::Target(Some(self.path), None),
             Field::Query => self.query.map_or(Value::Absent, |q| Value::Target(None, Some(q))),
             Field::Uri => Value::Target(Some(self.path), self.query),
@@ -320,8 +320,8 @@ impl<'a> Record<'a> {
     }
 }
 
-fn filled(value: &str) -> Value<'_> {
-    if value.is_empty() { Value::Absent } else { Value::Text(value.as_bytes()) }
+fn filled(value: &[u8]) -> Value<'_> {
+    if value.is_empty() { Value::Absent } else { Value::Text(value) }
 }
 
 fn text(value: Option<&str>) -> Value<'_> {

@@ -35,6 +35,8 @@ use crate::proxy::context::RequestCtx;
 use crate::proxy::fetch;
 use crate::refusal::Refusal;
 use crate::route::HeaderRule;
+use crate::route::action::Action;
+use crate::upstream::Protocol;
 use crate::upstream::fault::error_of;
 
 /// Whether the client already has what this response says.
@@ -103,6 +105,18 @@ fn not_this_answer(session: &mut Session, ctx: &mut RequestCtx) -> Option<Box<Er
     Some(error)
 }
 
+/// The version in which the response came, now or when it was stored.
+fn origins_version(ctx: &RequestCtx) -> Version {
+    match ctx.route().map(|route| &route.action) {
+        Some(Action::Upstream(index))
+            if ctx.runtime.plan.upstreams[*index].protocol == Protocol::Http2 =>
+        {
+            Version::HTTP_2
+        }
+        _ => Version::HTTP_11,
+    }
+}
+
 /// Dresses the response for the client.
 pub(crate) fn dress(
     session: &mut Session,
@@ -132,11 +146,7 @@ pub(crate) fn dress(
         // Made elsewhere and confirmed now: as old as the 304 says (RFC 9111 §4.3.4).
         response.insert_header(header::AGE, meta.age().as_secs())?;
     }
-    let version = match ctx.origin.status {
-        Some(_) => Version::HTTP_11,
-        None => session.req_header().version,
-    };
-    let via = hops::via(&response.headers, version);
+    let via = hops::via(&response.headers, origins_version(ctx));
     response.insert_header(header::VIA, via)?;
     response.insert_header(REQUEST_ID, &ctx.id)?;
     if let Some(outcome) = ctx.cache.outcome {

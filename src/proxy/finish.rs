@@ -92,7 +92,12 @@ fn tell(ctx: &RequestCtx, told: &Told<'_>) {
     runtime.access_log.log(&Record {
         time: ctx.wall,
         request_id: &ctx.id,
-        client: ctx.client.as_ref().and_then(|client| client.address),
+        // Of what was refused before anybody asked who it is from, the peer is what is known.
+        client: ctx
+            .client
+            .as_ref()
+            .and_then(|client| client.address)
+            .or_else(|| conn.map(|conn| conn.peer.ip())),
         peer: conn.map(|conn| conn.peer),
         listener: conn.map_or("", |conn| &conn.listener_name),
         protocol: told.protocol,

@@ -108,6 +108,10 @@ fn wrong_usage_is_64() {
     run(&["--no-such-flag"]).failed(64, &["--no-such-flag"]);
     run(&["chek"]).failed(64, &["chek", "check"]);
     run(&["completions", "dosh"]).failed(64, &["dosh"]);
+    let file = ["-c", "x.yaml", "--print-config"];
+    run(&file).failed(64, &["--print-config belongs to", "config show -c FILE"]);
+    let url = "http://a/";
+    run(&["check", "-c", "x.yaml", "--json", "--route", "GET", url]).failed(64, &["--json"]);
     run(&["--cache-ttl", "5m"]).failed(64, &["--cache-ttl belongs to --port and --origin"]);
     run(&["-c", "x.yaml", "--port", "1", "--origin", "http://a"]).failed(64, &["leave -c out"]);
 }
@@ -146,7 +150,7 @@ fn checking_says_what_there_is_and_starts_nothing() {
         &["-c", "edge.yaml", "check"],
     ] {
         let said = run_in(folder.path(), arguments).succeeded();
-        assert_eq!(said, "The configuration is valid: 1 listeners, 1 routes, 1 upstreams.\n");
+        assert_eq!(said, "The configuration is valid: 1 listener, 1 route, 1 upstream.\n");
     }
     assert!(!folder.path().join("state").exists());
 }
@@ -170,6 +174,23 @@ fn certificate_files_are_part_of_the_check() {
     check("one.pem", "none.key").failed(78, &["none.key", "certificates[0].key"]);
     check("one.pem", "two.key").failed(78, &["listener \"tls\"", "two.key"]);
     check("one.key", "one.key").failed(78, &["listener \"tls\"", "one.key"]);
+}
+
+#[test]
+fn certificate_files_are_part_of_the_check_as_json_too() {
+    let folder = folder();
+    let origin = Origin::always(ok("hello"));
+    let tls = "  - {name: tls, address: \"127.0.0.1:0\", tls: {certificates: [{hosts: [a.test], \
+               certificate: empty.pem, key: empty.key}]}}\nupstreams:";
+    write_config(&folder, &simple(&origin, "").replace("upstreams:", tls));
+    for file in ["empty.pem", "empty.key"] {
+        fs::write(folder.path().join(file), "").unwrap();
+    }
+    let outcome = run_in(folder.path(), &["check", "--json", "-c", "edge.yaml"]);
+    assert_eq!(outcome.code, Some(78), "{}", outcome.out);
+    let problems: serde_json::Value = serde_json::from_str(&outcome.out).expect("JSON");
+    assert_eq!(problems[0]["severity"], "error", "{problems}");
+    assert!(outcome.out.contains("empty.pem"), "{problems}");
 }
 
 #[test]
@@ -224,6 +245,7 @@ fn a_route_that_cannot_be_asked_for_is_explained() {
     let ask = |method: &str, url: &str| {
         run_in(folder.path(), &["check", "-c", "edge.yaml", "--route", method, url])
     };
+    assert!(ask("TRACE", "http://b.test/").succeeded().contains("405"));
     ask("GET", "www.example.org/")
         .failed(64, &["neither http:// nor https://", "--route GET https"]);
     ask("G T", "http://a.test/").failed(64, &["no such method"]);

@@ -6,6 +6,7 @@ use crate::cache::ClientDirectives;
 use crate::cache::Policy;
 use crate::cache::QueryRule;
 use crate::cache::SetCookie;
+use crate::cache::vary;
 use crate::config::check::header;
 use crate::config::check::period;
 use crate::config::check::size;
@@ -102,7 +103,12 @@ pub(super) fn section(section: &Cache, outer: Option<&Cache>, at: &Path, report:
 
 fn key_values(key: &Key, at: &Path, report: &mut Report<'_>) {
     for (n, text) in key.headers.iter().flatten().enumerate() {
-        header::name(text, &at.key("headers").index(n), report);
+        let at = at.key("headers").index(n);
+        if header::name(text, &at, report).as_ref().is_some_and(vary::is_ours) {
+            report
+                .error(&at, format!("`{text}` is what we tell the origin, not what the client says"))
+                .help("what depends on who asks is not to be stored: write `cache: off`");
+        }
     }
     for (n, text) in key.cookies.iter().flatten().enumerate() {
         if text.is_empty() {

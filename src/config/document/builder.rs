@@ -90,7 +90,15 @@ impl Builder {
                 Err(error) => {
                     let mark = error.marker();
                     let place = Place { line: mark.line(), column: mark.col(), width: 1 };
-                    return Err(self.fail(place, format!("this is not YAML: {}", error.info())));
+                    let message = format!("this is not YAML: {}", error.info());
+                    let mut problem = self.document.diagnostic(Severity::Error, place, message);
+                    let line = self.document.lines.get(mark.line() - 1);
+                    // The brace of a variable begins a mapping there.
+                    if error.info().contains("flow") && line.is_some_and(|l| l.contains("${")) {
+                        problem.help("within { } and [ ] a variable needs quotes: \"${NAME}\"");
+                    }
+                    self.found.push(problem);
+                    return Err(Hopeless);
                 }
             };
             self.take(event, place(span))?;

@@ -72,6 +72,13 @@ fn broken_syntax_has_a_position() {
 }
 
 #[test]
+fn a_variable_without_quotes_among_braces_is_advised_to_have_them() {
+    let problem = refuse("process: {user: ${NAME}}\n");
+    assert!(problem.help.unwrap_or_default().contains("\"${NAME}\""));
+    assert_eq!(refuse("a: [1, 2\nb: 3\n").help, None);
+}
+
+#[test]
 fn an_alias_stands_for_a_copy_with_a_path_of_its_own() {
     let document = parse("a: &x {k: 1}\nb: *x\n");
     let id = document.find(path(&["b", "k"]).steps());

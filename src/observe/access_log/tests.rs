@@ -84,6 +84,14 @@ fn an_absent_first_field_leaves_no_comma() {
 }
 
 #[test]
+fn what_a_refused_connection_never_said_is_absent() {
+    let record = Record { method: b"", host: b"", ..example() };
+    let fields = [Field::Method, Field::Host, Field::Status];
+    assert_eq!(line(&record, Format::Json, &fields), "{\"status\":200}\n");
+    assert_eq!(line(&record, Format::Text, &fields), "method=- host=- status=200\n");
+}
+
+#[test]
 fn no_secret_of_query_or_referer_reaches_any_field() {
     let record = Record {
         path: b"/a;jsessionid=hunter2",
@@ -210,9 +218,9 @@ impl Parts {
         text("listener", filled(record.listener));
         text("protocol", filled(record.protocol));
         text("tls_sni", record.tls_sni.map(str::to_owned));
-        text("method", Some(read_back(record.method)));
+        text("method", filled(&read_back(record.method)));
         text("scheme", filled(record.scheme));
-        text("host", Some(read_back(record.host)));
+        text("host", filled(&read_back(record.host)));
         text("uri", Some(format!("{path}?{query}")));
         text("path", Some(path));
         text("query", Some(query));

@@ -288,6 +288,24 @@ fn a_request_that_wants_essential_fields_removed_is_refused() {
 }
 
 #[test]
+fn via_of_a_hit_has_the_version_of_the_origin_and_not_the_clients() {
+    let origin = Origin::always(ok("x").field("Cache-Control", "max-age=60"));
+    let tls = "{certificates: [{hosts: [edge.test], internal: true}]}";
+    let edge = Edge::with(&secure(&origin, tls));
+
+    let replies = http2::run(async {
+        let mut h2 = http2::tls(edge.address("https"), "edge.test", &edge.root()).await;
+        let first = http2::get(&mut h2, "https://edge.test/", &[]).await.unwrap();
+        [first, http2::get(&mut h2, "https://edge.test/", &[]).await.unwrap()]
+    });
+
+    for (reply, outcome) in replies.iter().zip(["MISS", "HIT"]) {
+        assert_eq!(reply.value("x-cache"), Some(outcome));
+        assert_eq!(reply.value("via"), Some("1.1 edgeproxy"));
+    }
+}
+
+#[test]
 fn http_2_is_told_of_like_http_1() {
     let origin = Origin::always(ok("x"));
     let tls = "{certificates: [{hosts: [edge.test], internal: true}]}";

@@ -299,6 +299,7 @@ fn http_2_runs_from_end_to_end() {
         let request = request.header("cookie", "b=2").body(()).unwrap();
         let reply = http2::exchange(&mut h2, request, Bytes::from_static(b"hello")).await.unwrap();
         assert_eq!((reply.status, &reply.body[..]), (200, &b"hello"[..]));
+        assert_eq!(reply.headers["via"], "2 edgeproxy");
     });
 
     let seen = &origin.seen()[0];
