@@ -106,7 +106,10 @@ fn key_values(key: &Key, at: &Path, report: &mut Report<'_>) {
         let at = at.key("headers").index(n);
         if header::name(text, &at, report).as_ref().is_some_and(vary::is_ours) {
             report
-                .error(&at, format!("`{text}` is what we tell the origin, not what the client says"))
+                .error(
+                    &at,
+                    format!("`{text}` is what we tell the origin, not what the client says"),
+                )
                 .help("what depends on who asks is not to be stored: write `cache: off`");
         }
     }

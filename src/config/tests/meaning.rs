@@ -199,3 +199,14 @@ fn every_range_takes_its_ends_and_nothing_beyond() {
         assert!(!accepts(bad), "{bad}");
     }
 }
+
+#[test]
+fn a_key_cannot_count_what_we_tell_the_origin_ourselves() {
+    for (name, fine) in [("X-Real-IP", false), ("forwarded", false), ("Accept-Language", true)] {
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:80\"}}]\nupstreams: {{a: {{addresses: [demo]}}}}\n\
+             routes: [{{upstream: a, cache: {{key: {{headers: [{name}]}}}}}}]\n"
+        );
+        assert_eq!(load_text(&text, "t.yaml").is_ok(), fine, "{name}");
+    }
+}

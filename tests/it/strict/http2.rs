@@ -337,3 +337,30 @@ fn a_client_that_sends_nothing_but_broken_streams_is_sent_away() {
     while client.outcome(u32::MAX) != Outcome::Gone {}
     assert!(origin.seen().is_empty());
 }
+
+#[test]
+fn a_flood_of_frames_that_ask_for_nothing_ends_the_connection() {
+    let origin = Origin::script().otherwise(|_| ok("fine")).start();
+    let edge = Edge::to(&origin);
+    // PRIORITY, SETTINGS, PING, WINDOW_UPDATE, and one that nobody knows.
+    let [settings, unknown]: [&[u8]; 2] = [b"", b"?"];
+    let priority = [0, 0, 0, 0, 1];
+    let window = [0, 0, 0, 1];
+    for (kind, stream, payload) in [
+        (2, 1, &priority[..]),
+        (4, 0, settings),
+        (6, 0, &[0; 8]),
+        (8, 0, &window),
+        (99, 0, unknown),
+    ] {
+        let mut client = Frames::open(edge.address("http"));
+        client.headers(1, &request(&[(":path", "/")]), true);
+        assert_eq!(client.outcome(1), Outcome::Status(200), "{kind}");
+        for _ in 0..20_000 {
+            client.send(kind, 0, stream, payload);
+        }
+        client.headers(3, &request(&[(":path", "/")]), true);
+        assert_eq!(client.outcome(3), Outcome::Gone, "{kind}");
+    }
+    edge.get("/").expect_status(200);
+}
