@@ -31,6 +31,7 @@ pub fn effective(config: &Config) -> Config {
         route.name = Some(route::name(route, position));
         route.timeout.get_or_insert(defaults.timeout);
         route.max_body.get_or_insert(defaults.max_body);
+        route.max_header.get_or_insert(defaults.max_header);
         route.spool.get_or_insert(defaults.spool);
         let outer = defaults.cache.as_ref().map_or_else(Cache::built_in, Cache::clone);
         route.cache = Some(match &route.cache {

@@ -17,6 +17,7 @@ use http::Version;
 use http::header;
 
 pub use crate::message::admit::fields::DROPPED;
+pub use crate::message::admit::fields::header_size;
 pub use crate::message::admit::fields::is_dropped;
 use crate::message::list;
 use crate::message::target::Authority;

@@ -139,10 +139,18 @@ fn find_route(session: &Session, ctx: &mut RequestCtx) -> std::result::Result<()
     };
     let length = session.get_header_bytes(header::CONTENT_LENGTH);
     let length = std::str::from_utf8(length).ok().and_then(|text| text.parse::<u64>().ok());
-    let (index, too_large) = (found.index, length.is_some_and(|l| l > found.route.max_body));
+    let (index, route) = (found.index, found.route);
     ctx.captures = found.captures;
     ctx.route = Some(index);
-    if too_large { Err(Refusal::BodyTooLarge) } else { Ok(()) }
+    if route.max_header != u64::MAX
+        && admit::header_size(&request.headers) as u64 > route.max_header
+    {
+        return Err(Refusal::HeadTooLarge);
+    }
+    if length.is_some_and(|length| length > route.max_body) {
+        return Err(Refusal::BodyTooLarge);
+    }
+    Ok(())
 }
 
 fn allowed(session: &Session, ctx: &RequestCtx) -> Option<(HeaderName, HeaderValue)> {

@@ -70,6 +70,8 @@ pub struct Route {
     pub total_timeout: Option<Duration>,
     /// The largest request body, in bytes.
     pub max_body: u64,
+    /// The largest request header, in bytes.
+    pub max_header: u64,
     /// How many bytes of a request body are read before an origin connection is taken.
     pub spool: u64,
     /// What may be stored and served again.

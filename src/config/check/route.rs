@@ -35,7 +35,7 @@ pub(super) fn routes(
     report: &mut Report<'_>,
 ) -> Table {
     let at = root.key("routes");
-    defaults(&config.defaults, &root.key("defaults"), report);
+    defaults(&config.defaults, config, &root.key("defaults"), report);
     if config.routes.is_empty() && !report.is_broken(&at) {
         report
             .warning(&at, "there is no route: every request is answered 404")
@@ -98,6 +98,10 @@ fn one(
     if written.max_body.is_some() {
         body(max_body, &at.key("max_body"), report);
     }
+    let max_header = written.max_header.unwrap_or(config.defaults.max_header);
+    if written.max_header.is_some() {
+        head(max_header, config, &at.key("max_header"), report);
+    }
     let spool = written.spool.unwrap_or(config.defaults.spool);
     if written.spool.is_some() {
         self::spool(spool, &at.key("spool"), report);
@@ -128,14 +132,16 @@ fn one(
         headers,
         total_timeout: total_timeout.get().map(|period| period.0),
         max_body: max_body.get().map_or(u64::MAX, |size| size.0),
+        max_header: max_header.get().map_or(u64::MAX, |size| size.0),
         spool: spool.0,
         cache: Arc::new(policy),
     })
 }
 
-fn defaults(written: &Defaults, at: &Path, report: &mut Report<'_>) {
+fn defaults(written: &Defaults, config: &schema::Config, at: &Path, report: &mut Report<'_>) {
     timeout(written.timeout, &at.key("timeout"), report);
     body(written.max_body, &at.key("max_body"), report);
+    head(written.max_header, config, &at.key("max_header"), report);
     spool(written.spool, &at.key("spool"), report);
     if let Switch::On(section) = &written.cache {
         cache::section(section, None, &at.key("cache"), report);
@@ -151,6 +157,19 @@ fn timeout(written: OrOff<Period>, at: &Path, report: &mut Report<'_>) {
 fn body(written: OrOff<ByteSize>, at: &Path, report: &mut Report<'_>) {
     if let OrOff::Is(largest) = written {
         size(report, at, largest, 0, 1 << 50);
+    }
+}
+
+/// A larger one than all requests may have would never be reached.
+fn head(written: OrOff<ByteSize>, config: &schema::Config, at: &Path, report: &mut Report<'_>) {
+    if let OrOff::Is(largest) = written {
+        size(report, at, largest, 128, 1 << 20);
+        let all = config.limits.header_bytes;
+        if largest.0 > all.0 {
+            report
+                .error(at, format!("no request has a header of {largest}"))
+                .help(format!("limits.header_bytes is {all}, for every route: raise that too"));
+        }
     }
 }
 

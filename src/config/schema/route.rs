@@ -32,6 +32,8 @@ pub struct Defaults {
     pub timeout: OrOff<Period>,
     /// The largest request body; `off` is no limit.
     pub max_body: OrOff<ByteSize>,
+    /// The largest request header, counted as `limits.header_bytes` counts; `off` leaves it to that.
+    pub max_header: OrOff<ByteSize>,
     /// How much of a request body is read before a connection to the origin is taken; 48KiB at most.
     pub spool: ByteSize,
     /// What may be stored and served again: `off`, `on`, or the settings.
@@ -69,6 +71,9 @@ pub struct Route {
     /// The largest request body, or `off`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_body: Option<OrOff<ByteSize>>,
+    /// The largest request header, or `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_header: Option<OrOff<ByteSize>>,
     /// How much of a request body is read before a connection to the origin is taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spool: Option<ByteSize>,
@@ -221,6 +226,7 @@ impl Default for Defaults {
         Self {
             timeout: OrOff::Off,
             max_body: OrOff::Is(ByteSize(64 << 20)),
+            max_header: OrOff::Off,
             spool: ByteSize(48 << 10),
             cache: Switch::On(Cache::built_in()),
         }

@@ -192,6 +192,8 @@ fn every_range_takes_its_ends_and_nothing_beyond() {
             "defaults: {cache: {ttl: 1h, max_ttl: 1h}}",
             "defaults: {cache: {ttl: 1h1s, max_ttl: 1h}}",
         ),
+        ("defaults: {max_header: 32KiB}", "defaults: {max_header: 32769}"),
+        ("defaults: {max_header: 128B}", "defaults: {max_header: 127B}"),
         ("defaults: {spool: 48KiB}", "defaults: {spool: 49153}"),
         ("defaults: {timeout: 1ms}", "defaults: {timeout: 0}"),
     ] {

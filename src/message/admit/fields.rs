@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http::HeaderName;
+use http::HeaderValue;
 use http::Version;
 use http::header;
 
@@ -73,18 +74,23 @@ pub fn is_dropped(name: &HeaderName) -> bool {
         || hops::has_fixed_meaning(&twin)
 }
 
+/// The bytes of a header section, as HTTP/1 writes it.
+#[must_use]
+pub fn header_size(headers: &HeaderMap) -> usize {
+    // ": " and the line end.
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    headers.iter().map(field).fold(0, usize::saturating_add)
+}
+
 /// Checks all fields of a request.
 pub(super) fn check(headers: &HeaderMap, version: Version, limits: &Limits) -> Result<(), Refusal> {
     if headers.len() > limits.header_fields {
         return Err(Refusal::TooManyFields);
     }
-    let mut bytes = 0_usize;
-    for (name, value) in headers {
-        // ": " and the line end.
-        bytes = bytes.saturating_add(name.as_str().len() + value.len() + 4);
+    for value in headers.values() {
         check_value(value.as_bytes(), version)?;
     }
-    if bytes > limits.header_bytes {
+    if header_size(headers) > limits.header_bytes {
         return Err(Refusal::HeadTooLarge);
     }
     if version == Version::HTTP_2 {

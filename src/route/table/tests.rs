@@ -46,6 +46,7 @@ fn route(name: &str, hosts: &[&str], path: &str) -> Route {
         headers: HeaderRules::default(),
         total_timeout: None,
         max_body: 0,
+        max_header: 0,
         spool: 0,
         cache: Arc::new(cache::Policy::default()),
     }

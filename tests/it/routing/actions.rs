@@ -113,6 +113,22 @@ fn a_route_gives_its_origin_so_much_time() {
 }
 
 #[test]
+fn a_route_limits_the_header_of_its_requests() {
+    let origin = telling();
+    let edge = with_routes(
+        &origin,
+        "  - {match: {path: /small}, upstream: origin, max_header: 200B}\n  - {upstream: origin}\n",
+    );
+    let at = |path: &str, length: usize| {
+        edge.wire().request("GET", "edge.test", path, &[("X-Long", &"x".repeat(length))], b"")
+    };
+    at("/small", 100).expect_status(200);
+    at("/small", 200).expect_status(431);
+    at("/large", 200).expect_status(200);
+    assert_eq!(origin.seen_at("/small").len(), 1);
+}
+
+#[test]
 fn a_route_limits_the_body_of_its_requests() {
     let origin = telling();
     let edge = with_routes(
