@@ -77,9 +77,12 @@ pub fn is_dropped(name: &HeaderName) -> bool {
 /// The bytes of a header section, as HTTP/1 writes it.
 #[must_use]
 pub fn header_size(headers: &HeaderMap) -> usize {
+    headers.iter().fold(0, |sum, (name, value)| sum + field_size(name, value))
+}
+
+fn field_size(name: &HeaderName, value: &HeaderValue) -> usize {
     // ": " and the line end.
-    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    headers.iter().map(field).fold(0, usize::saturating_add)
+    name.as_str().len() + value.len() + 4
 }
 
 /// Checks all fields of a request.
@@ -87,10 +90,12 @@ pub(super) fn check(headers: &HeaderMap, version: Version, limits: &Limits) -> R
     if headers.len() > limits.header_fields {
         return Err(Refusal::TooManyFields);
     }
-    for value in headers.values() {
+    let mut bytes = 0;
+    for (name, value) in headers {
+        bytes += field_size(name, value);
         check_value(value.as_bytes(), version)?;
     }
-    if header_size(headers) > limits.header_bytes {
+    if bytes > limits.header_bytes {
         return Err(Refusal::HeadTooLarge);
     }
     if version == Version::HTTP_2 {
