@@ -267,7 +267,7 @@ where
                     self.stream(session, conn, &active, shutdown);
                 }
                 Ok(Some(H2Accept::Rejected)) => {
-                    self.watch.refused(conn, Refusal::BadTarget, Duration::ZERO, b"");
+                    self.watch.rejected(conn);
                     malformed += 1;
                     if malformed >= MALFORMED_STREAMS {
                         return;

@@ -68,35 +68,16 @@ impl Watch for Reporter {
     }
 
     fn refused(&self, conn: &Conn, refusal: Refusal, took: Duration, received: &[u8]) {
-        let runtime = self.runtime.load();
-        runtime.metrics.refused(refusal);
-        let status = refusal.status().as_u16();
-        let (method, target) = first_line(received);
-        if let Some(route) = runtime.routes.of(conn.listener, None) {
-            route.record(&Finished {
-                method: Method::from_bytes(method),
-                status: Some(status),
-                cache: CacheResult::None,
-                duration: took,
-                time_to_first_byte: Some(took),
-            });
-        }
-        runtime.access_log.log(&Record {
-            time: SystemTime::now().checked_sub(took).unwrap_or(SystemTime::UNIX_EPOCH),
-            client: Some(conn.peer.ip()),
-            peer: Some(conn.peer),
-            listener: &conn.listener_name,
-            protocol: "HTTP/1.1",
-            tls_version: conn.tls.as_ref().map(|tls| tls.version),
-            tls_sni: conn.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
-            method,
-            scheme: if conn.is_secure() { "https" } else { "http" },
-            path: target,
-            status: Some(status),
-            duration: took,
-            refusal: Some(refusal),
-            ..Record::default()
-        });
+        let line = first_line(received);
+        let status = Some(refusal.status().as_u16());
+        let sent = refusal.body(false).len() as u64;
+        self.record(conn, &Refused { refusal, took, line, status, sent });
+    }
+
+    fn rejected(&self, conn: &Conn) {
+        let line = FirstLine { protocol: "HTTP/2", ..first_line(b"") };
+        let (refusal, took) = (Refusal::BadTarget, Duration::ZERO);
+        self.record(conn, &Refused { refusal, took, line, status: None, sent: 0 });
     }
 
     fn panicked(&self, conn: &Conn) {
@@ -105,17 +86,72 @@ impl Watch for Reporter {
     }
 }
 
-/// Method and target as far as they can be made out, for the log only.
-fn first_line(received: &[u8]) -> (&[u8], &[u8]) {
+/// What was refused before it became a request.
+struct Refused<'a> {
+    refusal: Refusal,
+    /// From its first byte.
+    took: Duration,
+    line: FirstLine<'a>,
+    /// What was answered, if anything.
+    status: Option<u16>,
+    /// Bytes of the answer's body.
+    sent: u64,
+}
+
+impl Reporter {
+    fn record(&self, conn: &Conn, refused: &Refused<'_>) {
+        let Refused { refusal, took, line, status, sent } = *refused;
+        let FirstLine { method, target, protocol } = line;
+        let runtime = self.runtime.load();
+        runtime.metrics.refused(refusal);
+        if let Some(route) = runtime.routes.of(conn.listener, None) {
+            route.record(&Finished {
+                method: Method::from_bytes(method),
+                status,
+                cache: CacheResult::None,
+                duration: took,
+                time_to_first_byte: status.map(|_| took),
+            });
+        }
+        runtime.access_log.log(&Record {
+            time: SystemTime::now().checked_sub(took).unwrap_or(SystemTime::UNIX_EPOCH),
+            client: Some(conn.peer.ip()),
+            peer: Some(conn.peer),
+            listener: &conn.listener_name,
+            protocol,
+            tls_version: conn.tls.as_ref().map(|tls| tls.version),
+            tls_sni: conn.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
+            method,
+            scheme: if conn.is_secure() { "https" } else { "http" },
+            path: target,
+            status,
+            bytes_sent: sent,
+            duration: took,
+            refusal: Some(refusal),
+            ..Record::default()
+        });
+    }
+}
+
+/// A request line as far as it can be made out, for the log only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FirstLine<'a> {
+    method: &'a [u8],
+    target: &'a [u8],
+    protocol: &'static str,
+}
+
+fn first_line(received: &[u8]) -> FirstLine<'_> {
     let line = received.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty());
     let mut words = line.unwrap_or_default().split(|byte| *byte == b' ');
     let cut = |word: Option<&'_ [u8]>, most: usize| word.map_or(0, |w| w.len().min(most));
     let method = words.next();
     let target = words.next();
-    (
-        &method.unwrap_or_default()[..cut(method, 16)],
-        &target.unwrap_or_default()[..cut(target, 256)],
-    )
+    FirstLine {
+        method: &method.unwrap_or_default()[..cut(method, 16)],
+        target: &target.unwrap_or_default()[..cut(target, 256)],
+        protocol: if words.next() == Some(b"HTTP/1.0") { "HTTP/1.0" } else { "HTTP/1.1" },
+    }
 }
 
 /// Tells nobody.
@@ -128,6 +164,7 @@ impl Watch for Unwatched {
     fn turned_away(&self, _listener: usize, _why: Full) {}
     fn handshake(&self, _listener: usize, _settled: Settled) {}
     fn refused(&self, _conn: &Conn, _refusal: Refusal, _took: Duration, _received: &[u8]) {}
+    fn rejected(&self, _conn: &Conn) {}
     fn panicked(&self, _conn: &Conn) {}
 }
 
@@ -137,9 +174,14 @@ mod tests {
 
     #[test]
     fn the_first_line_is_shown_as_far_as_it_can_be_made_out() {
-        assert_eq!(first_line(b"GET /a HTTP/1.1\r\n"), (&b"GET"[..], &b"/a"[..]));
-        assert_eq!(first_line(b"\r\nGET /a"), (&b"GET"[..], &b"/a"[..]));
-        assert_eq!(first_line(b"nonsense"), (&b"nonsense"[..], &b""[..]));
-        assert_eq!(first_line(b""), (&b""[..], &b""[..]));
+        for (received, method, target, protocol) in [
+            (&b"GET /a HTTP/1.1\r\n"[..], &b"GET"[..], &b"/a"[..], "HTTP/1.1"),
+            (b"GET /a HTTP/1.0\r\nA", b"GET", b"/a", "HTTP/1.0"),
+            (b"\r\nGET /a", b"GET", b"/a", "HTTP/1.1"),
+            (b"nonsense", b"nonsense", b"", "HTTP/1.1"),
+            (b"", b"", b"", "HTTP/1.1"),
+        ] {
+            assert_eq!(first_line(received), FirstLine { method, target, protocol });
+        }
     }
 }

@@ -477,6 +477,8 @@ fn hostile_bytes_make_one_log_line_each() {
     for line in &lines {
         let value: serde_json::Value = serde_json::from_str(line).expect("a JSON object");
         assert_eq!(value["client"], "127.0.0.1", "{line}");
+        let has_body = value["bytes_sent"].as_u64().is_some_and(|sent| sent > 0);
+        assert!(has_body || value["refusal"].is_null(), "{line}");
         assert!(line.bytes().all(|byte| (b' '..0x7f).contains(&byte)), "{line:?}");
     }
 }

@@ -88,6 +88,7 @@ impl Watch for Counts {
     fn turned_away(&self, _listener: usize, _why: Full) {}
     fn handshake(&self, _listener: usize, _settled: Handshake) {}
     fn refused(&self, _conn: &Conn, _refusal: Refusal, _took: Duration, _received: &[u8]) {}
+    fn rejected(&self, _conn: &Conn) {}
     fn panicked(&self, _conn: &Conn) {
         self.panics.fetch_add(1, Ordering::SeqCst);
     }
