@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::header::HeaderName;
 use pingora_proxy::Session;
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ use crate::proxy::context::RequestCtx;
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// The name of the request id's field, towards origin and client.
-pub(crate) const REQUEST_ID: &str = "x-request-id";
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Learns what is known before the message is judged, and sets the session's deadlines.
 pub(crate) fn introduce(session: &mut Session, ctx: &mut RequestCtx) {

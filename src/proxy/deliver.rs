@@ -21,71 +21,51 @@ use pingora_cache::NoCacheReason;
 use pingora_proxy::RangeType;
 use pingora_proxy::Session;
 
-use crate::cache::directives;
 use crate::cache::freshness;
 use crate::cache::status::Outcome;
-use crate::message::conditional;
-use crate::message::conditional::Validators;
-use crate::message::hops;
-use crate::message::range;
-use crate::message::range::Ranges;
-use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::dress::Dress;
 use crate::proxy::fetch;
+use crate::proxy::stored::Selection;
 use crate::refusal::Refusal;
-use crate::route::HeaderRule;
-use crate::route::action::Action;
-use crate::upstream::Protocol;
 use crate::upstream::fault::error_of;
 
 /// Whether the client already has what this response says.
 pub(crate) fn is_not_modified(session: &Session, response: &ResponseHeader) -> bool {
-    outcome(session, response) == conditional::Outcome::NotModified
+    selection(session, response) == Selection::NotModified
 }
 
-fn outcome(session: &Session, response: &ResponseHeader) -> conditional::Outcome {
+fn selection(session: &Session, response: &ResponseHeader) -> Selection {
     let request = session.req_header();
-    let current = Validators::of(&response.headers);
-    conditional::evaluate(&request.method, &request.headers, &current, response.status)
+    let length = length(response);
+    Selection::of(&request.method, &request.headers, response.status, &response.headers, length)
+}
+
+fn length(response: &ResponseHeader) -> Option<u64> {
+    response.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The part of a stored response that the client asked for; edits the response accordingly.
 pub(crate) fn select_range(session: &Session, response: &mut ResponseHeader) -> RangeType {
-    let request = session.req_header();
-    if !request.headers.contains_key(header::RANGE)
-        || request.method != Method::GET
-        || response.status != StatusCode::OK
-    {
+    let (selection, Some(length)) = (selection(session, response), length(response)) else {
         return RangeType::None;
-    }
-    let length = response.headers.get(header::CONTENT_LENGTH);
-    let length = length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    let Some(length) = length else { return RangeType::None };
-    if outcome(session, response) == conditional::Outcome::IgnoreRange {
-        return RangeType::None;
-    }
-    match Ranges::of(&request.headers, length) {
-        // Several ranges at once are answered with the whole (RFC 9110 §14.2 leaves it to us).
-        Ranges::Whole | Ranges::Many(_) => RangeType::None,
-        Ranges::Unsatisfiable => {
-            response.set_status(StatusCode::RANGE_NOT_SATISFIABLE).ok();
-            response.remove_header(&header::CONTENT_TYPE);
-            response.remove_header(&header::CONTENT_ENCODING);
-            response.insert_header(header::CONTENT_LENGTH, 0).ok();
-            response.insert_header(header::CONTENT_RANGE, range::unsatisfied(length)).ok();
-            RangeType::Invalid
-        }
-        Ranges::One(part) => {
+    };
+    let range_type = match &selection {
+        // Pingora made the header of a 304 by now, where it is one.
+        Selection::Whole | Selection::NotModified => return RangeType::None,
+        Selection::Unsatisfiable => RangeType::Invalid,
+        Selection::Part(part) => {
             let (Ok(start), Ok(end)) = (usize::try_from(part.start), usize::try_from(part.end))
             else {
                 return RangeType::None;
             };
-            response.set_status(StatusCode::PARTIAL_CONTENT).ok();
-            response.insert_header(header::CONTENT_LENGTH, part.end - part.start).ok();
-            response.insert_header(header::CONTENT_RANGE, range::content_range(&part, length)).ok();
             RangeType::Single(start..end)
         }
+    };
+    match selection.reshape(response, length) {
+        Ok(()) => range_type,
+        Err(_) => RangeType::None,
     }
 }
 
@@ -105,18 +85,6 @@ fn not_this_answer(session: &mut Session, ctx: &mut RequestCtx) -> Option<Box<Er
     Some(error)
 }
 
-/// The version in which the response came, now or when it was stored.
-fn origins_version(ctx: &RequestCtx) -> Version {
-    match ctx.route().map(|route| &route.action) {
-        Some(Action::Upstream(index))
-            if ctx.runtime.plan.upstreams[*index].protocol == Protocol::Http2 =>
-        {
-            Version::HTTP_2
-        }
-        _ => Version::HTTP_11,
-    }
-}
-
 /// Dresses the response for the client.
 pub(crate) fn dress(
     session: &mut Session,
@@ -132,47 +100,17 @@ pub(crate) fn dress(
     ctx.first_byte.get_or_insert_with(|| ctx.started.elapsed());
     ctx.bodiless = session.req_header().method == Method::HEAD
         || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    for name in directives::targeted_fields() {
-        response.remove_header(name);
-    }
-    if response.headers.contains_key(header::AGE) && ctx.origin.status.is_some() {
-        // From the origin: many lines or no number would confuse the caches behind us.
-        let age = freshness::age_value(&response.headers);
-        response.insert_header(header::AGE, age.as_secs())?;
-    }
+    let mut dress = Dress::of(ctx);
     if ctx.cache.outcome == Some(Outcome::Revalidated)
         && let Some(meta) = session.cache.maybe_cache_meta()
     {
         // Made elsewhere and confirmed now: as old as the 304 says (RFC 9111 §4.3.4).
-        response.insert_header(header::AGE, meta.age().as_secs())?;
+        dress.age = Some(meta.age().as_secs());
+    } else if response.headers.contains_key(header::AGE) && ctx.origin.status.is_some() {
+        // From the origin: many lines or no number would confuse the caches behind us.
+        dress.age = Some(freshness::age_value(&response.headers).as_secs());
     }
-    let via = hops::via(&response.headers, origins_version(ctx));
-    response.insert_header(header::VIA, via)?;
-    response.insert_header(REQUEST_ID, &ctx.id)?;
-    if let Some(outcome) = ctx.cache.outcome {
-        let answered = ctx.origin.status.and_then(|status| StatusCode::from_u16(status).ok());
-        let status = match answered {
-            Some(answered) => ctx.cache.status.with_status(answered),
-            None => ctx.cache.status,
-        };
-        response.append_header("cache-status", status.to_value())?;
-        response.insert_header("x-cache", outcome.x_cache())?;
-    }
-
-    if let Some(index) = ctx.route {
-        let runtime = std::sync::Arc::clone(&ctx.runtime);
-        for rule in &runtime.plan.routes.routes()[index].headers.response {
-            match rule {
-                HeaderRule::Set(name, value) => response.insert_header(name, value)?,
-                HeaderRule::Add(name, value) => {
-                    response.append_header(name, value)?;
-                }
-                HeaderRule::Remove(name) => {
-                    response.remove_header(name);
-                }
-            }
-        }
-    }
+    dress.put_on(response)?;
 
     if session.req_header().version == Version::HTTP_10 {
         // It knows no chunks: the end of the connection ends the body.

@@ -6,6 +6,7 @@ mod answer;
 mod arrive;
 pub mod context;
 mod deliver;
+mod dress;
 mod fail;
 mod fetch;
 mod finish;
@@ -13,6 +14,7 @@ mod forward;
 mod lookup;
 mod receive;
 mod store;
+mod stored;
 pub mod watch;
 
 use std::sync::Arc;

@@ -5,14 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
+use http::Version;
+
 use crate::config::plan::Plan;
 use crate::observe::access_log::AccessLogger;
 use crate::observe::metrics::ListenerMetrics;
 use crate::observe::metrics::Metrics;
 use crate::observe::metrics::UpstreamMetrics;
 use crate::observe::metrics::requests::RouteTable;
+use crate::route::Route;
+use crate::route::action::Action;
 use crate::storage::memory::Memory;
 use crate::tls::store::CertificateStore;
+use crate::upstream::Protocol;
 use crate::upstream::peer::Upstream;
 
 /// What a request needs to be served.
@@ -37,6 +42,21 @@ pub struct Runtime {
     pub access_log: Arc<AccessLogger>,
     /// Set once the process is on its way out.
     pub draining: Arc<Draining>,
+}
+
+impl Runtime {
+    /// The version in which the responses to a route's requests reach us.
+    #[must_use]
+    pub fn version_towards(&self, route: &Route) -> Version {
+        match &route.action {
+            Action::Upstream(index) if self.plan.upstreams[*index].protocol == Protocol::Http2 => {
+                Version::HTTP_2
+            }
+            Action::Upstream(_) | Action::Respond { .. } | Action::Redirect { .. } => {
+                Version::HTTP_11
+            }
+        }
+    }
 }
 
 /// Whether the process is on its way out: new requests are still answered, but no connection is kept.

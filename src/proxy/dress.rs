@@ -1,0 +1,83 @@
+//! What we say to the client beside what the response says itself. Both ways to an answer ask here.
+
+use http::StatusCode;
+use http::Version;
+use http::header;
+use http::header::HeaderName;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+
+use crate::cache::directives;
+use crate::cache::status::CacheStatus;
+use crate::cache::status::Outcome;
+use crate::message::hops;
+use crate::proxy::arrive::REQUEST_ID;
+use crate::proxy::context::RequestCtx;
+use crate::route::HeaderRule;
+
+/// What caches did (RFC 9211).
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// The same in one word.
+pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// What is said to the client of a response.
+pub(crate) struct Dress<'a> {
+    /// The version in which the response reached us, now or when it was stored.
+    pub(crate) received: Version,
+    /// The request's id.
+    pub(crate) id: &'a str,
+    /// Its age in seconds; `None` leaves what the response says.
+    pub(crate) age: Option<u64>,
+    /// What the cache did, if it was asked.
+    pub(crate) cache: Option<(CacheStatus, Outcome)>,
+    /// The route's changes.
+    pub(crate) rules: &'a [HeaderRule],
+}
+
+impl<'a> Dress<'a> {
+    /// What is said of the response to this request, the age aside.
+    pub(crate) fn of(ctx: &'a RequestCtx) -> Self {
+        let answered = ctx.origin.status.and_then(|status| StatusCode::from_u16(status).ok());
+        Self {
+            received: ctx
+                .route()
+                .map_or(Version::HTTP_11, |route| ctx.runtime.version_towards(route)),
+            id: &ctx.id,
+            age: None,
+            cache: ctx.cache.outcome.map(|outcome| {
+                let status = ctx.cache.status;
+                (answered.map_or(status, |answered| status.with_status(answered)), outcome)
+            }),
+            rules: ctx.route().map_or(&[], |route| &route.headers.response),
+        }
+    }
+
+    /// Says it.
+    pub(crate) fn put_on(&self, response: &mut ResponseHeader) -> Result<()> {
+        for name in directives::targeted_fields() {
+            response.remove_header(name);
+        }
+        if let Some(age) = self.age {
+            response.insert_header(header::AGE, age)?;
+        }
+        let via = hops::via(&response.headers, self.received);
+        response.insert_header(header::VIA, via)?;
+        response.insert_header(REQUEST_ID, self.id)?;
+        if let Some((status, outcome)) = &self.cache {
+            response.append_header(CACHE_STATUS, status.to_value())?;
+            response.insert_header(X_CACHE, outcome.x_cache())?;
+        }
+        for rule in self.rules {
+            match rule {
+                HeaderRule::Set(name, value) => response.insert_header(name, value)?,
+                HeaderRule::Add(name, value) => {
+                    response.append_header(name, value)?;
+                }
+                HeaderRule::Remove(name) => {
+                    response.remove_header(name);
+                }
+            }
+        }
+        Ok(())
+    }
+}
