@@ -32,6 +32,11 @@ test: ## run every test
 	@scripts/setup build test
 	cargo test --locked
 
+.PHONY: conformance
+conformance: ## the public tests for HTTP caches, compared with what is expected (TEST=id for one)
+	@scripts/setup build conformance
+	@scripts/conformance $(TEST)
+
 .PHONY: fmt
 fmt: ## format the sources
 	cargo fmt
