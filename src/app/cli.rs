@@ -9,8 +9,8 @@ use clap_complete::Shell;
 
 use crate::units::Period;
 
-/// The examples below `--help`.
-const EXAMPLES: &str = "\
+/// What stands below `--help`, and in the manual: sections apart by an empty line, each with a title.
+pub(crate) const EXAMPLES: &str = "\
 Examples:
   edgeproxy --port 3000 --origin http://localhost:8000 --cache-ttl 5m
                                          a caching proxy in one line
@@ -79,7 +79,7 @@ pub struct QuickFlags {
     #[arg(long, value_name = "TIME")]
     pub cache_ttl: Option<Period>,
     /// Print the configuration file that this command line stands for, and exit.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "clear_cache")]
     pub print_config: bool,
     /// Clear the cache of the running process, and exit.
     #[arg(long)]
@@ -123,9 +123,125 @@ pub enum Verb {
     Man,
 }
 
+/// What a flag is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    /// Which configuration.
+    Configuration,
+    /// How the proxy runs.
+    Running,
+    /// What is done instead of running it.
+    Deed,
+}
+
+impl Cli {
+    /// The first flag that means nothing beside this verb, and the verb: what is accepted has an
+    /// effect.
+    #[must_use]
+    pub fn idle_flag(&self) -> Option<(&'static str, &'static str)> {
+        use About::Configuration;
+        use About::Deed;
+        use About::Running;
+
+        let (verb, uses): (_, &[About]) = match &self.verb {
+            None | Some(Verb::Run(_)) if self.quick.clear_cache => {
+                ("--clear-cache", &[Configuration, Deed])
+            }
+            None | Some(Verb::Run(_)) if self.quick.print_config => {
+                ("--print-config", &[Configuration, Deed])
+            }
+            None | Some(Verb::Run(_)) => ("run", &[Configuration, Running]),
+            Some(Verb::Check { .. }) => ("check", &[Configuration]),
+            Some(Verb::Config { what: ConfigVerb::Show }) => ("config show", &[Configuration]),
+            Some(Verb::Schema) => ("schema", &[]),
+            Some(Verb::Init { .. }) => ("init", &[]),
+            Some(Verb::Completions { .. }) => ("completions", &[]),
+            Some(Verb::Man) => ("man", &[]),
+        };
+        let run = match &self.verb {
+            Some(Verb::Run(own)) => self.run.or(own),
+            _ => self.run.clone(),
+        };
+        let QuickFlags { port, origin, cache_ttl, print_config, clear_cache } = &self.quick;
+        let flags = [
+            ("-c", self.conf.is_some(), Configuration),
+            ("--port", port.is_some(), Configuration),
+            ("--origin", origin.is_some(), Configuration),
+            ("--cache-ttl", cache_ttl.is_some(), Configuration),
+            ("-d", run.daemon, Running),
+            ("-t", run.test, Running),
+            ("-u", run.upgrade, Running),
+            ("--print-config", *print_config, Deed),
+            ("--clear-cache", *clear_cache, Deed),
+        ];
+        let idle = flags.iter().find(|(_, given, about)| *given && !uses.contains(about));
+        idle.map(|(flag, ..)| (*flag, verb))
+    }
+}
+
+impl RunFlags {
+    /// Flags may stand before the verb and behind it.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            daemon: self.daemon || other.daemon,
+            test: self.test || other.test,
+            upgrade: self.upgrade || other.upgrade,
+        }
+    }
+}
+
 /// What to see of the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
     /// Every value in effect, defaults included, secrets masked.
     Show,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idle(line: &str) -> Option<(&'static str, &'static str)> {
+        Cli::try_parse_from(line.split(' ')).expect("it is understood").idle_flag()
+    }
+
+    #[test]
+    fn every_flag_that_a_verb_has_no_use_for_is_found() {
+        for (line, flag, verb) in [
+            ("edgeproxy -c a init", "-c", "init"),
+            ("edgeproxy init -c a", "-c", "init"),
+            ("edgeproxy schema -c a", "-c", "schema"),
+            ("edgeproxy --port 1 completions bash", "--port", "completions"),
+            ("edgeproxy -d man", "-d", "man"),
+            ("edgeproxy --clear-cache init", "--clear-cache", "init"),
+            ("edgeproxy --cache-ttl 5m schema", "--cache-ttl", "schema"),
+            ("edgeproxy -d check -c a", "-d", "check"),
+            ("edgeproxy -t config show -c a", "-t", "config show"),
+            ("edgeproxy -u --clear-cache -c a", "-u", "--clear-cache"),
+            ("edgeproxy --port 1 --origin http://a -d --print-config", "-d", "--print-config"),
+            ("edgeproxy --print-config check -c a", "--print-config", "check"),
+            ("edgeproxy --clear-cache run -d -c a", "-d", "--clear-cache"),
+        ] {
+            assert_eq!(idle(line), Some((flag, verb)), "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_with_an_effect_are_left_alone() {
+        for line in [
+            "edgeproxy -c a -d -u",
+            "edgeproxy -c a run -t",
+            "edgeproxy -t run -c a",
+            "edgeproxy --port 1 --origin http://a --cache-ttl 5m -d",
+            "edgeproxy --port 1 --origin http://a check",
+            "edgeproxy --port 1 --origin http://a config show",
+            "edgeproxy --port 1 --origin http://a --print-config",
+            "edgeproxy --clear-cache --port 1",
+            "edgeproxy --clear-cache -c a",
+            "edgeproxy init",
+        ] {
+            assert_eq!(idle(line), None, "{line}");
+        }
+    }
 }

@@ -31,6 +31,8 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -168,7 +170,14 @@ impl PidFile {
 
 /// Who waits for this daemon.
 #[derive(Debug, Clone)]
-pub(crate) struct Starter(Arc<UnixStream>);
+pub(crate) struct Starter(Arc<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    socket: UnixStream,
+    /// Standard error is the daemon's own log, and no longer the terminal of who waits.
+    has_log: AtomicBool,
+}
 
 impl Starter {
     /// Leaves the session of who started this process, and finds the socket to answer on.
@@ -182,7 +191,7 @@ impl Starter {
         let nothing = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
         unistd::dup2_stdin(&nothing)?;
         unistd::dup2_stdout(&nothing)?;
-        Ok(Self(Arc::new(socket)))
+        Ok(Self(Arc::new(Waiting { socket, has_log: AtomicBool::new(false) })))
     }
 
     /// Requests are answered. Returns when that is known and the pid file is written. Blocks.
@@ -190,7 +199,7 @@ impl Starter {
     /// # Errors
     /// Nobody waits any more: this start was given up.
     pub(crate) fn serves(&self) -> io::Result<()> {
-        let mut socket = &*self.0;
+        let mut socket = &self.0.socket;
         let given_up =
             |_| io::Error::other("who started this daemon does not wait for it any more");
         socket.write_all(&[SERVES]).map_err(given_up)?;
@@ -198,11 +207,20 @@ impl Starter {
         socket.read_exact(&mut answer).map_err(given_up)
     }
 
-    /// It came to nothing.
-    pub(crate) fn failed(&self, failure: &Failure) {
+    /// It came to nothing. Returns what is still to be said in the log: nobody is told twice.
+    pub(crate) fn failed(&self, failure: Failure) -> Failure {
         let mut told = vec![FAILED, failure.code];
         told.extend_from_slice(failure.message.as_bytes());
-        let _ = (&*self.0).write_all(&told);
+        let heard = (&self.0.socket).write_all(&told).is_ok();
+        let is_told = heard && !self.0.has_log.load(Ordering::Relaxed);
+        Failure { message: if is_told { String::new() } else { failure.message }, ..failure }
+    }
+
+    /// Sends diagnostics, and what is written to standard output, to `file` from now on.
+    pub(crate) fn redirect(&self, file: impl AsFd) -> io::Result<()> {
+        redirect(file)?;
+        self.0.has_log.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ mod handover;
 mod identity;
 mod init;
 mod life;
+mod man;
 mod quick;
 mod renew;
 mod server;
@@ -94,8 +95,13 @@ impl Failure {
 }
 
 fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure> {
+    if let Some((flag, verb)) = cli.idle_flag() {
+        return Err(Failure::usage(format!(
+            "{flag} means nothing to {verb}: leave it out (edgeproxy {verb} --help)",
+        )));
+    }
     let quick = cli.quick.port.is_some() || cli.quick.origin.is_some();
-    if quick && cli.conf.is_some() && !cli.quick.clear_cache {
+    if quick && cli.conf.is_some() {
         return Err(Failure::usage("--port and --origin stand for a file: leave -c out, or them"));
     }
     if cli.quick.clear_cache {
@@ -116,14 +122,7 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
     }
     match &cli.verb {
         None => run(cli, &cli.run, role, arguments),
-        Some(Verb::Run(flags)) => {
-            let flags = RunFlags {
-                daemon: flags.daemon || cli.run.daemon,
-                test: flags.test || cli.run.test,
-                upgrade: flags.upgrade || cli.run.upgrade,
-            };
-            run(cli, &flags, role, arguments)
-        }
+        Some(Verb::Run(flags)) => run(cli, &cli.run.or(flags), role, arguments),
         Some(Verb::Check { route, json }) => check::check(cli, route.as_deref(), *json),
         Some(Verb::Config { what: ConfigVerb::Show }) => {
             let loaded = load(cli)?;
@@ -136,11 +135,7 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
             clap_complete::generate(*shell, &mut Cli::command(), "edgeproxy", &mut out);
             print(&String::from_utf8_lossy(&out))
         }
-        Some(Verb::Man) => {
-            let mut out = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut out).map_err(Failure::other)?;
-            print(&String::from_utf8_lossy(&out))
-        }
+        Some(Verb::Man) => print(&man::page().map_err(Failure::other)?),
     }
 }
 
@@ -183,7 +178,7 @@ fn run(cli: &Cli, flags: &RunFlags, role: Role, arguments: &[OsString]) -> Resul
         })?;
         let ended = load(cli).and_then(|loaded| serve(loaded, flags, Some(starter.clone())));
         // Whoever typed -d sees it, if it comes before the daemon served. The log has it too.
-        return ended.inspect_err(|failure| starter.failed(failure));
+        return ended.map_err(|failure| starter.failed(failure));
     }
     let loaded = load(cli)?;
     if !loaded.warnings.is_empty() {
@@ -221,15 +216,7 @@ fn start_log(level: LevelFilter) {
 }
 
 /// Refuses to write over what is there.
-fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).create_new(true).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| {
-        let path = path.display();
-        if e.kind() == std::io::ErrorKind::AlreadyExists {
-            Failure::other(format!("{path} exists and stays as it is; name another file"))
-        } else {
-            Failure::other(format!("cannot write {path}: {e}"))
-        }
-    })
+    options.write(true).create_new(true).open(path)?.write_all(text.as_bytes())
 }

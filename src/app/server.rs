@@ -32,7 +32,6 @@ use crate::app::bind::Prepared;
 use crate::app::bind::SocketFile;
 use crate::app::bind::Sockets;
 use crate::app::bind::StartError;
-use crate::app::daemon;
 use crate::app::daemon::PidFile;
 use crate::app::daemon::Starter;
 use crate::app::handover;
@@ -96,7 +95,10 @@ pub(crate) struct Manner {
 /// Why it did not come to serve, or why it ended unasked.
 pub(crate) fn run(plan: Plan, manner: Manner) -> Result<(), StartError> {
     let daemon = manner.starter.is_some();
-    let identity = if daemon { detach(&plan)? } else { None };
+    let identity = match &manner.starter {
+        Some(starter) => detach(&plan, starter)?,
+        None => None,
+    };
     raise_file_limit(&plan);
     let mut sockets = bind::prepare(&plan, manner.origin, identity.as_ref())?;
     let offered = bind::offered(&sockets)?;
@@ -147,7 +149,7 @@ pub(crate) fn run(plan: Plan, manner: Manner) -> Result<(), StartError> {
 }
 
 /// What a daemon does before it opens anything: whose it will be, where it writes, where it is.
-fn detach(plan: &Plan) -> Result<Option<Identity>, StartError> {
+fn detach(plan: &Plan, starter: &Starter) -> Result<Option<Identity>, StartError> {
     let process = &plan.process;
     let identity = Identity::of(process).map_err(StartError::Material)?;
     if let Some(identity) = &identity {
@@ -156,7 +158,7 @@ fn detach(plan: &Plan) -> Result<Option<Identity>, StartError> {
     }
     let path = &process.log_file;
     let log = open_log(identity.as_ref(), path);
-    log.and_then(daemon::redirect).map_err(|e| unusable(path, &e))?;
+    log.and_then(|log| starter.redirect(log)).map_err(|e| unusable(path, &e))?;
     let root = PathBuf::from("/");
     let folder = process.working_directory.as_ref().unwrap_or(&root);
     std::env::set_current_dir(folder).map_err(|e| unusable(folder, &e))?;
