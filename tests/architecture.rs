@@ -30,7 +30,7 @@ use code::without_tests;
 enum Kind {
     /// L0 and L1: no I/O, no clock, no threads, no Pingora; compiled without the `server` feature.
     Pure,
-    /// L3: reads files, but of the machinery below it names data types only.
+    /// L3: reads files, but of the machinery below it names data types and looks at certificates only.
     Data,
     /// All others.
     Server,

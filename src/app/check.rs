@@ -1,7 +1,5 @@
 //! `edgeproxy check`: is the configuration right, and which route does a request take?
 
-use std::time::SystemTime;
-
 use http::HeaderMap;
 use http::Method;
 
@@ -12,15 +10,12 @@ use crate::app::load;
 use crate::app::print;
 use crate::config;
 use crate::config::Loaded;
-use crate::config::diagnostic::Diagnostic;
-use crate::config::diagnostic::Severity;
 use crate::config::diagnostic::Style;
 use crate::config::plan::Plan;
 use crate::message::target::Authority;
 use crate::message::target::Scheme;
 use crate::message::target::Target;
 use crate::route::Ask;
-use crate::tls;
 
 /// Checks the configuration; with `route`, a method and a URL, says where that request goes.
 pub(crate) fn check(cli: &Cli, route: Option<&[String]>, json: bool) -> Result<(), Failure> {
@@ -28,19 +23,11 @@ pub(crate) fn check(cli: &Cli, route: Option<&[String]>, json: bool) -> Result<(
         return check_json(cli);
     }
     let loaded = load(cli)?;
-    let material = material(&loaded.plan);
-    if !material.0.is_empty() {
-        let message = material.0.iter().map(|e| format!("error: {e}\n")).collect();
-        return Err(Failure { code: CONFIGURATION, message });
-    }
     if let Some([method, url]) = route {
         return explain(&loaded.plan, method, url);
     }
     if !loaded.warnings.is_empty() {
         eprint!("{}", loaded.warnings.render(Style::of_stderr()));
-    }
-    for warning in material.1 {
-        eprintln!("warning: {warning}");
     }
     let Loaded { plan, .. } = loaded;
     print(&format!(
@@ -61,42 +48,12 @@ fn check_json(cli: &Cli) -> Result<(), Failure> {
         return Err(Failure::usage("--json needs a file: edgeproxy check --json -c FILE"));
     };
     match config::load(path) {
-        Ok(loaded) => {
-            let mut found = loaded.warnings;
-            let (errors, odd) = material(&loaded.plan);
-            let wrong = !errors.is_empty();
-            let told = [(Severity::Error, errors), (Severity::Warning, odd)];
-            for (severity, messages) in told {
-                for message in messages {
-                    found.push(Diagnostic {
-                        file: path.display().to_string(),
-                        ..Diagnostic::new(severity, message)
-                    });
-                }
-            }
-            print(&found.to_json())?;
-            if wrong {
-                return Err(Failure { code: CONFIGURATION, message: String::new() });
-            }
-            Ok(())
-        }
+        Ok(loaded) => print(&loaded.warnings.to_json()),
         Err(diagnostics) => {
             print(&diagnostics.to_json())?;
             Err(Failure { code: CONFIGURATION, message: String::new() })
         }
     }
-}
-
-/// What is wrong, and what is odd, about the certificate files.
-fn material(plan: &Plan) -> (Vec<String>, Vec<String>) {
-    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
-    for listener in &plan.listeners {
-        let Some(settings) = &listener.tls else { continue };
-        let (wrong, odd) = tls::files::check_files(settings, SystemTime::now());
-        errors.extend(wrong.iter().map(|e| format!("listener \"{}\": {e}", listener.name)));
-        warnings.extend(odd.iter().map(|w| format!("listener \"{}\": {w}", listener.name)));
-    }
-    (errors, warnings)
 }
 
 fn explain(plan: &Plan, method: &str, url: &str) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ pub mod check;
 pub mod diagnostic;
 pub mod document;
 pub mod expand;
-mod files;
+mod machine;
 pub mod path;
 pub mod plan;
 pub mod read;
@@ -24,6 +24,7 @@ pub mod suggest;
 use std::io::Read;
 use std::path::Path as FilePath;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use crate::config::check::Surroundings;
 use crate::config::diagnostic::Diagnostic;
@@ -49,14 +50,15 @@ pub struct Loaded {
     pub warnings: Diagnostics,
 }
 
-/// Whether the files that a configuration names are looked at.
+/// Whether it is looked at what a configuration names: files, users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Files {
-    Look,
+enum Machine {
+    /// It is, at this time.
+    Look(SystemTime),
     Leave,
 }
 
-/// Loads a file. Certificates and the like that it names must be readable.
+/// Loads a file. What it names must be there and fit: certificates with their keys, users.
 ///
 /// # Errors
 /// Everything that is wrong with it, warnings among them.
@@ -72,7 +74,8 @@ pub fn load(path: impl AsRef<FilePath>) -> Result<Loaded, Diagnostics> {
     })?;
     let folder = path.parent().map(FilePath::to_path_buf).unwrap_or_default();
     let surroundings = surroundings(&folder);
-    through(&text, &name, &surroundings, &|name| std::env::var(name).ok(), Files::Look)
+    let look = Machine::Look(SystemTime::now());
+    through(&text, &name, &surroundings, &|name| std::env::var(name).ok(), look)
 }
 
 /// Takes a configuration from text; `name` stands for it in messages, and relative paths begin in the
@@ -82,7 +85,7 @@ pub fn load(path: impl AsRef<FilePath>) -> Result<Loaded, Diagnostics> {
 /// Everything that is wrong with it, warnings among them.
 pub fn from_text(text: &str, name: &str) -> Result<Loaded, Diagnostics> {
     let surroundings = surroundings(FilePath::new(""));
-    through(text, name, &surroundings, &|name| std::env::var(name).ok(), Files::Leave)
+    through(text, name, &surroundings, &|name| std::env::var(name).ok(), Machine::Leave)
 }
 
 /// Takes a configuration that the program put together, as quick mode does.
@@ -111,7 +114,7 @@ fn through(
     name: &str,
     surroundings: &Surroundings,
     environment: Environment<'_>,
-    files: Files,
+    machine: Machine,
 ) -> Result<Loaded, Diagnostics> {
     let (mut document, mut found) = Document::parse(text, name)?;
     expand::expand_all(&mut document, environment, &mut found);
@@ -121,8 +124,8 @@ fn through(
     };
     let mut report = Report::new(Some(&document), found);
     let plan = check::check(&config, surroundings, &mut report);
-    if files == Files::Look {
-        files::look(&config, &surroundings.folder, &mut report);
+    if let Machine::Look(now) = machine {
+        machine::look(&config, &surroundings.folder, now, &mut report);
     }
     finish(plan, config, report)
 }

@@ -16,7 +16,7 @@ fn somewhere() -> Surroundings {
 /// Loads text without the machine's environment; `HOME_HOST` is the only variable.
 fn load_text(text: &str, name: &str) -> Result<Loaded, Diagnostics> {
     let environment = |name: &str| (name == "HOME_HOST").then(|| "home.example".to_owned());
-    through(text, name, &somewhere(), &environment, Files::Leave)
+    through(text, name, &somewhere(), &environment, Machine::Leave)
 }
 
 /// A configuration that is all right, for changing one thing.
@@ -190,23 +190,31 @@ fn a_file_that_is_not_there_or_not_text_is_told_with_its_name() {
     assert_eq!(found.all()[0].message, "line 2 is not UTF-8");
 }
 
+/// A certificate for this host and its key, in PEM.
+fn pair(host: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).expect("a certificate");
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+/// Where errors are, and what each says.
+fn errors(found: &Diagnostics) -> Vec<(&str, Option<usize>, &str)> {
+    let errors = found.all().iter().filter(|d| d.severity == Severity::Error);
+    errors.map(|d| (d.path.as_str(), d.line, d.message.as_str())).collect()
+}
+
 #[test]
 fn certificates_are_looked_for_beside_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("edge.yaml");
     let text = "listeners:\n  - address: \"127.0.0.1:8443\"\n    tls:\n      certificates:\n        \
-                - {hosts: [a.org], certificate: a.pem, key: a.key}\n";
+                - {hosts: [A.org], certificate: a.pem, key: a.key}\n";
     std::fs::write(&path, text).expect("written");
-    std::fs::write(folder.path().join("a.pem"), "x").expect("written");
+    let (certificate, key) = pair("a.org");
+    std::fs::write(folder.path().join("a.pem"), certificate).expect("written");
     let found = load(&path).expect_err("the key is not there");
-    let errors: Vec<&str> = found
-        .all()
-        .iter()
-        .filter(|d| d.severity == Severity::Error)
-        .map(|d| d.path.as_str())
-        .collect();
-    assert_eq!(errors, ["listeners[0].tls.certificates[0].key"]);
-    std::fs::write(folder.path().join("a.key"), "x").expect("written");
+    let told: Vec<&str> = errors(&found).iter().map(|(path, ..)| *path).collect();
+    assert_eq!(told, ["listeners[0].tls.certificates[0].key"]);
+    std::fs::write(folder.path().join("a.key"), key).expect("written");
     let loaded = load(&path).expect("both are there");
     let tls = loaded.plan.listeners[0].tls.as_ref().expect("TLS");
     let crate::tls::Source::Files { certificate, .. } = &tls.certificates[0].source else {
@@ -214,6 +222,53 @@ fn certificates_are_looked_for_beside_the_file() {
     };
     assert_eq!(certificate.file_name().and_then(|name| name.to_str()), Some("a.pem"));
     assert!(certificate.is_absolute());
+}
+
+#[test]
+fn everything_that_this_machine_lacks_is_told_with_all_other_problems_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("edge.yaml");
+    let text = "\
+process: {user: no-such-user, group: no-such-group}
+listeners:
+  - address: \"127.0.0.1:8443\"
+    tls:
+      certificates:
+        - {hosts: [a.org], certificate: a.pem, key: b.key}
+        - {hosts: [b.org], certificate: nothing.pem, key: nothing.pem}
+        - {hosts: [c.org], certificate: b.key, key: none.key}
+upstreams:
+  one:
+    addresses: [\"one:443\"]
+    tls: {ca: nothing.pem}
+routes:
+  - upstream: onne
+";
+    std::fs::write(&path, text).expect("written");
+    for (file, text) in
+        [("a.pem", pair("a.org").0), ("b.key", pair("b.org").1), ("nothing.pem", String::new())]
+    {
+        std::fs::write(folder.path().join(file), text).expect("written");
+    }
+    let found = load(&path).expect_err("much is wrong");
+    let expected = [
+        ("process.user", 1, "there is no user \"no-such-user\""),
+        ("process.group", 1, "there is no group \"no-such-group\""),
+        ("listeners[0].tls.certificates[0].key", 6, "b.key: the private key does not belong"),
+        ("listeners[0].tls.certificates[1].certificate", 7, "nothing.pem: contains no certificate"),
+        ("listeners[0].tls.certificates[1].key", 7, "nothing.pem: contains no private key"),
+        ("listeners[0].tls.certificates[2].certificate", 8, "are the two files swapped?"),
+        ("listeners[0].tls.certificates[2].key", 8, "cannot read none.key"),
+        ("upstreams.one.tls.ca", 12, "no certificate in "),
+        ("routes[0].upstream", 14, "unknown upstream \"onne\""),
+    ];
+    let errors = errors(&found);
+    assert_eq!(errors.len(), expected.len(), "{found}");
+    for (error, (path, line, part)) in errors.iter().zip(expected) {
+        assert_eq!((error.0, error.1), (path, Some(line)), "{found}");
+        assert!(error.2.contains(part), "{part}: {found}");
+    }
+    assert!(found.all().iter().all(|d| d.column.is_some()), "{found}");
 }
 
 #[test]

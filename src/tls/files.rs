@@ -14,8 +14,6 @@ use rustls::pki_types::pem;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
-use super::Settings;
-use super::Source;
 use super::error::Error;
 use super::error::Warning;
 use super::leaf::Leaf;
@@ -26,20 +24,61 @@ const DAY: i64 = 24 * 3600;
 /// Below this many days of validity an operator is warned.
 const SOON_DAYS: i64 = 14;
 
-/// Looks at every certificate file of a listener, as `edgeproxy check` does: all errors and all
-/// warnings at once. Certificates of the internal CA are not looked at: they are made at start.
+/// Which of the two files something is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The one with the chain.
+    Certificate,
+    /// The one with the key.
+    Key,
+}
+
+/// What is wrong and what is odd about a certificate and its key.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// They cannot be used.
+    pub errors: Vec<(Part, Error)>,
+    /// They are used nevertheless.
+    pub warnings: Vec<(Part, Warning)>,
+}
+
+/// Looks at a chain and its key, as `edgeproxy check` does: everything that can be said of them at
+/// once. One that is not given is not missed.
 #[must_use]
-pub fn check_files(settings: &Settings, now: SystemTime) -> (Vec<Error>, Vec<Warning>) {
-    let mut errors = Vec::new();
-    let mut warnings = Vec::new();
-    for entry in &settings.certificates {
-        let Source::Files { certificate, key } = &entry.source else { continue };
-        match load(certificate, key, &entry.hosts, now) {
-            Ok((_, mut found)) => warnings.append(&mut found),
-            Err(error) => errors.push(error),
+pub fn inspect(
+    certificate: Option<&Path>,
+    key: Option<&Path>,
+    hosts: &[String],
+    now: SystemTime,
+) -> Findings {
+    let mut found = Findings::default();
+    let chain = certificate.and_then(|file| match read_chain(file, hosts, now) {
+        Ok((chain, odd)) => {
+            found.warnings.extend(odd.into_iter().map(|warning| (Part::Certificate, warning)));
+            Some((file, chain))
         }
+        Err(error) => {
+            found.errors.push((Part::Certificate, error));
+            None
+        }
+    });
+    let private = key.and_then(|file| {
+        found.warnings.extend(key_warning(file).map(|warning| (Part::Key, warning)));
+        match read_key(file) {
+            Ok(private) => Some((file, private)),
+            Err(error) => {
+                found.errors.push((Part::Key, error));
+                None
+            }
+        }
+    });
+    if let (Some((certificate, chain)), Some((key, private))) = (chain, private)
+        && let Err(error) = certified(chain, private, certificate, key)
+    {
+        let is_chain = matches!(error, Error::Certificate { .. });
+        found.errors.push((if is_chain { Part::Certificate } else { Part::Key }, error));
     }
-    (errors, warnings)
+    found
 }
 
 /// Loads a chain and its key, and looks at what they say: whether the certificate is valid `now` and
@@ -53,14 +92,26 @@ pub fn load(
     hosts: &[String],
     now: SystemTime,
 ) -> Result<(CertifiedKey, Vec<Warning>), Error> {
-    let chain = chain(certificate, &fs::read(certificate).map_err(Error::read(certificate))?)?;
-    let private = private_key(key, &fs::read(key).map_err(Error::read(key))?)?;
-    let leaf =
-        Leaf::read(&chain[0]).ok_or_else(|| Error::Certificate { file: certificate.to_owned() })?;
-    let mut warnings = leaf_warnings(&leaf, certificate, hosts, now);
-    warnings.extend(chain_warning(&chain, &leaf, certificate)?);
+    let (chain, mut warnings) = read_chain(certificate, hosts, now)?;
+    let private = read_key(key)?;
     warnings.extend(key_warning(key));
     Ok((certified(chain, private, certificate, key)?, warnings))
+}
+
+fn read_chain(
+    file: &Path,
+    hosts: &[String],
+    now: SystemTime,
+) -> Result<(Vec<CertificateDer<'static>>, Vec<Warning>), Error> {
+    let chain = chain(file, &fs::read(file).map_err(Error::read(file))?)?;
+    let leaf = Leaf::read(&chain[0]).ok_or_else(|| Error::Certificate { file: file.to_owned() })?;
+    let mut warnings = leaf_warnings(&leaf, file, hosts, now);
+    warnings.extend(chain_warning(&chain, &leaf, file)?);
+    Ok((chain, warnings))
+}
+
+fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    private_key(file, &fs::read(file).map_err(Error::read(file))?)
 }
 
 /// The certificates of a PEM file, at least one, in the order of the file.
@@ -211,6 +262,41 @@ mod tests {
             let hosts: Vec<_> = hosts.iter().map(|&h| h.to_owned()).collect();
             load(&self.at("cert.pem"), &self.at("key.pem"), &hosts, now).map(|(_, found)| found)
         }
+    }
+
+    #[test]
+    fn both_files_are_looked_at_and_each_problem_is_about_one_of_them() {
+        let (cert, key) = pair(&["a.example"]);
+        let files = Files::new().with("cert.pem", &cert).with("key.pem", &key).with("no.pem", "");
+        let (cert, key, no) = (files.at("cert.pem"), files.at("key.pem"), files.at("no.pem"));
+        let look = |certificate: Option<&Path>, key: Option<&Path>| {
+            inspect(certificate, key, &["b.example".to_owned()], at(NOT_BEFORE))
+        };
+        let found = look(Some(&no), Some(&no));
+        assert!(
+            matches!(
+                found.errors[..],
+                [
+                    (Part::Certificate, Error::NoCertificate { .. }),
+                    (Part::Key, Error::NoKey { .. })
+                ]
+            ),
+            "{found:?}"
+        );
+        let found = look(Some(&cert), Some(&key));
+        assert!(found.errors.is_empty(), "{found:?}");
+        assert!(
+            matches!(found.warnings[..], [(Part::Certificate, Warning::HostNotNamed { .. })]),
+            "{found:?}"
+        );
+        // One alone is looked at as far as that goes.
+        assert_eq!(look(Some(&no), None).errors.len(), 1);
+        assert_eq!(look(None, Some(&no)).errors.len(), 1);
+
+        let (_, other) = pair(&[]);
+        let files = files.with("key.pem", &other);
+        let found = look(Some(&cert), Some(&files.at("key.pem")));
+        assert!(matches!(found.errors[..], [(Part::Key, Error::KeyMismatch { .. })]), "{found:?}");
     }
 
     /// A certificate for `names`, valid from 2030-01-01 to 2030-04-01, and its key.

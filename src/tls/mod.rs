@@ -10,7 +10,6 @@ use std::path::PathBuf;
 
 pub use error::Error;
 pub use error::Warning;
-pub use files::check_files;
 pub use store::CertificateStore;
 pub use store::server_config;
 

@@ -20,6 +20,7 @@ use super::Settings;
 use super::Source;
 use super::Version;
 use super::error::Error;
+use super::error::Warning;
 use super::files;
 use super::internal;
 
@@ -48,18 +49,18 @@ struct Table {
 
 impl CertificateStore {
     /// Loads every certificate of `settings`; those of the internal CA are issued where needed.
-    /// Warnings are logged. Blocks on the file system.
+    /// What is odd about them is told with the configuration. Blocks on the file system.
     ///
     /// # Errors
     /// The first certificate that cannot be used.
     pub fn load(settings: &Settings, state_dir: &Path, now: SystemTime) -> Result<Self, Error> {
-        let table = Table::load(settings, state_dir, now)?;
+        let (table, _) = Table::load(settings, state_dir, now)?;
         Ok(Self { table: ArcSwap::from_pointee(table) })
     }
 
     /// Loads again and replaces all certificates at once; handshakes under way keep what they have.
     /// Called when the configuration or a file changed, and once a day, so that the internal CA's
-    /// leaves are renewed. Blocks on the file system.
+    /// leaves are renewed. Warnings are logged. Blocks on the file system.
     ///
     /// # Errors
     /// As [`Self::load`]; the certificates in use stay then.
@@ -69,7 +70,11 @@ impl CertificateStore {
         state_dir: &Path,
         now: SystemTime,
     ) -> Result<(), Error> {
-        self.table.store(Arc::new(Table::load(settings, state_dir, now)?));
+        let (table, warnings) = Table::load(settings, state_dir, now)?;
+        for warning in warnings {
+            log::warn!(target: "edgeproxy::tls", "{warning}");
+        }
+        self.table.store(Arc::new(table));
         Ok(())
     }
 
@@ -116,15 +121,18 @@ impl ResolvesServerCert for CertificateStore {
 }
 
 impl Table {
-    fn load(settings: &Settings, state_dir: &Path, now: SystemTime) -> Result<Self, Error> {
+    fn load(
+        settings: &Settings,
+        state_dir: &Path,
+        now: SystemTime,
+    ) -> Result<(Self, Vec<Warning>), Error> {
         let mut table = Self::default();
+        let mut warnings = Vec::new();
         for (index, entry) in settings.certificates.iter().enumerate() {
             let certified = match &entry.source {
                 Source::Files { certificate, key } => {
-                    let (certified, warnings) = files::load(certificate, key, &entry.hosts, now)?;
-                    for warning in warnings {
-                        log::warn!(target: "edgeproxy::tls", "{warning}");
-                    }
+                    let (certified, odd) = files::load(certificate, key, &entry.hosts, now)?;
+                    warnings.extend(odd);
                     certified
                 }
                 Source::Internal => {
@@ -148,7 +156,7 @@ impl Table {
         if table.nameless.is_none() {
             table.nameless.clone_from(&table.default);
         }
-        Ok(table)
+        Ok((table, warnings))
     }
 
     /// The first certificate that names a host keeps it.
@@ -221,7 +229,6 @@ mod tests {
     use std::io;
     use std::path::PathBuf;
     use std::time::Duration;
-    use std::time::UNIX_EPOCH;
 
     use rustls::ClientConfig;
     use rustls::HandshakeKind;
@@ -463,18 +470,5 @@ mod tests {
         assert!(!edge.store.serves(Some("a.test"), "b.test"));
         assert!(edge.store.serves(None, "b.test"));
         assert!(edge.store.serves(Some("a.test"), "nothing.is.for.it"));
-    }
-
-    #[test]
-    fn check_files_reports_every_certificate_at_once() {
-        let mut settings = settings(&[&["a.test"], &["b.test"], &["c.test"]]);
-        for entry in &mut settings.certificates[..2] {
-            entry.source = Source::Files {
-                certificate: PathBuf::from("/nowhere/cert.pem"),
-                key: PathBuf::from("/nowhere/key.pem"),
-            };
-        }
-        let (errors, warnings) = files::check_files(&settings, UNIX_EPOCH);
-        assert_eq!((errors.len(), warnings.len()), (2, 0));
     }
 }

@@ -113,6 +113,14 @@ pub fn authorities_for_pingora(settings: &OriginTls) -> Result<Arc<CaType>, TlsE
     Ok(own)
 }
 
+/// Whether a file of authorities can be trusted by anybody, as `edgeproxy check` asks.
+///
+/// # Errors
+/// Fails when it cannot be read or holds no certificate.
+pub fn check_authorities(path: &Path) -> Result<(), TlsError> {
+    roots(Some(path)).map(drop)
+}
+
 /// The name to check, in a form that TLS can send: `name` as configured.
 ///
 /// # Errors

@@ -114,6 +114,26 @@ fn wrong_usage_is_64() {
     run(&["check", "-c", "x.yaml", "--json", "--route", "GET", url]).failed(64, &["--json"]);
     run(&["--cache-ttl", "5m"]).failed(64, &["--cache-ttl belongs to --port and --origin"]);
     run(&["-c", "x.yaml", "--port", "1", "--origin", "http://a"]).failed(64, &["leave -c out"]);
+    run(&["--clear-cache", "-c", "x.yaml", "--port", "1"]).failed(64, &["leave -c out"]);
+}
+
+#[test]
+fn a_flag_that_a_verb_has_no_use_for_is_wrong_usage() {
+    let folder = folder();
+    for (arguments, flag) in [
+        (&["init", "-c", "x.yaml"][..], "-c"),
+        (&["-c", "x.yaml", "schema"], "-c"),
+        (&["man", "--conf", "x.yaml"], "-c"),
+        (&["-d", "completions", "bash"], "-d"),
+        (&["-d", "check", "-c", "x.yaml"], "-d"),
+        (&["--port", "3000", "init"], "--port"),
+        (&["--clear-cache", "-u", "-c", "x.yaml"], "-u"),
+    ] {
+        let outcome = run_in(folder.path(), arguments);
+        outcome.failed(64, &[&format!("error: {flag} means nothing to ")]);
+        assert_eq!(outcome.out, "", "{arguments:?}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 0);
 }
 
 #[test]
@@ -172,8 +192,9 @@ fn certificate_files_are_part_of_the_check() {
     };
     check("one.pem", "one.key").succeeded();
     check("one.pem", "none.key").failed(78, &["none.key", "certificates[0].key"]);
-    check("one.pem", "two.key").failed(78, &["listener \"tls\"", "two.key"]);
-    check("one.key", "one.key").failed(78, &["listener \"tls\"", "one.key"]);
+    check("one.pem", "two.key").failed(78, &["two.key", "edge.yaml:3:", "certificates[0].key"]);
+    let swapped = check("one.key", "one.pem");
+    swapped.failed(78, &["one.key", "swapped", "certificates[0].certificate", "2 errors"]);
 }
 
 #[test]
@@ -189,8 +210,12 @@ fn certificate_files_are_part_of_the_check_as_json_too() {
     let outcome = run_in(folder.path(), &["check", "--json", "-c", "edge.yaml"]);
     assert_eq!(outcome.code, Some(78), "{}", outcome.out);
     let problems: serde_json::Value = serde_json::from_str(&outcome.out).expect("JSON");
-    assert_eq!(problems[0]["severity"], "error", "{problems}");
-    assert!(outcome.out.contains("empty.pem"), "{problems}");
+    for (n, part) in ["certificate", "key"].into_iter().enumerate() {
+        assert_eq!(problems[n]["severity"], "error", "{problems}");
+        assert_eq!(problems[n]["line"], 3, "{problems}");
+        let path = format!("listeners[1].tls.certificates[0].{part}");
+        assert_eq!(problems[n]["path"], path, "{problems}");
+    }
 }
 
 #[test]
@@ -280,11 +305,23 @@ fn a_starter_file_is_written_once_and_is_sound() {
     let said = run_in(folder.path(), &["init"]).succeeded();
     assert!(said.contains("edgeproxy check -c edge.yaml"), "{said}");
     run_in(folder.path(), &["check", "-c", "edge.yaml"]).succeeded();
+    // Its first line names the schema, and that is beside it.
+    let starter = fs::read_to_string(folder.path().join("edge.yaml")).expect("it is written");
+    let schema = starter.lines().next().and_then(|line| line.split_once("$schema="));
+    let (comment, schema) = schema.expect("the first line names the schema");
+    assert_eq!(comment, "# yaml-language-server: ");
+    let schema = folder.path().join(schema);
+    let text = fs::read_to_string(&schema).expect("it is beside the file");
+    assert_eq!(text, run(&["schema"]).succeeded());
+    assert!(!starter.contains("conf/"), "it names a file that is not there: {starter}");
+    fs::write(&schema, "mine").expect("the folder can be written to");
 
     fs::write(folder.path().join("edge.yaml"), "mine").expect("the folder can be written to");
     run_in(folder.path(), &["init"]).failed(1, &["edge.yaml", "exists"]);
     assert_eq!(fs::read_to_string(folder.path().join("edge.yaml")).expect("it is there"), "mine");
-    run_in(folder.path(), &["init", "other.yaml"]).succeeded();
+    let said = run_in(folder.path(), &["init", "other.yaml"]).succeeded();
+    assert!(said.contains("edgeproxy.schema.json was there and stays as it is"), "{said}");
+    assert_eq!(fs::read_to_string(&schema).expect("it is there"), "mine");
     run_in(folder.path(), &["init", "no/such/folder.yaml"]).failed(1, &["no/such/folder.yaml"]);
 }
 
@@ -319,7 +356,11 @@ fn the_manual_is_a_page_of_the_first_section() {
     for section in [".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS"] {
         assert!(page.contains(section), "no {section}");
     }
-    assert!(page.contains("5m"), "the examples are missing");
+    // What is in columns stays so, and the page points at no other page.
+    let examples = page.split_once(".SH \"EXAMPLES\"\n.EX\n").expect("the examples").1;
+    let (examples, _) = examples.split_once("\n.EE").expect("their end");
+    assert!(examples.contains("\n  edgeproxy \\-c conf/edge.yaml \\-d         run as"), "{page}");
+    assert!(!page.contains("(1)"), "{page}");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::config::Files;
 use crate::config::Loaded;
+use crate::config::Machine;
 use crate::config::plan::AdminAddress;
 use crate::config::plan::Plan;
 use crate::config::schema::Config;
@@ -16,7 +16,7 @@ fn shipped(name: &str) -> Loaded {
     let text = std::fs::read_to_string(path).expect("it is there");
     let first = text.lines().next().unwrap_or_default();
     assert_eq!(first, "# yaml-language-server: $schema=edgeproxy.schema.json", "{name}");
-    through(&text, name, &super::somewhere(), &|_| None, Files::Leave)
+    through(&text, name, &super::somewhere(), &|_| None, Machine::Leave)
         .unwrap_or_else(|found| panic!("{found}"))
 }
 

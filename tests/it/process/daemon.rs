@@ -289,9 +289,24 @@ fn an_unknown_user_is_said_at_once() {
     let origin = Origin::always(ok("hello"));
     let folder = tempfile::tempdir().expect("a folder can be made");
     write_config(&folder, &at(free_address(), &origin, ", user: no-such-user-here"));
+    for arguments in [&["-c", "edge.yaml", "-d"][..], &["-c", "edge.yaml", "-t"]] {
+        let (code, said) = outcome(&folder, arguments);
+        assert_eq!(code, Some(78), "{said}");
+        let told = said.matches("there is no user \"no-such-user-here\"").count();
+        assert_eq!(told, 1, "{said}");
+        assert!(said.contains("  process.user\n"), "{said}");
+    }
+}
+
+#[test]
+fn what_keeps_it_from_its_log_is_said_once() {
+    let origin = Origin::always(ok("hello"));
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    write_config(&folder, &at(free_address(), &origin, ", log_file: $DIR/edge.yaml/edge.log"));
     let (code, said) = outcome(&folder, &["-c", "edge.yaml", "-d"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("there is no user \"no-such-user-here\""), "{said}");
+    assert_eq!(said.matches("edge.yaml/edge.log cannot be used").count(), 1, "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[test]

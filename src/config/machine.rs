@@ -1,0 +1,113 @@
+//! Whether this machine has what a configuration names, and whether it fits: files, certificates,
+//! users. Said with its place in the configuration, together with everything else that is wrong, and
+//! before anything starts.
+
+use std::fs::File;
+use std::path::Path as FilePath;
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+use nix::unistd::Group;
+use nix::unistd::User;
+
+use crate::config::path::Path;
+use crate::config::report::Report;
+use crate::config::schema::Config;
+use crate::config::schema::listen::Certificate;
+use crate::config::schema::process::Process;
+use crate::tls;
+use crate::tls::files::Part;
+use crate::upstream;
+
+/// Looks at everything that must be there.
+pub(super) fn look(config: &Config, folder: &FilePath, now: SystemTime, report: &mut Report<'_>) {
+    identity(&config.process, &Path::root().key("process"), report);
+    let listeners = Path::root().key("listeners");
+    for (n, listener) in config.listeners.iter().enumerate() {
+        let certificates = listener.tls.as_ref().map(|tls| tls.certificates.as_slice());
+        let at = listeners.index(n).key("tls").key("certificates");
+        for (m, each) in certificates.unwrap_or_default().iter().enumerate() {
+            certificate(each, &at.index(m), folder, now, report);
+        }
+    }
+    for (name, upstream) in &config.upstreams {
+        let at = Path::root().key("upstreams").key(name.as_str()).key("tls").key("ca");
+        let ca = upstream.tls.as_ref().and_then(|tls| tls.ca.as_deref());
+        let Some(ca) = there(ca, &at, folder, report) else { continue };
+        if let Err(wrong) = upstream::tls::check_authorities(&ca) {
+            report.error(&at, wrong.to_string()).help("PEM certificates are expected");
+        }
+    }
+}
+
+/// The user and the group that a daemon becomes.
+fn identity(process: &Process, at: &Path, report: &mut Report<'_>) {
+    let user = |name: &str| User::from_name(name).map(|found| found.is_some());
+    let group = |name: &str| Group::from_name(name).map(|found| found.is_some());
+    is_known("user", process.user.as_deref(), user, at, report);
+    is_known("group", process.group.as_deref(), group, at, report);
+}
+
+fn is_known(
+    kind: &str,
+    name: Option<&str>,
+    find: impl Fn(&str) -> Result<bool, Errno>,
+    at: &Path,
+    report: &mut Report<'_>,
+) {
+    // One without a name was reported as that.
+    let Some(name) = name.filter(|name| !name.trim().is_empty()) else { return };
+    let problem = match find(name) {
+        Ok(true) => return,
+        Ok(false) => format!("there is no {kind} \"{name}\" on this machine"),
+        Err(error) => format!("the {kind} \"{name}\" cannot be looked up: {error}"),
+    };
+    report
+        .error(&at.key(kind), problem)
+        .help(format!("name a {kind} that exists, or remove the key to stay who starts it"));
+}
+
+fn certificate(
+    written: &Certificate,
+    at: &Path,
+    folder: &FilePath,
+    now: SystemTime,
+    report: &mut Report<'_>,
+) {
+    let (at_certificate, at_key) = (at.key("certificate"), at.key("key"));
+    let certificate = there(written.certificate.as_deref(), &at_certificate, folder, report);
+    let key = there(written.key.as_deref(), &at_key, folder, report);
+    let hosts: Vec<String> = written.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let found = tls::files::inspect(certificate.as_deref(), key.as_deref(), &hosts, now);
+    let place = |part| match part {
+        Part::Certificate => &at_certificate,
+        Part::Key => &at_key,
+    };
+    for (part, error) in found.errors {
+        report.error(place(part), error.to_string());
+    }
+    for (part, warning) in found.warnings {
+        report.warning(place(part), warning.to_string());
+    }
+}
+
+/// The file that a key names, if it can be read; that it cannot is reported.
+fn there(
+    path: Option<&FilePath>,
+    at: &Path,
+    folder: &FilePath,
+    report: &mut Report<'_>,
+) -> Option<std::path::PathBuf> {
+    let path = path.filter(|path| !path.as_os_str().is_empty())?;
+    let whole = folder.join(path);
+    let problem = match File::open(&whole).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_file() => return Some(whole),
+        Ok(_) => "it is not a file".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let diagnostic = report.error(at, format!("cannot read {}: {problem}", path.display()));
+    if path.is_relative() {
+        diagnostic.help(format!("relative paths begin in {}", folder.display()));
+    }
+    None
+}
