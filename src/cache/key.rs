@@ -33,43 +33,87 @@ pub struct Target<'a> {
 }
 
 /// A cache key. Equal bytes mean the same thing asked for, and only that.
+///
+/// It begins with the *resource*: all that a URL says of it. Where a route's rules take nothing of a
+/// request but its URL, that is the whole key; otherwise one resource has as many keys as its
+/// requests have values in the chosen fields and cookies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Vec<u8>);
+pub struct Key {
+    bytes: Vec<u8>,
+    /// Where the resource ends.
+    resource: usize,
+}
+
+/// Whether one resource can have several keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Parts {
+    /// The resource is the whole key.
+    One,
+    /// Fields or cookies of the request are part of the key.
+    Many,
+}
+
+/// What a URL says of a cache key under a route's rules.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Resource {
+    /// The front of every key of this resource, or the one key it has.
+    pub bytes: Vec<u8>,
+    /// Which of the two.
+    pub parts: Parts,
+}
+
+impl Resource {
+    /// The resource that a URL names under a route's rules, whatever else a request says.
+    pub fn new(target: &Target<'_>, rules: &KeyRules) -> Self {
+        Self { bytes: resource(target, rules), parts: parts(rules) }
+    }
+}
 
 impl Key {
     /// The key of a request under a route's rules.
     pub fn new(target: &Target<'_>, headers: &HeaderMap, rules: &KeyRules) -> Self {
-        let query = target.query.map_or(0, str::len);
-        let mut key = Vec::with_capacity(96 + target.host.len() + target.path.len() + query);
-        push(&mut key, target.space.as_bytes());
-        push(&mut key, target.scheme.as_bytes());
-        push_lower(&mut key, target.host);
-        push_port(&mut key, target.scheme, target.port);
-        push(&mut key, target.path.as_bytes());
-        push_query(&mut key, target.query, rules);
-        push_headers(&mut key, headers, rules);
-        push_cookies(&mut key, headers, rules);
-        Self(key)
-    }
-
-    /// The key of one variant: this key and the selecting values of [`crate::cache::vary::selecting`].
-    #[must_use]
-    pub fn variant(&self, selecting: &[u8]) -> Self {
-        let mut key = Vec::with_capacity(self.0.len() + selecting.len() + 16);
-        push(&mut key, &self.0);
-        push(&mut key, selecting);
-        Self(key)
+        let mut bytes = resource(target, rules);
+        let resource = bytes.len();
+        match parts(rules) {
+            Parts::One => {}
+            Parts::Many => {
+                push_headers(&mut bytes, headers, rules);
+                push_cookies(&mut bytes, headers, rules);
+            }
+        }
+        Self { bytes, resource }
     }
 
     /// The bytes, for hashing and for the store.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// The bytes, owned.
     pub fn into_bytes(self) -> Vec<u8> {
-        self.0
+        self.bytes
     }
+
+    /// How many bytes at the front are the [`Resource`].
+    pub fn resource_len(&self) -> usize {
+        self.resource
+    }
+}
+
+fn parts(rules: &KeyRules) -> Parts {
+    if rules.headers.is_empty() && rules.cookies.is_empty() { Parts::One } else { Parts::Many }
+}
+
+fn resource(target: &Target<'_>, rules: &KeyRules) -> Vec<u8> {
+    let query = target.query.map_or(0, str::len);
+    let mut key = Vec::with_capacity(96 + target.host.len() + target.path.len() + query);
+    push(&mut key, target.space.as_bytes());
+    push(&mut key, target.scheme.as_bytes());
+    push_lower(&mut key, target.host);
+    push_port(&mut key, target.scheme, target.port);
+    push(&mut key, target.path.as_bytes());
+    push_query(&mut key, target.query, rules);
+    key
 }
 
 fn push_lower(key: &mut Vec<u8>, text: &str) {

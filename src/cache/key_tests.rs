@@ -174,10 +174,28 @@ fn a_header_and_a_cookie_of_the_same_name_and_value_differ() {
 }
 
 #[test]
-fn a_variant_is_neither_its_key_nor_another_variant() {
-    let plain = key(&PLAIN);
-    assert_ne!(plain.variant(b""), plain);
-    assert_ne!(plain.variant(b"a"), plain.variant(b"b"));
+fn a_resource_is_the_front_of_all_its_keys_and_of_no_other() {
+    let tenants = KeyRules {
+        headers: vec![HeaderName::from_static("x-tenant")],
+        cookies: names(&["c"]),
+        ..rules(QueryRule::Except(names(&["u"])))
+    };
+    let target = Target { query: Some("q=1&u=2"), ..PLAIN };
+    let resource = Resource::new(&target, &tenants);
+    assert_eq!(resource.parts, super::Parts::Many);
+    for lines in [&[][..], &[("x-tenant", "a")], &[("x-tenant", "b"), ("cookie", "c=1")]] {
+        let key = Key::new(&Target { query: Some("u=3&q=1"), ..PLAIN }, &headers(lines), &tenants);
+        assert_eq!(&key.as_bytes()[..key.resource_len()], &resource.bytes[..]);
+        let other = Key::new(&PLAIN, &headers(lines), &tenants);
+        assert_ne!(&other.as_bytes()[..other.resource_len()], &resource.bytes[..]);
+    }
+}
+
+#[test]
+fn a_resource_whose_url_is_all_that_counts_is_its_own_key() {
+    let resource = Resource::new(&PLAIN, &rules(QueryRule::All));
+    assert_eq!((resource.parts, &resource.bytes[..]), (super::Parts::One, key(&PLAIN).as_bytes()));
+    assert_eq!(key(&PLAIN).resource_len(), resource.bytes.len());
 }
 
 /// The parts of a request.

@@ -27,12 +27,14 @@ use crate::cache::reuse::Window;
 use crate::cache::reuse::may_serve;
 use crate::cache::status::Forward;
 use crate::cache::status::Outcome;
+use crate::config::plan::Plan;
 use crate::message::conditional;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::store;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
+use crate::storage::memory::Belonging;
 use crate::storage::memory::Found;
 
 /// Turns the cache on for this request, if the store may be asked.
@@ -80,15 +82,7 @@ pub(crate) fn payload(session: &mut Session) -> Payload {
 
 fn key_of(ctx: &RequestCtx, runtime: &Runtime, route: &Route, session: &Session) -> Option<Key> {
     let admitted = ctx.admitted.as_ref()?;
-    let Action::Upstream(upstream) = &route.action else { return None };
-    let upstream = &runtime.plan.upstreams[*upstream].name;
-    // Two routes that send the same URI to the same upstream share what is stored, unless one of
-    // them changes what the origin is asked.
-    let space = if route.changes_request() {
-        format!("{upstream}\n{}", route.name)
-    } else {
-        upstream.to_string()
-    };
+    let space = space(&runtime.plan, route)?;
     let target = Target {
         space: &space,
         scheme: ctx.scheme().as_str(),
@@ -100,12 +94,29 @@ fn key_of(ctx: &RequestCtx, runtime: &Runtime, route: &Route, session: &Session)
     Some(Key::new(&target, &session.req_header().headers, &route.cache.key))
 }
 
+/// What keeps the stored responses of this route from those of others; `None` where it asks no
+/// upstream.
+pub(crate) fn space(plan: &Plan, route: &Route) -> Option<String> {
+    let Action::Upstream(upstream) = &route.action else { return None };
+    let upstream = &plan.upstreams[*upstream].name;
+    // Two routes that send the same URI to the same upstream share what is stored, unless one of
+    // them changes what the origin is asked.
+    Some(if route.changes_request() {
+        format!("{upstream}\n{}", route.name)
+    } else {
+        upstream.to_string()
+    })
+}
+
 /// The key, with all that the store selects by.
 pub(crate) fn key(ctx: &RequestCtx) -> Result<CacheKey> {
     let (Some(key), Some(fields)) = (&ctx.cache.key, &ctx.cache.fields) else {
         return Error::e_explain(ErrorType::InternalError, "no key for an uncached request");
     };
-    Ok(ctx.runtime.memory.cache_key(key.as_bytes(), "", Arc::clone(fields)))
+    let belonging = Belonging { resource: key.resource_len() };
+    let mut key = ctx.runtime.memory.cache_key(key.as_bytes(), "", Arc::clone(fields));
+    key.extensions.insert(belonging);
+    Ok(key)
 }
 
 /// Judges what was found. Our verdict replaces Pingora's own idea of freshness.

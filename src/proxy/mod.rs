@@ -12,6 +12,7 @@ mod fetch;
 mod finish;
 mod forward;
 mod lookup;
+mod purge;
 mod receive;
 mod store;
 mod stored;

@@ -16,6 +16,7 @@ use crate::cache::date;
 use crate::message::hops;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::purge;
 use crate::refusal::Refusal;
 
 /// Interim responses that an origin may send before its answer.
@@ -43,6 +44,7 @@ pub(crate) fn examine(
         return Ok(());
     }
     note(response, ctx);
+    purge::invalidate(session, response, ctx);
     // The client speaks our version, whatever the origin's (RFC 9110 §2.5).
     response.set_version(Version::HTTP_11);
     for name in hops::hop_by_hop(&response.headers) {

@@ -75,7 +75,7 @@ impl Table {
     /// The route for a request, by the rules of [precedence](self). Allocates only for captures.
     #[must_use]
     pub fn find(&self, ask: &Ask<'_>) -> Option<Found<'_>> {
-        let won = self.hosts.visit(&self.routes, ask, &mut |index| {
+        let won = self.hosts.visit(&self.routes, ask.host, ask.path, &mut |index| {
             if self.routes[index].when.holds(ask).is_ok() {
                 ControlFlow::Break(index)
             } else {
@@ -85,6 +85,20 @@ impl Table {
         let index = won.break_value()?;
         let route = &self.routes[index];
         Some(Found { index, route, captures: route.path.capture(ask.path) })
+    }
+
+    /// The routes that serve this host and path to some request, whatever else they ask of it.
+    #[must_use]
+    pub fn serving(&self, host: &str, path: &str) -> Vec<&Route> {
+        let mut serving = Vec::new();
+        let visited: ControlFlow<()> = self.hosts.visit(&self.routes, host, path, &mut |index| {
+            if !serving.contains(&index) {
+                serving.push(index);
+            }
+            ControlFlow::Continue(())
+        });
+        debug_assert!(visited.is_continue(), "nothing ends the visit");
+        serving.into_iter().map(|index| &self.routes[index]).collect()
     }
 
     /// The methods with which the same request would find a route, for the Allow field of a 405
@@ -98,18 +112,19 @@ impl Table {
                 allowed.push(method.clone());
             }
         };
-        let visited: ControlFlow<()> = self.hosts.visit(&self.routes, ask, &mut |index| {
-            let when = &self.routes[index].when;
-            if when.holds_but_for_method(ask).is_ok() {
-                for method in &when.methods {
-                    allow(method);
-                    if method == Method::GET {
-                        allow(&Method::HEAD);
+        let visited: ControlFlow<()> =
+            self.hosts.visit(&self.routes, ask.host, ask.path, &mut |index| {
+                let when = &self.routes[index].when;
+                if when.holds_but_for_method(ask).is_ok() {
+                    for method in &when.methods {
+                        allow(method);
+                        if method == Method::GET {
+                            allow(&Method::HEAD);
+                        }
                     }
                 }
-            }
-            ControlFlow::Continue(())
-        });
+                ControlFlow::Continue(())
+            });
         debug_assert!(visited.is_continue(), "nothing ends the visit");
         allowed
     }

@@ -1,10 +1,9 @@
 //! What is stored, for whom, for how long, and what of it a client sees (RFC 9111).
-//!
-//! What an unsafe method makes invalid is not here yet: nothing is invalidated by POST so far.
 
 mod bounds;
 mod conditions;
 mod freshness;
+mod invalidation;
 mod keys;
 mod multiplexed;
 mod origins2;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use crate::route::Ask;
 use crate::route::Route;
 use crate::route::host;
 use crate::route::host::HostPattern;
@@ -86,10 +85,11 @@ impl Hosts {
     pub(super) fn visit<B>(
         &self,
         routes: &[Route],
-        ask: &Ask<'_>,
+        host: &str,
+        path: &str,
         f: &mut impl FnMut(usize) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        self.serving(ask.host).try_for_each(|paths| paths.visit(routes, ask.path, f))
+        self.serving(host).try_for_each(|paths| paths.visit(routes, path, f))
     }
 
     /// The hosts that match, most specific first.

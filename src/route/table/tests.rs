@@ -107,6 +107,21 @@ fn an_empty_table_finds_nothing() {
 }
 
 #[test]
+fn all_routes_that_serve_a_host_and_path_are_named_once_whatever_their_conditions() {
+    let table = Table::new(vec![
+        route("default", &[], "*"),
+        route("both", &["a.org", "*.org"], "=/x").methods(&[Method::PUT]),
+        route("query", &["a.org"], "=/x").query("q"),
+        route("elsewhere", &["b.org"], "=/x"),
+        route("below", &["a.org"], "^/y"),
+    ]);
+    let mut names: Vec<&str> = table.serving("a.org", "/x").iter().map(|r| &*r.name).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["both", "default", "query"]);
+    assert!(Table::default().serving("a.org", "/x").is_empty());
+}
+
+#[test]
 fn an_exact_host_comes_before_the_longest_wildcard_before_the_default() {
     let table = Table::new(vec![
         route("default", &[], "*"),

@@ -26,11 +26,17 @@ use crate::storage::memory::times::nanos_since_1970;
 /// memory of the evicted.
 pub(super) const ENTRY_OVERHEAD: u64 = size_of::<Entry>() as u64 + 16 + 144;
 
+/// What it spends beyond that on an entry whose key is more than its resource: a place in the
+/// shard's list of those.
+pub(super) const PARTED_OVERHEAD: u64 = 32;
+
 /// A stored response. It never changes; validation replaces it by another that shares its body.
 #[derive(Debug)]
 pub struct Entry {
     pub(super) hash: u64,
     pub(super) key: Arc<[u8]>,
+    /// The hash of the resource, where that is only the front of the key.
+    pub(super) resource: Option<u64>,
     pub(super) id: u64,
     pub(super) asked: Generation,
     pub(super) head: Head,

@@ -14,6 +14,7 @@ use crate::storage::memory::budget::Charge;
 use crate::storage::memory::budget::allocated;
 use crate::storage::memory::entry::ENTRY_OVERHEAD;
 use crate::storage::memory::entry::Entry;
+use crate::storage::memory::entry::PARTED_OVERHEAD;
 use crate::storage::memory::entry::Usage;
 use crate::storage::memory::head::Head;
 use crate::storage::memory::purge::Generation;
@@ -27,6 +28,8 @@ use crate::storage::memory::times::nanos_since_1970;
 pub struct Arrival<'a> {
     /// The base key, its components framed; the variant is no part of it.
     pub key: &'a [u8],
+    /// What it belongs to beside its key.
+    pub belonging: Belonging,
     /// The fields of the request that fetched it, as lookups will be made with. `None`: unknown;
     /// then a response that varies cannot be stored.
     pub request: Option<&'a HeaderMap>,
@@ -40,6 +43,27 @@ pub struct Arrival<'a> {
     pub length: Option<u64>,
     /// [`Memory::generation`] as it was before the origin was asked.
     pub asked: Generation,
+}
+
+/// What a response belongs to, beside its key: what purges name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Belonging {
+    /// How many bytes at the front of the key name the resource: all that its URL says of it.
+    pub resource: usize,
+}
+
+impl Default for Belonging {
+    /// The key is its resource.
+    fn default() -> Self {
+        Self { resource: usize::MAX }
+    }
+}
+
+impl Belonging {
+    /// The resource, where it is less than the whole key.
+    fn resource_in(self, key: &[u8]) -> Option<&[u8]> {
+        key.get(..self.resource).filter(|front| front.len() < key.len())
+    }
 }
 
 /// Why a response is not stored. The response to the client goes on regardless.
@@ -92,6 +116,7 @@ struct Filling {
 #[derive(Debug)]
 pub(super) struct Draft {
     key: Arc<[u8]>,
+    resource: Option<u64>,
     selection: Selection,
     head: Head,
     values_cost: u64,
@@ -108,8 +133,10 @@ impl Draft {
         selection: Selection,
     ) -> Result<Self, Abandoned> {
         let values_cost = Head::values_cost(arrival.headers);
+        let resource = arrival.belonging.resource_in(arrival.key).map(|front| tier.hash(front));
         let cost = ENTRY_OVERHEAD
             .saturating_add(allocated(arrival.key.len().saturating_add(16)))
+            .saturating_add(resource.map_or(0, |_| PARTED_OVERHEAD))
             .saturating_add(selection.cost())
             .saturating_add(Head::map_cost(arrival.headers))
             .saturating_add(values_cost);
@@ -122,6 +149,7 @@ impl Draft {
             .map_err(|_| Abandoned::TooManyFields)?;
         Ok(Self {
             key: arrival.key.into(),
+            resource,
             selection,
             head,
             values_cost,
@@ -129,6 +157,11 @@ impl Draft {
             asked: arrival.asked,
             charge,
         })
+    }
+
+    /// The same, of this resource.
+    pub(super) fn of_resource(self, resource: Option<u64>) -> Self {
+        Self { resource, ..self }
     }
 
     /// The base key.
@@ -142,6 +175,7 @@ impl Draft {
         Entry {
             hash,
             key: self.key,
+            resource: self.resource,
             id,
             asked: self.asked,
             head: self.head,

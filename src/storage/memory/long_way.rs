@@ -35,6 +35,7 @@ use pingora_cache::trace::SpanHandle;
 
 use crate::storage::memory::Abandoned;
 use crate::storage::memory::Arrival;
+use crate::storage::memory::Belonging;
 use crate::storage::memory::Entry;
 use crate::storage::memory::Fill;
 use crate::storage::memory::Generation;
@@ -54,7 +55,8 @@ pub struct Found(pub Arc<Entry>);
 
 impl Memory {
     /// A key for the long way: base key bytes, the fields of the request, and where the sequence of
-    /// purges stands now. To be made before the origin is asked.
+    /// purges stands now. To be made before the origin is asked. A [`Belonging`] may be added to its
+    /// extensions.
     pub fn cache_key(
         &self,
         base: impl Into<Vec<u8>>,
@@ -107,6 +109,7 @@ impl Memory {
         let header = meta.response_header();
         Arrival {
             key: key.primary_key(),
+            belonging: key.extensions.get::<Belonging>().copied().unwrap_or_default(),
             request: selecting(key),
             status: header.status,
             headers: &header.headers,

@@ -27,11 +27,12 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
+use crate::cache::key::Parts;
+use crate::cache::key::Resource;
 use crate::storage::memory::body::Body;
 use crate::storage::memory::budget::Budget;
 use crate::storage::memory::budget::Charge;
 use crate::storage::memory::fill::Draft;
-use crate::storage::memory::purge::Kind;
 use crate::storage::memory::purge::STAMPS_COST;
 use crate::storage::memory::purge::Standing;
 use crate::storage::memory::select::Selection;
@@ -62,10 +63,12 @@ pub use entry::Reader;
 pub use evict::Policy;
 pub use fill::Abandoned;
 pub use fill::Arrival;
+pub use fill::Belonging;
 pub use fill::Fill;
 pub use long_way::Found;
 pub use long_way::Selecting;
 pub use purge::Generation;
+pub use purge::Kind;
 pub use room::Swept;
 pub use times::Times;
 
@@ -285,13 +288,13 @@ impl Memory {
         };
         let times = Times { created: old.times().created, ..arrival.times };
         let arrival = Arrival { key: &old.key, times, ..*arrival };
-        let draft = Draft::new(self, &arrival, selection)?;
+        let draft = Draft::new(self, &arrival, selection)?.of_resource(old.resource);
         let new = draft.complete(old.hash, self.next_id(), old.body.clone(), old.body_cost);
         fill::inherit(&new.usage, &old.usage);
         let new = Arc::new(new);
         let purged_before = self.purged_before();
         let (replaced, _gone) = self.cell(old.hash).change(|shard, gone| {
-            match shard.stamps.standing(old.hash, new.asked) {
+            match shard.stamps.standing(&new) {
                 Standing::Current => {}
                 Standing::StaleSince(at) => new.expire(at),
                 Standing::Purged => return Err(Abandoned::Purged),
@@ -317,6 +320,39 @@ impl Memory {
     /// of the origin before this call will be stored as stale.
     pub fn expire(&self, key: &[u8], now: SystemTime) -> usize {
         self.expire_hash(self.hash(key), now)
+    }
+
+    /// Purges all that is stored of a resource, under every key that begins with it where it has
+    /// many, and says how many entries that concerned. What was asked of the origin before this call
+    /// will not be stored, or stored as stale.
+    ///
+    /// One look-up where the resource is the key, one in each shard where it has many.
+    pub fn purge_resource(&self, resource: &Resource, kind: Kind) -> usize {
+        let hash = self.hash(&resource.bytes);
+        match (resource.parts, kind) {
+            (Parts::One, Kind::Hard) => self.purge_hash(hash),
+            (Parts::One, Kind::Soft(now)) => self.expire_hash(hash, now),
+            (Parts::Many, kind) => self.purge_parted(hash, kind),
+        }
+    }
+
+    fn purge_parted(&self, resource: u64, kind: Kind) -> usize {
+        let at = self.next_generation();
+        let purged_before = self.purged_before();
+        let is_there = |entry: &&Arc<Entry>| entry.asked >= purged_before;
+        let purged = self.0.shards.iter().map(|cell| {
+            let (count, _gone) = cell.change(|shard, gone| {
+                shard.stamps.note(resource, at, kind);
+                let count = shard.parted(resource).filter(is_there).count();
+                match kind {
+                    Kind::Hard => shard.remove_parted(resource, gone),
+                    Kind::Soft(now) => shard.parted(resource).for_each(|entry| entry.expire(now)),
+                }
+                count
+            });
+            count
+        });
+        purged.sum()
     }
 
     // A second key with the same hash, should there ever be one, is purged along.
@@ -387,7 +423,7 @@ impl Memory {
         let (standing, _gone) = self.cell(hash).change(|shard, gone| {
             let standing = match entry.asked < self.purged_before() {
                 true => Standing::Purged,
-                false => shard.stamps.standing(hash, entry.asked),
+                false => shard.stamps.standing(&entry),
             };
             if let Standing::StaleSince(at) = standing {
                 entry.expire(at);

@@ -9,6 +9,8 @@
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
+use crate::storage::memory::entry::Entry;
+
 /// How many purges a shard remembers.
 const REMEMBERED: usize = 128;
 
@@ -16,9 +18,9 @@ const REMEMBERED: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Generation(pub(super) u64);
 
-/// What a purge does to the entries of a key.
+/// What a purge does to the entries that it concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// They are gone.
     Hard,
     /// They are stale from then on.
@@ -36,7 +38,7 @@ pub(super) enum Standing {
     Purged,
 }
 
-/// The recent purges of the keys of one shard.
+/// The recent purges of the keys and resources of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Stamps {
     recent: VecDeque<Stamp>,
@@ -52,7 +54,7 @@ struct Stamp {
 }
 
 impl Stamps {
-    /// Notes that the key was purged at `at`.
+    /// Notes that the key, or the resource, was purged at `at`.
     pub(super) fn note(&mut self, hash: u64, at: Generation, kind: Kind) {
         if self.recent.len() >= REMEMBERED
             && let Some(oldest) = self.recent.pop_front()
@@ -62,13 +64,20 @@ impl Stamps {
         self.recent.push_back(Stamp { hash, at, kind });
     }
 
-    /// Whether a response under this key, asked for at `asked`, may still be stored.
-    pub(super) fn standing(&self, hash: u64, asked: Generation) -> Standing {
+    /// Whether a response may still be stored after the purges of its key and of its resource.
+    pub(super) fn standing(&self, entry: &Entry) -> Standing {
+        self.standing_of(entry.hash, entry.resource, entry.asked)
+    }
+
+    fn standing_of(&self, hash: u64, resource: Option<u64>, asked: Generation) -> Standing {
         if asked < self.forgotten {
             return Standing::Purged;
         }
         let mut standing = Standing::Current;
-        for stamp in self.recent.iter().filter(|stamp| stamp.hash == hash && stamp.at > asked) {
+        let concerns = |stamp: &&Stamp| {
+            stamp.at > asked && (stamp.hash == hash || Some(stamp.hash) == resource)
+        };
+        for stamp in self.recent.iter().filter(concerns) {
             standing = match (stamp.kind, standing) {
                 (Kind::Hard, _) => return Standing::Purged,
                 (Kind::Soft(at), Standing::StaleSince(before)) => {
@@ -98,9 +107,9 @@ mod tests {
     fn what_was_asked_before_is_refused_and_what_was_asked_after_is_not() {
         let mut stamps = Stamps::default();
         stamps.note(7, Generation(5), Kind::Hard);
-        assert_eq!(stamps.standing(7, Generation(4)), Standing::Purged);
-        assert_eq!(stamps.standing(7, Generation(5)), Standing::Current);
-        assert_eq!(stamps.standing(8, Generation(4)), Standing::Current);
+        assert_eq!(stamps.standing_of(7, None, Generation(4)), Standing::Purged);
+        assert_eq!(stamps.standing_of(7, None, Generation(5)), Standing::Current);
+        assert_eq!(stamps.standing_of(8, None, Generation(4)), Standing::Current);
     }
 
     #[test]
@@ -108,10 +117,10 @@ mod tests {
         let mut stamps = Stamps::default();
         stamps.note(7, Generation(5), Kind::Soft(at(50)));
         stamps.note(7, Generation(6), Kind::Soft(at(60)));
-        assert_eq!(stamps.standing(7, Generation(4)), Standing::StaleSince(at(50)));
-        assert_eq!(stamps.standing(7, Generation(5)), Standing::StaleSince(at(60)));
+        assert_eq!(stamps.standing_of(7, None, Generation(4)), Standing::StaleSince(at(50)));
+        assert_eq!(stamps.standing_of(7, None, Generation(5)), Standing::StaleSince(at(60)));
         stamps.note(7, Generation(7), Kind::Hard);
-        assert_eq!(stamps.standing(7, Generation(4)), Standing::Purged);
+        assert_eq!(stamps.standing_of(7, None, Generation(4)), Standing::Purged);
     }
 
     #[test]
@@ -121,8 +130,8 @@ mod tests {
         for n in 0..REMEMBERED as u64 {
             stamps.note(1000 + n, Generation(2 + n), Kind::Hard);
         }
-        assert_eq!(stamps.standing(7, Generation(0)), Standing::Purged);
-        assert_eq!(stamps.standing(8, Generation(0)), Standing::Purged, "doubt refuses");
-        assert_eq!(stamps.standing(8, Generation(1)), Standing::Current);
+        assert_eq!(stamps.standing_of(7, None, Generation(0)), Standing::Purged);
+        assert_eq!(stamps.standing_of(8, None, Generation(0)), Standing::Purged, "doubt refuses");
+        assert_eq!(stamps.standing_of(8, None, Generation(1)), Standing::Current);
     }
 }

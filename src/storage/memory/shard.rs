@@ -4,6 +4,7 @@
 //! pair in billions; the hash is randomly keyed, so nobody can arrange one) displace each other:
 //! the full key is compared on every use.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::hash::Hasher;
@@ -83,6 +84,8 @@ impl Hasher for AsIs {
 /// The state behind one lock.
 pub(super) struct Shard {
     first: HashMap<u64, u32, BuildHasherDefault<AsIs>>,
+    /// The nodes of entries whose keys are more than their resource, by the hash of that.
+    parted: BTreeSet<(u64, u32)>,
     nodes: Nodes,
     free: u32,
     count: usize,
@@ -96,6 +99,7 @@ impl Shard {
     pub(super) fn new(policy: Policy) -> Self {
         Self {
             first: HashMap::default(),
+            parted: BTreeSet::new(),
             nodes: Nodes::default(),
             free: NONE,
             count: 0,
@@ -183,6 +187,9 @@ impl Shard {
             return;
         }
         self.first.insert(hash, node);
+        if let Some(resource) = entry.resource {
+            self.parted.insert((resource, node));
+        }
         self.order.inserted(node, facts(&entry));
         self.count += 1;
         self.bytes = self.bytes.saturating_add(size);
@@ -242,6 +249,21 @@ impl Shard {
         }
     }
 
+    /// What is stored of a resource under keys that say more.
+    pub(super) fn parted(&self, resource: u64) -> impl Iterator<Item = &Arc<Entry>> {
+        self.parted
+            .range((resource, 0)..=(resource, NONE))
+            .filter_map(|(_, node)| self.nodes.entry(*node))
+    }
+
+    /// Removes what is stored of a resource under keys that say more.
+    pub(super) fn remove_parted(&mut self, resource: u64, gone: &mut Gone) {
+        let nodes = self.parted.range((resource, 0)..=(resource, NONE));
+        for node in nodes.map(|(_, node)| *node).collect::<Vec<_>>() {
+            self.remove(node, gone);
+        }
+    }
+
     /// Removes this very entry, if it is still there.
     pub(super) fn remove_entry(&mut self, entry: &Arc<Entry>, gone: &mut Gone) {
         let found = self
@@ -265,6 +287,9 @@ impl Shard {
         self.unchain(hash, node);
         let Some(place) = self.nodes.0.get_mut(node as usize) else { return };
         if let Some(entry) = place.entry.take() {
+            if let Some(resource) = entry.resource {
+                self.parted.remove(&(resource, node));
+            }
             self.count -= 1;
             self.bytes = self.bytes.saturating_sub(entry.size());
             gone.push(entry);

@@ -11,6 +11,7 @@ use http::StatusCode;
 
 use crate::storage::memory::Abandoned;
 use crate::storage::memory::Arrival;
+use crate::storage::memory::Belonging;
 use crate::storage::memory::Entry;
 use crate::storage::memory::Generation;
 use crate::storage::memory::Memory;
@@ -31,6 +32,7 @@ use crate::storage::memory::shard::Shard;
 mod long_way;
 mod model;
 mod replay;
+mod resources;
 mod threads;
 mod validation;
 
@@ -69,6 +71,7 @@ fn arrival<'a>(
 ) -> Arrival<'a> {
     Arrival {
         key,
+        belonging: Belonging::default(),
         request: Some(request),
         status: StatusCode::OK,
         headers,
