@@ -14,6 +14,8 @@ use std::io::IsTerminal;
 
 use serde::Serialize;
 
+use crate::config::document::Place;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -121,6 +123,19 @@ impl Diagnostics {
         self.found.dedup_by(|a, b| {
             a.line.is_some() && (a.line, a.column, &a.message) == (b.line, b.column, &b.message)
         });
+    }
+
+    /// Blots a place out of every picture.
+    pub fn hide(&mut self, place: Place) {
+        for diagnostic in self.found.iter_mut().filter(|d| d.line == Some(place.line)) {
+            if let Some(Snippet { text, .. }) = &mut diagnostic.snippet {
+                let blot = |(n, c)| {
+                    let is_within = (place.column..place.column + place.width).contains(&n);
+                    if is_within { '*' } else { c }
+                };
+                *text = text.chars().enumerate().map(blot).collect();
+            }
+        }
     }
 
     /// All of them.

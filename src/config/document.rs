@@ -166,6 +166,13 @@ impl Document {
         (id != self.root).then(|| self.place(id))
     }
 
+    /// Where the value at `path` stands, if there is one.
+    #[must_use]
+    pub fn exactly(&self, path: &Path) -> Option<Place> {
+        let id = self.find(path.steps());
+        (self.path(id) == *path).then(|| self.place(id))
+    }
+
     /// Where the key stands that holds the value at `path`, or the nearest thing around it.
     #[must_use]
     pub fn locate_key(&self, path: &Path) -> Option<Place> {

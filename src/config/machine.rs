@@ -3,7 +3,10 @@
 //! before anything starts.
 
 use std::fs::File;
+use std::io;
+use std::io::Read;
 use std::path::Path as FilePath;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use nix::errno::Errno;
@@ -15,6 +18,7 @@ use crate::config::report::Report;
 use crate::config::schema::Config;
 use crate::config::schema::listen::Certificate;
 use crate::config::schema::process::Process;
+use crate::config::schema::secret::Secret;
 use crate::tls;
 use crate::tls::files::Part;
 use crate::upstream;
@@ -91,13 +95,38 @@ fn certificate(
     }
 }
 
+/// The most that a file with a secret may hold, in bytes.
+const SECRET_BYTES: u64 = 64 << 10;
+
+/// The secret in a file: all of it but for a line break at its end.
+pub(super) fn secret(path: &FilePath) -> Result<Secret, String> {
+    let say = |error: io::Error| error.to_string();
+    // Opening what is no file may wait for somebody to write into it.
+    if !std::fs::metadata(path).map_err(say)?.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(say)?;
+    file.take(SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(say)?;
+    if bytes.len() as u64 > SECRET_BYTES {
+        return Err(format!("it is larger than {} KiB", SECRET_BYTES >> 10));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    let text =
+        text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text));
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    Ok(Secret::new(text))
+}
+
 /// The file that a key names, if it can be read; that it cannot is reported.
 fn there(
     path: Option<&FilePath>,
     at: &Path,
     folder: &FilePath,
     report: &mut Report<'_>,
-) -> Option<std::path::PathBuf> {
+) -> Option<PathBuf> {
     let path = path.filter(|path| !path.as_os_str().is_empty())?;
     let whole = folder.join(path);
     let problem = match File::open(&whole).and_then(|file| file.metadata()) {

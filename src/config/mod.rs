@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::config::check::Surroundings;
+use crate::config::check::secret::Reader;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::diagnostic::Diagnostics;
 use crate::config::diagnostic::Severity;
@@ -79,7 +80,7 @@ pub fn load(path: impl AsRef<FilePath>) -> Result<Loaded, Diagnostics> {
 }
 
 /// Takes a configuration from text; `name` stands for it in messages, and relative paths begin in the
-/// working directory. The files that it names are not looked at.
+/// working directory. The files that it names are not looked at; a secret in one of them is `***`.
 ///
 /// # Errors
 /// Everything that is wrong with it, warnings among them.
@@ -95,7 +96,7 @@ pub fn from_text(text: &str, name: &str) -> Result<Loaded, Diagnostics> {
 pub fn from_config(config: schema::Config) -> Result<Loaded, Diagnostics> {
     let surroundings = surroundings(FilePath::new(""));
     let mut report = Report::new(None, Diagnostics::default());
-    let plan = check::check(&config, &surroundings, &mut report);
+    let plan = check::check(&config, &surroundings, None, &mut report);
     finish(plan, config, report)
 }
 
@@ -123,7 +124,11 @@ fn through(
         return Err(found);
     };
     let mut report = Report::new(Some(&document), found);
-    let plan = check::check(&config, surroundings, &mut report);
+    let secrets: Option<Reader<'_>> = match machine {
+        Machine::Look(_) => Some(&machine::secret),
+        Machine::Leave => None,
+    };
+    let plan = check::check(&config, surroundings, secrets, &mut report);
     if let Machine::Look(now) = machine {
         machine::look(&config, &surroundings.folder, now, &mut report);
     }

@@ -12,13 +12,14 @@ use crate::config::path::Path;
 pub struct Report<'d> {
     document: Option<&'d Document>,
     found: Diagnostics,
+    hidden: Vec<Place>,
 }
 
 impl<'d> Report<'d> {
     /// A report on a document, or on a configuration that was put together by the program.
     #[must_use]
     pub fn new(document: Option<&'d Document>, found: Diagnostics) -> Self {
-        Self { document, found }
+        Self { document, found, hidden: Vec::new() }
     }
 
     /// An error in the value at `path`.
@@ -56,6 +57,17 @@ impl<'d> Report<'d> {
         }
     }
 
+    /// Whether a value stands at `path`.
+    #[must_use]
+    pub fn has(&self, path: &Path) -> bool {
+        self.document.is_some_and(|document| document.exactly(path).is_some())
+    }
+
+    /// A secret is written at `path`: no picture of its line shows it.
+    pub fn hide(&mut self, path: &Path) {
+        self.hidden.extend(self.document.and_then(|document| document.exactly(path)));
+    }
+
     /// Whether something in the value at `path` was reported before and left out: what is missing
     /// there now is not worth another word.
     #[must_use]
@@ -72,6 +84,9 @@ impl<'d> Report<'d> {
     /// What was found, in the order of the lines.
     #[must_use]
     pub fn finish(mut self) -> Diagnostics {
+        for place in &self.hidden {
+            self.found.hide(*place);
+        }
         self.found.sort();
         self.found
     }

@@ -5,14 +5,24 @@ mod yaml;
 use crate::config::check::route;
 use crate::config::schema::Config;
 use crate::config::schema::cache::Cache;
+use crate::config::schema::route::Condition;
+use crate::config::schema::route::HeaderChanges;
+use crate::config::schema::route::Headers;
+use crate::config::schema::route::Match;
+use crate::config::schema::route::Respond;
+use crate::config::schema::secret::Secret;
 use crate::config::schema::value::Switch;
+use crate::message::secret;
+use crate::message::secret::MASK;
 
 /// The effective configuration as YAML: every default and everything inherited filled in.
 ///
-/// There are no secrets in it: keys and the like are named by their files.
+/// What is a secret, by its type or by the name of its field, parameter or cookie, is masked, and
+/// everything else loads again as it is. (The mask does not load: it would be a secret that everybody
+/// knows.)
 #[must_use]
 pub fn show(config: &Config) -> String {
-    let value = serde_yaml::to_value(effective(config));
+    let value = serde_yaml::to_value(masked(effective(config)));
     yaml::write(&value.expect("text, numbers, lists and sections can always be a YAML value"))
 }
 
@@ -41,4 +51,42 @@ pub fn effective(config: &Config) -> Config {
         });
     }
     whole
+}
+
+/// The same configuration without the secrets that are written in it.
+fn masked(mut config: Config) -> Config {
+    for route in &mut config.routes {
+        mask_conditions(&mut route.matches);
+        if let Some(Headers { request, response }) = &mut route.headers {
+            mask_changes(request);
+            mask_changes(response);
+        }
+        if let Some(Respond { headers, .. }) = &mut route.respond {
+            for (_, value) in headers.iter_mut().filter(|(name, _)| secret::is_field(name)) {
+                *value = MASK.to_owned();
+            }
+        }
+    }
+    config
+}
+
+fn mask_changes(HeaderChanges { set, add, remove: _ }: &mut HeaderChanges) {
+    let fields = set.iter_mut().chain(add).filter(|(name, _)| secret::is_field(name));
+    for value in fields.filter_map(|(_, text)| text.value.as_mut()) {
+        *value = Secret::new(MASK);
+    }
+}
+
+fn mask_conditions(Match { headers, query, cookies, .. }: &mut Match) {
+    let fields = headers.iter_mut().filter(|(name, _)| secret::is_field(name));
+    let others = query.iter_mut().chain(cookies);
+    let others = others.filter(|(name, _)| secret::is_named_so(name.as_bytes()));
+    for (_, condition) in fields.chain(others) {
+        match condition {
+            Condition::Present | Condition::Absent => {}
+            Condition::Exact(text) | Condition::Prefix(text) | Condition::Regex(text) => {
+                *text = MASK.to_owned();
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 mod golden;
 mod meaning;
 mod reference;
+mod secrets;
 mod shipped;
 
 use proptest::prelude::*;

@@ -9,5 +9,6 @@ pub mod hops;
 pub mod list;
 pub mod range;
 pub mod reply;
+pub mod secret;
 pub mod target;
 pub mod trace;

@@ -9,6 +9,7 @@ use http::HeaderName;
 use http::Method;
 use regex::Regex;
 
+use crate::message::secret;
 use crate::message::target::Scheme;
 use crate::route::Ask;
 use crate::route::expression;
@@ -165,17 +166,22 @@ impl ValueMatch {
     }
 }
 
-impl fmt::Display for ValueMatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ValueMatch {
+    /// Says what a value must do, with its texts as `shown` has them: some are secrets.
+    fn say<'s>(
+        &'s self,
+        f: &mut fmt::Formatter<'_>,
+        shown: impl Fn(&'s str) -> &'s str,
+    ) -> fmt::Result {
         match self {
             Self::Present => f.write_str("be present"),
             Self::Absent => f.write_str("be absent"),
-            Self::Exact(text) => write!(f, "be {text:?}"),
-            Self::Prefix(text) => write!(f, "begin with {text:?}"),
+            Self::Exact(text) => write!(f, "be {:?}", shown(text)),
+            Self::Prefix(text) => write!(f, "begin with {:?}", shown(text)),
             Self::Regex(regex) => {
                 let text = regex.as_str();
                 let inner = text.strip_prefix(r"\A(?:").and_then(|text| text.strip_suffix(r")\z"));
-                write!(f, "match `{}`", inner.unwrap_or(text))
+                write!(f, "match `{}`", shown(inner.unwrap_or(text)))
             }
         }
     }
@@ -192,9 +198,18 @@ impl fmt::Display for Unmet<'_> {
                 }
                 Ok(())
             }
-            Self::Header(name, wanted) => write!(f, "the field `{name}` must {wanted}"),
-            Self::Query(name, wanted) => write!(f, "the query parameter `{name}` must {wanted}"),
-            Self::Cookie(name, wanted) => write!(f, "the cookie `{name}` must {wanted}"),
+            Self::Header(name, wanted) => {
+                write!(f, "the field `{name}` must ")?;
+                wanted.say(f, |text| secret::of_field(name.as_str(), text))
+            }
+            Self::Query(name, wanted) => {
+                write!(f, "the query parameter `{name}` must ")?;
+                wanted.say(f, |text| secret::of_name(name, text))
+            }
+            Self::Cookie(name, wanted) => {
+                write!(f, "the cookie `{name}` must ")?;
+                wanted.say(f, |text| secret::of_name(name, text))
+            }
         }
     }
 }

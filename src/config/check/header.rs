@@ -7,10 +7,15 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 
+use crate::config::check::secret;
+use crate::config::check::secret::Files;
+use crate::config::check::secret::is_written;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema::route::HeaderChanges;
 use crate::config::schema::route::Headers;
+use crate::config::schema::secret::FieldText;
+use crate::message::secret::is_field;
 use crate::route::HeaderRule;
 use crate::route::HeaderRules;
 
@@ -44,23 +49,83 @@ pub(super) fn name(written: &str, at: &Path, report: &mut Report<'_>) -> Option<
     }
 }
 
+/// What the value of a header field can be.
+const VALUE: &str = "one line of text, without control characters and without spaces at the ends";
+
 /// The value of a header field.
 pub(super) fn value(written: &str, at: &Path, report: &mut Report<'_>) -> Option<HeaderValue> {
     let value = HeaderValue::from_str(written).ok();
     if value.is_none() || written.trim() != written {
-        report
-            .error(at, "this cannot be the value of a header")
-            .help("one line of text, without control characters and without spaces at the ends");
+        report.error(at, "this cannot be the value of a header").help(VALUE);
         return None;
     }
     value
 }
 
+/// The value of this field, which may be a secret: by its name, or since it comes from a file.
+/// Whoever prints it sees that it is one, and HTTP/2 keeps it out of its tables (RFC 7541 §7.1.3).
+fn secret_value(
+    key: &str,
+    written: &FieldText,
+    at: &Path,
+    files: Files<'_>,
+    report: &mut Report<'_>,
+) -> Option<HeaderValue> {
+    let FieldText { value: text, value_file } = written;
+    let Some(file) = value_file else {
+        let Some(text) = text else {
+            if !report.is_broken(at) {
+                let problem = report.error(at, "the header has no value");
+                problem.help("write `value_file: …`, or the value");
+            }
+            return None;
+        };
+        // In the long form the text has a key of its own.
+        let inner = at.key("value");
+        let at = if report.has(&inner) { &inner } else { at };
+        return field_value(key, text.reveal(), at, report);
+    };
+    let found = secret::either(("value", text.as_ref()), Some(file), at, files, report)?;
+    let mut value = HeaderValue::from_str(found.reveal())
+        .ok()
+        .filter(|_| found.reveal().trim() == found.reveal());
+    match &mut value {
+        Some(value) => value.set_sensitive(true),
+        None => {
+            let problem = format!("what {} holds cannot be the value of a header", file.display());
+            report.error(&at.key("value_file"), problem).help(VALUE);
+        }
+    }
+    value
+}
+
+/// The value that is written for this field.
+fn field_value(
+    key: &str,
+    written: &str,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<HeaderValue> {
+    if !is_field(key) {
+        return value(written, at, report);
+    }
+    report.hide(at);
+    let mut value = value(written, at, report).filter(|_| is_written(written, at, report))?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
 /// The changes in both directions.
-pub(super) fn rules(written: &Headers, at: &Path, report: &mut Report<'_>) -> HeaderRules {
+pub(super) fn rules(
+    written: &Headers,
+    at: &Path,
+    files: Files<'_>,
+    report: &mut Report<'_>,
+) -> HeaderRules {
+    let Headers { request, response } = written;
     HeaderRules {
-        request: changes(&written.request, Direction::Request, &at.key("request"), report),
-        response: changes(&written.response, Direction::Response, &at.key("response"), report),
+        request: changes(request, Direction::Request, &at.key("request"), files, report),
+        response: changes(response, Direction::Response, &at.key("response"), files, report),
     }
 }
 
@@ -74,7 +139,7 @@ pub(super) fn map(
     for (key, text) in written {
         let at = at.key(key.as_str());
         if let Some(name) = changeable(key, Direction::Response, &at, report)
-            && let Some(value) = value(text, &at, report)
+            && let Some(value) = field_value(key, text, &at, report)
             && map.insert(name, value).is_some()
         {
             report.error_in_key(&at, format!("the header \"{key}\" is written twice"));
@@ -94,6 +159,7 @@ fn changes(
     written: &HeaderChanges,
     direction: Direction,
     at: &Path,
+    files: Files<'_>,
     report: &mut Report<'_>,
 ) -> Vec<HeaderRule> {
     let mut rules = Vec::new();
@@ -110,7 +176,7 @@ fn changes(
     for (key, text) in &written.set {
         let at = at.key("set").key(key.as_str());
         let name = changeable(key, direction, &at, report);
-        let value = value(text, &at, report);
+        let value = secret_value(key, text, &at, files, report);
         let (Some(name), Some(value)) = (name, value) else { continue };
         match done.insert(name.clone(), "set") {
             None => {}
@@ -128,7 +194,7 @@ fn changes(
     for (key, text) in &written.add {
         let at = at.key("add").key(key.as_str());
         let name = changeable(key, direction, &at, report);
-        let value = value(text, &at, report);
+        let value = secret_value(key, text, &at, files, report);
         if let (Some(name), Some(value)) = (name, value) {
             rules.push(HeaderRule::Add(name, value));
         }

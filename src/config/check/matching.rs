@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use http::Method;
 
 use crate::config::check::header;
+use crate::config::check::secret::is_written;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema::route::Condition;
 use crate::config::schema::route::Match;
 use crate::config::schema::route::Scheme;
+use crate::message::secret::is_field;
+use crate::message::secret::is_named_so;
 use crate::message::target;
 use crate::route::host::HostPattern;
 use crate::route::path::PathPattern;
@@ -132,6 +135,9 @@ fn headers(
                 .error_in_key(&at, "cookies have a key of their own")
                 .help("write `cookies: {name: …}`");
         }
+        if is_field(key) && !is_given(condition, &at, report) {
+            continue;
+        }
         let value = self::condition(condition, &at, report);
         if let (Some(name), Some(value)) = (name, value) {
             headers.push((name, value));
@@ -151,11 +157,28 @@ fn conditions(
         if key.is_empty() {
             report.error_in_key(&at, "the name is empty");
         }
+        if is_named_so(key.as_bytes()) && !is_given(condition, &at, report) {
+            continue;
+        }
         if let Some(value) = self::condition(condition, &at, report) {
             conditions.push((key.clone(), value));
         }
     }
     conditions
+}
+
+/// Whether the text of a condition on a secret, which is a secret as well, is not just its mask.
+fn is_given(written: &Condition, at: &Path, report: &mut Report<'_>) -> bool {
+    let (key, text) = match written {
+        Condition::Present | Condition::Absent => return true,
+        Condition::Exact(text) => ("exact", text),
+        Condition::Prefix(text) => ("prefix", text),
+        Condition::Regex(text) => ("regex", text),
+    };
+    let long = at.key(key);
+    let at = if report.has(&long) { &long } else { at };
+    report.hide(at);
+    is_written(text, at, report)
 }
 
 fn condition(written: &Condition, at: &Path, report: &mut Report<'_>) -> Option<ValueMatch> {

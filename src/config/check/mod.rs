@@ -1,7 +1,7 @@
 //! From the configuration as written to the one as meant.
 //!
 //! Pure: nothing is read, opened or resolved here; what depends on the machine comes in as
-//! [`Surroundings`]. Every problem is reported, and only a configuration without errors becomes a
+//! [`Surroundings`] and as a reader of secrets. Every problem is reported, and only a configuration without errors becomes a
 //! [`Plan`]: names became indices, patterns are compiled, addresses are parsed.
 
 mod action;
@@ -12,6 +12,7 @@ mod listen;
 mod matching;
 mod observe;
 pub(in crate::config) mod route;
+pub(in crate::config) mod secret;
 mod upstream;
 
 use std::fmt::Display;
@@ -44,20 +45,22 @@ pub struct Surroundings {
 /// The longest time that makes sense for anything that waits: a day.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Checks a whole configuration. `None` when the report holds errors, older ones included.
-pub fn check(
+/// Checks a whole configuration; `secrets` reads the files that hold secrets. `None` when the report holds errors, older ones included.
+pub(in crate::config) fn check(
     config: &schema::Config,
     surroundings: &Surroundings,
+    secrets: Option<secret::Reader<'_>>,
     report: &mut Report<'_>,
 ) -> Option<Plan> {
     let root = Path::root();
     let folder = surroundings.folder.as_path();
+    let secrets = secret::Files { folder, read: secrets };
     let process = process(&config.process, surroundings, &root.key("process"), report);
     let listeners = listen::listeners(&config.listeners, folder, &root.key("listeners"), report);
     let limits = listen::limits(config, &root, report);
     let upstreams = upstream::upstreams(config, folder, &root.key("upstreams"), report);
     let storage = cache::store(config, &root, report);
-    let routes = route::routes(config, &upstreams, &root, report);
+    let routes = route::routes(config, &upstreams, secrets, &root, report);
     let admin = observe::admin(config, folder, &listeners, &root.key("admin"), report);
     let access_log = observe::access_log(config, folder, &root.key("access_log"), report);
     if report.has_errors() {

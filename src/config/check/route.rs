@@ -10,6 +10,7 @@ use crate::config::check::cache;
 use crate::config::check::header;
 use crate::config::check::matching;
 use crate::config::check::period;
+use crate::config::check::secret::Files;
 use crate::config::check::size;
 use crate::config::path::Path;
 use crate::config::report::Report;
@@ -31,6 +32,7 @@ use crate::upstream;
 pub(super) fn routes(
     config: &schema::Config,
     upstreams: &[upstream::Settings],
+    secrets: Files<'_>,
     root: &Path,
     report: &mut Report<'_>,
 ) -> Table {
@@ -55,7 +57,7 @@ pub(super) fn routes(
                     .help("names tell routes apart in logs and metrics");
             }
         }
-        if let Some(route) = one(written, n, config, upstreams, &at, report) {
+        if let Some(route) = one(written, n, config, upstreams, secrets, &at, report) {
             positions.push(n);
             routes.push(route);
         }
@@ -76,6 +78,7 @@ fn one(
     position: usize,
     config: &schema::Config,
     upstreams: &[upstream::Settings],
+    secrets: Files<'_>,
     at: &Path,
     report: &mut Report<'_>,
 ) -> Option<Route> {
@@ -87,7 +90,7 @@ fn one(
         None => Rewrite::default(),
     };
     let headers = match &written.headers {
-        Some(headers) => header::rules(headers, &at.key("headers"), report),
+        Some(headers) => header::rules(headers, &at.key("headers"), secrets, report),
         None => crate::route::HeaderRules::default(),
     };
     let total_timeout = written.timeout.unwrap_or(config.defaults.timeout);

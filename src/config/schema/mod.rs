@@ -9,6 +9,7 @@ pub mod listen;
 pub mod observe;
 pub mod process;
 pub mod route;
+pub mod secret;
 pub mod upstream;
 pub mod value;
 

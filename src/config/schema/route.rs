@@ -17,6 +17,7 @@ use serde::de::MapAccess;
 use serde::de::Visitor;
 
 use crate::config::schema::cache::Cache;
+use crate::config::schema::secret::FieldText;
 use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::units::ByteSize;
@@ -213,10 +214,10 @@ pub struct Headers {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeaderChanges {
-    /// Replaced by one value.
-    pub set: BTreeMap<String, String>,
-    /// Given one more value.
-    pub add: BTreeMap<String, String>,
+    /// Replaced by one value: the text, or `{value_file: /run/secrets/token}`, a file that holds it.
+    pub set: BTreeMap<String, FieldText>,
+    /// Given one more value, written as in `set`.
+    pub add: BTreeMap<String, FieldText>,
     /// Removed with all values.
     pub remove: Vec<String>,
 }

@@ -1,45 +1,9 @@
 //! Keeping secrets that clients put into URLs out of the log.
 //!
-//! The value of a parameter whose name says that it is a secret becomes `***`. Names are compared
-//! without case, after percent-decoding (origins decode them too), word by word: `api_key`,
-//! `X-Amz-Signature`, `accessToken` and `user[password]` are secrets, `keyboard` and `author` are not.
+//! The value of a parameter whose name says that it is a secret (`message/secret.rs`) becomes `***`.
 
-/// Words that make a parameter's value a secret.
-pub const SECRET_WORDS: &[&str] = &[
-    "token",
-    "key",
-    "apikey",
-    "signature",
-    "sig",
-    "password",
-    "passwd",
-    "passphrase",
-    "pass",
-    "pwd",
-    "secret",
-    "auth",
-    "authorization",
-    "code",
-    "session",
-    "sessionid",
-    "sid",
-    "credential",
-    "credentials",
-    "jwt",
-    "assertion",
-    "otp",
-    "ticket",
-];
-
-/// Words that do so within a longer word too: `phpsessid`, `accesstoken`.
-const SECRET_PARTS: &[&str] =
-    &["token", "secret", "password", "passwd", "signature", "session", "sessid", "apikey"];
-
-/// What stands for a secret.
-const MASK: &[u8] = b"***";
-
-/// The longest name that is looked at; the value of a longer one is masked.
-const NAME_MAX: usize = 96;
+use crate::message::secret;
+use crate::message::secret::MASK;
 
 /// Hands over `query` with its secrets masked. Parameters are separated by `&` or `;`.
 pub fn query(query: &[u8], piece: &mut dyn FnMut(&[u8])) {
@@ -64,7 +28,7 @@ pub fn url(url: &[u8], piece: &mut dyn FnMut(&[u8])) {
     let (host, path_part) = rest.split_at(slash);
     match host.iter().rposition(|&byte| byte == b'@').filter(|_| authority > 0) {
         Some(at) => {
-            piece(MASK);
+            piece(MASK.as_bytes());
             piece(&host[at..]);
         }
         None => piece(host),
@@ -80,10 +44,10 @@ fn parameters(bytes: &[u8], separates: impl Fn(u8) -> bool, piece: &mut dyn FnMu
         let end = rest.iter().position(|&byte| separates(byte)).unwrap_or(rest.len());
         let parameter = &rest[..end];
         match parameter.iter().position(|&byte| byte == b'=') {
-            Some(equals) if is_secret(&parameter[..equals]) => {
+            Some(equals) if secret::is_named_so(&parameter[..equals]) => {
                 piece(&parameter[..=equals]);
                 if equals + 1 < parameter.len() {
-                    piece(MASK);
+                    piece(MASK.as_bytes());
                 }
             }
             _ => piece(parameter),
@@ -94,58 +58,10 @@ fn parameters(bytes: &[u8], separates: impl Fn(u8) -> bool, piece: &mut dyn FnMu
     }
 }
 
-/// Does this name say that the value is a secret?
-fn is_secret(name: &[u8]) -> bool {
-    let mut word = [0_u8; NAME_MAX];
-    let mut length = 0;
-    let mut was_lower = false;
-    let mut bytes = name;
-    if name.len() > NAME_MAX {
-        return true;
-    }
-    while let Some((byte, rest)) = decode(bytes) {
-        bytes = rest;
-        let starts = byte.is_ascii_uppercase() && was_lower;
-        was_lower = byte.is_ascii_lowercase();
-        if starts || !byte.is_ascii_alphanumeric() {
-            if is_secret_word(&word[..length]) {
-                return true;
-            }
-            length = 0;
-        }
-        if byte.is_ascii_alphanumeric() {
-            word[length] = byte.to_ascii_lowercase();
-            length += 1;
-        }
-    }
-    is_secret_word(&word[..length])
-}
-
-fn is_secret_word(word: &[u8]) -> bool {
-    SECRET_WORDS.iter().any(|secret| secret.as_bytes() == word)
-        || SECRET_PARTS
-            .iter()
-            .any(|part| word.windows(part.len()).any(|window| window == part.as_bytes()))
-}
-
-/// The next byte of a name, percent-decoded.
-fn decode(bytes: &[u8]) -> Option<(u8, &[u8])> {
-    let (&first, rest) = bytes.split_first()?;
-    if let (b'%', [high, low, after @ ..]) = (first, rest)
-        && let (Some(high), Some(low)) = (hex(*high), hex(*low))
-    {
-        return Some((high << 4 | low, after));
-    }
-    Some((first, rest))
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::secret::NAME_MAX;
 
     type Masker = fn(&[u8], &mut dyn FnMut(&[u8]));
 

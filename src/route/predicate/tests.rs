@@ -149,6 +149,25 @@ fn the_first_unmet_condition_is_named() {
 }
 
 #[test]
+fn a_condition_on_a_secret_is_named_without_it() {
+    let fields = HeaderMap::new();
+    let unmet = |when: Predicates| {
+        let method = Method::GET;
+        when.holds(&ask(&method, None, &fields)).map_err(|unmet| unmet.to_string()).unwrap_err()
+    };
+    let key = HeaderName::from_static("x-api-key");
+    let headers = vec![(key, exact("hunter2"))];
+    let told = unmet(Predicates { headers, ..Predicates::default() });
+    assert_eq!(told, "the field `x-api-key` must be \"***\"");
+    let queries = vec![("token".to_owned(), regex("hunter2"))];
+    let told = unmet(Predicates { queries, ..Predicates::default() });
+    assert_eq!(told, "the query parameter `token` must match `***`");
+    let cookies = vec![("session".to_owned(), ValueMatch::Prefix("hunter2".to_owned()))];
+    let told = unmet(Predicates { cookies, ..Predicates::default() });
+    assert_eq!(told, "the cookie `session` must begin with \"***\"");
+}
+
+#[test]
 fn fewer_conditions_cover_more() {
     let get = Predicates { methods: vec![Method::GET], ..Predicates::default() };
     let head = Predicates { methods: vec![Method::HEAD], ..Predicates::default() };

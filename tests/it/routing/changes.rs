@@ -1,6 +1,13 @@
 //! What a route changes: paths, hosts, headers in both directions.
 
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+
+use crate::harness::Edge;
 use crate::harness::Origin;
+use crate::harness::edge::binary;
+use crate::harness::edge::simple;
 use crate::harness::ok;
 use crate::routing::telling;
 use crate::routing::with_routes;
@@ -13,6 +20,26 @@ fn becomes(rewrite: &str, targets: &[(&str, &str)]) {
     for (asked, seen) in targets {
         wire.get("edge.test", asked, &[]).expect_status(200).expect_body(&format!("GET {seen}"));
     }
+}
+
+#[test]
+fn a_header_takes_its_value_from_a_file_and_nothing_shows_it() {
+    let origin = Origin::always(ok("hello"));
+    let folder = Arc::new(tempfile::tempdir().expect("a folder can be made"));
+    fs::write(folder.path().join("token"), "Bearer hunter2\n").expect("the folder is ours");
+    let yaml = simple(&origin, "log: {level: trace}").replace(
+        "upstream: origin",
+        "upstream: origin, headers: {request: {set: {authorization: {value_file: token}}}}",
+    );
+    let edge = Edge::in_folder(Arc::clone(&folder), &yaml, &[]);
+    edge.get_with("/", &[("Authorization", "Basic other")]).expect_status(200);
+    assert_eq!(origin.seen()[0].value("authorization"), Some("Bearer hunter2"));
+    assert!(!edge.log().iter().any(|line| line.contains("hunter2")), "{:?}", edge.log());
+
+    let path = folder.path().join("edge.yaml");
+    let show = Command::new(binary()).args(["config", "show", "-c"]).arg(path).output();
+    let shown = String::from_utf8(show.expect("it runs").stdout).expect("text");
+    assert!(shown.contains("value_file: token") && !shown.contains("hunter2"), "{shown}");
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! Secrets: written in the configuration, or in a file that it names.
+//!
+//! Every key that takes one has a sibling with `_file`. What is wrong with a secret is told without
+//! showing it.
+
+use std::fmt;
+use std::path::Path as FilePath;
+
+use crate::config::check::file;
+use crate::config::path::Path;
+use crate::config::report::Report;
+use crate::config::schema::secret::Secret;
+use crate::message::secret::MASK;
+
+/// Reads the file of a secret, or says why it cannot.
+pub(in crate::config) type Reader<'a> = &'a dyn Fn(&FilePath) -> Result<Secret, String>;
+
+/// The files of secrets.
+#[derive(Clone, Copy)]
+pub(in crate::config) struct Files<'a> {
+    /// Relative paths begin here.
+    pub(in crate::config) folder: &'a FilePath,
+    /// `None`: files are not looked at, and something stands for their content.
+    pub(in crate::config) read: Option<Reader<'a>>,
+}
+
+impl fmt::Debug for Files<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Files").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// The secret of the section at `at` that is written as `key` or, by the name of its file, as
+/// `key_file`. `None`: neither is there, or what is wrong was reported.
+pub(super) fn either(
+    (key, written): (&str, Option<&Secret>),
+    path: Option<&FilePath>,
+    at: &Path,
+    files: Files<'_>,
+    report: &mut Report<'_>,
+) -> Option<Secret> {
+    let at_file = at.key(format!("{key}_file"));
+    report.hide(&at.key(key));
+    match (written, path) {
+        (None, None) => None,
+        (Some(_), Some(_)) => {
+            report
+                .error_in_key(&at_file, format!("`{key}` is there too"))
+                .help(format!("keep one of the two: `{key}_file` keeps the secret out of here"));
+            None
+        }
+        (Some(secret), None) => text(secret, &at.key(key), report).cloned(),
+        (None, Some(path)) => content(path, &at_file, files, report),
+    }
+}
+
+/// A secret that is written out, and is one.
+pub(super) fn text<'s>(
+    secret: &'s Secret,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<&'s Secret> {
+    report.hide(at);
+    if secret.reveal().is_empty() {
+        report.error(at, "the secret is empty");
+        return None;
+    }
+    is_written(secret.reveal(), at, report).then_some(secret)
+}
+
+/// Whether this is a secret and not what `config show` has in the place of one, which would be known
+/// to everybody.
+pub(super) fn is_written(text: &str, at: &Path, report: &mut Report<'_>) -> bool {
+    if text == MASK {
+        report
+            .error(at, format!("{MASK} is what `config show` writes in the place of a secret"))
+            .help("write the secret, the name of its file, or a variable: ${NAME}");
+    }
+    text != MASK
+}
+
+fn content(
+    path: &FilePath,
+    at: &Path,
+    files: Files<'_>,
+    report: &mut Report<'_>,
+) -> Option<Secret> {
+    let whole = file(report, at, files.folder, path);
+    if path.as_os_str().is_empty() {
+        return None;
+    }
+    let Some(read) = files.read else { return Some(Secret::new(MASK)) };
+    match read(&whole) {
+        Ok(secret) => Some(secret),
+        Err(problem) => {
+            let problem = report
+                .error(at, format!("cannot take a secret from {}: {problem}", path.display()));
+            if path.is_relative() {
+                problem.help(format!("relative paths begin in {}", files.folder.display()));
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Secrets: where they come from, and that nothing shows them.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::load_text;
+use crate::config::Loaded;
+use crate::config::diagnostic::Diagnostics;
+use crate::config::load;
+use crate::config::show;
+use crate::route::HeaderRule;
+
+const HEAD: &str = "listeners: [{address: \"127.0.0.1:8080\"}]\n\
+                    upstreams: {a: {addresses: [\"a:80\"]}}\n";
+
+/// A folder with this file, and a configuration beside it that sets a header by it.
+fn with_file(content: Option<&[u8]>) -> (TempDir, Result<Loaded, Diagnostics>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    if let Some(content) = content {
+        std::fs::write(folder.path().join("token"), content).expect("written");
+    }
+    let path = folder.path().join("edge.yaml");
+    let text = format!(
+        "{HEAD}routes:\n  - upstream: a\n    headers: {{request: {{set: {{x-plain: \
+         {{value_file: token}}}}}}}}\n"
+    );
+    std::fs::write(&path, text).expect("written");
+    let loaded = load(&path);
+    (folder, loaded)
+}
+
+#[test]
+fn a_secret_is_what_its_file_holds_but_for_the_line_break_at_its_end() {
+    for (content, expected) in [
+        (&b"hunter2"[..], "hunter2"),
+        (b"hunter2\n", "hunter2"),
+        (b"hunter2\r\n", "hunter2"),
+        (b"Bearer hunter2\n", "Bearer hunter2"),
+    ] {
+        let (_folder, loaded) = with_file(Some(content));
+        let plan = loaded.unwrap_or_else(|found| panic!("{found}")).plan;
+        let [HeaderRule::Set(name, value)] = &plan.routes.routes()[0].headers.request[..] else {
+            panic!("one header is set");
+        };
+        assert_eq!((name.as_str(), value.as_bytes()), ("x-plain", expected.as_bytes()));
+        assert!(value.is_sensitive());
+        assert!(!format!("{plan:?}").contains("hunter2"));
+    }
+}
+
+#[test]
+fn a_file_that_gives_no_secret_is_an_error_with_its_place() {
+    let large = vec![b'a'; (64 << 10) + 1];
+    for (content, part) in [
+        (None, "cannot take a secret from token: No such file"),
+        (Some(&b""[..]), "it is empty"),
+        (Some(b"\n"), "it is empty"),
+        (Some(b"\xff"), "it is not UTF-8 text"),
+        (Some(&large), "it is larger than 64 KiB"),
+        (Some(b"hunter2\nhunter2\n"), "what token holds cannot be the value of a header"),
+        (Some(b" hunter2"), "what token holds cannot be the value of a header"),
+        (Some(b"hunter2\n\n"), "what token holds cannot be the value of a header"),
+    ] {
+        let (_folder, loaded) = with_file(content);
+        let found = loaded.expect_err(part);
+        let [problem] = found.all() else { panic!("{found}") };
+        assert!(problem.message.contains(part), "{part}: {found}");
+        assert_eq!(problem.path, "routes[0].headers.request.set.x-plain.value_file");
+        assert_eq!((problem.line, problem.column), (Some(5), Some(53)), "{found}");
+        assert!(!found.to_string().contains("hunter2"), "{found}");
+    }
+}
+
+#[test]
+fn a_folder_is_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("edge.yaml");
+    let text = format!(
+        "{HEAD}routes: [{{upstream: a, headers: {{request: {{add: {{x-a: {{value_file: .}}}}}}}}}}]\n"
+    );
+    std::fs::write(&path, text).expect("written");
+    let found = load(&path).expect_err("a folder is named");
+    assert!(found.to_string().contains("it is not a file"), "{found}");
+}
+
+#[test]
+fn what_is_shown_has_a_mask_for_every_secret_and_everything_else() {
+    let text = format!(
+        "{HEAD}routes:\n  - upstream: a\n    match:\n      headers: {{x-api-key: hunter2, x-v: plain}}\n      \
+         query: {{token: {{prefix: hunter2}}, page: plain}}\n      \
+         cookies: {{session: {{regex: hunter2}}, lang: plain}}\n    headers:\n      request:\n        \
+         set: {{Authorization: hunter2, x-gateway: plain, x-auth: {{value_file: /run/a}}}}\n      \
+         response:\n        add: {{Set-Cookie: hunter2, surrogate-key: plain}}\n  \
+         - match: {{path: /b}}\n    respond: {{headers: {{x-token: hunter2, x-a: plain}}}}\n"
+    );
+    let loaded = load_text(&text, "t.yaml").unwrap_or_else(|found| panic!("{found}"));
+    let shown = show(&loaded.config);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(shown.matches("\"***\"").count(), 6, "{shown}");
+    assert_eq!(shown.matches(": plain").count(), 6, "{shown}");
+    assert!(shown.contains("value_file: /run/a"), "{shown}");
+    assert!(!format!("{:?}", loaded.config.routes[0].headers).contains("hunter2"));
+
+    // The mask is no secret, and is not taken for one; with the secrets it is the same again.
+    let found = load_text(&shown, "shown.yaml").expect_err("masks are no secrets");
+    assert_eq!(found.errors(), 6, "{found}");
+    let again = load_text(&shown.replace("***", "hunter2"), "shown.yaml");
+    assert_eq!(show(&again.unwrap_or_else(|found| panic!("{found}")).config), shown);
+}
+
+#[test]
+fn no_picture_of_a_line_shows_a_secret_that_stands_in_it() {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/secrets.yaml");
+    let text = std::fs::read_to_string(golden).expect("it is there");
+    let found = load_text(&text, "secrets.yaml").expect_err("it is full of mistakes");
+    assert!(!found.to_string().contains("hunter2"), "{found}");
+    assert!(!found.to_json().contains("hunter2"), "{found}");
+}
