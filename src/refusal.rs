@@ -76,6 +76,8 @@ pub enum Refusal {
     Loop,
     /// `only-if-cached` and nothing usable stored (RFC 9111 §5.2.1.7).
     NotCached,
+    /// What is stored must be validated, and the origin could not be asked (RFC 9111 §5.2.2.2).
+    NotValidated,
     // ── the origin ──
     /// The upstream is switched off.
     UpstreamOff,
@@ -137,6 +139,7 @@ impl Refusal {
         Self::Misdirected,
         Self::Loop,
         Self::NotCached,
+        Self::NotValidated,
         Self::UpstreamOff,
         Self::NoPeer,
         Self::ConnectFailed,
@@ -186,9 +189,11 @@ impl Refusal {
                 StatusCode::BAD_GATEWAY
             }
             Self::UpstreamOff | Self::NoPeer | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NotCached | Self::ConnectTimeout | Self::OriginTimeout | Self::TotalTimeout => {
-                StatusCode::GATEWAY_TIMEOUT
-            }
+            Self::NotCached
+            | Self::NotValidated
+            | Self::ConnectTimeout
+            | Self::OriginTimeout
+            | Self::TotalTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -230,6 +235,7 @@ impl Refusal {
             Self::Misdirected => "misdirected",
             Self::Loop => "loop",
             Self::NotCached => "not_cached",
+            Self::NotValidated => "not_validated",
             Self::UpstreamOff => "upstream_off",
             Self::NoPeer => "no_peer",
             Self::ConnectFailed => "connect_failed",
@@ -280,6 +286,7 @@ impl Refusal {
             Self::Misdirected => "This connection does not serve that host.",
             Self::Loop => "The request goes in circles.",
             Self::NotCached => "Nothing is stored for this request.",
+            Self::NotValidated => "What is stored is out of date, and the server cannot be asked.",
             Self::UpstreamOff => "The service is switched off.",
             Self::NoPeer => "No server is available.",
             Self::ConnectFailed => "The server could not be reached.",

@@ -116,6 +116,9 @@ pub struct Policy {
     pub heuristic_percent: u8,
     /// No heuristic lifetime exceeds this.
     pub heuristic_max: Duration,
+    /// For how long beyond its lifetime a response that names no window may serve while the origin
+    /// fails (RFC 9111 §4.2.4).
+    pub stale_if_error: Duration,
     /// The largest body, in bytes, that is stored.
     pub max_object: u64,
     /// What is done with a response that carries Set-Cookie.
@@ -133,6 +136,8 @@ pub enum SetCookie {
     Refuse,
     /// It is stored and served without the field.
     Strip,
+    /// It is stored and served with it, to everybody: what the response itself allows (RFC 9111 §7.3).
+    Keep,
 }
 
 /// What a client's `Cache-Control` may ask for.
@@ -181,6 +186,7 @@ impl Default for Policy {
             max_ttl: None,
             heuristic_percent: 10,
             heuristic_max: Duration::from_secs(24 * 3600),
+            stale_if_error: Duration::ZERO,
             max_object: 64 << 20,
             set_cookie: SetCookie::Refuse,
             client_directives: ClientDirectives::Limited,

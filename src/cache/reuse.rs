@@ -156,7 +156,10 @@ fn judge(
     if origin == Origin::Failing && overdue < if_error {
         return Ok(Reuse::Stale(Window::IfError));
     }
-    Err(Why::Stale)
+    Err(match life.staleness {
+        Staleness::Open => Why::Stale,
+        Staleness::WindowsOnly | Staleness::Closed => Why::MustRevalidate,
+    })
 }
 
 #[cfg(test)]
@@ -271,7 +274,7 @@ mod tests {
             ..nothing()
         };
         assert_eq!(reachable(&life, &asked, 61), Reuse::Stale(Window::WhileRevalidate));
-        assert_eq!(failing(&life, &asked, 1000), Reuse::MustNot(Why::Stale));
+        assert_eq!(failing(&life, &asked, 1000), Reuse::MustNot(Why::MustRevalidate));
     }
 
     #[test]

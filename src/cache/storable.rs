@@ -344,12 +344,16 @@ fn live(
     let always = directives.no_cache == Reach::Whole && !overridden;
     let closed = always || directives.must_revalidate || directives.proxy_revalidate;
     let window = |window: Option<Duration>| window.filter(|_| !closed).unwrap_or_default();
+    // The route's window is for responses that leave stale use open, which s-maxage does not.
+    let if_error = directives
+        .stale_if_error
+        .or_else(|| directives.s_maxage.is_none().then_some(policy.stale_if_error));
     let life = Life {
         arrived: exchange.arrived,
         age_at_arrival: age,
         lifetime,
         stale_while_revalidate: window(directives.stale_while_revalidate),
-        stale_if_error: window(directives.stale_if_error),
+        stale_if_error: window(if_error),
         // s-maxage alone forbids stale use like proxy-revalidate (§5.2.2.10). Where the origin names a
         // window beside it, it means that window, as every CDN takes it; nobody else opens one.
         staleness: match directives.s_maxage {

@@ -442,6 +442,20 @@ fn s_maxage_opens_only_the_windows_that_stand_beside_it() {
 }
 
 #[test]
+fn the_routes_window_is_for_responses_that_leave_it_open() {
+    let window = |line: &str| {
+        let case = case(&[("cache-control", line), ("etag", "\"a\"")]);
+        case.policy(|policy| policy.stale_if_error = secs(9)).kept().life
+    };
+    assert_eq!(window("max-age=60").stale_if_error, secs(9));
+    assert_eq!(window("max-age=60, stale-if-error=0").stale_if_error, secs(0));
+    for closing in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=60"] {
+        let line = format!("max-age=60, {closing}");
+        assert_eq!(window(&line).stale_if_error, secs(0), "{closing}");
+    }
+}
+
+#[test]
 fn immutable_is_kept() {
     let line = [("cache-control", "max-age=60, immutable")];
     assert_eq!(case(&line).kept().life.change, Change::Never);

@@ -114,6 +114,10 @@ impl ReplyGuard {
 
     /// Observes bytes that came from the origin, cut anywhere.
     ///
+    /// An origin may send more than its Content-Length announced. What was announced is a message, and
+    /// the rest is none (RFC 9112 §6.3): such bytes pass when they come together with the end of that
+    /// message, for the proxy to discard, but they are the fault of everything that follows.
+    ///
     /// # Errors
     /// The first breach. None of these bytes is to be passed on then: the answer must not look whole.
     pub fn on_reply_bytes(&mut self, input: &[u8]) -> Result<(), OriginFault> {
@@ -181,7 +185,9 @@ impl ReplyGuard {
     }
 
     fn remember(&mut self, outcome: Result<(), OriginFault>) -> Result<(), OriginFault> {
-        self.fault = outcome.err();
+        if let Err(fault) = outcome {
+            self.fault = Some(fault);
+        }
         outcome
     }
 
@@ -216,6 +222,11 @@ impl ReplyGuard {
                 Receiving::Head { .. } => self.follow_head(rest)?,
                 Receiving::Body(body) => {
                     let fed = body.feed(rest)?;
+                    if fed.done && body.is_sized() && fed.consumed < rest.len() {
+                        self.reply = Receiving::Closed;
+                        self.fault = Some(OriginFault::Unasked);
+                        return Ok(());
+                    }
                     if fed.done {
                         self.reply = Receiving::Idle;
                         self.settle();

@@ -10,6 +10,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 
 use crate::cache::directives::RequestDirectives;
 use crate::cache::key::Key;
+use crate::cache::reuse::Why;
 use crate::cache::status::CacheStatus;
 use crate::cache::status::Forward;
 use crate::cache::status::Outcome;
@@ -84,6 +85,8 @@ pub struct CacheSide {
     pub status: CacheStatus,
     /// What became of it, in one word; `None` until something has.
     pub outcome: Option<Outcome>,
+    /// Why what is stored may not serve although the origin failed.
+    pub unvalidated: Option<Why>,
 }
 
 impl CacheSide {
@@ -100,8 +103,8 @@ impl CacheSide {
     }
 
     /// It is answered from the store although that is stale, since the origin failed.
-    pub fn stale(&mut self, detail: &'static str) {
-        self.status = CacheStatus { source: Some(Source::Hit), ..self.status }.with_detail(detail);
+    pub fn stale(&mut self, detail: Option<&'static str>) {
+        self.status = CacheStatus { source: Some(Source::Hit), detail, ..self.status };
         self.outcome = Some(Outcome::Stale);
     }
 }

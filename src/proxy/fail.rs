@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::time::SystemTime;
 
 use http::StatusCode;
 use http::Version;
@@ -11,10 +12,16 @@ use pingora::ErrorType;
 use pingora_proxy::FailToProxy;
 use pingora_proxy::Session;
 
+use crate::cache::reuse::Origin;
+use crate::cache::reuse::Reuse;
+use crate::cache::reuse::Why;
+use crate::cache::reuse::may_serve;
 use crate::message::chunked::ChunkFault;
 use crate::proxy::answer;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::store;
 use crate::refusal::Refusal;
+use crate::storage::memory::Found;
 use crate::upstream::fault::refusal_of;
 
 /// Answers a failed request, if nothing was sent yet. What was begun is cut, visibly.
@@ -24,6 +31,7 @@ pub(crate) async fn answer(
     ctx: &mut RequestCtx,
 ) -> FailToProxy {
     let refusal = ctx.refusal.or_else(|| refusal_for(error)).map(|refusal| in_total(refusal, ctx));
+    let refusal = refusal.map(|refusal| unvalidated(refusal, ctx));
     ctx.refusal = refusal;
     let Some(refusal) = refusal else {
         // The client is gone: there is nobody to tell.
@@ -55,14 +63,71 @@ fn in_total(refusal: Refusal, ctx: &RequestCtx) -> Refusal {
 }
 
 /// Whether what is stored may be served although it is stale: only when the origin failed, and never
-/// ahead of asking it. The windows were judged when the response was stored.
-pub(crate) fn may_serve_stale(error: Option<&Error>, ctx: &mut RequestCtx) -> bool {
-    let failed = error.is_some_and(|error| error.esource() == &ErrorSource::Upstream);
-    if failed {
-        ctx.refusal = None;
-        ctx.cache.stale("stale-if-error");
+/// ahead of asking it.
+pub(crate) fn may_serve_stale(
+    session: &mut Session,
+    error: Option<&Error>,
+    ctx: &mut RequestCtx,
+) -> bool {
+    let Some(failure) = error.and_then(Failure::of) else { return false };
+    let found = session.cache.maybe_cache_meta().and_then(|meta| meta.extensions().get::<Found>());
+    let (Some(Found(entry)), Some(policy)) = (found, ctx.route().map(|route| &route.cache)) else {
+        return false;
+    };
+    let life = store::life_of(entry, policy);
+    let detail = match may_serve(&life, &ctx.cache.asked, SystemTime::now(), Origin::Failing) {
+        Reuse::Fresh => None,
+        Reuse::Stale(window) => Some(window.label()),
+        Reuse::Revalidate(why) | Reuse::MustNot(why) => {
+            ctx.cache.unvalidated = Some(why);
+            return false;
+        }
+    };
+    if failure == Failure::NoAnswer {
+        // Pingora closes the client's connection after this: the response has to say so.
+        session.set_keepalive(None);
     }
-    failed
+    ctx.refusal = None;
+    ctx.cache.stale(detail);
+    true
+}
+
+/// In which way an origin failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// It answered that it did.
+    Answered,
+    /// It gave no answer, or none that is one.
+    NoAnswer,
+}
+
+impl Failure {
+    /// `None` when this is no failure of the origin, or none that RFC 5861 §4 takes for one.
+    fn of(error: &Error) -> Option<Self> {
+        if error.esource() != &ErrorSource::Upstream {
+            return None;
+        }
+        match error.etype() {
+            ErrorType::HTTPStatus(500 | 502 | 503 | 504) => Some(Self::Answered),
+            ErrorType::HTTPStatus(_) => None,
+            _ => Some(Self::NoAnswer),
+        }
+    }
+}
+
+/// What must be validated and cannot be, since the origin is out of reach, is a 504 (RFC 9111
+/// §5.2.2.2).
+fn unvalidated(refusal: Refusal, ctx: &RequestCtx) -> Refusal {
+    let must = matches!(ctx.cache.unvalidated, Some(Why::MustRevalidate | Why::NoCache));
+    let out_of_reach = matches!(
+        refusal,
+        Refusal::NoPeer
+            | Refusal::UpstreamOff
+            | Refusal::ConnectFailed
+            | Refusal::OriginTls
+            | Refusal::OriginClosed
+    );
+    if must && out_of_reach { Refusal::NotValidated } else { refusal }
 }
 
 /// The refusal that an error amounts to; `None` when the client itself went away.

@@ -137,25 +137,17 @@ pub(crate) fn judge(meta: &CacheMeta, ctx: &mut RequestCtx) -> ForcedFreshness {
         }
         Reuse::Stale(window @ Window::MaxStale) => {
             ctx.cache.hit(life.remaining_seconds(now));
-            ctx.cache.stale(window.label());
+            ctx.cache.stale(Some(window.label()));
             ForcedFreshness::ForceFresh
         }
-        // The request itself refreshes; the windows stay open for the case that the origin fails.
+        // The request itself refreshes; what may be served if the origin fails is judged then.
         Reuse::Stale(Window::WhileRevalidate | Window::IfError) => {
             expired(ctx, Why::Stale);
             ForcedFreshness::ForceExpiredServeStale { expired_at: None }
         }
         Reuse::Revalidate(why) | Reuse::MustNot(why) => {
             expired(ctx, why);
-            match why {
-                Why::Stale => ForcedFreshness::ForceExpiredServeStale { expired_at: None },
-                Why::MustRevalidate
-                | Why::NoCache
-                | Why::RequestNoCache
-                | Why::RequestMaxAge
-                | Why::RequestMinFresh
-                | Why::OnlyIfCached => ForcedFreshness::ForceExpired,
-            }
+            ForcedFreshness::ForceExpiredServeStale { expired_at: None }
         }
     }
 }

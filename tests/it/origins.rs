@@ -253,6 +253,20 @@ fn a_body_that_ends_early_is_never_shown_as_whole() {
 }
 
 #[test]
+fn what_an_origin_sends_beyond_its_length_is_discarded_and_never_answers_anybody() {
+    let smuggled = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\nevil";
+    let origin = Origin::script()
+        .on("/a", Respond::raw(format!("{}body{smuggled}", head("Content-Length: 4"))))
+        .on("/b", ok("good").field("Cache-Control", "max-age=60"))
+        .start();
+    let edge = Edge::to(&origin);
+    edge.get("/a").expect_status(200).expect_miss().expect_body("body");
+    edge.get("/b").expect_status(200).expect_miss().expect_body("good");
+    edge.get("/a").expect_hit().expect_body("body");
+    edge.get("/b").expect_hit().expect_body("good");
+}
+
+#[test]
 fn a_reset_is_a_bad_gateway_or_a_cut() {
     for sent in
         [String::new(), "HTTP/1.1 200".to_owned(), format!("{}bo", head("Content-Length: 4"))]

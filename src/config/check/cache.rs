@@ -87,6 +87,14 @@ pub(super) fn section(section: &Cache, outer: Option<&Cache>, at: &Path, report:
             }
         }
     }
+    if let Some(OrOff::Is(window)) = section.stale_if_error {
+        let at = at.key("stale_if_error");
+        if window.0.is_zero() {
+            report.error(&at, "a window of nothing is never open").help("write `off` to have none");
+        } else {
+            period(report, &at, window, second, LONGEST);
+        }
+    }
     if let Some(heuristic_max) = section.heuristic_max {
         period(report, &at.key("heuristic_max"), heuristic_max, Duration::ZERO, LONGEST);
     }
@@ -167,6 +175,7 @@ fn build(whole: &Cache) -> Policy {
         default_ttl: time(whole.ttl),
         override_ttl: time(whole.override_ttl),
         max_ttl: time(whole.max_ttl),
+        stale_if_error: time(whole.stale_if_error).unwrap_or_default(),
         ..Policy::default()
     };
     if let Some(percent) = whole.heuristic_percent {
@@ -182,6 +191,7 @@ fn build(whole: &Cache) -> Policy {
         None => {}
         Some(schema::cache::SetCookie::Refuse) => policy.set_cookie = SetCookie::Refuse,
         Some(schema::cache::SetCookie::Strip) => policy.set_cookie = SetCookie::Strip,
+        Some(schema::cache::SetCookie::Keep) => policy.set_cookie = SetCookie::Keep,
     }
     policy.client_directives = match whole.client_directives {
         None => policy.client_directives,

@@ -47,10 +47,15 @@ pub struct Cache {
     /// But no longer than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heuristic_max: Option<Period>,
+    /// For how long after it became stale a response that does not say so itself is served while the
+    /// origin fails; `off` is never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_if_error: Option<OrOff<Period>>,
     /// The largest body that is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_object: Option<ByteSize>,
-    /// A cacheable response with Set-Cookie is not stored, or stored and served without it.
+    /// A cacheable response with Set-Cookie is not stored (`refuse`), stored and served without it
+    /// (`strip`), or stored and served with it to everybody (`keep`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_cookie: Option<SetCookie>,
     /// What a client's Cache-Control may ask for: only-if-cached and no-store (`limited`),
@@ -70,6 +75,8 @@ pub enum SetCookie {
     Refuse,
     /// It is stored and served without the field.
     Strip,
+    /// It is stored and served with the field, to everybody.
+    Keep,
 }
 
 /// What a client's Cache-Control may ask for.
@@ -143,10 +150,12 @@ impl Cache {
             max_ttl: Some(time(built_in.max_ttl)),
             heuristic_percent: Some(built_in.heuristic_percent),
             heuristic_max: Some(Period(built_in.heuristic_max)),
+            stale_if_error: Some(OrOff::Off),
             max_object: Some(ByteSize(built_in.max_object)),
             set_cookie: Some(match built_in.set_cookie {
                 policy::SetCookie::Refuse => SetCookie::Refuse,
                 policy::SetCookie::Strip => SetCookie::Strip,
+                policy::SetCookie::Keep => SetCookie::Keep,
             }),
             client_directives: Some(match built_in.client_directives {
                 policy::ClientDirectives::Limited => ClientDirectives::Limited,
@@ -177,6 +186,7 @@ impl Cache {
             max_ttl: own.max_ttl.or(outer.max_ttl),
             heuristic_percent: own.heuristic_percent.or(outer.heuristic_percent),
             heuristic_max: own.heuristic_max.or(outer.heuristic_max),
+            stale_if_error: own.stale_if_error.or(outer.stale_if_error),
             max_object: own.max_object.or(outer.max_object),
             set_cookie: own.set_cookie.or(outer.set_cookie),
             client_directives: own.client_directives.or(outer.client_directives),

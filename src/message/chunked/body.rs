@@ -74,6 +74,15 @@ impl BodyScanner {
         }
     }
 
+    /// Whether a Content-Length says where it ends.
+    #[must_use]
+    pub fn is_sized(&self) -> bool {
+        match &self.state {
+            State::Length(_) => true,
+            State::Chunked(_) | State::UntilClose | State::Tunnel => false,
+        }
+    }
+
     /// Whether the body has ended. One that lasts until the connection closes never does by itself.
     #[must_use]
     pub fn at_end(&self) -> bool {

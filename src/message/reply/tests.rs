@@ -212,10 +212,22 @@ fn bytes_behind_a_reply_are_a_fault() {
     for status in ["204", "304"] {
         faults(format!("HTTP/1.1 {status} X\r\n\r\nhello"), OriginFault::Unasked);
     }
-    faults([&head[..], b"!"].concat(), OriginFault::Unasked);
-    faults([&head[..], EMPTY].concat(), OriginFault::Unasked);
     let chunked = [&with("Transfer-Encoding: chunked\r\n")[..], b"0\r\n\r\n\r\n"].concat();
     faults(chunked, OriginFault::Unasked);
+}
+
+#[test]
+fn bytes_beyond_an_announced_length_pass_once_and_end_the_connection() {
+    let whole = [&with("Content-Length: 5\r\n")[..], b"hello"].concat();
+    for surplus in [b"!", EMPTY] {
+        let mut guard = asked(GET);
+        assert_eq!(guard.on_reply_bytes(&[&whole, surplus].concat()), Ok(()));
+        assert_eq!(guard.fault(), Some(OriginFault::Unasked), "no other request may follow");
+        assert_eq!(guard.on_reply_bytes(b"!"), Err(OriginFault::Unasked));
+        let mut guard = asked(GET);
+        assert_eq!(guard.on_reply_bytes(&whole), Ok(()));
+        assert_eq!(guard.on_reply_bytes(surplus), Err(OriginFault::Unasked));
+    }
 }
 
 #[test]

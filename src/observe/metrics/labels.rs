@@ -252,6 +252,7 @@ impl UpstreamError {
             | Refusal::Misdirected
             | Refusal::Loop
             | Refusal::NotCached
+            | Refusal::NotValidated
             | Refusal::UpstreamOff
             | Refusal::Overloaded
             | Refusal::Internal => Self::Other,

@@ -130,7 +130,8 @@ fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// What Pingora knows of an entry. Its windows have whole seconds, so they are rounded down.
+/// What Pingora knows of an entry. Its windows have whole seconds, so they are rounded down. That for
+/// errors is never closed here: Pingora then asks us whether to serve, who know the request as well.
 fn meta_of(entry: &Arc<Entry>) -> CacheMeta {
     let times = entry.times();
     let seconds = |window: Duration| u32::try_from(window.as_secs()).unwrap_or(u32::MAX);
@@ -138,7 +139,7 @@ fn meta_of(entry: &Arc<Entry>) -> CacheMeta {
         entry.fresh_until(),
         times.created,
         seconds(times.while_revalidate),
-        seconds(times.if_error),
+        u32::MAX,
         entry.response_header(),
     );
     meta.set_epoch_override(times.epoch());

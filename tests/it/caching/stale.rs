@@ -14,6 +14,11 @@ use crate::harness::status;
 
 /// An answer that is stale as soon as it comes, and from the second request on a failure.
 fn failing(directives: &'static str, failure: Respond) -> (Origin, Edge) {
+    with_rules(directives, failure, "on")
+}
+
+/// The same with these rules of the route.
+fn with_rules(directives: &'static str, failure: Respond, cache: &str) -> (Origin, Edge) {
     let first = AtomicBool::new(true);
     let origin = Origin::script()
         .with("/", move |_| {
@@ -25,7 +30,12 @@ fn failing(directives: &'static str, failure: Respond) -> (Origin, Edge) {
             }
         })
         .start();
-    let edge = Edge::to(&origin);
+    let edge = Edge::with(&format!(
+        "listeners:\n  - {{name: http, address: \"127.0.0.1:0\"}}\n\
+         upstreams:\n  origin:\n    addresses: [\"{}\"]\n\
+         routes:\n  - {{upstream: origin, cache: {cache}}}\n",
+        origin.address
+    ));
     edge.get("/").expect_miss();
     (origin, edge)
 }
@@ -135,9 +145,42 @@ fn must_revalidate_and_no_cache_close_the_window() {
     ] {
         let (_origin, edge) = failing(directives, status(503));
         edge.get("/").expect_status(503);
+        // Out of reach, what must be validated is a 504 (RFC 9111 §5.2.2.2).
         let (_origin, edge) = failing(directives, Respond::raw(""));
-        edge.get("/").expect_status(502);
+        edge.get("/").expect_status(504);
+        edge.wait_for_access("not_validated");
     }
+}
+
+#[test]
+fn a_routes_window_is_for_responses_that_name_none() {
+    let rules = |directives, failure| with_rules(directives, failure, "{stale_if_error: 1h}");
+    for failure in [status(503).body("broken"), Respond::raw("")] {
+        let (_origin, edge) = rules("max-age=60", failure.clone());
+        edge.get("/").expect_status(200).expect_cache("STALE").expect_body("page");
+        for closed in ["must-revalidate", "s-maxage=60", "stale-if-error=0", "no-cache"] {
+            let directives = Box::leak(format!("max-age=60, {closed}").into_boxed_str());
+            let (_origin, edge) = rules(directives, failure.clone());
+            assert!(edge.get("/").status >= 500, "{closed}");
+        }
+    }
+}
+
+#[test]
+fn a_client_may_ask_for_what_is_stale_when_the_origin_fails() {
+    let (_origin, edge) =
+        with_rules("max-age=60", status(503).body("broken"), "{client_directives: honour}");
+    let asked = [("Cache-Control", "stale-if-error=600")];
+    edge.get_with("/", &asked).expect_status(200).expect_cache("STALE").expect_body("page");
+    edge.get("/").expect_status(503);
+}
+
+#[test]
+fn a_connection_that_closes_after_a_stale_answer_is_announced_to_close() {
+    let (_origin, edge) = failing(WINDOW, Respond::raw(""));
+    let reply = edge.get("/");
+    reply.expect_cache("STALE");
+    assert_eq!(reply.value("connection"), Some("close"));
 }
 
 #[test]

@@ -78,6 +78,16 @@ fn a_route_may_store_without_the_cookie() {
 }
 
 #[test]
+fn a_route_may_keep_the_cookie_for_everybody() {
+    let origin = Origin::script().on("/", minute("page").field("Set-Cookie", "shard=1")).start();
+    let edge = with_rules(&origin, "{set_cookie: keep}");
+    edge.get("/").expect_miss();
+    let hit = edge.get("/");
+    hit.expect_hit().expect_body("page");
+    assert_eq!(hit.value("set-cookie"), Some("shard=1"), "{hit:?}");
+}
+
+#[test]
 fn errors_that_say_nothing_are_not_stored() {
     for code in [400, 403, 404, 500, 502, 503] {
         is_never_stored(status(code));

@@ -75,10 +75,11 @@ async fn a_response_comes_back_with_its_header_times_and_body() {
     let (meta, mut hit) = find(tier, &key).await.expect("it was stored");
     assert_eq!(meta.headers()["x-one"], "1");
     assert_eq!((meta.created(), meta.fresh_until(), meta.epoch()), (at(1000), at(1050), at(990)));
-    assert_eq!((meta.stale_while_revalidate_sec(), meta.stale_if_error_sec()), (7, 9));
+    assert_eq!((meta.stale_while_revalidate_sec(), meta.stale_if_error_sec()), (7, u32::MAX));
     let Found(entry) = meta.extensions().get::<Found>().expect("the entry comes along");
     assert_eq!(entry.times().lifetime, Duration::from_secs(60));
     assert_eq!(entry.times().age, Duration::from_secs(10));
+    assert_eq!(entry.times().if_error, Duration::from_secs(9));
     assert_eq!(read(&mut hit).await, b"hello");
 }
 
