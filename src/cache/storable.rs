@@ -364,9 +364,9 @@ fn live(
         validation: if always { Validation::Always } else { Validation::WhenStale },
         change: if directives.immutable { Change::Never } else { Change::Possible },
     };
-    let usable = !always && age < lifetime
-        || !life.stale_while_revalidate.is_zero()
-        || !life.stale_if_error.is_zero()
+    // A window that has passed on the way is of no use.
+    let longest = life.stale_while_revalidate.max(life.stale_if_error);
+    let usable = !always && age < lifetime.saturating_add(longest)
         || !Conditions::of(response.headers).is_empty();
     if !usable {
         return Err(NotStorable::AlreadyStale);

@@ -442,6 +442,15 @@ fn s_maxage_opens_only_the_windows_that_stand_beside_it() {
 }
 
 #[test]
+fn a_window_that_passed_on_the_way_is_no_reason_to_store() {
+    for (age, stored) in [("68", true), ("69", false), ("70", false)] {
+        let lines = [("cache-control", "max-age=60, stale-if-error=9"), ("age", age)];
+        let refused = case(&lines).judge().err();
+        assert_eq!(refused, (!stored).then_some(NotStorable::AlreadyStale), "{age}");
+    }
+}
+
+#[test]
 fn the_routes_window_is_for_responses_that_leave_it_open() {
     let window = |line: &str| {
         let case = case(&[("cache-control", line), ("etag", "\"a\"")]);

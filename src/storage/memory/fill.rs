@@ -214,6 +214,12 @@ impl Fill {
         self.len() == 0
     }
 
+    /// Whether the body is as long as was announced.
+    pub fn is_complete(&self) -> bool {
+        let whole = |body: &Gather| body.expected().is_some_and(|expected| expected == body.len());
+        self.state.as_ref().is_ok_and(|filling| whole(&filling.body))
+    }
+
     /// Copies the next bytes of the body, evicting others for them where it must.
     ///
     /// # Errors

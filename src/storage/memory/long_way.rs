@@ -282,6 +282,7 @@ impl HandleHit for Hit {
 /// A body on its way into the tier, or past it.
 struct Miss {
     fill: Option<Fill>,
+    /// Bytes of body; once it is stored, what that costs.
     taken: usize,
 }
 
@@ -294,6 +295,12 @@ impl HandleMiss for Miss {
         {
             log::debug!(target: "edgeproxy::storage", "a response is not stored: {reason:?}");
             self.fill = None;
+        }
+        // Pingora says that it ended only after the client has got all of it, and may ask again.
+        if let Some(fill) = self.fill.take_if(|fill| fill.is_complete())
+            && let Ok(entry) = fill.finish()
+        {
+            self.taken = usize::try_from(entry.size()).unwrap_or(usize::MAX);
         }
         Ok(())
     }

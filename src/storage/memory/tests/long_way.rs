@@ -84,6 +84,21 @@ async fn a_response_comes_back_with_its_header_times_and_body() {
 }
 
 #[tokio::test]
+async fn a_body_of_its_announced_length_is_there_before_it_is_said_to_have_ended() {
+    let tier = leaked(MIB);
+    let key = key(tier, "k", &HeaderMap::new());
+    let sized = meta(&[("Content-Length", "5")]);
+    let mut miss = tier.get_miss_handler(&key, &sized, &trace()).await.expect("it never fails");
+    miss.write_body(Bytes::from_static(b"hel"), false).await.expect("it never fails");
+    assert!(find(tier, &key).await.is_none());
+    miss.write_body(Bytes::from_static(b"lo"), false).await.expect("it never fails");
+    let (_, mut hit) = find(tier, &key).await.expect("it is whole");
+    assert_eq!(read(&mut hit).await, b"hello");
+    miss.finish().await.expect("it never fails");
+    assert!(find(tier, &key).await.is_some());
+}
+
+#[tokio::test]
 async fn the_times_that_the_policy_attached_come_back_exactly() {
     let tier = leaked(MIB);
     let key = key(tier, "k", &HeaderMap::new());
