@@ -50,6 +50,8 @@ pub enum Refusal {
     UnknownTransferCoding,
     /// A method that is not a token (RFC 9110 §9.1).
     BadMethod,
+    /// An HTTP/2 stream that is no request (RFC 9113 §8.1.1), as the HTTP/2 layer found.
+    MalformedStream,
     /// A version that we do not speak (RFC 9110 §15.6.6).
     UnsupportedVersion,
     // ── too much, too slow ──
@@ -127,6 +129,7 @@ impl Refusal {
         Self::BadExpect,
         Self::UnknownTransferCoding,
         Self::BadMethod,
+        Self::MalformedStream,
         Self::UnsupportedVersion,
         Self::TargetTooLong,
         Self::HeadTooLarge,
@@ -174,7 +177,8 @@ impl Refusal {
             | Self::IncompleteBody
             | Self::BadConnection
             | Self::BadUpgrade
-            | Self::BadMethod => StatusCode::BAD_REQUEST,
+            | Self::BadMethod
+            | Self::MalformedStream => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -223,6 +227,7 @@ impl Refusal {
             Self::BadExpect => "bad_expect",
             Self::UnknownTransferCoding => "unknown_transfer_coding",
             Self::BadMethod => "bad_method",
+            Self::MalformedStream => "malformed_stream",
             Self::UnsupportedVersion => "unsupported_version",
             Self::TargetTooLong => "target_too_long",
             Self::HeadTooLarge => "head_too_large",
@@ -274,6 +279,7 @@ impl Refusal {
             Self::BadExpect => "This expectation cannot be met.",
             Self::UnknownTransferCoding => "The transfer coding is not known.",
             Self::BadMethod => "The method is not valid.",
+            Self::MalformedStream => "The HTTP/2 request is malformed.",
             Self::UnsupportedVersion => "This HTTP version is not spoken here.",
             Self::TargetTooLong => "The request target is too long.",
             Self::HeadTooLarge => "The header section is too large.",

@@ -35,7 +35,8 @@ pub trait Watch: Send + Sync + 'static {
     /// A request was refused before it became one: what was answered, how long after its first byte,
     /// and what there was of a head.
     fn refused(&self, conn: &Conn, refusal: Refusal, took: Duration, received: &[u8]);
-    /// An HTTP/2 stream was reset for what is no request: there is no answer, and nothing to show of it.
+    /// An HTTP/2 stream was no request, and was reset or answered 400 by the layer that reads it, which
+    /// does not say which; there is nothing to show of it.
     fn rejected(&self, conn: &Conn);
     /// A request panicked; only it was harmed.
     fn panicked(&self, conn: &Conn);

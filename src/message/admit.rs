@@ -19,6 +19,7 @@ use http::header;
 pub use crate::message::admit::fields::DROPPED;
 pub use crate::message::admit::fields::header_size;
 pub use crate::message::admit::fields::is_dropped;
+use crate::message::forwarded::Trust;
 use crate::message::list;
 use crate::message::target::Authority;
 use crate::message::target::Normalisation;
@@ -128,6 +129,22 @@ pub fn admit(
         body,
         upgrade,
     })
+}
+
+/// Whether `:scheme` of HTTP/2, where it is known, is that of the connection: as for a target in
+/// absolute form, what is asked for over TLS is not served over plain text, nor the reverse
+/// (RFC 9110 §7.4). A trusted proxy that ended TLS itself may hand on the scheme that its client used.
+///
+/// # Errors
+/// [`Refusal::Misdirected`] for the other scheme, [`Refusal::BadTarget`] for one that is none of ours.
+pub fn check_scheme(named: Option<&[u8]>, connection: Scheme, peer: Trust) -> Result<(), Refusal> {
+    let Some(named) = named else { return Ok(()) };
+    match (Scheme::parse(named), peer) {
+        (None, _) => Err(Refusal::BadTarget),
+        (Some(_), Trust::Trusted) => Ok(()),
+        (Some(named), Trust::Untrusted) if named == connection => Ok(()),
+        (Some(_), Trust::Untrusted) => Err(Refusal::Misdirected),
+    }
 }
 
 /// The body's framing, of which there must be exactly one reading (RFC 9112 §6).

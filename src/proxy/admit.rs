@@ -96,6 +96,11 @@ fn enter(session: &mut Session, ctx: &mut RequestCtx) -> std::result::Result<(),
         &plan.limits.trusted_proxies,
         &request.headers,
     );
+    // HTTP/1 names a scheme in absolute targets only, and was judged by them.
+    if request.version == http::Version::HTTP_2 {
+        let named = request.uri.scheme_str().map(str::as_bytes);
+        admit::check_scheme(named, scheme, known.peer)?;
+    }
 
     // From here on everybody sees the normal form: routing, the key, the origin.
     let authority = admitted.authority.to_string();

@@ -76,7 +76,7 @@ impl Watch for Reporter {
 
     fn rejected(&self, conn: &Conn) {
         let line = FirstLine { protocol: "HTTP/2", ..first_line(b"") };
-        let (refusal, took) = (Refusal::BadTarget, Duration::ZERO);
+        let (refusal, took) = (Refusal::MalformedStream, Duration::ZERO);
         self.record(conn, &Refused { refusal, took, line, status: None, sent: 0 });
     }
 

@@ -113,6 +113,28 @@ fn trace_and_connect_are_not_allowed() {
 }
 
 #[test]
+fn the_scheme_of_a_stream_is_that_of_its_connection() {
+    use Scheme::Http;
+    use Scheme::Https;
+    use Trust::Trusted;
+    use Trust::Untrusted;
+
+    for (named, connection, peer, expected) in [
+        (None, Http, Untrusted, Ok(())),
+        (Some("http"), Http, Untrusted, Ok(())),
+        (Some("HTTPS"), Https, Untrusted, Ok(())),
+        (Some("https"), Http, Untrusted, Err(Refusal::Misdirected)),
+        (Some("http"), Https, Untrusted, Err(Refusal::Misdirected)),
+        (Some("https"), Http, Trusted, Ok(())),
+        (Some("ftp"), Http, Untrusted, Err(Refusal::BadTarget)),
+        (Some("ftp"), Http, Trusted, Err(Refusal::BadTarget)),
+    ] {
+        let named = named.map(str::as_bytes);
+        assert_eq!(check_scheme(named, connection, peer), expected, "{named:?} {connection}");
+    }
+}
+
+#[test]
 fn other_versions_are_not_spoken() {
     for version in [Version::HTTP_09, Version::HTTP_3] {
         assert_eq!(get("/").version(version).admit(), Err(Refusal::UnsupportedVersion));

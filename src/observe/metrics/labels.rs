@@ -240,6 +240,7 @@ impl UpstreamError {
             | Refusal::BadExpect
             | Refusal::UnknownTransferCoding
             | Refusal::BadMethod
+            | Refusal::MalformedStream
             | Refusal::UnsupportedVersion
             | Refusal::TargetTooLong
             | Refusal::HeadTooLarge

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
 use super::LIMITS;
 use crate::harness::Edge;
 use crate::harness::Origin;
@@ -212,6 +215,8 @@ fn a_stream_that_breaks_the_rules_ends_alone() {
         without(":path"),
         without(":method"),
         without(":scheme"),
+        request(&[(":scheme", "https")]),
+        request(&[(":scheme", "ftp")]),
         request(&[(":path", "")]),
         request(&[(":path", "a")]),
         request(&[(":path", "?a")]),
@@ -288,13 +293,63 @@ fn what_is_no_header_at_all_ends_the_stream_or_the_connection() {
 }
 
 #[test]
+fn the_scheme_of_a_request_is_that_of_its_connection() {
+    let origin = Origin::always(ok("well"));
+    let ask = |edge: &Edge, scheme| {
+        let mut client = Frames::open(edge.address("http"));
+        client.headers(1, &request(&[(":scheme", scheme)]), true);
+        client.outcome(1)
+    };
+    let edge = Edge::to(&origin);
+    assert_eq!(ask(&edge, "http"), Outcome::Status(200));
+    assert_eq!(ask(&edge, "https"), Outcome::Status(421));
+    assert_eq!(ask(&edge, "ftp"), Outcome::Status(400));
+    assert_eq!(edge.metric("edgeproxy_refusals_total{reason=\"misdirected\"}"), 1.0);
+    // A proxy that ended TLS hands its client's scheme on.
+    let edge = Edge::with(&simple(&origin, "trusted_proxies: [\"127.0.0.0/8\"]"));
+    assert_eq!(ask(&edge, "https"), Outcome::Status(200));
+    assert_eq!(ask(&edge, "ftp"), Outcome::Status(400));
+}
+
+#[test]
+fn a_stream_that_the_http_2_layer_rejects_is_logged_and_counted() {
+    let origin = Origin::always(ok("well"));
+    let mut edge = Edge::with(&simple(&origin, "access_log: {to: stdout, format: json}"));
+    let mut client = Frames::open(edge.address("http"));
+    // A length that is none, and nobody whom it is for.
+    client.headers(1, &request(&[("content-length", "")]), true);
+    assert_eq!(client.outcome(1), Outcome::Reset);
+    client.headers(3, &without(":authority"), true);
+    assert_eq!(client.outcome(3), Outcome::Status(400));
+    client.headers(5, &request(&[(":path", "/well")]), true);
+    assert_eq!(client.outcome(5), Outcome::Status(200));
+    assert_eq!(edge.metric("edgeproxy_refusals_total{reason=\"malformed_stream\"}"), 2.0);
+
+    drop(client);
+    edge.signal(Signal::SIGTERM);
+    assert_eq!(edge.wait().code(), Some(0));
+    let lines = edge.access_log();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    for line in lines.iter().filter(|line| !line.contains("/well")) {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["refusal"], "malformed_stream", "{line}");
+        assert_eq!(line["protocol"], "HTTP/2", "{line}");
+        assert_eq!(line["client"], "127.0.0.1", "{line}");
+        // Whether there was one is known to the layer below alone.
+        assert_eq!(line.get("status"), None, "{line}");
+    }
+    assert_eq!(origin.seen().len(), 1);
+}
+
+/// The library that reads HTTP/2 takes the fragment off before anybody here sees it.
+#[test]
 fn a_fragment_goes_no_further() {
     let origin = Origin::always(ok("well"));
     let edge = Edge::to(&origin);
     let mut client = Frames::open(edge.address("http"));
     client.headers(1, &request(&[(":path", "/a#b")]), true);
-    client.outcome(1);
-    assert!(origin.seen().iter().all(|seen| seen.target() == "/a"), "{:?}", origin.seen());
+    assert_eq!(client.outcome(1), Outcome::Status(200));
+    assert_eq!(origin.seen().iter().map(|seen| seen.target()).collect::<Vec<_>>(), ["/a"]);
 }
 
 #[test]
