@@ -48,7 +48,8 @@ impl Admin {
             }
             ("/cache/clear", false) if method == Method::POST => {
                 let cleared = runtime.memory.purge_all();
-                text(StatusCode::OK, format!("{cleared} objects\n"))
+                let plural = if cleared == 1 { "" } else { "s" };
+                text(StatusCode::OK, format!("{cleared} object{plural}\n"))
             }
             ("/healthz" | "/readyz" | "/metrics", false) => not_allowed("GET, HEAD"),
             ("/cache/clear", _) => not_allowed("POST"),

@@ -107,20 +107,26 @@ pub enum Verb {
         what: ConfigVerb,
     },
     /// Print the JSON Schema of the configuration file.
-    Schema,
+    Schema(Bare),
     /// Write a commented starter configuration.
     Init {
         /// Where to; it must not exist yet.
         #[arg(value_name = "FILE", default_value = "edge.yaml")]
         file: PathBuf,
+        /// No configuration.
+        #[command(flatten)]
+        bare: Bare,
     },
     /// Print a completion script.
     Completions {
         /// For which shell.
         shell: Shell,
+        /// No configuration.
+        #[command(flatten)]
+        bare: Bare,
     },
     /// Print the manual page.
-    Man,
+    Man(Bare),
 }
 
 /// What a flag is about.
@@ -153,10 +159,10 @@ impl Cli {
             None | Some(Verb::Run(_)) => ("run", &[Configuration, Running]),
             Some(Verb::Check { .. }) => ("check", &[Configuration]),
             Some(Verb::Config { what: ConfigVerb::Show }) => ("config show", &[Configuration]),
-            Some(Verb::Schema) => ("schema", &[]),
+            Some(Verb::Schema(_)) => ("schema", &[]),
             Some(Verb::Init { .. }) => ("init", &[]),
             Some(Verb::Completions { .. }) => ("completions", &[]),
-            Some(Verb::Man) => ("man", &[]),
+            Some(Verb::Man(_)) => ("man", &[]),
         };
         let run = match &self.verb {
             Some(Verb::Run(own)) => self.run.or(own),
@@ -189,6 +195,15 @@ impl RunFlags {
             upgrade: self.upgrade || other.upgrade,
         }
     }
+}
+
+/// For verbs that look at no configuration: `-c` is understood, so that it is refused in our words, and
+/// not in their help.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Bare {
+    /// The same as that of all other verbs.
+    #[arg(id = "conf", short, long, value_name = "FILE", hide = true)]
+    pub conf: Option<PathBuf>,
 }
 
 /// What to see of the configuration.

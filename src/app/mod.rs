@@ -128,14 +128,14 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
             let loaded = load(cli)?;
             print(&config::show(&loaded.config))
         }
-        Some(Verb::Schema) => print(&config::json_schema()),
-        Some(Verb::Init { file }) => init::init(file),
-        Some(Verb::Completions { shell }) => {
+        Some(Verb::Schema(_)) => print(&config::json_schema()),
+        Some(Verb::Init { file, .. }) => init::init(file),
+        Some(Verb::Completions { shell, .. }) => {
             let mut out = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "edgeproxy", &mut out);
             print(&String::from_utf8_lossy(&out))
         }
-        Some(Verb::Man) => print(&man::page().map_err(Failure::other)?),
+        Some(Verb::Man(_)) => print(&man::page().map_err(Failure::other)?),
     }
 }
 
@@ -163,7 +163,7 @@ fn load(cli: &Cli) -> Result<Loaded, Failure> {
         return config::from_config(config).map_err(wrong);
     }
     Err(Failure::usage(
-        "nothing to run: name a configuration with -c FILE, or an origin with --port and --origin \
+        "nothing to run or to look at: name a configuration with -c FILE, or an origin with --port and --origin \
          (see --help)",
     ))
 }

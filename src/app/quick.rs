@@ -10,6 +10,7 @@ use nix::unistd::geteuid;
 use crate::app::cli::QuickFlags;
 use crate::config::schema;
 use crate::message::target::Authority;
+use crate::units::Period;
 
 /// The configuration that the flags stand for.
 ///
@@ -36,6 +37,13 @@ pub(crate) fn yaml(flags: &QuickFlags) -> Result<String, String> {
         .as_deref()
         .ok_or("--port needs --origin too: edgeproxy --port 3000 --origin http://localhost:8000")?;
     let origin = Origin::parse(origin)?;
+    if flags.cache_ttl.is_some_and(|Period(ttl)| ttl.is_zero()) {
+        return Err(
+            "--cache-ttl 0s keeps nothing: leave it out to store what responses allow, or \
+                    write a time such as 5m"
+                .to_owned(),
+        );
+    }
     let ttl = flags.cache_ttl.map(|ttl| format!("\n    ttl: {ttl}")).unwrap_or_default();
     let tls = if origin.tls { "\n    tls: {}" } else { "" };
     let host = &origin.host_field;

@@ -92,6 +92,8 @@ fn every_verb_has_help_of_its_own() {
     for verb in ["run", "check", "config", "schema", "init", "completions", "man"] {
         let help = run(&[verb, "--help"]).succeeded();
         assert!(help.contains("Usage:"), "{verb}: {help}");
+        let takes_one = ["run", "check", "config"].contains(&verb);
+        assert_eq!(help.contains("--conf"), takes_one, "{verb}: {help}");
     }
 }
 
@@ -104,7 +106,7 @@ fn the_version_is_the_packages() {
 
 #[test]
 fn wrong_usage_is_64() {
-    run(&[]).failed(64, &["nothing to run", "-c FILE", "--help"]);
+    run(&[]).failed(64, &["nothing to run or to look at", "-c FILE", "--help"]);
     run(&["--no-such-flag"]).failed(64, &["--no-such-flag"]);
     run(&["chek"]).failed(64, &["chek", "check"]);
     run(&["completions", "dosh"]).failed(64, &["dosh"]);

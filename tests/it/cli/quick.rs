@@ -136,6 +136,7 @@ fn what_makes_no_sense_is_explained() {
         wrong(&arguments, &["--origin", part]);
     }
     let ttl = |ttl: &'static str| ["--port", "3000", "--origin", origin, "--cache-ttl", ttl];
+    wrong(&ttl("0s"), &["--cache-ttl 0s", "leave it out"]);
     wrong(&ttl("5"), &["--cache-ttl", "5"]);
     wrong(&ttl("soon"), &["--cache-ttl", "soon"]);
     wrong(&ttl("-1s"), &["-1"]);
@@ -161,7 +162,7 @@ fn two_run_side_by_side_and_each_has_a_cache_of_its_own() {
         get(port, "/silent").expect_hit();
     }
     let said = run_in(folder.path(), &["--clear-cache", "--port", &one.to_string()]).succeeded();
-    assert_eq!(said, "The cache is cleared: 1 objects\n");
+    assert_eq!(said, "The cache is cleared: 1 object\n");
     get(one, "/silent").expect_miss();
     get(two, "/silent").expect_hit();
     // Neither stands in the other's way for an upgrade.
