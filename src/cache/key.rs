@@ -100,6 +100,46 @@ impl Key {
     }
 }
 
+/// What a key says was asked for, its query aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// See [`Target::space`].
+    pub space: &'a [u8],
+    /// `http` or `https`.
+    pub scheme: &'a [u8],
+    /// The host, in lower case.
+    pub host: &'a [u8],
+    /// The port, unless it is the scheme's default.
+    pub port: Option<u16>,
+    /// The path.
+    pub path: &'a [u8],
+}
+
+impl<'a> Asked<'a> {
+    /// Reads the bytes of a [`Key`]; `None` when they are none.
+    pub fn of(key: &'a [u8]) -> Option<Self> {
+        let mut rest = key;
+        let mut next = || {
+            let (length, behind) = rest.split_first_chunk::<8>()?;
+            let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
+            let (component, behind) = behind.split_at_checked(length)?;
+            rest = behind;
+            Some(component)
+        };
+        let (space, scheme, host) = (next()?, next()?, next()?);
+        let port = match next()? {
+            [] => None,
+            port => Some(u16::from_be_bytes(port.try_into().ok()?)),
+        };
+        Some(Self { space, scheme, host, port, path: next()? })
+    }
+
+    /// The name of the upstream, which a space begins with; names have no line ends.
+    pub fn upstream(&self) -> &'a [u8] {
+        self.space.split(|byte| *byte == b'\n').next().unwrap_or(self.space)
+    }
+}
+
 fn parts(rules: &KeyRules) -> Parts {
     if rules.headers.is_empty() && rules.cookies.is_empty() { Parts::One } else { Parts::Many }
 }

@@ -198,6 +198,16 @@ fn a_resource_whose_url_is_all_that_counts_is_its_own_key() {
     assert_eq!(key(&PLAIN).resource_len(), resource.bytes.len());
 }
 
+#[test]
+fn what_is_no_key_says_nothing() {
+    let whole = key(&Target { port: Some(8443), ..PLAIN }).into_bytes();
+    // The query is the last byte here.
+    for end in 0..whole.len() - 1 {
+        assert_eq!(Asked::of(&whole[..end]), None, "{end}");
+    }
+    assert_eq!(Asked::of(&[0xff; 40]), None);
+}
+
 /// The parts of a request.
 #[derive(Debug, Clone, PartialEq)]
 struct Parts {
@@ -276,6 +286,20 @@ proptest! {
     #[test]
     fn keys_are_equal_only_when_all_parts_are((one, other) in neighbours()) {
         prop_assert_eq!(key_of(&one) == key_of(&other), one == other);
+    }
+
+    #[test]
+    fn a_key_says_what_was_asked_for(parts in parts()) {
+        let key = key_of(&parts);
+        let asked = Asked::of(key.as_bytes()).expect("a key");
+        let [space, scheme, host, path] = &parts.texts[..] else { unreachable!("four") };
+        prop_assert_eq!(asked, Asked {
+            space: space.as_bytes(),
+            scheme: scheme.as_bytes(),
+            host: host.as_bytes(),
+            port: parts.port,
+            path: path.as_bytes(),
+        });
     }
 
     #[test]

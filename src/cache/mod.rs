@@ -3,8 +3,9 @@
 //! A request meets the files in this order: [`key`] names what is asked for, [`lookup`] says whether
 //! the store may be asked at all, [`vary`] finds the variant, [`reuse`] judges what was found,
 //! [`revalidate`] asks the origin about it and takes in a 304, [`storable`] judges a new response,
-//! [`forget`] says what an unsafe method invalidates, [`status`] tells the client. [`directives`],
-//! [`dictionary`], [`freshness`], [`date`] and [`fields`] are what these are made of.
+//! [`forget`] says what an unsafe method invalidates, [`purge`] what an operator wants gone,
+//! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`surrogate`], [`date`]
+//! and [`fields`] are what these are made of.
 //!
 //! Nothing here reads a clock, does I/O or knows a server: facts come in as `http` types and
 //! `SystemTime`, decisions go out as values that carry their reason.
@@ -17,10 +18,12 @@ pub mod forget;
 pub mod freshness;
 pub mod key;
 pub mod lookup;
+pub mod purge;
 pub mod reuse;
 pub mod revalidate;
 pub mod status;
 pub mod storable;
+pub mod surrogate;
 pub mod vary;
 
 use std::time::Duration;

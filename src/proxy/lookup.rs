@@ -34,7 +34,7 @@ use crate::proxy::store;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
-use crate::storage::memory::Belonging;
+use crate::storage::memory::Belongs;
 use crate::storage::memory::Found;
 
 /// Turns the cache on for this request, if the store may be asked.
@@ -113,9 +113,12 @@ pub(crate) fn key(ctx: &RequestCtx) -> Result<CacheKey> {
     let (Some(key), Some(fields)) = (&ctx.cache.key, &ctx.cache.fields) else {
         return Error::e_explain(ErrorType::InternalError, "no key for an uncached request");
     };
-    let belonging = Belonging { resource: key.resource_len() };
+    let Some(route) = ctx.route() else {
+        return Error::e_explain(ErrorType::InternalError, "no route for a cached request");
+    };
+    let belongs = Belongs { resource: key.resource_len(), route: Arc::clone(&route.name) };
     let mut key = ctx.runtime.memory.cache_key(key.as_bytes(), "", Arc::clone(fields));
-    key.extensions.insert(belonging);
+    key.extensions.insert(belongs);
     Ok(key)
 }
 

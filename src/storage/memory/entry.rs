@@ -1,5 +1,6 @@
 //! A stored response: immutable but for a few counters.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -11,6 +12,8 @@ use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 use pingora::http::ResponseHeader;
 
+use crate::cache::key::Asked;
+use crate::cache::purge::Subject;
 use crate::storage::memory::body::Body;
 use crate::storage::memory::budget::Charge;
 use crate::storage::memory::head::Head;
@@ -36,7 +39,9 @@ pub struct Entry {
     pub(super) hash: u64,
     pub(super) key: Arc<[u8]>,
     /// The hash of the resource, where that is only the front of the key.
-    pub(super) resource: Option<u64>,
+    pub(super) resource: Option<NonZeroU64>,
+    /// The route that stored it.
+    pub(super) route: Option<Arc<str>>,
     pub(super) id: u64,
     pub(super) asked: Generation,
     pub(super) head: Head,
@@ -51,6 +56,8 @@ pub struct Entry {
     pub(super) usage: Usage,
     /// Nanoseconds since 1970 from which a soft purge made it stale; `u64::MAX`: none did.
     pub(super) stale_since: AtomicU64,
+    /// The last purge of many with which it was compared.
+    pub(super) compared: AtomicU64,
 }
 
 /// How an entry was used.
@@ -96,6 +103,15 @@ impl Entry {
     /// The base key it is stored under.
     pub fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// What purges tell it apart by; `None` when its key says nothing.
+    pub fn subject(&self) -> Option<Subject<'_>> {
+        Some(Subject {
+            asked: Asked::of(&self.key)?,
+            route: self.route.as_deref(),
+            headers: &self.head.headers,
+        })
     }
 
     /// Its times as stored; [`Self::fresh_until`] knows of soft purges too.

@@ -1,5 +1,6 @@
 //! A response on its way into the tier.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -29,7 +30,7 @@ pub struct Arrival<'a> {
     /// The base key, its components framed; the variant is no part of it.
     pub key: &'a [u8],
     /// What it belongs to beside its key.
-    pub belonging: Belonging,
+    pub belonging: Belonging<'a>,
     /// The fields of the request that fetched it, as lookups will be made with. `None`: unknown;
     /// then a response that varies cannot be stored.
     pub request: Option<&'a HeaderMap>,
@@ -47,19 +48,21 @@ pub struct Arrival<'a> {
 
 /// What a response belongs to, beside its key: what purges name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Belonging {
+pub struct Belonging<'a> {
     /// How many bytes at the front of the key name the resource: all that its URL says of it.
     pub resource: usize,
+    /// The name of the route that stores it.
+    pub route: Option<&'a Arc<str>>,
 }
 
-impl Default for Belonging {
-    /// The key is its resource.
+impl Default for Belonging<'_> {
+    /// The key is its resource, and nothing is known of the route.
     fn default() -> Self {
-        Self { resource: usize::MAX }
+        Self { resource: usize::MAX, route: None }
     }
 }
 
-impl Belonging {
+impl Belonging<'_> {
     /// The resource, where it is less than the whole key.
     fn resource_in(self, key: &[u8]) -> Option<&[u8]> {
         key.get(..self.resource).filter(|front| front.len() < key.len())
@@ -116,7 +119,8 @@ struct Filling {
 #[derive(Debug)]
 pub(super) struct Draft {
     key: Arc<[u8]>,
-    resource: Option<u64>,
+    resource: Option<NonZeroU64>,
+    route: Option<Arc<str>>,
     selection: Selection,
     head: Head,
     values_cost: u64,
@@ -133,7 +137,8 @@ impl Draft {
         selection: Selection,
     ) -> Result<Self, Abandoned> {
         let values_cost = Head::values_cost(arrival.headers);
-        let resource = arrival.belonging.resource_in(arrival.key).map(|front| tier.hash(front));
+        let resource =
+            arrival.belonging.resource_in(arrival.key).map(|front| tier.resource_hash(front));
         let cost = ENTRY_OVERHEAD
             .saturating_add(allocated(arrival.key.len().saturating_add(16)))
             .saturating_add(resource.map_or(0, |_| PARTED_OVERHEAD))
@@ -150,6 +155,7 @@ impl Draft {
         Ok(Self {
             key: arrival.key.into(),
             resource,
+            route: arrival.belonging.route.map(Arc::clone),
             selection,
             head,
             values_cost,
@@ -160,7 +166,7 @@ impl Draft {
     }
 
     /// The same, of this resource.
-    pub(super) fn of_resource(self, resource: Option<u64>) -> Self {
+    pub(super) fn of_resource(self, resource: Option<NonZeroU64>) -> Self {
         Self { resource, ..self }
     }
 
@@ -176,6 +182,7 @@ impl Draft {
             hash,
             key: self.key,
             resource: self.resource,
+            route: self.route,
             id,
             asked: self.asked,
             head: self.head,
@@ -187,6 +194,7 @@ impl Draft {
             charge: self.charge,
             usage: Usage { last: AtomicU64::new(stored), ..Usage::default() },
             stale_since: AtomicU64::new(u64::MAX),
+            compared: AtomicU64::new(0),
         }
     }
 }

@@ -48,6 +48,22 @@ use crate::storage::memory::Times;
 #[derive(Debug, Clone)]
 pub struct Selecting(pub Arc<HeaderMap>);
 
+/// In the extensions of a [`CacheKey`]: what the response belongs to beside the key. Without it the
+/// whole key is the resource, and the route is unknown.
+#[derive(Debug, Clone)]
+pub struct Belongs {
+    /// See [`Belonging::resource`].
+    pub resource: usize,
+    /// The name of the route that stores it.
+    pub route: Arc<str>,
+}
+
+impl Belongs {
+    fn view(&self) -> Belonging<'_> {
+        Belonging { resource: self.resource, route: Some(&self.route) }
+    }
+}
+
 /// In the extensions of a [`CacheMeta`] that a lookup returned: the entry itself, with its exact
 /// times. It must stay there for a validation to find its entry again.
 #[derive(Debug, Clone)]
@@ -55,7 +71,7 @@ pub struct Found(pub Arc<Entry>);
 
 impl Memory {
     /// A key for the long way: base key bytes, the fields of the request, and where the sequence of
-    /// purges stands now. To be made before the origin is asked. A [`Belonging`] may be added to its
+    /// purges stands now. To be made before the origin is asked. [`Belongs`] may be added to its
     /// extensions.
     pub fn cache_key(
         &self,
@@ -109,7 +125,7 @@ impl Memory {
         let header = meta.response_header();
         Arrival {
             key: key.primary_key(),
-            belonging: key.extensions.get::<Belonging>().copied().unwrap_or_default(),
+            belonging: key.extensions.get::<Belongs>().map(Belongs::view).unwrap_or_default(),
             request: selecting(key),
             status: header.status,
             headers: &header.headers,

@@ -16,6 +16,7 @@
 
 use std::hash::BuildHasher;
 use std::hash::RandomState;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
@@ -27,9 +28,9 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
-use crate::cache::key::Parts;
-use crate::cache::key::Resource;
 use crate::storage::memory::body::Body;
+use crate::storage::memory::broad::Broad;
+use crate::storage::memory::broad::Met;
 use crate::storage::memory::budget::Budget;
 use crate::storage::memory::budget::Charge;
 use crate::storage::memory::fill::Draft;
@@ -42,6 +43,7 @@ use crate::storage::memory::shard::Shard;
 use crate::storage::memory::times::nanos_since_1970;
 
 mod body;
+mod broad;
 mod budget;
 mod entry;
 mod evict;
@@ -49,9 +51,11 @@ mod fill;
 mod head;
 mod long_way;
 mod purge;
+mod purging;
 mod room;
 mod select;
 mod shard;
+mod stamp;
 mod times;
 
 #[cfg(test)]
@@ -65,10 +69,12 @@ pub use fill::Abandoned;
 pub use fill::Arrival;
 pub use fill::Belonging;
 pub use fill::Fill;
+pub use long_way::Belongs;
 pub use long_way::Found;
 pub use long_way::Selecting;
 pub use purge::Generation;
 pub use purge::Kind;
+pub use purging::Counted;
 pub use room::Swept;
 pub use times::Times;
 
@@ -137,8 +143,10 @@ struct Tier {
     hasher: RandomState,
     /// The last purge of anything.
     sequence: AtomicU64,
-    /// What was asked before this is purged.
-    purged_before: AtomicU64,
+    /// The purges of many at once.
+    broad: Broad,
+    /// The last of them when the current round of the sweep began.
+    round: AtomicU64,
     last_id: AtomicU64,
     /// Where the next eviction looks.
     turn: AtomicUsize,
@@ -188,7 +196,7 @@ impl Memory {
     /// An empty tier.
     pub fn new(options: Options) -> Self {
         let shards = (options.limit / BYTES_PER_SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
-        let budget = Budget::new(options.limit.saturating_sub(shards * SHARD_COST));
+        let budget = Budget::new(options.limit.saturating_sub(own_cost(shards, options.limit)));
         let shards = (0..shards)
             .map(|_| Cell {
                 shard: RwLock::new(Shard::new(options.policy)),
@@ -204,7 +212,8 @@ impl Memory {
             shards,
             hasher: RandomState::new(),
             sequence: AtomicU64::new(0),
-            purged_before: AtomicU64::new(0),
+            broad: Broad::new(options.limit),
+            round: AtomicU64::new(0),
             last_id: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
             swept: Mutex::new((0, 0)),
@@ -231,7 +240,7 @@ impl Memory {
         let cell = self.cell(hash);
         let mut selector = Selector::new(request);
         let shard = cell.shard.read();
-        let Some(entry) = shard.find(hash, key, &mut selector, self.purged_before()) else {
+        let Some(entry) = shard.find(hash, key, &mut selector, |entry| self.is_there(entry)) else {
             drop(shard);
             cell.misses.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -248,13 +257,8 @@ impl Memory {
     /// The variants of `key`, newest first, without counting as a use.
     pub fn variants(&self, key: &[u8]) -> Vec<Arc<Entry>> {
         let hash = self.hash(key);
-        let purged_before = self.purged_before();
         let shard = self.cell(hash).shard.read();
-        shard
-            .variants(hash, key)
-            .filter(|entry| entry.asked >= purged_before)
-            .map(Arc::clone)
-            .collect()
+        shard.variants(hash, key).filter(|entry| self.is_there(entry)).map(Arc::clone).collect()
     }
 
     /// Where the sequence of purges stands: to be noted before an origin is asked.
@@ -292,14 +296,13 @@ impl Memory {
         let new = draft.complete(old.hash, self.next_id(), old.body.clone(), old.body_cost);
         fill::inherit(&new.usage, &old.usage);
         let new = Arc::new(new);
-        let purged_before = self.purged_before();
         let (replaced, _gone) = self.cell(old.hash).change(|shard, gone| {
             match shard.stamps.standing(&new) {
                 Standing::Current => {}
                 Standing::StaleSince(at) => new.expire(at),
                 Standing::Purged => return Err(Abandoned::Purged),
             }
-            if new.asked < purged_before || old.asked < purged_before {
+            if !self.is_there(old) || !self.0.broad.spares(&new, Met::New) {
                 return Err(Abandoned::Purged);
             }
             match shard.replace(old, Arc::clone(&new), gone) {
@@ -308,93 +311,6 @@ impl Memory {
             }
         });
         replaced.map(|()| new)
-    }
-
-    /// Removes all variants of `key` and says how many there were. What was asked of the origin
-    /// before this call will not be stored.
-    pub fn purge(&self, key: &[u8]) -> usize {
-        self.purge_hash(self.hash(key))
-    }
-
-    /// Makes all variants of `key` stale from `now` on and says how many there are. What was asked
-    /// of the origin before this call will be stored as stale.
-    pub fn expire(&self, key: &[u8], now: SystemTime) -> usize {
-        self.expire_hash(self.hash(key), now)
-    }
-
-    /// Purges all that is stored of a resource, under every key that begins with it where it has
-    /// many, and says how many entries that concerned. What was asked of the origin before this call
-    /// will not be stored, or stored as stale.
-    ///
-    /// One look-up where the resource is the key, one in each shard where it has many.
-    pub fn purge_resource(&self, resource: &Resource, kind: Kind) -> usize {
-        let hash = self.hash(&resource.bytes);
-        match (resource.parts, kind) {
-            (Parts::One, Kind::Hard) => self.purge_hash(hash),
-            (Parts::One, Kind::Soft(now)) => self.expire_hash(hash, now),
-            (Parts::Many, kind) => self.purge_parted(hash, kind),
-        }
-    }
-
-    fn purge_parted(&self, resource: u64, kind: Kind) -> usize {
-        let at = self.next_generation();
-        let purged_before = self.purged_before();
-        let is_there = |entry: &&Arc<Entry>| entry.asked >= purged_before;
-        let purged = self.0.shards.iter().map(|cell| {
-            let (count, _gone) = cell.change(|shard, gone| {
-                shard.stamps.note(resource, at, kind);
-                let count = shard.parted(resource).filter(is_there).count();
-                match kind {
-                    Kind::Hard => shard.remove_parted(resource, gone),
-                    Kind::Soft(now) => shard.parted(resource).for_each(|entry| entry.expire(now)),
-                }
-                count
-            });
-            count
-        });
-        purged.sum()
-    }
-
-    // A second key with the same hash, should there ever be one, is purged along.
-    fn purge_hash(&self, hash: u64) -> usize {
-        let at = self.next_generation();
-        let purged_before = self.purged_before();
-        let ((), gone) = self.cell(hash).change(|shard, gone| {
-            shard.stamps.note(hash, at, Kind::Hard);
-            shard.remove_hash(hash, gone);
-        });
-        gone.iter().filter(|entry| entry.asked >= purged_before).count()
-    }
-
-    fn expire_hash(&self, hash: u64, now: SystemTime) -> usize {
-        let at = self.next_generation();
-        let purged_before = self.purged_before();
-        let (count, _gone) = self.cell(hash).change(|shard, _| {
-            shard.stamps.note(hash, at, Kind::Soft(now));
-            shard
-                .under_hash(hash)
-                .filter(|entry| entry.asked >= purged_before)
-                .map(|entry| entry.expire(now))
-                .count()
-        });
-        count
-    }
-
-    /// Removes this very entry, if it is still there.
-    pub fn remove(&self, entry: &Arc<Entry>) -> bool {
-        let ((), gone) =
-            self.cell(entry.hash).change(|shard, gone| shard.remove_entry(entry, gone));
-        !gone.is_empty()
-    }
-
-    /// Forgets everything, in the same time however much there is; [`Self::sweep`] and eviction
-    /// return the memory. What was asked of any origin before this call will not be stored. Says
-    /// how many entries were held.
-    pub fn purge_all(&self) -> u64 {
-        let held = self.stats().objects;
-        let Generation(at) = self.next_generation();
-        self.0.purged_before.fetch_max(at, Ordering::SeqCst);
-        held
     }
 
     /// The counts.
@@ -421,9 +337,9 @@ impl Memory {
         let entry = Arc::new(draft.complete(hash, self.next_id(), body, body_cost));
         let most = self.options().variants;
         let (standing, _gone) = self.cell(hash).change(|shard, gone| {
-            let standing = match entry.asked < self.purged_before() {
-                true => Standing::Purged,
-                false => shard.stamps.standing(&entry),
+            let standing = match self.0.broad.spares(&entry, Met::New) {
+                true => shard.stamps.standing(&entry),
+                false => Standing::Purged,
             };
             if let Standing::StaleSince(at) = standing {
                 entry.expire(at);
@@ -457,8 +373,8 @@ impl Memory {
         &self.0.shards[index]
     }
 
-    fn purged_before(&self) -> Generation {
-        Generation(self.0.purged_before.load(Ordering::SeqCst))
+    fn resource_hash(&self, resource: &[u8]) -> NonZeroU64 {
+        NonZeroU64::new(self.hash(resource)).unwrap_or(NonZeroU64::MIN)
     }
 
     fn next_generation(&self) -> Generation {
@@ -474,6 +390,11 @@ impl Memory {
     }
 
     fn own_cost(&self) -> u64 {
-        self.0.shards.len() as u64 * SHARD_COST
+        own_cost(self.0.shards.len() as u64, self.0.options.limit)
     }
+}
+
+/// What a tier with so many shards takes while it is empty, in bytes.
+fn own_cost(shards: u64, limit: u64) -> u64 {
+    shards * SHARD_COST + broad::cost(limit)
 }

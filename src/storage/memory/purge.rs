@@ -7,6 +7,7 @@
 //! an old object.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::time::SystemTime;
 
 use crate::storage::memory::entry::Entry;
@@ -36,6 +37,18 @@ pub(super) enum Standing {
     StaleSince(SystemTime),
     /// It must not be stored.
     Purged,
+}
+
+impl Standing {
+    /// What two purges leave together.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Purged, _) | (_, Self::Purged) => Self::Purged,
+            (Self::StaleSince(one), Self::StaleSince(other)) => Self::StaleSince(one.min(other)),
+            (Self::Current, other) => other,
+            (one, Self::Current) => one,
+        }
+    }
 }
 
 /// The recent purges of the keys and resources of one shard.
@@ -69,22 +82,20 @@ impl Stamps {
         self.standing_of(entry.hash, entry.resource, entry.asked)
     }
 
-    fn standing_of(&self, hash: u64, resource: Option<u64>, asked: Generation) -> Standing {
+    fn standing_of(&self, hash: u64, resource: Option<NonZeroU64>, asked: Generation) -> Standing {
         if asked < self.forgotten {
             return Standing::Purged;
         }
         let mut standing = Standing::Current;
         let concerns = |stamp: &&Stamp| {
-            stamp.at > asked && (stamp.hash == hash || Some(stamp.hash) == resource)
+            stamp.at > asked
+                && (stamp.hash == hash || Some(stamp.hash) == resource.map(NonZeroU64::get))
         };
         for stamp in self.recent.iter().filter(concerns) {
-            standing = match (stamp.kind, standing) {
-                (Kind::Hard, _) => return Standing::Purged,
-                (Kind::Soft(at), Standing::StaleSince(before)) => {
-                    Standing::StaleSince(at.min(before))
-                }
-                (Kind::Soft(at), Standing::Current | Standing::Purged) => Standing::StaleSince(at),
-            };
+            standing = standing.and(match stamp.kind {
+                Kind::Hard => Standing::Purged,
+                Kind::Soft(at) => Standing::StaleSince(at),
+            });
         }
         standing
     }

@@ -10,7 +10,6 @@ use http::header::LAST_MODIFIED;
 use crate::storage::memory::Memory;
 use crate::storage::memory::budget::Charge;
 use crate::storage::memory::entry::Entry;
-use crate::storage::memory::purge::Generation;
 use crate::storage::memory::times::nanos;
 use crate::storage::memory::times::nanos_since_1970;
 
@@ -38,17 +37,17 @@ impl Memory {
     pub fn sweep(&self, now: SystemTime, most: usize) -> Swept {
         let mut swept = Swept::default();
         let Some(mut position) = self.0.swept.try_lock() else { return swept };
-        let purged_before = self.purged_before();
         while swept.looked < most && !swept.wrapped {
             let (index, from) = *position;
             let Some(cell) = self.0.shards.get(index) else {
                 *position = (0, 0);
                 swept.wrapped = true;
+                self.end_round();
                 break;
             };
             let steps = SWEEP_BATCH.min(most - swept.looked);
             let (next, gone) = cell.change(|shard, gone| {
-                shard.sweep(from, steps, |entry| self.is_of_use(entry, now, purged_before), gone)
+                shard.sweep(from, steps, |entry| self.is_of_use(entry, now), gone)
             });
             swept.looked += steps;
             swept.removed += gone.len();
@@ -129,8 +128,8 @@ impl Memory {
     }
 
     /// Whether the entry can serve still, be it stale or for validation.
-    fn is_of_use(&self, entry: &Entry, now: SystemTime, purged_before: Generation) -> bool {
-        if entry.asked < purged_before {
+    fn is_of_use(&self, entry: &Entry, now: SystemTime) -> bool {
+        if !self.is_there(entry) {
             return false;
         }
         let can_be_validated =

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::hash::Hasher;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::storage::memory::entry::Entry;
@@ -15,7 +16,6 @@ use crate::storage::memory::evict::Eviction;
 use crate::storage::memory::evict::Facts;
 use crate::storage::memory::evict::Policy;
 use crate::storage::memory::evict::Residents;
-use crate::storage::memory::purge::Generation;
 use crate::storage::memory::purge::Stamps;
 use crate::storage::memory::select::Selector;
 
@@ -85,7 +85,7 @@ impl Hasher for AsIs {
 pub(super) struct Shard {
     first: HashMap<u64, u32, BuildHasherDefault<AsIs>>,
     /// The nodes of entries whose keys are more than their resource, by the hash of that.
-    parted: BTreeSet<(u64, u32)>,
+    parted: BTreeSet<(NonZeroU64, u32)>,
     nodes: Nodes,
     free: u32,
     count: usize,
@@ -127,19 +127,18 @@ impl Shard {
         }
     }
 
-    /// The newest variant that the request selects and no purge of everything forbids.
+    /// The newest variant that the request selects and that is `there`.
     pub(super) fn find(
         &self,
         hash: u64,
         key: &[u8],
         selector: &mut Selector<'_>,
-        purged_before: Generation,
+        is_there: impl Fn(&Entry) -> bool,
     ) -> Option<&Arc<Entry>> {
         self.nodes
             .chain(self.first(hash, key))
             .map(|(_, entry)| entry)
-            .filter(|entry| entry.asked >= purged_before)
-            .find(|entry| selector.selects(&entry.selection))
+            .find(|entry| selector.selects(&entry.selection) && is_there(entry))
     }
 
     /// Tells the eviction policy that the entry was served.
@@ -250,14 +249,14 @@ impl Shard {
     }
 
     /// What is stored of a resource under keys that say more.
-    pub(super) fn parted(&self, resource: u64) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(super) fn parted(&self, resource: NonZeroU64) -> impl Iterator<Item = &Arc<Entry>> {
         self.parted
             .range((resource, 0)..=(resource, NONE))
             .filter_map(|(_, node)| self.nodes.entry(*node))
     }
 
     /// Removes what is stored of a resource under keys that say more.
-    pub(super) fn remove_parted(&mut self, resource: u64, gone: &mut Gone) {
+    pub(super) fn remove_parted(&mut self, resource: NonZeroU64, gone: &mut Gone) {
         let nodes = self.parted.range((resource, 0)..=(resource, NONE));
         for node in nodes.map(|(_, node)| *node).collect::<Vec<_>>() {
             self.remove(node, gone);
@@ -342,6 +341,19 @@ impl Shard {
                 self.order.spared(node, facts(entry));
             }
         }
+    }
+
+    /// Shows the entries in `steps` nodes from `from` on. Returns where to go on; `None` at the end.
+    pub(super) fn walk(
+        &self,
+        from: u32,
+        steps: usize,
+        mut look: impl FnMut(&Entry),
+    ) -> Option<u32> {
+        let end = (from as usize).saturating_add(steps).min(self.nodes.0.len());
+        let nodes = self.nodes.0.get(from as usize..end).unwrap_or_default();
+        nodes.iter().filter_map(|node| node.entry.as_ref()).for_each(|entry| look(entry));
+        (end < self.nodes.0.len()).then(|| u32::try_from(end).ok()).flatten()
     }
 
     /// Looks at `steps` nodes from `from` on, and removes those whose entry is not `wanted` any

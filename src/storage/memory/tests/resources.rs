@@ -14,7 +14,7 @@ fn many(name: &[u8]) -> Resource {
 /// Stores under `key`, whose first byte is its resource.
 fn put_parted(tier: &Memory, key: &[u8]) -> Result<Arc<Entry>, Abandoned> {
     let none = HeaderMap::new();
-    let belonging = Belonging { resource: 1 };
+    let belonging = Belonging { resource: 1, ..Belonging::default() };
     let mut fill = tier.begin_fill(&Arrival { belonging, ..arrival(tier, key, &none, &none) })?;
     fill.push(b"1")?;
     fill.finish()
@@ -44,7 +44,7 @@ fn a_resource_with_many_keys_is_purged_under_all_of_them() {
 fn what_was_asked_before_its_resource_was_purged_never_shows_after_it() {
     let tier = tier(64 * MIB);
     let none = HeaderMap::new();
-    let belonging = Belonging { resource: 1 };
+    let belonging = Belonging { resource: 1, ..Belonging::default() };
     let key = b"a1";
     let before = Arrival { belonging, ..arrival(&tier, key, &none, &none) };
     let begun = tier.begin_fill(&before).expect("there is room");
