@@ -51,9 +51,9 @@ impl Bounds {
             usize::try_from((limit / bytes).clamp(least, most)).unwrap_or(usize::MAX)
         };
         Self {
-            keys: one_per(32 << 10, 8, 4096),
-            places: one_per(128 << 10, 4, 1024),
-            prefixes: one_per(1 << 20, 2, 128),
+            keys: one_per(32 << 10, 4, 4096),
+            places: one_per(128 << 10, 2, 1024),
+            prefixes: one_per(1 << 20, 1, 128),
         }
     }
 

@@ -99,5 +99,5 @@ fn the_cost_covers_full_tables() {
     let prefixes = bounds.prefixes * (size_of::<(Prefix, Stamp)>() + 1024 + 255);
     assert!(cost(u64::MAX) >= table(bounds.keys) + table(bounds.places) + prefixes as u64);
     assert!(cost(256 << 20) < (256 << 20) / 200, "half a percent");
-    assert!(cost(0) < 8 << 10);
+    assert!(cost(0) < 3 << 10);
 }
