@@ -62,6 +62,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::metrics::Reload;
 use crate::observe::metrics::process;
 use crate::proxy::EdgeProxy;
+use crate::proxy::short::ShortWay;
 use crate::proxy::watch::Reporter;
 use crate::runtime::Runtime;
 use crate::storage::memory::Memory;
@@ -308,7 +309,8 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         open_demo(socket, &limits);
     }
     let house = Arc::new(House {
-        app: EdgeApp::new(proxy, Arc::clone(&limits), Arc::clone(&watch)),
+        app: EdgeApp::new(proxy, Arc::clone(&limits), Arc::clone(&watch))
+            .with_shortcut(Arc::new(ShortWay::new(Arc::clone(&runtime)))),
         limits: Arc::clone(&limits),
         census: Arc::clone(&life.census),
         watch,

@@ -21,6 +21,7 @@ use http::header;
 use crate::cache::Exchange;
 use crate::cache::date;
 use crate::cache::directives::LONGEST;
+use crate::cache::directives::Reach;
 use crate::cache::directives::ResponseDirectives;
 use crate::cache::directives::Source;
 use crate::cache::directives::delta_seconds;
@@ -74,6 +75,41 @@ pub enum Change {
     Possible,
     /// It does not: `immutable` (RFC 8246).
     Never,
+}
+
+/// What a stored response says of its own reuse, its times and windows aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restraint {
+    /// Whether it may be served stale where a client asks for that. Its own windows were closed when it
+    /// was stored, if they had to be.
+    pub staleness: Staleness,
+    /// When it must be validated before use, unless the route sets its lifetime.
+    pub validation: Validation,
+    /// Whether it changes while it is fresh.
+    pub change: Change,
+}
+
+impl Restraint {
+    /// What these fields of a response say.
+    #[must_use]
+    pub fn of(response: &HeaderMap) -> Self {
+        let (directives, _) = ResponseDirectives::governing(response);
+        Self {
+            staleness: if directives.must_revalidate || directives.proxy_revalidate {
+                Staleness::Closed
+            } else if directives.s_maxage.is_some() {
+                Staleness::WindowsOnly
+            } else {
+                Staleness::Open
+            },
+            validation: if directives.no_cache == Reach::Whole {
+                Validation::Always
+            } else {
+                Validation::WhenStale
+            },
+            change: if directives.immutable { Change::Never } else { Change::Possible },
+        }
+    }
 }
 
 impl Life {

@@ -6,6 +6,8 @@
 //! sends beyond that (a pipelined request) stays here until the next round, so that Pingora never
 //! sees a byte that is not the current request's.
 
+mod short;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -173,7 +175,7 @@ impl EdgeIo {
         poll_fn(|cx| self.poll_receive(cx)).await
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(transport) = self.transport.as_mut() else { return Poll::Ready(Ok(0)) };
         // On the stack: an idle connection owns no read buffer.
         let mut space = [const { MaybeUninit::uninit() }; 8 * 1024];

@@ -4,9 +4,12 @@ pub mod accept;
 pub mod census;
 pub mod conn;
 mod frames;
+mod http2;
 pub mod io;
+mod patience;
 mod refuse;
 pub mod serve;
+pub mod shortcut;
 mod transport;
 pub mod watch;
 
@@ -16,6 +19,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::terms::pace::MinRate;
 use crate::tls;
 
 /// A listener, as meant.
@@ -62,4 +66,11 @@ pub struct Limits {
     pub h2_streams: u32,
     /// From whom forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Limits {
+    /// The slowest that a client may take a response.
+    fn least_send_rate(&self) -> MinRate {
+        MinRate { bytes_per_second: self.min_send_rate, window: self.rate_window }
+    }
 }

@@ -1,62 +1,80 @@
-//! One connection from its first byte to its last: the keep-alive loop, and HTTP/2.
+//! One HTTP/1 connection from its first byte to its last: the keep-alive loop.
 //!
-//! An idle connection waits in a small future here. Only while a request runs does Pingora's large
-//! one exist.
+//! An idle connection waits in a small future here. Each request is first offered to the short way,
+//! which answers from memory; only for what it declines does Pingora's large future exist.
 
+use std::future::poll_fn;
+use std::io;
+use std::io::IoSlice;
 use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use bytes::Buf;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use pingora::apps::HttpServerApp;
-use pingora::protocols::Digest;
 use pingora::protocols::Shutdown;
-use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::H2Accept;
-use pingora::protocols::http::v2::server::HttpSession;
-use pingora::protocols::http::v2::server::default_h2_options;
-use pingora::protocols::http::v2::server::handshake;
 use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::listen::Limits;
 use crate::listen::conn;
-use crate::listen::conn::Conn;
 use crate::listen::io::EdgeIo;
+use crate::listen::patience::Came;
+use crate::listen::patience::Patience;
 use crate::listen::refuse;
+use crate::listen::shortcut::Afterwards;
+use crate::listen::shortcut::Asked;
+use crate::listen::shortcut::NoShortcut;
+use crate::listen::shortcut::Outlet;
+use crate::listen::shortcut::Rest;
+use crate::listen::shortcut::Shortcut;
+use crate::listen::shortcut::Taken;
 use crate::listen::watch::Watch;
 use crate::message::admit::origin_form;
+use crate::message::head::BodyFraming;
 use crate::message::head::HeadLimits;
 use crate::message::head::HeadScanner;
 use crate::message::head::RequestHead;
 use crate::message::head::Scan;
+use crate::message::head::Upgrade;
 use crate::message::head::canonical;
+use crate::message::target::Authority;
 use crate::message::target::Scheme;
 use crate::refusal::Refusal;
 
-/// Streams of one HTTP/2 connection that may be refused before it is closed.
-const MALFORMED_STREAMS: usize = 32;
 /// How long a new connection may take to its first request when the process is ending: whoever just
 /// connected is about to ask, and would see its request fail.
 const FIRST_GRACE: Duration = Duration::from_secs(1);
-/// Streams of one HTTP/2 connection that may break HTTP/2 itself before it is closed: resetting them is
-/// work that costs a client nothing (CVE-2025-8671).
-const BROKEN_STREAMS: usize = 64;
-/// Response bytes that may wait inside one HTTP/2 stream.
-const H2_SEND_BUFFER: usize = 64 * 1024;
 
 /// Serves connections with one shared HTTP application.
 pub struct EdgeApp<A> {
-    app: Arc<A>,
-    limits: Arc<Limits>,
-    watch: Arc<dyn Watch>,
+    pub(super) app: Arc<A>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) watch: Arc<dyn Watch>,
+    pub(super) shortcut: Arc<dyn Shortcut>,
+}
+
+/// What became of a request before HTTP heard of it.
+enum Offered {
+    /// It is no request that we take.
+    Refused(Refusal),
+    /// HTTP has to answer; this is the head to give it.
+    Declined(Vec<u8>),
+    /// It is answered.
+    Answered(Afterwards),
+    /// The answer is begun.
+    Begun(Box<dyn Rest>, Afterwards),
+    /// The connection is of no more use.
+    Broken,
 }
 
 /// What came next on an HTTP/1 connection.
@@ -75,9 +93,15 @@ impl<A> EdgeApp<A>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    /// An application behind these limits.
+    /// An application behind these limits, without a short way past it.
     pub fn new(app: Arc<A>, limits: Arc<Limits>, watch: Arc<dyn Watch>) -> Self {
-        Self { app, limits, watch }
+        Self { app, limits, watch, shortcut: Arc::new(NoShortcut) }
+    }
+
+    /// The same, and each request is offered to `shortcut` first.
+    #[must_use]
+    pub fn with_shortcut(self, shortcut: Arc<dyn Shortcut>) -> Self {
+        Self { shortcut, ..self }
     }
 
     /// Serves a connection to its end. `h2`: settled by ALPN; `h2c`: may turn out by its first bytes.
@@ -93,23 +117,38 @@ where
         let mut left = self.limits.requests_per_connection.max(1);
         let mut wait = self.limits.header_timeout;
         let mut grace = FIRST_GRACE;
+        let mut patience = Patience::new(wait, shutdown);
         loop {
-            let (next, started) = self.next(&mut io, wait, grace, shutdown).await;
+            let (next, started) = self.next(&mut io, &mut patience, wait, grace).await;
             match next {
                 Next::Head(mut head) => {
                     left -= 1;
                     head.keep_alive &= left > 0 && !*shutdown.borrow();
-                    let text = match self.address(&io, &head) {
-                        Ok(text) => text,
-                        Err(refusal) => return self.refuse(io, refusal, started.elapsed()).await,
+                    let offered = poll_fn(|cx| Poll::Ready(self.offer(cx, &mut io, &head))).await;
+                    let back = match offered {
+                        Offered::Refused(refusal) => {
+                            return self.refuse(io, refusal, started.elapsed()).await;
+                        }
+                        Offered::Declined(text) => {
+                            Box::pin(self.request(io, head, text, shutdown)).await
+                        }
+                        Offered::Answered(Afterwards::Keep) => Some(io),
+                        Offered::Answered(Afterwards::Close) => {
+                            return Shutdown::shutdown(io.as_mut()).await;
+                        }
+                        Offered::Begun(rest, after) => {
+                            Box::pin(self.send_rest(io, rest, after)).await
+                        }
+                        Offered::Broken => None,
                     };
-                    match Box::pin(self.request(io, head, text, shutdown)).await {
+                    match back {
                         Some(back) => io = back,
                         None => return,
                     }
                     (wait, grace) = (self.limits.idle_timeout, Duration::ZERO);
                 }
                 Next::Http2 if h2c => {
+                    drop(patience);
                     Box::pin(self.serve_http2(io, shutdown)).await;
                     return;
                 }
@@ -132,29 +171,14 @@ where
     async fn next(
         &self,
         io: &mut EdgeIo,
+        patience: &mut Patience,
         wait: Duration,
         grace: Duration,
-        shutdown: &ShutdownWatch,
     ) -> (Next, Instant) {
         io.rest();
-        if io.received().is_empty() {
-            let mut shutdown = shutdown.clone();
-            let ending = async {
-                // A sender that is gone means the end as well.
-                let _ = shutdown.wait_for(|down| *down).await;
-                tokio::time::sleep(grace).await;
-            };
-            let first = async {
-                tokio::select! {
-                    biased;
-                    read = io.receive() => read.unwrap_or(0),
-                    () = ending => 0,
-                }
-            };
-            // A connection that never sends a byte is closed without a word.
-            if tokio::time::timeout(wait, first).await.unwrap_or(0) == 0 {
-                return (Next::End, Instant::now());
-            }
+        // A connection that never sends a byte is closed without a word.
+        if io.received().is_empty() && patience.first_byte(io, wait, grace).await == Came::Nothing {
+            return (Next::End, Instant::now());
         }
         let started = Instant::now();
         let limits = HeadLimits {
@@ -180,14 +204,85 @@ where
         (next, started)
     }
 
-    /// The head that HTTP is given: rewritten from what was understood, in origin-form, with one
-    /// valid Host.
-    fn address(&self, io: &EdgeIo, head: &RequestHead) -> Result<Vec<u8>, Refusal> {
-        let scheme = if io.conn().is_secure() { Scheme::Https } else { Scheme::Http };
-        let buf = io.received();
-        let (host, target) = origin_form(&head.method, head.target(buf), head.host(buf), scheme)?;
-        let host = host.map(|host| host.to_string());
-        Ok(canonical(buf, head, host.as_deref(), &target))
+    /// Offers a request to the short way. What that declines gets a head that HTTP can be given:
+    /// rewritten from what was understood, in origin-form, with one valid Host.
+    fn offer(&self, cx: &mut Context<'_>, io: &mut EdgeIo, head: &RequestHead) -> Offered {
+        let conn = Arc::clone(io.conn());
+        let scheme = if conn.is_secure() { Scheme::Https } else { Scheme::Http };
+        let received = io.offer(head);
+        let named = head.host(&received);
+        let offered = match origin_form(&head.method, head.target(&received), named, scheme) {
+            Err(refusal) => Offered::Refused(refusal),
+            Ok((host, target)) => {
+                let written = host.as_ref().filter(|host| host.port().is_some());
+                let written = written.map(ToString::to_string);
+                let host = written.as_deref().or(host.as_ref().map(Authority::host));
+                let asked = Asked { head, received: &received, host, target: &target, conn: &conn };
+                match self.ask(cx, io, &asked) {
+                    Offered::Declined(_) => {
+                        Offered::Declined(canonical(&received, head, host, &target))
+                    }
+                    taken => taken,
+                }
+            }
+        };
+        let answered = match &offered {
+            Offered::Refused(_) | Offered::Declined(_) => 0,
+            Offered::Answered(_) | Offered::Begun(..) | Offered::Broken => {
+                conn.requests.fetch_add(1, Ordering::Relaxed);
+                head.len
+            }
+        };
+        if let Offered::Answered(_) = &offered {
+            conn.response_is_whole();
+        }
+        io.put_back(received, answered);
+        offered
+    }
+
+    fn ask(&self, cx: &mut Context<'_>, io: &mut EdgeIo, asked: &Asked<'_>) -> Offered {
+        let head = asked.head;
+        if head.body != BodyFraming::None || head.upgrade == Upgrade::WebSocket {
+            return Offered::Declined(Vec::new());
+        }
+        let mut outlet = Outlet::new(io, cx);
+        let run = AssertUnwindSafe(|| self.shortcut.http1(asked, &mut outlet));
+        match catch_unwind(run) {
+            Ok(Taken::Declined) => Offered::Declined(Vec::new()),
+            Ok(Taken::Answered(after)) => Offered::Answered(after),
+            Ok(Taken::Begun(rest, after)) => Offered::Begun(rest, after),
+            Ok(Taken::Broken) => Offered::Broken,
+            Err(_) => {
+                self.watch.panicked(asked.conn);
+                Offered::Broken
+            }
+        }
+    }
+
+    /// Sends what is left of an answer; gives the connection back when it can carry another request.
+    async fn send_rest(
+        &self,
+        mut io: Box<EdgeIo>,
+        mut rest: Box<dyn Rest>,
+        after: Afterwards,
+    ) -> Option<Box<EdgeIo>> {
+        let mut sent = 0;
+        let whole = loop {
+            let Some(mut part) = rest.next() else { break io.flush().await };
+            if let Err(e) = send_part(&mut io, &mut part, &mut sent).await {
+                break Err(e);
+            }
+        };
+        rest.ended(sent);
+        whole.ok()?;
+        io.conn().response_is_whole();
+        match after {
+            Afterwards::Keep => Some(io),
+            Afterwards::Close => {
+                Shutdown::shutdown(io.as_mut()).await;
+                None
+            }
+        }
     }
 
     /// Lends the connection to HTTP for one request; gives it back when it can carry another.
@@ -226,114 +321,14 @@ where
         let _ = io.write_all(&response).await;
         Shutdown::shutdown(io.as_mut()).await;
     }
-
-    async fn serve_http2(&self, io: Box<EdgeIo>, shutdown: &ShutdownWatch) {
-        let conn = Arc::clone(io.conn());
-        let mut io = io;
-        io.become_http2();
-        self.http2(io, &conn, shutdown).await;
-    }
-
-    async fn http2(&self, io: Box<EdgeIo>, conn: &Arc<Conn>, shutdown: &ShutdownWatch) {
-        let digest = Arc::new(Digest::default());
-        let mut options = default_h2_options();
-        options.max_concurrent_streams(self.limits.h2_streams);
-        options.max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX));
-        options.max_send_buffer_size(H2_SEND_BUFFER);
-        options.max_local_error_reset_streams(Some(BROKEN_STREAMS));
-        let stream: Stream = io;
-        let opening =
-            tokio::time::timeout(self.limits.header_timeout, handshake(stream, Some(options)));
-        let Ok(Ok(mut h2)) = opening.await else { return };
-
-        let active = Arc::new(Active::default());
-        let mut shutdown_seen = shutdown.clone();
-        let mut draining = false;
-        let mut malformed = 0;
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                _ = shutdown_seen.wait_for(|down| *down), if !draining => {
-                    draining = true;
-                    h2.graceful_shutdown();
-                    continue;
-                }
-                accepted = HttpSession::from_h2_conn(&mut h2, Arc::clone(&digest)) => accepted,
-                () = active.idle_for(self.limits.idle_timeout) => return,
-            };
-            match accepted {
-                Ok(Some(H2Accept::Session(session))) => {
-                    conn.requests.fetch_add(1, Ordering::Relaxed);
-                    self.stream(session, conn, &active, shutdown);
-                }
-                Ok(Some(H2Accept::Rejected)) => {
-                    self.watch.rejected(conn);
-                    malformed += 1;
-                    if malformed >= MALFORMED_STREAMS {
-                        return;
-                    }
-                }
-                Ok(None) | Err(_) => return,
-            }
-        }
-    }
-
-    fn stream(
-        &self,
-        session: HttpSession,
-        conn: &Arc<Conn>,
-        active: &Arc<Active>,
-        shutdown: &ShutdownWatch,
-    ) {
-        let app = Arc::clone(&self.app);
-        let watch = Arc::clone(&self.watch);
-        let conn = Arc::clone(conn);
-        let shutdown = shutdown.clone();
-        let busy = active.enter();
-        tokio::spawn(async move {
-            let _busy = busy;
-            let session = ServerSession::new_http2(session);
-            let run = AssertUnwindSafe(app.process_new_http(session, &shutdown)).catch_unwind();
-            if conn::on(Arc::clone(&conn), run).await.is_err() {
-                watch.panicked(&conn);
-            }
-        });
-    }
 }
 
-/// The streams in progress on one HTTP/2 connection.
-#[derive(Default)]
-struct Active {
-    streams: AtomicUsize,
-    none: Notify,
-}
-
-/// A stream in progress; dropping it ends it.
-struct Busy(Arc<Active>);
-
-impl Active {
-    fn enter(self: &Arc<Self>) -> Busy {
-        self.streams.fetch_add(1, Ordering::AcqRel);
-        Busy(Arc::clone(self))
+/// Sends all of `part`, and adds to `sent` what has left.
+async fn send_part(io: &mut EdgeIo, part: &mut Bytes, sent: &mut u64) -> io::Result<()> {
+    while !part.is_empty() {
+        let bytes = poll_fn(|cx| io.poll_send(cx, &[IoSlice::new(part)])).await?;
+        part.advance(bytes);
+        *sent += bytes as u64;
     }
-
-    /// Resolves when no stream was in progress for this long.
-    async fn idle_for(&self, time: Duration) {
-        loop {
-            let ended = self.none.notified();
-            if self.streams.load(Ordering::Acquire) == 0 {
-                tokio::time::sleep(time).await;
-                return;
-            }
-            ended.await;
-        }
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        if self.0.streams.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none.notify_one();
-        }
-    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The bytes of a connection, plain or TLS.
 
 use std::io;
+use std::io::IoSlice;
 use std::os::fd::AsRawFd;
 use std::os::fd::RawFd;
 use std::pin::Pin;
@@ -77,6 +78,22 @@ impl AsyncWrite for Transport {
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -42,8 +42,8 @@ pub struct Received<'a> {
     pub scheme: Scheme,
     /// `:authority` of HTTP/2; `None` in HTTP/1.
     pub authority: Option<&'a [u8]>,
-    /// Whom an HTTP/1.0 request without Host is for: the listener's address.
-    pub fallback: &'a Authority,
+    /// Whom an HTTP/1.0 request without Host is for: the listener's address. Other versions need none.
+    pub fallback: Option<&'a Authority>,
 }
 
 /// How large a request header may be.
@@ -331,7 +331,9 @@ fn authority(request: &Received<'_>, named: Option<Authority>) -> Result<Authori
             Err(Refusal::ConflictingHost)
         }
         (Some(authority), _) | (None, Some(authority)) => Ok(authority),
-        (None, None) if request.version == Version::HTTP_10 => Ok(request.fallback.clone()),
-        (None, None) => Err(Refusal::MissingHost),
+        (None, None) => match request.fallback {
+            Some(fallback) if request.version == Version::HTTP_10 => Ok(fallback.clone()),
+            Some(_) | None => Err(Refusal::MissingHost),
+        },
     }
 }

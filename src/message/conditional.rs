@@ -117,6 +117,22 @@ pub fn is_for_origin(request: &HeaderMap) -> bool {
     request.contains_key(header::IF_MATCH) || request.contains_key(header::IF_UNMODIFIED_SINCE)
 }
 
+/// Whether a request has anything that [`evaluate`] looks at.
+#[must_use]
+pub fn has_conditions(request: &HeaderMap) -> bool {
+    // One pass over few names is less than a look-up for each.
+    request.keys().any(|name| {
+        matches!(
+            *name,
+            header::IF_MATCH
+                | header::IF_NONE_MATCH
+                | header::IF_MODIFIED_SINCE
+                | header::IF_UNMODIFIED_SINCE
+                | header::IF_RANGE
+        )
+    })
+}
+
 /// Evaluates the conditions of a request in their order of precedence (§13.2.2).
 ///
 /// `status` is what the request would be answered with if it had none: conditions count for 2xx

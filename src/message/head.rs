@@ -23,6 +23,7 @@ mod canonical;
 pub(in crate::message) mod fields;
 pub(in crate::message) mod framing;
 mod line;
+mod map;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use self::framing::FieldKind;
 use self::framing::kind_of;
 use self::line::LineStep;
 use self::line::RequestLine;
+pub use self::map::canonical_fields;
 pub use super::chunked::BodyFraming;
 use crate::refusal::Refusal;
 

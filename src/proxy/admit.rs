@@ -1,5 +1,7 @@
 //! May the request come in, and where does it belong? Refusals and local answers end it here.
 
+use std::sync::Arc;
+
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
@@ -10,16 +12,11 @@ use pingora::ErrorType;
 use pingora::Result;
 use pingora_proxy::Session;
 
-use crate::message::admit;
-use crate::message::admit::Limits;
-use crate::message::admit::Received;
-use crate::message::forwarded;
-use crate::message::hops;
-use crate::message::target::Authority;
-use crate::message::target::Scheme;
 use crate::proxy::answer;
 use crate::proxy::context::Arrival;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::enter;
+use crate::proxy::enter::Heard;
 use crate::refusal::Refusal;
 use crate::route::Ask;
 use crate::route::action::Action;
@@ -28,9 +25,6 @@ use crate::route::rewrite::Values;
 /// The most that is read of a body before an origin connection is taken. Pingora replays at most
 /// 64 KiB to an origin; one read gives out at most 16 KiB, and must not overshoot.
 const SPOOL_MOST: u64 = 48 * 1024;
-
-/// How often a request may come through edgeproxies before it is taken for going in circles.
-const MOST_PASSES: usize = 8;
 
 /// `true`: the request is answered.
 pub(crate) async fn decide(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
@@ -53,54 +47,8 @@ pub(crate) async fn decide(session: &mut Session, ctx: &mut RequestCtx) -> Resul
 
 /// Judges the message, and puts its normal form in its place.
 fn enter(session: &mut Session, ctx: &mut RequestCtx) -> std::result::Result<(), Refusal> {
-    let plan = &ctx.runtime.plan;
-    let limits = Limits {
-        header_bytes: plan.limits.header_bytes,
-        header_fields: plan.limits.header_fields,
-        target_bytes: plan.limits.target_bytes,
-    };
-    let secure = ctx.conn.as_ref().is_some_and(|conn| conn.is_secure());
-    let scheme = if secure { Scheme::Https } else { Scheme::Http };
-    let local = ctx.conn.as_ref().map_or_else(|| "localhost".to_owned(), |c| c.local.to_string());
-    let fallback = Authority::parse(local.as_bytes())?;
     let request = session.req_header();
-    let admitted = admit::admit(
-        &Received {
-            method: &request.method,
-            target: request.raw_path(),
-            version: request.version,
-            headers: &request.headers,
-            scheme,
-            authority: request.uri.authority().map(|a| a.as_str().as_bytes()),
-            fallback: &fallback,
-        },
-        &limits,
-        &plan.normalisation,
-    )?;
-
-    if let Some(conn) = &ctx.conn {
-        // A name that this handshake's certificate is not for: policies differ by certificate.
-        let certificates = ctx.runtime.certificates.get(conn.listener).and_then(Option::as_ref);
-        if let (Some(certificates), Some(tls)) = (certificates, &conn.tls)
-            && !certificates.serves(tls.server_name.as_deref(), admitted.authority.host())
-        {
-            return Err(Refusal::Misdirected);
-        }
-    }
-    if hops::times_through(&request.headers, hops::PSEUDONYM) > MOST_PASSES {
-        return Err(Refusal::Loop);
-    }
-    let known = forwarded::client(
-        ctx.conn.as_ref().map(|conn| conn.peer.ip()),
-        scheme,
-        &plan.limits.trusted_proxies,
-        &request.headers,
-    );
-    // HTTP/1 names a scheme in absolute targets only, and was judged by them.
-    if request.version == http::Version::HTTP_2 {
-        let named = request.uri.scheme_str().map(str::as_bytes);
-        admit::check_scheme(named, scheme, known.peer)?;
-    }
+    let (admitted, client) = enter::enter(&Heard::of(request), ctx.conn.as_deref(), &ctx.runtime)?;
 
     // From here on everybody sees the normal form: routing, the key, the origin.
     let authority = admitted.authority.to_string();
@@ -108,7 +56,7 @@ fn enter(session: &mut Session, ctx: &mut RequestCtx) -> std::result::Result<(),
     let request = session.req_header_mut();
     let uri = if version == http::Version::HTTP_2 {
         Uri::builder()
-            .scheme(if secure { "https" } else { "http" })
+            .scheme(admitted.scheme.as_str())
             .authority(authority.as_str())
             .path_and_query(admitted.target.as_str())
             .build()
@@ -117,65 +65,42 @@ fn enter(session: &mut Session, ctx: &mut RequestCtx) -> std::result::Result<(),
     };
     request.set_uri(uri.map_err(|_| Refusal::BadTarget)?);
     request.insert_header(header::HOST, authority).map_err(|_| Refusal::BadHost)?;
-    ctx.client = Some(known);
+    ctx.client = Some(client);
     ctx.admitted = Some(admitted);
     Ok(())
 }
 
 fn find_route(session: &Session, ctx: &mut RequestCtx) -> std::result::Result<(), Refusal> {
-    let Some(admitted) = &ctx.admitted else { return Err(Refusal::Internal) };
+    let runtime = Arc::clone(&ctx.runtime);
+    let (refusal, found) = {
+        let Some(ask) = question(session, ctx) else { return Err(Refusal::Internal) };
+        match enter::find_route(&ask, &runtime) {
+            Ok(found) => (None, Some(found)),
+            Err((refusal, found)) => (Some(refusal), found),
+        }
+    };
+    if let Some(found) = found {
+        ctx.route = Some(found.index);
+        ctx.captures = found.captures;
+    }
+    refusal.map_or(Ok(()), Err)
+}
+
+fn question<'a>(session: &'a Session, ctx: &'a RequestCtx) -> Option<Ask<'a>> {
     let request = session.req_header();
-    let ask = Ask {
-        method: &request.method,
-        scheme: ctx.scheme(),
-        host: admitted.authority.host(),
-        path: admitted.target.path(),
-        query: admitted.target.query(),
-        headers: &request.headers,
-    };
-    let table = &ctx.runtime.plan.routes;
-    let Some(found) = table.find(&ask) else {
-        let refusal = if table.allowed(&ask).is_empty() {
-            Refusal::NoRoute
-        } else {
-            Refusal::MethodNotAllowed
-        };
-        return Err(refusal);
-    };
-    let length = session.get_header_bytes(header::CONTENT_LENGTH);
-    let length = std::str::from_utf8(length).ok().and_then(|text| text.parse::<u64>().ok());
-    let (index, route) = (found.index, found.route);
-    ctx.captures = found.captures;
-    ctx.route = Some(index);
-    if route.max_header != u64::MAX
-        && admit::header_size(&request.headers) as u64 > route.max_header
-    {
-        return Err(Refusal::HeadTooLarge);
-    }
-    if length.is_some_and(|length| length > route.max_body) {
-        return Err(Refusal::BodyTooLarge);
-    }
-    Ok(())
+    let admitted = ctx.admitted.as_ref()?;
+    Some(enter::question(&request.method, &request.headers, admitted, ctx.scheme()))
 }
 
 fn allowed(session: &Session, ctx: &RequestCtx) -> Option<(HeaderName, HeaderValue)> {
-    let admitted = ctx.admitted.as_ref()?;
-    let request = session.req_header();
-    let methods = ctx.runtime.plan.routes.allowed(&Ask {
-        method: &request.method,
-        scheme: ctx.scheme(),
-        host: admitted.authority.host(),
-        path: admitted.target.path(),
-        query: admitted.target.query(),
-        headers: &request.headers,
-    });
+    let methods = ctx.runtime.plan.routes.allowed(&question(session, ctx)?);
     let list = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
     Some((header::ALLOW, HeaderValue::try_from(list).ok()?))
 }
 
 /// Does what the route says, as far as it needs no origin.
 async fn act(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-    let runtime = std::sync::Arc::clone(&ctx.runtime);
+    let runtime = Arc::clone(&ctx.runtime);
     let Some(route) = ctx.route.map(|index| &runtime.plan.routes.routes()[index]) else {
         return Ok(false);
     };

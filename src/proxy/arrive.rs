@@ -1,9 +1,15 @@
 //! A request arrives: who asks, on which connection, under which id.
 
+use std::cell::RefCell;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
 use std::time::Duration;
+use std::time::SystemTime;
 
+use http::HeaderMap;
 use http::header::HeaderName;
 use pingora_proxy::Session;
+use uuid::Builder;
 use uuid::Uuid;
 
 use crate::listen::conn;
@@ -31,9 +37,84 @@ pub(crate) fn introduce(session: &mut Session, ctx: &mut RequestCtx) {
         downstream.set_write_timeout(Some(rate_window));
     }
     downstream.set_total_drain_timeout(Some(DRAIN));
-    let theirs = session.get_header_bytes(REQUEST_ID);
-    ctx.id = match std::str::from_utf8(theirs) {
+    ctx.id = request_id(&session.req_header().headers, ctx.wall);
+}
+
+/// The id of a request that arrives now: the client's, if it is acceptable, or one of our own.
+pub(crate) fn request_id(headers: &HeaderMap, now: SystemTime) -> String {
+    let theirs = headers.get(REQUEST_ID).map_or(&b""[..], |id| id.as_bytes());
+    match std::str::from_utf8(theirs) {
         Ok(id) if trace::is_acceptable_request_id(theirs) => id.to_owned(),
-        _ => Uuid::now_v7().simple().to_string(),
-    };
+        _ => new_id(now),
+    }
+}
+
+/// A UUID of version 7, without hyphens. It has to be unique, not a secret: asking the system for
+/// random bytes would cost more than all else that is done for a short answer.
+fn new_id(now: SystemTime) -> String {
+    thread_local! {
+        static RANDOM: RefCell<Random> = RefCell::new(Random::default());
+    }
+    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since_1970.as_millis()).unwrap_or_default();
+    let mut random = [0; 10];
+    RANDOM.with_borrow_mut(|source| {
+        random[..8].copy_from_slice(&source.next().to_le_bytes());
+        random[8..].copy_from_slice(&source.next().to_le_bytes()[..2]);
+    });
+    let id = Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+    id.simple().encode_lower(&mut Uuid::encode_buffer()).to_owned()
+}
+
+/// SplitMix64, from a seed that no two threads and no two processes share.
+struct Random(u64);
+
+impl Default for Random {
+    fn default() -> Self {
+        // The standard library's keys come from the system's random source.
+        Self(RandomState::new().hash_one(std::thread::current().id()))
+    }
+}
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_begin_with_their_time() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let ids = || (0..1000).map(|_| new_id(at(1_700_000_000))).collect::<Vec<_>>();
+        let other = std::thread::spawn(move || {
+            (0..1000).map(|_| new_id(at(1_700_000_000))).collect::<Vec<_>>()
+        });
+        let all: HashSet<String> =
+            ids().into_iter().chain(other.join().expect("no panic")).collect();
+        assert_eq!(all.len(), 2000);
+        for id in &all {
+            let uuid = Uuid::parse_str(id).expect("a UUID");
+            assert_eq!((uuid.get_version_num(), id.len()), (7, 32), "{id}");
+            assert!(*id < new_id(at(1_700_000_001)), "{id}");
+        }
+    }
+
+    #[test]
+    fn an_acceptable_id_of_the_client_is_kept() {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, http::HeaderValue::from_static("theirs-1"));
+        assert_eq!(request_id(&headers, SystemTime::UNIX_EPOCH), "theirs-1");
+        headers.insert(REQUEST_ID, http::HeaderValue::from_static("not theirs"));
+        assert_ne!(request_id(&headers, SystemTime::UNIX_EPOCH), "not theirs");
+    }
 }

@@ -1,9 +1,12 @@
 //! What we say to the client beside what the response says itself. Both ways to an answer ask here.
 
+use http::HeaderValue;
 use http::StatusCode;
 use http::Version;
 use http::header;
 use http::header::HeaderName;
+use pingora::ErrorType;
+use pingora::OrErr;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 
@@ -52,6 +55,20 @@ impl<'a> Dress<'a> {
         }
     }
 
+    /// Whether a field of the response does not show beneath it, a route's changes aside. Connection
+    /// is not a response's to say.
+    pub(crate) fn covers(&self, name: &HeaderName) -> bool {
+        match *name {
+            header::AGE => self.age.is_some(),
+            header::VIA | header::CONNECTION => true,
+            _ => {
+                *name == REQUEST_ID
+                    || (*name == X_CACHE && self.cache.is_some())
+                    || directives::targeted_fields().contains(&name)
+            }
+        }
+    }
+
     /// Says it.
     pub(crate) fn put_on(&self, response: &mut ResponseHeader) -> Result<()> {
         for name in directives::targeted_fields() {
@@ -62,7 +79,11 @@ impl<'a> Dress<'a> {
         }
         let via = hops::via(&response.headers, self.received);
         response.insert_header(header::VIA, via)?;
-        response.insert_header(REQUEST_ID, self.id)?;
+        let mut id =
+            HeaderValue::from_str(self.id).or_err(ErrorType::InvalidHTTPHeader, "an id")?;
+        // Each is another: HTTP/2 must not fill its table of what was said before with them.
+        id.set_sensitive(true);
+        response.insert_header(REQUEST_ID, id)?;
         if let Some((status, outcome)) = &self.cache {
             response.append_header(CACHE_STATUS, status.to_value())?;
             response.insert_header(X_CACHE, outcome.x_cache())?;

@@ -1,20 +1,32 @@
 //! Afterwards: one line in the access log, and the counters.
 
 use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
 
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
 use http::Version;
 use http::header;
 use pingora::Error;
 use pingora_proxy::Session;
 
 use crate::cache::status::Outcome;
+use crate::listen::conn::Conn;
+use crate::message::forwarded::Client;
+use crate::message::target::Scheme;
+use crate::message::trace;
 use crate::observe::access_log::Record;
 use crate::observe::metrics::labels::CacheResult;
 use crate::observe::metrics::labels::Method;
 use crate::observe::metrics::requests::Finished;
 use crate::proxy::context::Arrival;
+use crate::proxy::context::OriginSide;
 use crate::proxy::context::RequestCtx;
+use crate::refusal::Refusal;
 use crate::route::action::Action;
+use crate::runtime::Runtime;
 
 /// Records a request at its end. A refresh is nobody's request.
 pub(crate) fn record(session: &Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
@@ -24,23 +36,16 @@ pub(crate) fn record(session: &Session, _error: Option<&Error>, ctx: &mut Reques
     let request = session.req_header();
     let response = session.response_written();
     let status = response.filter(|r| r.status.as_u16() >= 200 || r.status.as_u16() == 101);
-    let told = Told {
+    tell(&Told {
         method: request.method.as_str().as_bytes(),
-        protocol: match request.version {
-            Version::HTTP_10 => "HTTP/1.0",
-            Version::HTTP_2 => "HTTP/2",
-            _ => "HTTP/1.1",
-        },
+        version: Some(request.version),
+        target: request.raw_path(),
+        fields: Some(&request.headers),
         status: status.map(|r| r.status.as_u16()),
         sent: session.body_bytes_sent() as u64,
         received: session.body_bytes_read() as u64,
-        user_agent: request.headers.get(header::USER_AGENT).map(|v| v.as_bytes()),
-        referer: request.headers.get(header::REFERER).map(|v| v.as_bytes()),
-        traceparent: request.headers.get("traceparent").map(|v| v.as_bytes()),
-        host: session.get_header_bytes(header::HOST),
-        target: request.raw_path(),
-    };
-    tell(ctx, &told);
+        ..told_of(ctx)
+    });
 }
 
 /// Records a request that was never finished: its task was dropped, or it panicked.
@@ -50,37 +55,99 @@ pub(crate) fn record_abandoned(ctx: &mut RequestCtx) {
         return;
     }
     let Some(admitted) = ctx.admitted.take() else { return };
-    let target = admitted.target.as_str().to_owned();
     let host = admitted.authority.to_string();
-    let told = Told { target: target.as_bytes(), host: host.as_bytes(), ..Told::default() };
-    tell(ctx, &told);
+    tell(&Told {
+        target: admitted.target.as_str().as_bytes(),
+        host: host.as_bytes(),
+        ..told_of(ctx)
+    });
 }
 
-/// What only the session knew.
-#[derive(Default)]
-struct Told<'a> {
-    method: &'a [u8],
-    protocol: &'a str,
-    status: Option<u16>,
-    sent: u64,
-    received: u64,
-    user_agent: Option<&'a [u8]>,
-    referer: Option<&'a [u8]>,
-    traceparent: Option<&'a [u8]>,
-    host: &'a [u8],
-    target: &'a [u8],
+fn told_of(ctx: &RequestCtx) -> Told<'_> {
+    Told {
+        runtime: &ctx.runtime,
+        conn: ctx.conn.as_deref(),
+        client: ctx.client.as_ref(),
+        id: &ctx.id,
+        started: ctx.started,
+        wall: ctx.wall,
+        first_byte: ctx.first_byte,
+        route: ctx.route,
+        cache: ctx.cache.outcome,
+        cache_reason: ctx.cache.status.detail,
+        origin: Some(&ctx.origin),
+        refusal: ctx.refusal,
+        method: b"",
+        version: None,
+        target: b"",
+        host: b"",
+        fields: None,
+        status: None,
+        sent: 0,
+        received: 0,
+    }
 }
 
-fn tell(ctx: &RequestCtx, told: &Told<'_>) {
-    let runtime = &ctx.runtime;
-    let duration = ctx.started.elapsed();
-    count(ctx, told, duration);
+/// What is told of a request.
+pub(crate) struct Told<'a> {
+    pub(crate) runtime: &'a Runtime,
+    pub(crate) conn: Option<&'a Conn>,
+    pub(crate) client: Option<&'a Client>,
+    pub(crate) id: &'a str,
+    pub(crate) started: Instant,
+    pub(crate) wall: SystemTime,
+    /// From its arrival to the first byte of the response.
+    pub(crate) first_byte: Option<Duration>,
+    pub(crate) route: Option<usize>,
+    pub(crate) cache: Option<Outcome>,
+    pub(crate) cache_reason: Option<&'static str>,
+    /// What the origin had to do with it.
+    pub(crate) origin: Option<&'a OriginSide>,
+    pub(crate) refusal: Option<Refusal>,
+    pub(crate) method: &'a [u8],
+    pub(crate) version: Option<Version>,
+    pub(crate) target: &'a [u8],
+    /// The host, where `fields` are not known.
+    pub(crate) host: &'a [u8],
+    /// The request's fields.
+    pub(crate) fields: Option<&'a HeaderMap>,
+    pub(crate) status: Option<u16>,
+    /// Bytes of the response's body.
+    pub(crate) sent: u64,
+    /// Bytes of the request's body.
+    pub(crate) received: u64,
+}
+
+/// The fields of a request that are told of.
+const TOLD: [HeaderName; 4] =
+    [header::HOST, header::USER_AGENT, header::REFERER, trace::TRACEPARENT];
+
+/// Of a request's fields those that are told of: for who tells later. Empty if nobody wants to know.
+pub(crate) fn kept(headers: &HeaderMap, runtime: &Runtime) -> HeaderMap {
+    if !runtime.access_log.is_on() {
+        return HeaderMap::new();
+    }
+    let mut kept = HeaderMap::with_capacity(TOLD.len());
+    for name in TOLD {
+        if let Some(value) = headers.get(&name) {
+            kept.insert(name, value.clone());
+        }
+    }
+    kept
+}
+
+/// Writes the line and counts; once for each request.
+pub(crate) fn tell(told: &Told<'_>) {
+    let runtime = told.runtime;
+    let duration = told.started.elapsed();
+    count(told, duration);
     if !runtime.access_log.is_on() {
         return;
     }
-    let conn = ctx.conn.as_deref();
-    let upstream = match ctx.route().map(|route| &route.action) {
-        Some(Action::Upstream(index)) if ctx.origin.attempts > 0 => {
+    let route = told.route.map(|index| &runtime.plan.routes.routes()[index]);
+    let origin = told.origin.filter(|origin| origin.attempts > 0);
+    let upstream = match route.map(|route| &route.action) {
+        Some(Action::Upstream(index)) if origin.is_some() => {
             Some(&*runtime.plan.upstreams[*index].name)
         }
         _ => None,
@@ -89,53 +156,59 @@ fn tell(ctx: &RequestCtx, told: &Told<'_>) {
         Some(at) => (&told.target[..at], Some(&told.target[at + 1..])),
         None => (told.target, None),
     };
+    let field = |name| told.fields.and_then(|fields| fields.get(name)).map(HeaderValue::as_bytes);
+    let conn = told.conn;
     runtime.access_log.log(&Record {
-        time: ctx.wall,
-        request_id: &ctx.id,
+        time: told.wall,
+        request_id: told.id,
         // Of what was refused before anybody asked who it is from, the peer is what is known.
-        client: ctx
+        client: told
             .client
-            .as_ref()
             .and_then(|client| client.address)
             .or_else(|| conn.map(|conn| conn.peer.ip())),
         peer: conn.map(|conn| conn.peer),
         listener: conn.map_or("", |conn| &conn.listener_name),
-        protocol: told.protocol,
+        protocol: match told.version {
+            None => "",
+            Some(Version::HTTP_10) => "HTTP/1.0",
+            Some(Version::HTTP_2) => "HTTP/2",
+            Some(_) => "HTTP/1.1",
+        },
         tls_version: conn.and_then(|conn| conn.tls.as_ref()).map(|tls| tls.version),
         tls_sni: conn.and_then(|conn| conn.tls.as_ref()?.server_name.as_deref()),
         method: told.method,
-        scheme: ctx.scheme().as_str(),
-        host: told.host,
+        scheme: told.client.map_or(Scheme::Http, |client| client.scheme).as_str(),
+        host: field(header::HOST).unwrap_or(told.host),
         path,
         query,
         status: told.status,
         bytes_sent: told.sent,
         bytes_received: told.received,
         duration,
-        time_to_first_byte: ctx.first_byte,
-        route: ctx.route().map(|route| &*route.name),
+        time_to_first_byte: told.first_byte,
+        route: route.map(|route| &*route.name),
         upstream,
-        upstream_address: ctx.origin.address.as_deref(),
-        upstream_status: ctx.origin.status,
-        upstream_time: ctx.origin.took,
-        attempts: ctx.origin.attempts,
-        cache: ctx.cache.outcome.map(Outcome::label),
-        cache_reason: ctx.cache.status.detail,
-        refusal: ctx.refusal,
-        user_agent: told.user_agent,
-        referer: told.referer,
-        traceparent: told.traceparent,
+        upstream_address: origin.and_then(|origin| origin.address.as_deref()),
+        upstream_status: told.origin.and_then(|origin| origin.status),
+        upstream_time: told.origin.and_then(|origin| origin.took),
+        attempts: told.origin.map_or(0, |origin| origin.attempts),
+        cache: told.cache.map(Outcome::label),
+        cache_reason: told.cache_reason,
+        refusal: told.refusal,
+        user_agent: field(header::USER_AGENT),
+        referer: field(header::REFERER),
+        traceparent: field(trace::TRACEPARENT),
     });
 }
 
-fn count(ctx: &RequestCtx, told: &Told<'_>, duration: Duration) {
-    let runtime = &ctx.runtime;
-    let listener = ctx.conn.as_ref().map_or(0, |conn| conn.listener);
-    let Some(route) = runtime.routes.of(listener, ctx.route) else { return };
+fn count(told: &Told<'_>, duration: Duration) {
+    let runtime = told.runtime;
+    let listener = told.conn.map_or(0, |conn| conn.listener);
+    let Some(route) = runtime.routes.of(listener, told.route) else { return };
     route.record(&Finished {
         method: Method::from_bytes(told.method),
         status: told.status,
-        cache: match ctx.cache.outcome {
+        cache: match told.cache {
             Some(Outcome::Hit) => CacheResult::Hit,
             Some(Outcome::Miss) => CacheResult::Miss,
             Some(Outcome::Stale) => CacheResult::Stale,
@@ -145,16 +218,18 @@ fn count(ctx: &RequestCtx, told: &Told<'_>, duration: Duration) {
             None => CacheResult::None,
         },
         duration,
-        time_to_first_byte: ctx.first_byte,
+        time_to_first_byte: told.first_byte,
     });
     if let Some(metrics) = runtime.listener_metrics.get(listener) {
         metrics.transferred(told.received, told.sent);
     }
-    if let Some(refusal) = ctx.refusal {
+    if let Some(refusal) = told.refusal {
         runtime.metrics.refused(refusal);
     }
-    if let Some(Action::Upstream(index)) = ctx.route().map(|route| &route.action)
-        && let (Some(status), Some(took)) = (ctx.origin.status, ctx.origin.took)
+    let route = told.route.map(|index| &runtime.plan.routes.routes()[index]);
+    if let Some(Action::Upstream(index)) = route.map(|route| &route.action)
+        && let Some(origin) = told.origin
+        && let (Some(status), Some(took)) = (origin.status, origin.took)
     {
         runtime.upstream_metrics[*index].answered(status, took);
     }

@@ -1,8 +1,10 @@
 //! Do we already know the answer? The long way, through Pingora's cache machinery.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use http::HeaderMap;
 use http::header;
 use pingora::Error;
 use pingora::ErrorType;
@@ -28,7 +30,9 @@ use crate::cache::reuse::may_serve;
 use crate::cache::status::Forward;
 use crate::cache::status::Outcome;
 use crate::config::plan::Plan;
+use crate::message::admit::Admitted;
 use crate::message::conditional;
+use crate::message::target::Scheme;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::store;
 use crate::route::Route;
@@ -64,7 +68,10 @@ pub(crate) fn open(session: &mut Session, ctx: &mut RequestCtx) {
         return ctx.cache.forwarded(Forward::Request, Some("precondition"), Outcome::Miss);
     }
     ctx.cache.asked = asked;
-    ctx.cache.key = key_of(ctx, &runtime, route, session);
+    ctx.cache.key = ctx
+        .admitted
+        .as_ref()
+        .and_then(|admitted| key_of(&runtime, route, admitted, ctx.scheme(), &request.headers));
     if ctx.cache.key.is_some() {
         ctx.cache.fields = Some(Arc::new(request.headers.clone()));
         session.cache.enable(runtime.memory, None, None, None, None);
@@ -80,31 +87,37 @@ pub(crate) fn payload(session: &mut Session) -> Payload {
     if downstream.is_body_empty() { Payload::Absent } else { Payload::Present }
 }
 
-fn key_of(ctx: &RequestCtx, runtime: &Runtime, route: &Route, session: &Session) -> Option<Key> {
-    let admitted = ctx.admitted.as_ref()?;
+/// The key of a request that takes this route; `None` where no upstream answers it.
+pub(crate) fn key_of(
+    runtime: &Runtime,
+    route: &Route,
+    admitted: &Admitted,
+    scheme: Scheme,
+    headers: &HeaderMap,
+) -> Option<Key> {
     let space = space(&runtime.plan, route)?;
     let target = Target {
         space: &space,
-        scheme: ctx.scheme().as_str(),
+        scheme: scheme.as_str(),
         host: admitted.authority.host(),
         port: admitted.authority.port(),
         path: admitted.target.path(),
         query: admitted.target.query(),
     };
-    Some(Key::new(&target, &session.req_header().headers, &route.cache.key))
+    Some(Key::new(&target, headers, &route.cache.key))
 }
 
 /// What keeps the stored responses of this route from those of others; `None` where it asks no
 /// upstream.
-pub(crate) fn space(plan: &Plan, route: &Route) -> Option<String> {
+pub(crate) fn space<'a>(plan: &'a Plan, route: &Route) -> Option<Cow<'a, str>> {
     let Action::Upstream(upstream) = &route.action else { return None };
-    let upstream = &plan.upstreams[*upstream].name;
+    let upstream = &*plan.upstreams[*upstream].name;
     // Two routes that send the same URI to the same upstream share what is stored, unless one of
     // them changes what the origin is asked.
     Some(if route.changes_request() {
-        format!("{upstream}\n{}", route.name)
+        Cow::Owned(format!("{upstream}\n{}", route.name))
     } else {
-        upstream.to_string()
+        Cow::Borrowed(upstream)
     })
 }
 

@@ -16,11 +16,7 @@ use crate::cache::Payload;
 use crate::cache::Policy;
 use crate::cache::Request;
 use crate::cache::Response;
-use crate::cache::directives::Reach;
-use crate::cache::directives::ResponseDirectives;
-use crate::cache::freshness::Change;
 use crate::cache::freshness::Life;
-use crate::cache::freshness::Staleness;
 use crate::cache::freshness::Validation;
 use crate::cache::revalidate;
 use crate::cache::revalidate::Freshens;
@@ -152,29 +148,20 @@ fn meta(kept: &Kept, header: ResponseHeader, found: Option<Found>) -> CacheMeta 
 /// own header.
 pub(crate) fn life_of(entry: &Entry, policy: &Policy) -> Life {
     let times = entry.times();
-    let (directives, _) = ResponseDirectives::governing(entry.headers());
+    let restraint = entry.restraint();
     let mut life = Life {
         arrived: times.responded,
         age_at_arrival: times.age,
         lifetime: times.lifetime,
         stale_while_revalidate: times.while_revalidate,
         stale_if_error: times.if_error,
-        // Both windows were closed when it was stored if the origin wants that; what is left is
-        // whether a client may ask for more.
-        staleness: if directives.must_revalidate || directives.proxy_revalidate {
-            Staleness::Closed
-        } else if directives.s_maxage.is_some() {
-            Staleness::WindowsOnly
-        } else {
-            Staleness::Open
-        },
+        staleness: restraint.staleness,
         // A lifetime that the route sets counts whatever the response says.
-        validation: if directives.no_cache == Reach::Whole && policy.override_ttl.is_none() {
-            Validation::Always
-        } else {
-            Validation::WhenStale
+        validation: match policy.override_ttl {
+            Some(_) => Validation::WhenStale,
+            None => restraint.validation,
         },
-        change: if directives.immutable { Change::Never } else { Change::Possible },
+        change: restraint.change,
     };
     if let Some(purged) = entry.stale_since() {
         life.expire(purged);

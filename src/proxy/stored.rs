@@ -32,7 +32,7 @@ pub(crate) enum Selection {
 }
 
 /// What a 304 does not say again (RFC 9110 §15.4.5): the fields that describe content, and framing.
-pub(crate) const NOT_IN_304: [HeaderName; 5] = [
+const NOT_IN_304: [HeaderName; 5] = [
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
     header::TRANSFER_ENCODING,
@@ -41,7 +41,7 @@ pub(crate) const NOT_IN_304: [HeaderName; 5] = [
 ];
 
 /// What a 416 does not say: fields about content that does not follow.
-pub(crate) const NOT_IN_416: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_ENCODING];
+const NOT_IN_416: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_ENCODING];
 
 impl Selection {
     /// Which part of a response with this status and these fields answers the request, by its
@@ -53,11 +53,13 @@ impl Selection {
         response: &HeaderMap,
         length: Option<u64>,
     ) -> Self {
-        match conditional::evaluate(method, request, &Validators::of(response), status) {
-            Outcome::NotModified => return Self::NotModified,
-            Outcome::IgnoreRange => return Self::Whole,
-            // What only the origin may judge does not come here (see `lookup::open`).
-            Outcome::Proceed | Outcome::PreconditionFailed => {}
+        if conditional::has_conditions(request) {
+            match conditional::evaluate(method, request, &Validators::of(response), status) {
+                Outcome::NotModified => return Self::NotModified,
+                Outcome::IgnoreRange => return Self::Whole,
+                // What only the origin may judge does not come here (see `lookup::open`).
+                Outcome::Proceed | Outcome::PreconditionFailed => {}
+            }
         }
         if status != StatusCode::OK || method != Method::GET || !request.contains_key(header::RANGE)
         {
@@ -81,7 +83,6 @@ impl Selection {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the short way comes next"))]
     /// The bytes of the body that follow the header; empty when none do.
     pub(crate) fn body(&self, method: &Method, stored: StatusCode, length: u64) -> Range<u64> {
         if method == Method::HEAD || stored == StatusCode::NO_CONTENT {
@@ -91,6 +92,19 @@ impl Selection {
             Self::Whole => 0..length,
             Self::Part(part) => part.clone(),
             Self::Unsatisfiable | Self::NotModified => 0..0,
+        }
+    }
+
+    /// Whether this part is described without this field of the whole, or with another value.
+    pub(crate) fn changes(&self, name: &HeaderName) -> bool {
+        match self {
+            Self::Whole => false,
+            Self::NotModified => NOT_IN_304.contains(name),
+            Self::Unsatisfiable => {
+                matches!(*name, header::CONTENT_LENGTH | header::CONTENT_RANGE)
+                    || NOT_IN_416.contains(name)
+            }
+            Self::Part(_) => matches!(*name, header::CONTENT_LENGTH | header::CONTENT_RANGE),
         }
     }
 
@@ -122,18 +136,12 @@ impl Selection {
     }
 }
 
-#[expect(dead_code, reason = "the short way comes next")]
-/// The response header that a stored response answers this request with, not yet dressed for the
-/// client (see `dress`), and the part of the body that belongs to it (see [`Selection::body`]).
-pub(crate) fn head(
-    entry: &Entry,
-    method: &Method,
-    request: &HeaderMap,
-) -> Result<(ResponseHeader, Selection)> {
-    let selection = select(entry, method, request);
+/// The header of the answer that `selection` is of a stored response, not yet dressed for the client
+/// (see `dress`); the part of the body that follows it is [`Selection::body`].
+pub(crate) fn head(entry: &Entry, selection: &Selection) -> Result<ResponseHeader> {
     let mut response = entry.response_header();
     selection.reshape(&mut response, entry.body_len())?;
-    Ok((response, selection))
+    Ok(response)
 }
 
 /// Which part of a stored response answers this request.

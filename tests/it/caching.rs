@@ -8,6 +8,7 @@ mod keys;
 mod multiplexed;
 mod origins2;
 mod safety;
+mod short_way;
 mod stale;
 mod status;
 mod storing;

@@ -46,47 +46,73 @@ pub fn canonical_into(
         Version::HTTP_10 => b" HTTP/1.0\r\n",
         _ => b" HTTP/1.1\r\n",
     });
+    lines(buf, head, authority, |name, value| line(out, name, value.bytes()));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The value of a line of the head written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    /// A part of what was received.
+    Received(&'a [u8]),
+    /// Written by us.
+    Ours(&'a [u8]),
+}
+
+impl<'a> Value<'a> {
+    fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Received(bytes) | Self::Ours(bytes) => bytes,
+        }
+    }
+}
+
+/// Every line of the head written anew, in its order: Host, the fields that are not for this hop, and
+/// the fields of this hop, from the model alone.
+pub(super) fn lines(
+    buf: &[u8],
+    head: &RequestHead,
+    authority: Option<&str>,
+    mut emit: impl FnMut(&[u8], Value<'_>),
+) {
     if let Some(authority) = authority {
-        line(out, b"Host", authority.as_bytes());
+        emit(b"Host", Value::Ours(authority.as_bytes()));
     }
     for field in &head.fields {
         if field.kind == FieldKind::Plain {
             let name = field.name.of(buf);
             if !head.nominates(name) {
-                line(out, name, field.value.of(buf));
+                emit(name, Value::Received(field.value.of(buf)));
             }
         }
     }
-    write_hop(head, out);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// The fields of this hop, from the model alone.
-fn write_hop(head: &RequestHead, out: &mut Vec<u8>) {
     match head.body {
-        BodyFraming::Length(length) => line(out, b"Content-Length", length.to_string().as_bytes()),
-        BodyFraming::Chunked => line(out, b"Transfer-Encoding", b"chunked"),
+        BodyFraming::Length(length) => {
+            emit(b"Content-Length", Value::Ours(length.to_string().as_bytes()));
+        }
+        BodyFraming::Chunked => emit(b"Transfer-Encoding", Value::Ours(b"chunked")),
         // The other two do not occur in requests (RFC 9112 §6.3).
         BodyFraming::None | BodyFraming::UntilClose | BodyFraming::Tunnel => {}
     }
+    let mut ours = |name: &[u8], value: &[u8]| emit(name, Value::Ours(value));
     if head.expects_continue {
-        line(out, b"Expect", b"100-continue");
+        ours(b"Expect", b"100-continue");
     }
     if head.accepts_trailers {
-        line(out, b"TE", b"trailers");
+        ours(b"TE", b"trailers");
     }
     let lasts_by_default = head.version != Version::HTTP_10;
     match (head.upgrade, head.keep_alive) {
-        (Upgrade::WebSocket, true) => line(out, b"Connection", b"upgrade"),
-        (Upgrade::WebSocket, false) => line(out, b"Connection", b"upgrade, close"),
-        (Upgrade::None | Upgrade::Ignored, false) => line(out, b"Connection", b"close"),
+        (Upgrade::WebSocket, true) => ours(b"Connection", b"upgrade"),
+        (Upgrade::WebSocket, false) => ours(b"Connection", b"upgrade, close"),
+        (Upgrade::None | Upgrade::Ignored, false) => ours(b"Connection", b"close"),
         (Upgrade::None | Upgrade::Ignored, true) if !lasts_by_default => {
-            line(out, b"Connection", b"keep-alive");
+            ours(b"Connection", b"keep-alive");
         }
         (Upgrade::None | Upgrade::Ignored, true) => {}
     }
     if head.upgrade == Upgrade::WebSocket {
-        line(out, b"Upgrade", b"websocket");
+        ours(b"Upgrade", b"websocket");
     }
 }
 

@@ -12,6 +12,7 @@ use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 use pingora::http::ResponseHeader;
 
+use crate::cache::freshness::Restraint;
 use crate::cache::key::Asked;
 use crate::cache::purge::Subject;
 use crate::storage::memory::body::Body;
@@ -79,6 +80,11 @@ impl Entry {
     /// The fields as stored.
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
+    }
+
+    /// What the fields say of reuse.
+    pub fn restraint(&self) -> Restraint {
+        self.head.restraint
     }
 
     /// A response head to send. Values are shared, not copied; names have their usual case. What came

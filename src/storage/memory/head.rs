@@ -8,6 +8,7 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
 
+use crate::cache::freshness::Restraint;
 use crate::storage::memory::body::paid;
 use crate::storage::memory::budget::Charge;
 use crate::storage::memory::budget::allocated;
@@ -24,6 +25,8 @@ const OWNER: u64 = 64;
 pub(super) struct Head {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
+    /// What the fields say of reuse, read once.
+    pub(super) restraint: Restraint,
 }
 
 /// The fields cannot be kept: more than a header map holds.
@@ -80,7 +83,8 @@ impl Head {
             own.try_append(own_name(name), copy).map_err(|_| TooManyFields)?;
             at = end;
         }
-        Ok(Self { status, headers: own })
+        let restraint = Restraint::of(&own);
+        Ok(Self { status, headers: own, restraint })
     }
 }
 

@@ -236,15 +236,29 @@ impl Memory {
         request: Option<&HeaderMap>,
         now: SystemTime,
     ) -> Option<Arc<Entry>> {
+        let found = self.lookup_if(key, request, now, |_| true);
+        if found.is_none() {
+            self.cell(self.hash(key)).misses.fetch_add(1, Ordering::Relaxed);
+        }
+        found
+    }
+
+    /// What [`Self::lookup`] finds, if it is `wanted`; otherwise the look counts as none.
+    pub fn lookup_if(
+        &self,
+        key: &[u8],
+        request: Option<&HeaderMap>,
+        now: SystemTime,
+        wanted: impl FnOnce(&Entry) -> bool,
+    ) -> Option<Arc<Entry>> {
         let hash = self.hash(key);
         let cell = self.cell(hash);
         let mut selector = Selector::new(request);
         let shard = cell.shard.read();
-        let Some(entry) = shard.find(hash, key, &mut selector, |entry| self.is_there(entry)) else {
-            drop(shard);
-            cell.misses.fetch_add(1, Ordering::Relaxed);
+        let entry = shard.find(hash, key, &mut selector, |entry| self.is_there(entry))?;
+        if !wanted(entry) {
             return None;
-        };
+        }
         let entry = Arc::clone(entry);
         shard.touch(&entry);
         drop(shard);

@@ -19,11 +19,17 @@ use edgeproxy::listen::census::Census;
 use edgeproxy::listen::census::Full;
 use edgeproxy::listen::conn::Conn;
 use edgeproxy::listen::serve::EdgeApp;
+use edgeproxy::listen::shortcut::Asked;
+use edgeproxy::listen::shortcut::Outlet;
+use edgeproxy::listen::shortcut::Rest;
+use edgeproxy::listen::shortcut::Shortcut;
+use edgeproxy::listen::shortcut::Taken;
 use edgeproxy::listen::watch::Handshake;
 use edgeproxy::listen::watch::Watch;
 use edgeproxy::refusal::Refusal;
 use pingora::apps::HttpServerApp;
 use pingora::apps::ReusedHttpStream;
+use pingora::http::RequestHeader;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
@@ -61,6 +67,25 @@ impl HttpServerApp for Fragile {
         let persistent = pingora::apps::HttpPersistentSettings::for_session(&session);
         let reused = session.finish().await.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reused, persistent))
+    }
+}
+
+/// Declines all requests but those over which it panics.
+struct FragileShortcut;
+
+impl Shortcut for FragileShortcut {
+    fn http1(&self, asked: &Asked<'_>, _outlet: &mut Outlet<'_, '_>) -> Taken {
+        assert_ne!(asked.target, b"/panic-early", "as asked");
+        Taken::Declined
+    }
+
+    fn http2(
+        &self,
+        request: &mut RequestHeader,
+        _conn: &Arc<Conn>,
+    ) -> Option<(Box<ResponseHeader>, Box<dyn Rest>)> {
+        assert_ne!(request.uri.path(), "/panic-early", "as asked");
+        None
     }
 }
 
@@ -116,7 +141,8 @@ fn listen(runtime: &tokio::runtime::Runtime) -> (SocketAddr, Arc<Counts>) {
     let counts = Arc::new(Counts::default());
     let watch: Arc<dyn Watch> = Arc::<Counts>::clone(&counts);
     let house = Arc::new(House {
-        app: EdgeApp::new(Arc::new(Fragile), Arc::clone(&limits), Arc::clone(&watch)),
+        app: EdgeApp::new(Arc::new(Fragile), Arc::clone(&limits), Arc::clone(&watch))
+            .with_shortcut(Arc::new(FragileShortcut)),
         limits,
         census: Arc::new(Census::default()),
         watch,
@@ -145,7 +171,7 @@ fn a_panic_ends_its_own_connection_and_no_other() {
     let (address, counts) = listen(&runtime);
     let mut other = Wire::plain(address);
     other.get("edge.test", "/", &[]).expect_body("well");
-    for (number, path) in (1..).zip(["/panic", "/panic-late", "/panic"]) {
+    for (number, path) in (1..).zip(["/panic", "/panic-late", "/panic-early"]) {
         let mut wire = Wire::plain(address);
         wire.get("edge.test", "/", &[]).expect_body("well");
         wire.send(format!("GET {path} HTTP/1.1\r\nHost: edge.test\r\n\r\n"));
@@ -172,12 +198,12 @@ fn a_panic_ends_its_own_stream_and_no_other() {
         let mut send = http2::plain(address).await;
         let before = http2::get(&mut send, "http://edge.test/", &[]).await;
         assert_eq!(before.expect("an answer").body, b"well");
-        for path in ["/panic", "/panic-late"] {
+        for path in ["/panic", "/panic-late", "/panic-early"] {
             let reply = http2::get(&mut send, &format!("http://edge.test{path}"), &[]).await;
             assert!(reply.expect_err("it is reset").is_reset());
             let after = http2::get(&mut send, "http://edge.test/", &[]).await;
             assert_eq!(after.expect("the connection lives").body, b"well");
         }
     });
-    wait_until(|| counts.panics.load(Ordering::SeqCst) == 2);
+    wait_until(|| counts.panics.load(Ordering::SeqCst) == 3);
 }

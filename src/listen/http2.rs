@@ -1,0 +1,296 @@
+//! One HTTP/2 connection from its preface to its end.
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use h2::SendStream;
+use pingora::apps::HttpServerApp;
+use pingora::protocols::Digest;
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Accept;
+use pingora::protocols::http::v2::server::HttpSession;
+use pingora::protocols::http::v2::server::default_h2_options;
+use pingora::protocols::http::v2::server::handshake;
+use pingora::server::ShutdownWatch;
+use tokio::time::Instant;
+
+use crate::listen::conn;
+use crate::listen::conn::Conn;
+use crate::listen::io::EdgeIo;
+use crate::listen::patience::Patience;
+use crate::listen::serve::EdgeApp;
+use crate::listen::shortcut::Rest;
+use crate::terms::pace::MinRate;
+use crate::terms::pace::Pace;
+
+/// Streams of one HTTP/2 connection that may be refused before it is closed.
+const MALFORMED_STREAMS: usize = 32;
+/// Streams of one HTTP/2 connection that may break HTTP/2 itself before it is closed: resetting them is
+/// work that costs a client nothing (CVE-2025-8671).
+const BROKEN_STREAMS: usize = 64;
+/// Response bytes that may wait inside one HTTP/2 stream.
+const H2_SEND_BUFFER: usize = 64 * 1024;
+
+impl<A> EdgeApp<A>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    pub(super) async fn serve_http2(&self, io: Box<EdgeIo>, shutdown: &ShutdownWatch) {
+        let conn = Arc::clone(io.conn());
+        let mut io = io;
+        io.become_http2();
+        self.http2(io, &conn, shutdown).await;
+    }
+
+    async fn http2(&self, io: Box<EdgeIo>, conn: &Arc<Conn>, shutdown: &ShutdownWatch) {
+        let digest = Arc::new(Digest::default());
+        let mut options = default_h2_options();
+        options.max_concurrent_streams(self.limits.h2_streams);
+        options.max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX));
+        options.max_send_buffer_size(H2_SEND_BUFFER);
+        options.max_local_error_reset_streams(Some(BROKEN_STREAMS));
+        let stream: Stream = io;
+        let opening =
+            tokio::time::timeout(self.limits.header_timeout, handshake(stream, Some(options)));
+        let Ok(Ok(mut h2)) = opening.await else { return };
+
+        let active = Arc::new(Active::new(Instant::now()));
+        let mut patience = Patience::new(self.limits.idle_timeout, shutdown);
+        let mut draining = false;
+        let mut malformed = 0;
+        loop {
+            let turn = {
+                let mut accepting = pin!(HttpSession::from_h2_conn(&mut h2, Arc::clone(&digest)));
+                poll_fn(|cx| {
+                    if !draining && patience.poll_ending(cx).is_ready() {
+                        return Poll::Ready(Turn::Ending);
+                    }
+                    if let Poll::Ready(accepted) = accepting.as_mut().poll(cx) {
+                        return Poll::Ready(Turn::Accepted(accepted));
+                    }
+                    let until = active.idle_since(Instant::now()) + self.limits.idle_timeout;
+                    patience.poll_until(cx, until).map(|()| Turn::Idle)
+                })
+                .await
+            };
+            let accepted = match turn {
+                Turn::Accepted(accepted) => accepted,
+                Turn::Ending => {
+                    draining = true;
+                    h2.graceful_shutdown();
+                    continue;
+                }
+                Turn::Idle => return,
+            };
+            active.noted(Instant::now());
+            match accepted {
+                Ok(Some(H2Accept::Session(mut session))) => {
+                    conn.requests.fetch_add(1, Ordering::Relaxed);
+                    match self.offer_stream(&mut session, conn) {
+                        Offered::Declined => self.stream(session, conn, &active, shutdown),
+                        Offered::Answered => {}
+                        Offered::Begun(stream, rest) => {
+                            let rate = self.limits.least_send_rate();
+                            let busy = active.enter();
+                            tokio::spawn(async move {
+                                let _busy = busy;
+                                send_rest(stream, rest, rate).await;
+                            });
+                        }
+                    }
+                }
+                Ok(Some(H2Accept::Rejected)) => {
+                    self.watch.rejected(conn);
+                    malformed += 1;
+                    if malformed >= MALFORMED_STREAMS {
+                        return;
+                    }
+                }
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Offers a stream to the short way. An answer that fits into the stream's window is sent here:
+    /// a task of its own would cost more than the answer.
+    fn offer_stream(&self, session: &mut HttpSession, conn: &Arc<Conn>) -> Offered {
+        if !session.is_body_done() {
+            return Offered::Declined;
+        }
+        let run = AssertUnwindSafe(|| self.shortcut.http2(session.req_header_mut(), conn));
+        let (header, mut rest) = match catch_unwind(run) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Offered::Declined,
+            Err(_) => {
+                self.watch.panicked(conn);
+                return Offered::Answered;
+            }
+        };
+        let first = rest.next();
+        let begun = session.write_response_header(header, first.is_none());
+        let (Some(first), Ok(()), Some(mut stream)) =
+            (first, begun, session.take_response_body_writer())
+        else {
+            rest.ended(0);
+            return Offered::Answered;
+        };
+        stream.reserve_capacity(first.len());
+        if stream.capacity() < first.len() || !rest.is_done() {
+            return Offered::Begun(stream, Box::new(Begun { first, rest }));
+        }
+        let length = first.len() as u64;
+        let sent = stream.send_data(first, true).map_or(0, |()| length);
+        rest.ended(sent);
+        Offered::Answered
+    }
+
+    fn stream(
+        &self,
+        session: HttpSession,
+        conn: &Arc<Conn>,
+        active: &Arc<Active>,
+        shutdown: &ShutdownWatch,
+    ) {
+        let app = Arc::clone(&self.app);
+        let watch = Arc::clone(&self.watch);
+        let conn = Arc::clone(conn);
+        let shutdown = shutdown.clone();
+        let busy = active.enter();
+        tokio::spawn(async move {
+            let _busy = busy;
+            let session = ServerSession::new_http2(session);
+            let run = AssertUnwindSafe(app.process_new_http(session, &shutdown)).catch_unwind();
+            if conn::on(Arc::clone(&conn), run).await.is_err() {
+                watch.panicked(&conn);
+            }
+        });
+    }
+}
+
+/// What happens next on a connection.
+#[expect(clippy::large_enum_variant, reason = "a stream is moved once, not kept")]
+enum Turn {
+    Accepted(pingora::Result<Option<H2Accept>>),
+    /// The process is ending.
+    Ending,
+    /// Nothing did for too long.
+    Idle,
+}
+
+/// What became of a stream before Pingora heard of it.
+enum Offered {
+    Declined,
+    Answered,
+    /// The header is on its way, the body is not.
+    Begun(SendStream<Bytes>, Box<Begun>),
+}
+
+/// A body that does not fit into its stream's window.
+struct Begun {
+    first: Bytes,
+    rest: Box<dyn Rest>,
+}
+
+/// Sends a body at the client's pace; one that is cut is reset, visibly.
+async fn send_rest(mut stream: SendStream<Bytes>, begun: Box<Begun>, rate: MinRate) {
+    let Begun { first, mut rest } = *begun;
+    let mut pace = Pace::default();
+    let mut sent = 0;
+    let mut part = Some(first);
+    let whole = loop {
+        let Some(bytes) = part.take().or_else(|| rest.next()) else {
+            break stream.send_data(Bytes::new(), true);
+        };
+        if let Err(e) = send_part(&mut stream, bytes, &mut pace, rate, &mut sent).await {
+            break Err(e);
+        }
+    };
+    if whole.is_err() {
+        stream.send_reset(h2::Reason::INTERNAL_ERROR);
+    }
+    rest.ended(sent);
+}
+
+/// Sends all of `part`, and adds to `sent` what was taken.
+async fn send_part(
+    stream: &mut SendStream<Bytes>,
+    mut part: Bytes,
+    pace: &mut Pace,
+    rate: MinRate,
+    sent: &mut u64,
+) -> Result<(), h2::Error> {
+    while !part.is_empty() {
+        stream.reserve_capacity(part.len());
+        while stream.capacity() == 0 {
+            poll_fn(|cx| match stream.poll_capacity(cx) {
+                Poll::Ready(Some(room)) => Poll::Ready(room),
+                Poll::Ready(None) => Poll::Ready(Err(h2::Reason::CANCEL.into())),
+                Poll::Pending => {
+                    pace.poll_too_slow(cx, rate).map(|()| Err(h2::Reason::CANCEL.into()))
+                }
+            })
+            .await?;
+        }
+        let piece = part.split_to(stream.capacity().min(part.len()));
+        let bytes = piece.len();
+        stream.send_data(piece, false)?;
+        pace.moved(bytes);
+        *sent += bytes as u64;
+    }
+    Ok(())
+}
+
+/// The streams in progress on one HTTP/2 connection.
+struct Active {
+    streams: AtomicUsize,
+    born: Instant,
+    /// When something last happened, in milliseconds after `born`.
+    last: AtomicU64,
+}
+
+/// A stream in progress; dropping it ends it.
+struct Busy(Arc<Active>);
+
+impl Active {
+    fn new(now: Instant) -> Self {
+        Self { streams: AtomicUsize::new(0), born: now, last: AtomicU64::new(0) }
+    }
+
+    fn enter(self: &Arc<Self>) -> Busy {
+        self.streams.fetch_add(1, Ordering::AcqRel);
+        Busy(Arc::clone(self))
+    }
+
+    /// Something happened.
+    fn noted(&self, now: Instant) {
+        let after = now.saturating_duration_since(self.born).as_millis();
+        self.last.fetch_max(u64::try_from(after).unwrap_or(u64::MAX), Ordering::AcqRel);
+    }
+
+    /// Since when nothing has happened; while a stream is in progress, that is now.
+    fn idle_since(&self, now: Instant) -> Instant {
+        if self.streams.load(Ordering::Acquire) > 0 {
+            return now;
+        }
+        self.born + Duration::from_millis(self.last.load(Ordering::Acquire))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.noted(Instant::now());
+        self.0.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}

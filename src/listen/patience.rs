@@ -1,0 +1,111 @@
+//! How long a connection waits for its next request.
+//!
+//! One timer and one ear for the end of the process serve all requests of a connection: to arm them
+//! anew for each would cost as much as the rest of a short answer.
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+use std::task::ready;
+use std::time::Duration;
+
+use pingora::server::ShutdownWatch;
+use tokio::time::Instant;
+use tokio::time::Sleep;
+
+use crate::listen::io::EdgeIo;
+
+/// Waits for a client.
+pub(crate) struct Patience {
+    /// Never later than what is waited for; set anew when it went off too early.
+    timer: Pin<Box<Sleep>>,
+    /// Resolves when the process is ending.
+    ending: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Says without a lock whether `ending` has something new.
+    shutdown: ShutdownWatch,
+    /// Whom `ending` wakes.
+    woken: Option<Waker>,
+    ended: bool,
+}
+
+impl Patience {
+    /// For a connection that waits for its first request for so long.
+    pub(crate) fn new(wait: Duration, shutdown: &ShutdownWatch) -> Self {
+        let mut until_ending = shutdown.clone();
+        Self {
+            timer: Box::pin(tokio::time::sleep(wait)),
+            ending: Box::pin(async move {
+                // A sender that is gone means the end as well.
+                let _ = until_ending.wait_for(|down| *down).await;
+            }),
+            shutdown: shutdown.clone(),
+            woken: None,
+            ended: false,
+        }
+    }
+
+    /// Reads until there is something, for so long; when the process is ending, for `grace` more at
+    /// most. Whether something came.
+    pub(crate) async fn first_byte(
+        &mut self,
+        io: &mut EdgeIo,
+        wait: Duration,
+        grace: Duration,
+    ) -> Came {
+        let mut until = Instant::now() + wait;
+        let mut hurried = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = io.poll_receive(cx) {
+                let some = read.is_ok_and(|bytes| bytes > 0);
+                return Poll::Ready(if some { Came::Something } else { Came::Nothing });
+            }
+            if !hurried && self.poll_ending(cx).is_ready() {
+                hurried = true;
+                until = until.min(Instant::now() + grace);
+            }
+            self.poll_until(cx, until).map(|()| Came::Nothing)
+        })
+        .await
+    }
+
+    /// Ready once the process is ending.
+    pub(crate) fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ended {
+            return Poll::Ready(());
+        }
+        let known = self.woken.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if known && matches!(self.shutdown.has_changed(), Ok(false)) {
+            return Poll::Pending;
+        }
+        self.woken = Some(cx.waker().clone());
+        ready!(self.ending.as_mut().poll(cx));
+        self.ended = true;
+        Poll::Ready(())
+    }
+
+    /// Ready from this moment on.
+    pub(crate) fn poll_until(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        loop {
+            if self.timer.deadline() > until {
+                self.timer.as_mut().reset(until);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(until);
+        }
+    }
+}
+
+/// Whether a client said something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// It did.
+    Something,
+    /// It did not in time, went away, or the process is ending.
+    Nothing,
+}

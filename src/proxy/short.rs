@@ -1,0 +1,397 @@
+//! The short way: a fresh hit is answered from parsed memory, without Pingora's machinery.
+//!
+//! It asks the same functions as the long way, in the same order, and answers only what they leave no
+//! doubt about: a GET or HEAD without a body, on a route to an upstream that caches, for which a fresh
+//! response is stored. Everything else, refusals included, it leaves to the long way, untouched.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::Method;
+use http::StatusCode;
+use http::Version;
+use http::header;
+use pingora::http::RequestHeader;
+use pingora::http::ResponseHeader;
+
+use crate::cache::Request;
+use crate::cache::lookup::Look;
+use crate::cache::lookup::may_look;
+use crate::cache::reuse::Origin;
+use crate::cache::reuse::Reuse;
+use crate::cache::reuse::may_serve;
+use crate::cache::status::CacheStatus;
+use crate::cache::status::Outcome;
+use crate::listen::conn::Conn;
+use crate::listen::shortcut::Afterwards;
+use crate::listen::shortcut::Asked;
+use crate::listen::shortcut::Gone;
+use crate::listen::shortcut::Outlet;
+use crate::listen::shortcut::Rest;
+use crate::listen::shortcut::Sent;
+use crate::listen::shortcut::Shortcut;
+use crate::listen::shortcut::Taken;
+use crate::message::admit::Admitted;
+use crate::message::conditional;
+use crate::message::forwarded::Client;
+use crate::message::head::canonical_fields;
+use crate::proxy::arrive;
+use crate::proxy::dress::Dress;
+use crate::proxy::enter;
+use crate::proxy::enter::Heard;
+use crate::proxy::finish;
+use crate::proxy::finish::Told;
+use crate::proxy::lookup;
+use crate::proxy::store;
+use crate::proxy::stored;
+use crate::proxy::stored::Selection;
+use crate::proxy::wire;
+use crate::route::action::Action;
+use crate::runtime::Runtime;
+use crate::storage::memory::Entry;
+use crate::storage::memory::Reader;
+
+/// Answers fresh hits.
+pub struct ShortWay {
+    runtime: Arc<ArcSwap<Runtime>>,
+}
+
+impl ShortWay {
+    /// A short way that serves each request with the generation current at its arrival.
+    #[must_use]
+    pub fn new(runtime: Arc<ArcSwap<Runtime>>) -> Self {
+        Self { runtime }
+    }
+}
+
+/// What one thread uses for one request after the other.
+#[derive(Default)]
+struct Desk {
+    fields: HeaderMap,
+    head: Vec<u8>,
+}
+
+thread_local! {
+    static DESK: RefCell<Desk> = RefCell::default();
+}
+
+/// A request that was admitted.
+struct Visit {
+    started: Instant,
+    wall: SystemTime,
+    admitted: Admitted,
+    client: Client,
+}
+
+/// A stored response that answers a request.
+struct Hit {
+    route: usize,
+    entry: Arc<Entry>,
+    selection: Selection,
+    /// Its age, in seconds.
+    age: u64,
+    /// The seconds for which it stays fresh.
+    ttl: i64,
+}
+
+impl Shortcut for ShortWay {
+    fn http1(&self, asked: &Asked<'_>, outlet: &mut Outlet<'_, '_>) -> Taken {
+        if !is_read(&asked.head.method) {
+            return Taken::Declined;
+        }
+        DESK.with_borrow_mut(|desk| {
+            let taken = self.answer_http1(asked, outlet, desk);
+            // Values share the memory of what was received, which must not be held on to.
+            desk.fields.clear();
+            taken.unwrap_or(Taken::Declined)
+        })
+    }
+
+    fn http2(
+        &self,
+        request: &mut RequestHeader,
+        conn: &Arc<Conn>,
+    ) -> Option<(Box<ResponseHeader>, Box<dyn Rest>)> {
+        if !is_read(&request.method) {
+            return None;
+        }
+        let runtime = self.runtime.load();
+        let visit = Visit::begin(&Heard::of(request), conn, &runtime)?;
+        // The normal form, as on the long way; declining puts back what was there.
+        let host = HeaderValue::try_from(visit.admitted.authority.to_string()).ok()?;
+        let before = request.headers.get(header::HOST).cloned();
+        request.insert_header(header::HOST, host).ok()?;
+        let Some(hit) = visit.find(&request.method, &request.headers, &runtime) else {
+            match before {
+                Some(before) => request.insert_header(header::HOST, before).ok()?,
+                None => drop(request.remove_header(&header::HOST)),
+            }
+            return None;
+        };
+        let id = arrive::request_id(&request.headers, visit.wall);
+        let mut response = stored::head(&hit.entry, &hit.selection).ok()?;
+        hit.dress(&id, &runtime).put_on(&mut response).ok()?;
+        let rest = Remaining {
+            reader: hit.reader(&request.method),
+            first_byte: visit.started.elapsed(),
+            visit,
+            hit,
+            id,
+            runtime: Arc::clone(&runtime),
+            conn: Arc::clone(conn),
+            method: request.method.clone(),
+            version: request.version,
+            fields: finish::kept(&request.headers, &runtime),
+            head: Bytes::new(),
+            part: Bytes::new(),
+            already: 0,
+            heading: 0,
+        };
+        Some((Box::new(response), Box::new(rest)))
+    }
+}
+
+impl ShortWay {
+    /// `None` declines.
+    fn answer_http1(
+        &self,
+        asked: &Asked<'_>,
+        outlet: &mut Outlet<'_, '_>,
+        desk: &mut Desk,
+    ) -> Option<Taken> {
+        let Desk { fields, head: out } = desk;
+        let (head, conn) = (asked.head, asked.conn);
+        canonical_fields(asked.received, head, asked.host, fields).ok()?;
+        let runtime = self.runtime.load();
+        let heard = Heard {
+            method: &head.method,
+            target: asked.target,
+            version: head.version,
+            headers: fields,
+            authority: None,
+            scheme: None,
+        };
+        let visit = Visit::begin(&heard, conn, &runtime)?;
+        let authority = &visit.admitted.authority;
+        // Without a default port, which is not part of the normal form, or without Host at all.
+        if authority.port().is_none() && asked.host != Some(authority.host())
+            || asked.host.is_none()
+        {
+            let host = HeaderValue::try_from(authority.to_string()).ok()?;
+            fields.insert(header::HOST, host);
+        }
+        let hit = visit.find(&head.method, fields, &runtime)?;
+        let id = arrive::request_id(fields, visit.wall);
+
+        let keep = head.keep_alive && hit.ends_itself(head.version);
+        let after = if keep && !runtime.draining.has_begun() {
+            Afterwards::Keep
+        } else {
+            Afterwards::Close
+        };
+        out.clear();
+        wire::write(out, &hit.entry, &hit.selection, &hit.dress(&id, &runtime), after).ok()?;
+        let mut reader = hit.reader(&head.method);
+        let first = reader.next().unwrap_or_default();
+        let first_byte = visit.started.elapsed();
+
+        let sent = match outlet.send(out, &first) {
+            Ok(Sent { bytes, gone }) if gone == Gone::NotYet || reader.remaining() > 0 => {
+                let of_body = bytes.saturating_sub(out.len());
+                let rest = Remaining {
+                    visit,
+                    hit,
+                    id,
+                    first_byte,
+                    runtime: Arc::clone(&runtime),
+                    conn: Arc::clone(conn),
+                    method: head.method.clone(),
+                    version: head.version,
+                    fields: finish::kept(fields, &runtime),
+                    head: Bytes::copy_from_slice(out.get(bytes..).unwrap_or_default()),
+                    part: first.slice(of_body..),
+                    reader,
+                    already: of_body as u64,
+                    heading: 0,
+                };
+                return Some(Taken::Begun(Box::new(rest), after));
+            }
+            Ok(_) => Some(first.len() as u64),
+            Err(_) => None,
+        };
+        finish::tell(&Told {
+            method: head.method.as_str().as_bytes(),
+            version: Some(head.version),
+            fields: Some(fields),
+            // How much of it left before the client did nobody knows.
+            sent: sent.unwrap_or_default(),
+            ..told(&visit, &hit, &id, first_byte, &runtime, conn)
+        });
+        Some(sent.map_or(Taken::Broken, |_| Taken::Answered(after)))
+    }
+}
+
+/// Whether this method is answered from memory at all.
+fn is_read(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
+}
+
+impl Visit {
+    /// A request that is admitted; `None` for what is refused, which is not said here.
+    fn begin(heard: &Heard<'_>, conn: &Conn, runtime: &Runtime) -> Option<Self> {
+        let (admitted, client) = enter::enter(heard, Some(conn), runtime).ok()?;
+        Some(Self { started: Instant::now(), wall: SystemTime::now(), admitted, client })
+    }
+
+    /// The fresh response that is stored for it, on the route that it takes.
+    fn find(&self, method: &Method, headers: &HeaderMap, runtime: &Runtime) -> Option<Hit> {
+        let scheme = self.client.scheme;
+        let ask = enter::question(method, headers, &self.admitted, scheme);
+        let found = enter::find_route(&ask, runtime).ok()?;
+        let route = found.route;
+        match &route.action {
+            Action::Upstream(_) => {}
+            Action::Respond { .. } | Action::Redirect { .. } => return None,
+        }
+        let request = Request::new(method, headers);
+        let Look::Yes(asked) = may_look(&request, &route.cache) else { return None };
+        if conditional::is_for_origin(headers) {
+            return None;
+        }
+        let key = lookup::key_of(runtime, route, &self.admitted, scheme, headers)?;
+        let now = self.wall;
+        let mut ttl = 0;
+        let entry = runtime.memory.lookup_if(key.as_bytes(), Some(headers), now, |entry| {
+            let life = store::life_of(entry, &route.cache);
+            ttl = life.remaining_seconds(now);
+            may_serve(&life, &asked, now, Origin::Reachable) == Reuse::Fresh
+        })?;
+        let selection = stored::select(&entry, method, headers);
+        let age = entry.times().current_age(now).as_secs();
+        Some(Hit { route: found.index, entry, selection, age, ttl })
+    }
+}
+
+impl Hit {
+    /// What is said to the client beside it.
+    fn dress<'a>(&self, id: &'a str, runtime: &'a Runtime) -> Dress<'a> {
+        let route = &runtime.plan.routes.routes()[self.route];
+        Dress {
+            received: runtime.version_towards(route),
+            id,
+            age: Some(self.age),
+            cache: Some((CacheStatus::hit(self.ttl), Outcome::Hit)),
+            rules: &route.headers.response,
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        self.selection.status(self.entry.status())
+    }
+
+    /// Whether the end of the answer shows without the connection's: to HTTP/1.0 only a length tells.
+    fn ends_itself(&self, version: Version) -> bool {
+        version != Version::HTTP_10
+            || !matches!(self.status(), StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT)
+    }
+
+    /// The part of the body that follows.
+    fn reader(&self, method: &Method) -> Reader {
+        let mut reader = self.entry.reader();
+        let part = self.selection.body(method, self.entry.status(), self.entry.body_len());
+        if reader.seek(part.start, Some(part.end)).is_err() {
+            debug_assert!(false, "a selection lies within its body");
+        }
+        reader
+    }
+}
+
+/// What is told of an answer, its request's line and fields and what was sent aside.
+fn told<'a>(
+    visit: &'a Visit,
+    hit: &Hit,
+    id: &'a str,
+    first_byte: Duration,
+    runtime: &'a Runtime,
+    conn: &'a Conn,
+) -> Told<'a> {
+    Told {
+        runtime,
+        conn: Some(conn),
+        client: Some(&visit.client),
+        id,
+        started: visit.started,
+        wall: visit.wall,
+        first_byte: Some(first_byte),
+        route: Some(hit.route),
+        cache: Some(Outcome::Hit),
+        cache_reason: None,
+        origin: None,
+        refusal: None,
+        method: b"",
+        version: None,
+        target: visit.admitted.target.as_str().as_bytes(),
+        host: b"",
+        fields: None,
+        status: Some(hit.status().as_u16()),
+        sent: 0,
+        received: 0,
+    }
+}
+
+/// What of an answer could not be sent at once, and all that is told of it at its end.
+struct Remaining {
+    visit: Visit,
+    hit: Hit,
+    id: String,
+    first_byte: Duration,
+    runtime: Arc<Runtime>,
+    conn: Arc<Conn>,
+    method: Method,
+    version: Version,
+    /// The fields that are told of.
+    fields: HeaderMap,
+    /// The rest of the head.
+    head: Bytes,
+    /// The rest of the current part of the body.
+    part: Bytes,
+    reader: Reader,
+    /// How much of the body had left before.
+    already: u64,
+    /// The bytes of the head among those still to be sent.
+    heading: u64,
+}
+
+impl Rest for Remaining {
+    fn next(&mut self) -> Option<Bytes> {
+        if !self.head.is_empty() {
+            self.heading = self.head.len() as u64;
+            return Some(std::mem::take(&mut self.head));
+        }
+        if !self.part.is_empty() {
+            return Some(std::mem::take(&mut self.part));
+        }
+        self.reader.next()
+    }
+
+    fn is_done(&self) -> bool {
+        self.head.is_empty() && self.part.is_empty() && self.reader.remaining() == 0
+    }
+
+    fn ended(self: Box<Self>, sent: u64) {
+        finish::tell(&Told {
+            method: self.method.as_str().as_bytes(),
+            version: Some(self.version),
+            fields: Some(&self.fields),
+            sent: self.already + sent.saturating_sub(self.heading),
+            ..told(&self.visit, &self.hit, &self.id, self.first_byte, &self.runtime, &self.conn)
+        });
+    }
+}

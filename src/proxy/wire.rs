@@ -1,0 +1,319 @@
+//! The head of a stored response as HTTP/1.1 writes it, without building it first: what `stored` and
+//! `dress` would make of it, in the same order, written at once.
+
+use std::io::Write as _;
+
+use http::HeaderName;
+use http::StatusCode;
+use http::header;
+use pingora::Result;
+
+use crate::listen::shortcut::Afterwards;
+use crate::message::hops;
+use crate::message::range;
+use crate::proxy::arrive::REQUEST_ID;
+use crate::proxy::dress::CACHE_STATUS;
+use crate::proxy::dress::Dress;
+use crate::proxy::dress::X_CACHE;
+use crate::proxy::stored;
+use crate::proxy::stored::Selection;
+use crate::storage::memory::Entry;
+
+/// Appends the head of the answer that `selection` is of `entry`, dressed and with its last line.
+///
+/// # Errors
+/// A route adds what no header can hold.
+pub(crate) fn write(
+    out: &mut Vec<u8>,
+    entry: &Entry,
+    selection: &Selection,
+    dress: &Dress<'_>,
+    after: Afterwards,
+) -> Result<()> {
+    status_line(out, selection.status(entry.status()));
+    if dress.rules.is_empty() {
+        kept(out, entry, selection, dress);
+        described(out, entry, selection);
+        dressed(out, entry, dress);
+    } else {
+        // What a route's rules change is only known when all is there.
+        let mut response = stored::head(entry, selection)?;
+        dress.put_on(&mut response)?;
+        response.remove_header(&header::CONNECTION);
+        response.header_to_h1_wire(out);
+    }
+    let connection: &[u8] = match after {
+        Afterwards::Keep => b"keep-alive",
+        Afterwards::Close => b"close",
+    };
+    line(out, "Connection", connection);
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+fn status_line(out: &mut Vec<u8>, status: StatusCode) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What is stored, without what this answer does not say or says anew.
+fn kept(out: &mut Vec<u8>, entry: &Entry, selection: &Selection, dress: &Dress<'_>) {
+    for (name, value) in entry.headers() {
+        if !dress.covers(name) && !selection.changes(name) {
+            line(out, title(name), value.as_bytes());
+        }
+    }
+}
+
+/// What this answer says of its content that is not stored, or not so.
+fn described(out: &mut Vec<u8>, entry: &Entry, selection: &Selection) {
+    let (length, range) = match selection {
+        Selection::NotModified => return,
+        Selection::Whole => (entry.unsaid_length(), None),
+        Selection::Part(part) => {
+            let range = range::content_range(part, entry.body_len());
+            (Some(part.end - part.start), Some(range))
+        }
+        Selection::Unsatisfiable => (Some(0), Some(range::unsatisfied(entry.body_len()))),
+    };
+    if let Some(length) = length {
+        out.extend_from_slice(b"Content-Length: ");
+        decimal(out, length);
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(range) = range {
+        line(out, "content-range", range.as_bytes());
+    }
+}
+
+/// What `Dress` says, without a route's rules.
+fn dressed(out: &mut Vec<u8>, entry: &Entry, dress: &Dress<'_>) {
+    if let Some(age) = dress.age {
+        out.extend_from_slice(b"Age: ");
+        decimal(out, age);
+        out.extend_from_slice(b"\r\n");
+    }
+    line(out, "via", hops::via(entry.headers(), dress.received).as_bytes());
+    line(out, REQUEST_ID.as_str(), dress.id.as_bytes());
+    if let Some((status, outcome)) = &dress.cache {
+        out.extend_from_slice(CACHE_STATUS.as_str().as_bytes());
+        write!(out, ": {status}\r\n").expect("a Vec takes everything");
+        line(out, X_CACHE.as_str(), outcome.x_cache().as_bytes());
+    }
+}
+
+fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The case in which Pingora writes a name: both ways look alike to a client.
+fn title(name: &HeaderName) -> &str {
+    match *name {
+        header::ACCEPT_RANGES => "Accept-Ranges",
+        header::AGE => "Age",
+        header::CACHE_CONTROL => "Cache-Control",
+        header::CONNECTION => "Connection",
+        header::CONTENT_TYPE => "Content-Type",
+        header::CONTENT_ENCODING => "Content-Encoding",
+        header::CONTENT_LENGTH => "Content-Length",
+        header::DATE => "Date",
+        header::SERVER => "Server",
+        header::SET_COOKIE => "Set-Cookie",
+        _ => name.as_str(),
+    }
+}
+
+fn decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[at..]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+    use std::time::SystemTime;
+
+    use http::HeaderMap;
+    use http::HeaderValue;
+    use http::Version;
+    use pingora::http::ResponseHeader;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cache::status::CacheStatus;
+    use crate::cache::status::Outcome;
+    use crate::route::HeaderRule;
+    use crate::storage::memory::Arrival;
+    use crate::storage::memory::Memory;
+    use crate::storage::memory::Options;
+    use crate::storage::memory::Times;
+
+    /// Names that something is done with, and some that nothing is.
+    const NAMES: [&str; 20] = [
+        "accept-ranges",
+        "age",
+        "cache-control",
+        "cache-status",
+        "cdn-cache-control",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "date",
+        "edgeproxy-cache-control",
+        "etag",
+        "server",
+        "set-cookie",
+        "surrogate-control",
+        "vary",
+        "via",
+        "x-cache",
+        "x-custom",
+        "x-request-id",
+    ];
+
+    fn field() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
+        (prop::sample::select(&NAMES[..]), "[!-~]( ?[!-~]){0,8}").prop_map(|(name, value)| {
+            let value = HeaderValue::from_str(&value).expect("visible text");
+            (HeaderName::from_static(name), value)
+        })
+    }
+
+    fn rule() -> impl Strategy<Value = HeaderRule> {
+        (field(), 0..3).prop_map(|((name, value), kind)| match kind {
+            0 => HeaderRule::Set(name, value),
+            1 => HeaderRule::Add(name, value),
+            _ => HeaderRule::Remove(name),
+        })
+    }
+
+    fn selection() -> impl Strategy<Value = Selection> {
+        prop_oneof![
+            Just(Selection::Whole),
+            (0_u64..50, 1_u64..50).prop_map(|(at, length)| Selection::Part(at..at + length)),
+            Just(Selection::Unsatisfiable),
+            Just(Selection::NotModified),
+        ]
+    }
+
+    fn entry(status: u16, fields: &[(HeaderName, HeaderValue)]) -> Arc<Entry> {
+        let memory = Memory::new(Options::with_limit(1 << 20));
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name, value.clone());
+        }
+        // What is stored says its length rightly or not at all, and no variants are asked for here.
+        headers.remove(header::VARY);
+        if headers.contains_key(header::CONTENT_LENGTH) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("100"));
+        }
+        let times = Times {
+            created: SystemTime::UNIX_EPOCH,
+            responded: SystemTime::UNIX_EPOCH,
+            lifetime: Duration::from_secs(1),
+            age: Duration::ZERO,
+            while_revalidate: Duration::ZERO,
+            if_error: Duration::ZERO,
+        };
+        let mut fill = memory
+            .begin_fill(&Arrival {
+                key: b"key",
+                belonging: crate::storage::memory::Belonging::default(),
+                request: None,
+                status: StatusCode::from_u16(status).expect("a status"),
+                headers: &headers,
+                times,
+                length: None,
+                asked: memory.generation(),
+            })
+            .expect("there is room");
+        fill.push(&[b'x'; 100]).expect("there is room");
+        fill.finish().expect("it is whole")
+    }
+
+    /// The status line, and the fields in a map; each line ends as it must.
+    fn read(text: &[u8]) -> (String, HeaderMap) {
+        let text = std::str::from_utf8(text).expect("the tests write ASCII");
+        let text = text.strip_suffix("\r\n\r\n").expect("an empty line ends the head");
+        let mut lines = text.split("\r\n");
+        let status = lines.next().expect("a status line").to_owned();
+        let mut fields = HeaderMap::new();
+        for line in lines {
+            let (name, value) = line.split_once(": ").expect("a name and a value");
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a token");
+            fields.append(name, HeaderValue::from_str(value).expect("visible text"));
+        }
+        (status, fields)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// The long way's head, built field by field, is what the short way writes at once.
+        #[test]
+        fn what_is_written_is_what_would_be_built(
+            fields in prop::collection::vec(field(), 0..12),
+            rules in prop_oneof![Just(Vec::new()), prop::collection::vec(rule(), 0..4)],
+            selection in selection(),
+            status in prop::sample::select(&[200_u16, 203, 204, 301, 404][..]),
+            age in prop::option::of(0_u64..1 << 32),
+            hit in any::<bool>(),
+            keep in any::<bool>(),
+        ) {
+            let entry = entry(status, &fields);
+            let cache = hit.then(|| (CacheStatus::hit(7), Outcome::Hit));
+            let dress =
+                Dress { received: Version::HTTP_11, id: "the-id", age, cache, rules: &rules };
+            let mut built: ResponseHeader = entry.response_header();
+            selection.reshape(&mut built, entry.body_len()).expect("valid fields");
+            dress.put_on(&mut built).expect("valid fields");
+            let (after, connection) =
+                if keep { (Afterwards::Keep, "keep-alive") } else { (Afterwards::Close, "close") };
+            built.insert_header(header::CONNECTION, connection).expect("a valid field");
+
+            let mut text = Vec::new();
+            write(&mut text, &entry, &selection, &dress, after).expect("valid fields");
+            let (line, written) = read(&text);
+            let reason = built.status.canonical_reason().expect("the tests use known statuses");
+            prop_assert_eq!(line, format!("HTTP/1.1 {} {}", built.status.as_u16(), reason));
+            prop_assert_eq!(&written, &built.headers);
+        }
+    }
+
+    #[test]
+    fn names_are_written_in_the_case_that_pingora_gives_them() {
+        for name in NAMES.map(HeaderName::from_static) {
+            let mut response = ResponseHeader::build_no_case(200, None).expect("200 is a status");
+            response.insert_header(&name, "v").expect("a valid field");
+            let mut theirs = Vec::new();
+            response.header_to_h1_wire(&mut theirs);
+            let mut ours = Vec::new();
+            line(&mut ours, title(&name), b"v");
+            assert_eq!(ours, theirs);
+        }
+    }
+
+    #[test]
+    fn numbers_have_all_their_digits() {
+        for number in [0, 7, 10, 1_000, u64::MAX] {
+            let mut text = Vec::new();
+            decimal(&mut text, number);
+            assert_eq!(text, number.to_string().as_bytes());
+        }
+    }
+}
