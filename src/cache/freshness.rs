@@ -159,6 +159,8 @@ pub enum LifetimeSource {
     MaxAge,
     /// Expires against Date.
     Expires,
+    /// What the route says of the status.
+    Status,
     /// The route's `default_ttl`.
     Default,
     /// A fraction of the time since Last-Modified (§4.2.2).
@@ -175,6 +177,7 @@ impl LifetimeSource {
             Self::SMaxage => "s-maxage",
             Self::MaxAge => "max-age",
             Self::Expires => "expires",
+            Self::Status => "status-ttl",
             Self::Default => "default-ttl",
             Self::Heuristic => "heuristic",
             Self::NoCache => "no-cache",

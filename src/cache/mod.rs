@@ -4,13 +4,14 @@
 //! the store may be asked at all, [`vary`] finds the variant, [`reuse`] judges what was found,
 //! [`revalidate`] asks the origin about it and takes in a 304, [`storable`] judges a new response,
 //! [`forget`] says what an unsafe method invalidates, [`purge`] what an operator wants gone,
-//! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`surrogate`], [`date`]
-//! and [`fields`] are what these are made of.
+//! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`deception`],
+//! [`surrogate`], [`date`] and [`fields`] are what these are made of.
 //!
 //! Nothing here reads a clock, does I/O or knows a server: facts come in as `http` types and
 //! `SystemTime`, decisions go out as values that carry their reason.
 
 pub mod date;
+pub mod deception;
 pub mod dictionary;
 pub mod directives;
 pub mod fields;
@@ -35,6 +36,8 @@ use http::Method;
 use http::StatusCode;
 use http::header;
 
+use crate::cache::deception::Guard;
+
 /// What the cache needs to know of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -44,6 +47,8 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
     /// Whether content follows.
     pub payload: Payload,
+    /// The path, as the origin would see it.
+    pub path: &'a str,
 }
 
 impl<'a> Request<'a> {
@@ -57,7 +62,13 @@ impl<'a> Request<'a> {
         } else {
             Payload::Absent
         };
-        Self { method, headers, payload }
+        Self { method, headers, payload, path: "/" }
+    }
+
+    /// The same view of a request for this path.
+    #[must_use]
+    pub fn with_path(self, path: &'a str) -> Self {
+        Self { path, ..self }
     }
 
     /// The same view with the payload as the caller knows it.
@@ -110,6 +121,8 @@ pub struct Policy {
     /// The freshness lifetime of a response that says nothing about it; `None`: such a response is
     /// stored only when the heuristic of RFC 9111 §4.2.2 applies.
     pub default_ttl: Option<Duration>,
+    /// The same for responses with certain statuses, in place of the default and of the heuristic.
+    pub status_ttl: Vec<(Statuses, StatusTtl)>,
     /// The lifetime of every storable response, whatever it says (but for `no-store` and `private`).
     pub override_ttl: Option<Duration>,
     /// Explicit and default lifetimes are cut to this.
@@ -124,12 +137,42 @@ pub struct Policy {
     pub stale_if_error: Duration,
     /// The largest body, in bytes, that is stored.
     pub max_object: u64,
+    /// Whose Content-Type is held against the name that was asked for.
+    pub guard: Guard,
     /// What is done with a response that carries Set-Cookie.
     pub set_cookie: SetCookie,
     /// What `Cache-Control` of the request may ask for.
     pub client_directives: ClientDirectives,
     /// What goes into the key besides scheme, host and path.
     pub key: KeyRules,
+}
+
+/// Some statuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statuses {
+    /// This one.
+    One(StatusCode),
+    /// All that begin with this digit.
+    Class(u16),
+}
+
+/// What a route says of responses with certain statuses that state no lifetime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusTtl {
+    /// They are not stored.
+    Off,
+    /// They are fresh for this long.
+    Is(Duration),
+}
+
+impl Policy {
+    /// What is said of responses with this status; of a status by itself before its class.
+    pub fn status_ttl(&self, status: StatusCode) -> Option<StatusTtl> {
+        let said = |wanted: Statuses| {
+            self.status_ttl.iter().find(|(of, _)| *of == wanted).map(|(_, ttl)| *ttl)
+        };
+        said(Statuses::One(status)).or_else(|| said(Statuses::Class(status.as_u16() / 100)))
+    }
 }
 
 /// What is done with a cacheable response that carries Set-Cookie.
@@ -185,12 +228,14 @@ impl Default for Policy {
         Self {
             enabled: true,
             default_ttl: None,
+            status_ttl: Vec::new(),
             override_ttl: None,
             max_ttl: None,
             heuristic_percent: 10,
             heuristic_max: Duration::from_secs(24 * 3600),
             stale_if_error: Duration::ZERO,
             max_object: 64 << 20,
+            guard: Guard::Unstated,
             set_cookie: SetCookie::Refuse,
             client_directives: ClientDirectives::Limited,
             key: KeyRules {

@@ -17,6 +17,10 @@ use crate::cache::Policy;
 use crate::cache::Request;
 use crate::cache::Response;
 use crate::cache::SetCookie;
+use crate::cache::StatusTtl;
+use crate::cache::deception;
+use crate::cache::deception::Fit;
+use crate::cache::deception::Guard;
 use crate::cache::directives::Reach;
 use crate::cache::directives::RequestDirectives;
 use crate::cache::directives::ResponseDirectives;
@@ -113,13 +117,18 @@ pub enum NotStorable {
     NoFreshness,
     /// It does not say how long it is fresh, and it may be personal: the request had a cookie.
     RequestCookie,
+    /// Its Content-Type is not what the name that was asked for promises: it may be somebody's page.
+    ContentType,
+    /// An error of the origin, kept for a moment by the route's word, would replace what it may be
+    /// well to have again.
+    WouldReplace,
     /// It is stale on arrival, and has neither a validator nor a window for later use.
     AlreadyStale,
 }
 
 impl NotStorable {
     /// Every reason.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Disabled,
         Self::Method,
         Self::RequestBody,
@@ -136,6 +145,8 @@ impl NotStorable {
         Self::TooLarge,
         Self::NoFreshness,
         Self::RequestCookie,
+        Self::ContentType,
+        Self::WouldReplace,
         Self::AlreadyStale,
     ];
 
@@ -149,7 +160,8 @@ impl NotStorable {
             | Self::VaryStar
             | Self::VaryMalformed
             | Self::VaryClient
-            | Self::SetCookie => true,
+            | Self::SetCookie
+            | Self::ContentType => true,
             Self::Disabled
             | Self::Method
             | Self::RequestBody
@@ -159,6 +171,7 @@ impl NotStorable {
             | Self::TooLarge
             | Self::NoFreshness
             | Self::RequestCookie
+            | Self::WouldReplace
             | Self::AlreadyStale => false,
         }
     }
@@ -182,6 +195,8 @@ impl NotStorable {
             Self::TooLarge => "too-large",
             Self::NoFreshness => "no-freshness",
             Self::RequestCookie => "request-cookie",
+            Self::ContentType => "content-type",
+            Self::WouldReplace => "would-replace",
             Self::AlreadyStale => "already-stale",
         }
     }
@@ -243,12 +258,56 @@ fn judge(
         return Err(NotStorable::TooLarge);
     }
     let (life, lifetime_source) = live(request, response, &directives, source, policy, exchange)?;
+    if is_held_against_its_name(policy.guard, lifetime_source)
+        && deception::fit(request.path, headers) == Fit::Differs
+    {
+        return Err(NotStorable::ContentType);
+    }
     let answers = match *request.method == Method::HEAD {
         true => Answers::HeadOnly,
         false => Answers::GetAndHead,
     };
     let strip = not_stored(headers, &directives, policy);
     Ok(Kept { life, lifetime_source, directives_source: source, vary, strip, answers })
+}
+
+/// Whether a response with a lifetime from this source has to be what its name promises.
+fn is_held_against_its_name(guard: Guard, source: LifetimeSource) -> bool {
+    match guard {
+        Guard::Off => false,
+        Guard::All => true,
+        Guard::Unstated => match source {
+            LifetimeSource::Override
+            | LifetimeSource::Status
+            | LifetimeSource::Default
+            | LifetimeSource::Heuristic => true,
+            LifetimeSource::SMaxage
+            | LifetimeSource::MaxAge
+            | LifetimeSource::Expires
+            | LifetimeSource::NoCache => false,
+        },
+    }
+}
+
+impl Kept {
+    /// May this response, with this status, take the place of one that is stored and stale?
+    ///
+    /// # Errors
+    /// Why not: an error that only the route's word keeps must not cost what may still serve, or be
+    /// confirmed, once the origin is well again.
+    pub fn may_replace(&self, status: StatusCode) -> Result<(), NotStorable> {
+        match self.lifetime_source {
+            LifetimeSource::Status if status.is_server_error() => Err(NotStorable::WouldReplace),
+            LifetimeSource::Override
+            | LifetimeSource::SMaxage
+            | LifetimeSource::MaxAge
+            | LifetimeSource::Expires
+            | LifetimeSource::Status
+            | LifetimeSource::Default
+            | LifetimeSource::Heuristic
+            | LifetimeSource::NoCache => Ok(()),
+        }
+    }
 }
 
 /// Whether a response with this status is complete in itself. 206 and 304 are parts of something and
@@ -408,8 +467,14 @@ fn unstated(
     if allowed && directives.no_cache == Reach::Whole {
         return Ok((Duration::ZERO, LifetimeSource::NoCache));
     }
-    let configured =
-        policy.default_ttl.filter(|_| default).map(|ttl| (from_now(ttl), LifetimeSource::Default));
+    let configured = match policy.status_ttl(response.status) {
+        Some(StatusTtl::Off) => return Err(NotStorable::NoFreshness),
+        Some(StatusTtl::Is(ttl)) => Some((from_now(ttl), LifetimeSource::Status)),
+        None => {
+            let ttl = policy.default_ttl.filter(|_| default);
+            ttl.map(|ttl| (from_now(ttl), LifetimeSource::Default))
+        }
+    };
     let guessed = || {
         freshness::heuristic_lifetime(
             response.headers,

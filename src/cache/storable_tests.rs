@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cache::ClientDirectives;
+use crate::cache::Statuses;
 use crate::cache::date;
 
 const NOW: u64 = 1_800_000_000;
@@ -462,6 +463,69 @@ fn the_routes_window_is_for_responses_that_leave_it_open() {
         let line = format!("max-age=60, {closing}");
         assert_eq!(window(&line).stale_if_error, secs(0), "{closing}");
     }
+}
+
+// ── what the route says of a status and of a name ───────────────────────────────────────────────
+
+fn by_status(status: u16, lines: Lines<'_>) -> Case {
+    case(lines).status(status).policy(|policy| {
+        policy.default_ttl = Some(secs(300));
+        policy.status_ttl = vec![
+            (Statuses::Class(4), StatusTtl::Is(secs(10))),
+            (Statuses::One(StatusCode::GONE), StatusTtl::Off),
+            (Statuses::One(StatusCode::BAD_GATEWAY), StatusTtl::Is(secs(2))),
+        ];
+    })
+}
+
+#[test]
+fn a_status_has_a_lifetime_of_its_own() {
+    assert_eq!(by_status(404, &[]).lifetime(), (secs(10), LifetimeSource::Status));
+    assert_eq!(by_status(502, &[]).lifetime(), (secs(2), LifetimeSource::Status));
+    assert_eq!(by_status(200, &[]).lifetime(), (secs(300), LifetimeSource::Default));
+    assert_eq!(by_status(503, &[]).refused(), NotStorable::NoFreshness);
+    // The status by itself goes before its class, also to have none, and before a guess.
+    let guessed = [("last-modified", "-10000")];
+    assert_eq!(by_status(410, &guessed).refused(), NotStorable::NoFreshness);
+    // What the response says goes before all of it.
+    assert_eq!(by_status(404, &[MINUTE]).lifetime(), (secs(60), LifetimeSource::MaxAge));
+    assert_eq!(
+        by_status(404, &[]).request(&[("cookie", "a=b")]).refused(),
+        NotStorable::RequestCookie
+    );
+}
+
+#[test]
+fn an_error_kept_by_the_routes_word_replaces_nothing() {
+    let replaces = |status: u16, lines: Lines<'_>| {
+        let status_code = StatusCode::from_u16(status).unwrap();
+        by_status(status, lines).kept().may_replace(status_code)
+    };
+    assert_eq!(replaces(502, &[]), Err(NotStorable::WouldReplace));
+    assert_eq!(replaces(502, &[MINUTE]), Ok(()));
+    assert_eq!(replaces(404, &[]), Ok(()));
+}
+
+#[test]
+fn a_page_under_the_name_of_a_file_is_not_kept_by_a_rule() {
+    const PAGE: (&str, &str) = ("content-type", "text/html");
+    let judged = |guard, lines: Lines<'_>| {
+        let policy = Policy { guard, default_ttl: Some(secs(300)), ..Policy::default() };
+        let (method, asked) = (Method::GET, HeaderMap::new());
+        let request = Request::new(&method, &asked).with_path("/account/a.css");
+        let headers = headers(lines);
+        let response = Response { status: StatusCode::OK, headers: &headers };
+        match may_keep(&request, &response, &policy, Exchange::at(now())) {
+            Keep::Yes(_) => None,
+            Keep::No(reason) => Some(reason),
+        }
+    };
+    let differs = Some(NotStorable::ContentType);
+    assert_eq!(judged(Guard::Unstated, &[PAGE]), differs);
+    assert_eq!(judged(Guard::Unstated, &[PAGE, MINUTE]), None);
+    assert_eq!(judged(Guard::All, &[PAGE, MINUTE]), differs);
+    assert_eq!(judged(Guard::Off, &[PAGE]), None);
+    assert_eq!(judged(Guard::All, &[("content-type", "text/css")]), None);
 }
 
 #[test]

@@ -89,11 +89,20 @@ pub(crate) fn keep(
     };
 
     let request = session.req_header();
-    let view = Request::new(&request.method, &request.headers).with_payload(Payload::Absent);
+    let path = ctx.admitted.as_ref().map_or("/", |admitted| admitted.target.path());
+    let view = Request::new(&request.method, &request.headers)
+        .with_payload(Payload::Absent)
+        .with_path(path);
     let judged = Response { status: header.status, headers: &header.headers };
+    let replaces = session.cache.phase() == CachePhase::Stale && validated.is_none();
     let kept = match may_keep(&view, &judged, &route.cache, exchange) {
-        Keep::Yes(kept) => kept,
-        Keep::No(reason) => {
+        Keep::Yes(kept) if replaces => kept.may_replace(header.status).map(|()| kept),
+        Keep::Yes(kept) => Ok(kept),
+        Keep::No(reason) => Err(reason),
+    };
+    let kept = match kept {
+        Ok(kept) => kept,
+        Err(reason) => {
             if let Some(Found(entry)) = validated.as_ref().filter(|_| reason.is_of_the_response()) {
                 // Confirmed, it may answer this once; from now on it may not be here.
                 runtime.memory.remove(entry);

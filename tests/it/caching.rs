@@ -7,6 +7,7 @@ mod invalidation;
 mod keys;
 mod multiplexed;
 mod origins2;
+mod rules;
 mod safety;
 mod short_way;
 mod stale;

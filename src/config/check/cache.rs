@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::cache::ClientDirectives;
 use crate::cache::Policy;
 use crate::cache::QueryRule;
 use crate::cache::SetCookie;
+use crate::cache::StatusTtl;
+use crate::cache::Statuses;
+use crate::cache::deception::Guard;
 use crate::cache::vary;
 use crate::config::check::header;
 use crate::config::check::period;
@@ -17,6 +22,7 @@ use crate::config::schema;
 use crate::config::schema::cache::Cache;
 use crate::config::schema::cache::Key;
 use crate::config::schema::cache::Query;
+use crate::config::schema::cache::SuffixGuard;
 use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::storage;
@@ -87,6 +93,9 @@ pub(super) fn section(section: &Cache, outer: Option<&Cache>, at: &Path, report:
             }
         }
     }
+    for (statuses, ttl) in section.ttl_by_status.iter().flatten() {
+        by_status(statuses, *ttl, &at.key("ttl_by_status").key(statuses.0.as_str()), report);
+    }
     if let Some(OrOff::Is(window)) = section.stale_if_error {
         let at = at.key("stale_if_error");
         if window.0.is_zero() {
@@ -107,6 +116,51 @@ pub(super) fn section(section: &Cache, outer: Option<&Cache>, at: &Path, report:
     if let Some(key) = &section.key {
         key_values(key, &at.key("key"), report);
     }
+}
+
+/// The longest that an error of the origin is kept by our own word: an origin that is well again should
+/// not look broken.
+const LONGEST_ERROR: Duration = Duration::from_secs(60);
+
+fn by_status(
+    statuses: &schema::cache::Statuses,
+    ttl: OrOff<Period>,
+    at: &Path,
+    report: &mut Report<'_>,
+) {
+    let Some(of) = statuses_of(&statuses.0) else {
+        report
+            .error_in_key(at, format!("\"{}\" is not a status that is stored", statuses.0))
+            .help("write a final status like 404, or a class: 2xx, 3xx, 4xx, 5xx");
+        return;
+    };
+    let OrOff::Is(ttl) = ttl else { return };
+    if ttl.0.is_zero() {
+        report.error(at, "a lifetime of nothing is not kept").help("write `off` to store none");
+        return;
+    }
+    let is_error = match of {
+        Statuses::One(status) => status.is_server_error(),
+        Statuses::Class(class) => class == 5,
+    };
+    if is_error && ttl.0 > LONGEST_ERROR {
+        report
+            .error(at, format!("{ttl} is long for an error of the origin"))
+            .help("at most 1m: an origin that is well again should not look broken");
+        return;
+    }
+    period(report, at, ttl, Duration::from_secs(1), LONGEST);
+}
+
+/// What the text names; `None` for what is not stored as itself: interim responses, 206 and 304.
+fn statuses_of(text: &str) -> Option<Statuses> {
+    if let Some(class) = text.strip_suffix("xx") {
+        let class = class.parse().ok().filter(|class| (2..=5).contains(class))?;
+        return Some(Statuses::Class(class));
+    }
+    let status = StatusCode::from_bytes(text.as_bytes()).ok()?;
+    let whole = !matches!(status.as_u16(), 206 | 304) && (200..600).contains(&status.as_u16());
+    whole.then_some(Statuses::One(status))
 }
 
 fn key_values(key: &Key, at: &Path, report: &mut Report<'_>) {
@@ -177,6 +231,19 @@ fn build(whole: &Cache) -> Policy {
         max_ttl: time(whole.max_ttl),
         stale_if_error: time(whole.stale_if_error).unwrap_or_default(),
         ..Policy::default()
+    };
+    for (statuses, ttl) in whole.ttl_by_status.iter().flatten() {
+        let ttl = match ttl {
+            OrOff::Off => StatusTtl::Off,
+            OrOff::Is(ttl) => StatusTtl::Is(ttl.0),
+        };
+        policy.status_ttl.extend(statuses_of(&statuses.0).map(|statuses| (statuses, ttl)));
+    }
+    policy.guard = match whole.suffix_guard {
+        None => policy.guard,
+        Some(SuffixGuard::Off) => Guard::Off,
+        Some(SuffixGuard::Unstated) => Guard::Unstated,
+        Some(SuffixGuard::All) => Guard::All,
     };
     if let Some(percent) = whole.heuristic_percent {
         policy.heuristic_percent = percent;

@@ -1,14 +1,23 @@
 //! The cache's sections, as written: the store, and what a route allows.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use schemars::JsonSchema;
+use schemars::Schema;
+use schemars::SchemaGenerator;
+use schemars::json_schema;
 use serde::Deserialize;
+use serde::Deserializer;
 use serde::Serialize;
 use serde::Serializer;
+use serde::de::Error;
+use serde::de::Visitor;
 
 use crate::cache as policy;
+use crate::cache::deception::Guard;
 use crate::config::schema::value::OrOff;
 use crate::units::ByteSize;
 use crate::units::Period;
@@ -34,6 +43,9 @@ pub struct Cache {
     /// How long a response is fresh that says nothing about it; `off` leaves it to the heuristic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<OrOff<Period>>,
+    /// The same by status (`404`, `5xx`), in place of `ttl` and of the heuristic; `off` is not stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_by_status: Option<BTreeMap<Statuses, OrOff<Period>>>,
     /// How long every response is fresh, whatever it says, except for no-store and private.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub override_ttl: Option<OrOff<Period>>,
@@ -54,6 +66,10 @@ pub struct Cache {
     /// The largest body that is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_object: Option<ByteSize>,
+    /// Responses whose Content-Type is not what the path's suffix promises (a page under `/a.css`) are
+    /// stored (`off`), are not when they do not state a lifetime (`unstated`), or never are (`all`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suffix_guard: Option<SuffixGuard>,
     /// A cacheable response with Set-Cookie is not stored (`refuse`), stored and served without it
     /// (`strip`), or stored and served with it to everybody (`keep`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +81,64 @@ pub struct Cache {
     /// What tells stored responses apart besides scheme, host and path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
+}
+
+/// Whose Content-Type has to be what the path's suffix promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SuffixGuard {
+    /// Nobody's.
+    Off,
+    /// That of responses that do not state a lifetime.
+    Unstated,
+    /// Everybody's.
+    All,
+}
+
+/// A status (`404`), or all that begin with a digit (`5xx`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Statuses(pub String);
+
+impl<'de> Deserialize<'de> for Statuses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads;
+
+        impl Visitor<'_> for Reads {
+            type Value = Statuses;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a status like 404, or 5xx")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Statuses, E> {
+                Ok(Statuses(text.to_owned()))
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Statuses, E> {
+                Ok(Statuses(number.to_string()))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Statuses, E> {
+                Ok(Statuses(number.to_string()))
+            }
+        }
+
+        deserializer.deserialize_any(Reads)
+    }
+}
+
+impl JsonSchema for Statuses {
+    fn schema_name() -> Cow<'static, str> {
+        "Statuses".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^[2-5]([0-9][0-9]|xx)$",
+            "description": "A status (`404`), or all that begin with a digit (`5xx`)."
+        })
+    }
 }
 
 /// What is done with a cacheable response that carries Set-Cookie.
@@ -146,12 +220,18 @@ impl Cache {
         };
         Self {
             ttl: Some(time(built_in.default_ttl)),
+            ttl_by_status: Some(BTreeMap::new()),
             override_ttl: Some(time(built_in.override_ttl)),
             max_ttl: Some(time(built_in.max_ttl)),
             heuristic_percent: Some(built_in.heuristic_percent),
             heuristic_max: Some(Period(built_in.heuristic_max)),
             stale_if_error: Some(OrOff::Off),
             max_object: Some(ByteSize(built_in.max_object)),
+            suffix_guard: Some(match built_in.guard {
+                Guard::Off => SuffixGuard::Off,
+                Guard::Unstated => SuffixGuard::Unstated,
+                Guard::All => SuffixGuard::All,
+            }),
             set_cookie: Some(match built_in.set_cookie {
                 policy::SetCookie::Refuse => SetCookie::Refuse,
                 policy::SetCookie::Strip => SetCookie::Strip,
@@ -182,12 +262,14 @@ impl Cache {
         };
         Self {
             ttl: own.ttl.or(outer.ttl),
+            ttl_by_status: own.ttl_by_status.or_else(|| outer.ttl_by_status.clone()),
             override_ttl: own.override_ttl.or(outer_override),
             max_ttl: own.max_ttl.or(outer.max_ttl),
             heuristic_percent: own.heuristic_percent.or(outer.heuristic_percent),
             heuristic_max: own.heuristic_max.or(outer.heuristic_max),
             stale_if_error: own.stale_if_error.or(outer.stale_if_error),
             max_object: own.max_object.or(outer.max_object),
+            suffix_guard: own.suffix_guard.or(outer.suffix_guard),
             set_cookie: own.set_cookie.or(outer.set_cookie),
             client_directives: own.client_directives.or(outer.client_directives),
             key: match (own.key, &outer.key) {

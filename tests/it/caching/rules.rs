@@ -1,0 +1,82 @@
+//! What a route says of storing beside lifetimes: by status, by name, by request.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use crate::caching::with_rules;
+use crate::harness::Origin;
+use crate::harness::ok;
+use crate::harness::status;
+
+#[test]
+fn a_status_is_kept_for_as_long_as_the_route_says() {
+    let origin = Origin::script()
+        .on("/missing", status(404).body("none"))
+        .on("/gone", status(410).body("gone"))
+        .on("/broken", status(502).body("broken"))
+        .start();
+    let edge = with_rules(&origin, "{ttl_by_status: {404: 1m, 5xx: 30s}}");
+    for path in ["/missing", "/broken"] {
+        edge.get(path).expect_miss();
+        edge.get(path).expect_hit();
+    }
+    edge.get("/gone").expect_miss();
+    edge.get("/gone").expect_miss();
+}
+
+#[test]
+fn an_error_is_kept_for_a_moment_and_costs_nothing_that_is_stored() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let origin = Origin::script()
+        .with("/", {
+            let broken = Arc::clone(&broken);
+            move |request| {
+                if broken.load(Ordering::SeqCst) {
+                    return status(503).body("broken");
+                }
+                // Stale as soon as it comes, and confirmed whenever it is asked about.
+                let page = match request.value("if-none-match") {
+                    Some(_) => status(304),
+                    None => ok("page"),
+                };
+                page.field("Cache-Control", "max-age=60").field("Age", "60").field("ETag", "\"1\"")
+            }
+        })
+        .start();
+    let edge = with_rules(&origin, "{ttl_by_status: {5xx: 1m}}");
+    edge.get("/").expect_miss().expect_body("page");
+    broken.store(true, Ordering::SeqCst);
+    let reply = edge.get("/");
+    reply.expect_status(503);
+    let told = reply.value("cache-status").unwrap_or_default();
+    assert!(told.contains("would-replace") && !told.contains("stored"), "{reply:?}");
+    broken.store(false, Ordering::SeqCst);
+    edge.get("/").expect_status(200).expect_cache("REVALIDATED").expect_body("page");
+}
+
+#[test]
+fn a_personal_page_is_not_kept_under_the_name_of_a_file() {
+    let page = || ok("<p>Alice").field("Content-Type", "text/html; charset=utf-8");
+    let sheet = ok("p {}").field("Content-Type", "text/css");
+    let origin = Origin::script()
+        .on("/account/a.css", page())
+        .on("/account/stated.css", page().field("Cache-Control", "max-age=60"))
+        .on("/site.css", sheet)
+        .start();
+    let edge = with_rules(&origin, "{ttl: 1m}");
+    for _ in 0..2 {
+        let reply = edge.get("/account/a.css");
+        reply.expect_miss();
+        let told = reply.value("cache-status").unwrap_or_default();
+        assert!(told.contains("detail=content-type"), "{reply:?}");
+    }
+    edge.get("/account/stated.css").expect_miss();
+    edge.get("/account/stated.css").expect_hit();
+    edge.get("/site.css").expect_miss();
+    edge.get("/site.css").expect_hit();
+
+    let strict = with_rules(&origin, "{ttl: 1m, suffix_guard: all}");
+    strict.get("/account/stated.css").expect_miss();
+    strict.get("/account/stated.css").expect_miss();
+}
