@@ -143,6 +143,9 @@ pub struct Policy {
     pub set_cookie: SetCookie,
     /// What `Cache-Control` of the request may ask for.
     pub client_directives: ClientDirectives,
+    /// How long a request waits for the answer to another that asks for the same, before it asks the
+    /// origin itself; zero: each asks for itself.
+    pub collapse_wait: Duration,
     /// What goes into the key besides scheme, host and path.
     pub key: KeyRules,
 }
@@ -238,6 +241,7 @@ impl Default for Policy {
             guard: Guard::Unstated,
             set_cookie: SetCookie::Refuse,
             client_directives: ClientDirectives::Limited,
+            collapse_wait: Duration::from_secs(5),
             key: KeyRules {
                 query: QueryRule::All,
                 sort_query: false,

@@ -17,6 +17,8 @@ use crate::proxy::context::Arrival;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::enter;
 use crate::proxy::enter::Heard;
+use crate::proxy::lookup;
+use crate::proxy::obtain;
 use crate::refusal::Refusal;
 use crate::route::Ask;
 use crate::route::action::Action;
@@ -28,6 +30,10 @@ const SPOOL_MOST: u64 = 48 * 1024;
 
 /// `true`: the request is answered.
 pub(crate) async fn decide(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+    if ctx.arrival == Arrival::Refresh {
+        // It was, on behalf of the client.
+        return Ok(false);
+    }
     if let Err(refusal) = enter(session, ctx) {
         // What is doubtful is refused, and the connection with it.
         session.set_keepalive(None);
@@ -106,6 +112,10 @@ async fn act(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
     };
     match &route.action {
         Action::Upstream(_) => {
+            lookup::prepare(session, ctx);
+            if ctx.cache.key.is_some() {
+                return obtain::answer(session, ctx).await;
+            }
             spool(session, ctx, route.spool, route.max_body).await?;
             Ok(false)
         }
@@ -139,7 +149,7 @@ async fn act(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
 /// Reads the front of a request body before an origin connection is taken, so that slow uploads do
 /// not pin origin connections. Pingora's replay buffer holds what was read and sends it first.
 async fn spool(session: &mut Session, ctx: &mut RequestCtx, spool: u64, max: u64) -> Result<()> {
-    if ctx.arrival == Arrival::Refresh || session.is_upgrade_req() {
+    if session.is_upgrade_req() {
         return Ok(());
     }
     if session.as_downstream_mut().is_body_done() || session.as_downstream_mut().is_body_empty() {

@@ -13,6 +13,7 @@ use pingora_proxy::Session;
 
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::serve;
 use crate::refusal::Refusal;
 
 /// Answers with a refusal: its status, and a body in the form that the client accepts.
@@ -57,18 +58,9 @@ pub(crate) async fn respond(
         session.set_keepalive(None);
     }
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
-    let downstream = session.as_downstream_mut();
-    if downstream.is_http2() && silent {
-        // HTTP/2 wants to hear about the end with the header.
-        if let pingora::protocols::http::ServerSession::H2(h2) = downstream {
-            return h2.write_response_header(Box::new(response), true);
-        }
-    }
-    downstream.write_response_header(Box::new(response)).await?;
-    if silent {
-        downstream.finish_body().await?;
-    } else {
-        downstream.write_response_body(body, true).await?;
+    serve::send_head(session, response, silent).await?;
+    if !silent {
+        session.as_downstream_mut().write_response_body(body, true).await?;
     }
     if let Some(conn) = &ctx.conn {
         conn.response_is_whole();

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use crate::listen::conn;
 use crate::message::trace;
-use crate::proxy::context::Arrival;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::errand;
 
 /// How long a request body that nobody wants is read away before the connection is closed instead.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -25,10 +25,11 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 /// Learns what is known before the message is judged, and sets the session's deadlines.
 pub(crate) fn introduce(session: &mut Session, ctx: &mut RequestCtx) {
-    if session.as_downstream().is_subrequest() {
-        ctx.arrival = Arrival::Refresh;
-    }
     ctx.conn = conn::current();
+    if session.as_downstream().is_subrequest() {
+        return errand::take_over(session, ctx);
+    }
+    ctx.version = session.req_header().version;
     let rate_window = ctx.runtime.plan.limits.rate_window;
     let downstream = session.as_downstream_mut();
     // The connection itself guards HTTP/1's pace; on HTTP/2 a stream has to.

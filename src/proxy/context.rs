@@ -6,6 +6,7 @@ use std::time::Instant;
 use std::time::SystemTime;
 
 use http::HeaderMap;
+use http::Version;
 use pingora::protocols::l4::socket::SocketAddr;
 
 use crate::cache::directives::RequestDirectives;
@@ -24,6 +25,9 @@ use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::route::captures::Captures;
 use crate::runtime::Runtime;
+use crate::storage::flights::Flight;
+use crate::storage::flights::Origin;
+use crate::storage::flights::Told;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,10 @@ pub struct RequestCtx {
     pub started: Instant,
     /// When it arrived, for the log and for ages.
     pub wall: SystemTime,
+    /// The version of HTTP that the client speaks.
+    pub version: Version,
+    /// The fetch that it is, when it is no client's.
+    pub flight: Option<Arc<Flight>>,
     /// The connection it came on.
     pub conn: Option<Arc<Conn>>,
     /// Its id, the client's or ours.
@@ -136,6 +144,10 @@ pub struct OriginSide {
     pub interim: u32,
     /// The request asked for an upgrade and the origin agreed.
     pub upgraded: bool,
+    /// The fields of its response that are not stored.
+    pub private: HeaderMap,
+    /// All this was learned from a fetch that counted it.
+    pub by_errand: bool,
 }
 
 /// Whether an origin is asked on conditions.
@@ -157,6 +169,8 @@ impl RequestCtx {
             arrival: Arrival::Client,
             started: Instant::now(),
             wall: SystemTime::now(),
+            version: Version::HTTP_11,
+            flight: None,
             conn: None,
             id: String::new(),
             admitted: None,
@@ -171,6 +185,23 @@ impl RequestCtx {
             first_byte: None,
             logged: false,
         }
+    }
+
+    /// Tells those who wait for this fetch what it has learned, if it is one.
+    pub(crate) fn tell(&self) {
+        let Some(flight) = &self.flight else { return };
+        flight.tell(Told {
+            status: self.cache.status,
+            outcome: self.cache.outcome,
+            refusal: self.refusal,
+            private: self.origin.private.clone(),
+            origin: Origin {
+                attempts: self.origin.attempts,
+                address: self.origin.address.clone(),
+                took: self.origin.took,
+                status: self.origin.status,
+            },
+        });
     }
 
     /// The scheme that the client used, as far as that is believed.

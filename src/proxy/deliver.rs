@@ -112,6 +112,13 @@ pub(crate) fn dress(
     }
     dress.put_on(response)?;
 
+    suit(session, response, ctx);
+    ctx.tell();
+    Ok(())
+}
+
+/// Suits the response to the version that the client speaks, and to how long its connection is kept.
+pub(crate) fn suit(session: &mut Session, response: &mut ResponseHeader, ctx: &RequestCtx) {
     if session.req_header().version == Version::HTTP_10 {
         // It knows no chunks: the end of the connection ends the body.
         response.remove_header(&header::TRANSFER_ENCODING);
@@ -123,7 +130,6 @@ pub(crate) fn dress(
     if ctx.runtime.draining.has_begun() {
         session.set_keepalive(None);
     }
-    Ok(())
 }
 
 /// Withholds a body that the client must not get. Towards the cache a HEAD is a GET, and a 304 may

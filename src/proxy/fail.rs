@@ -21,6 +21,7 @@ use crate::proxy::answer;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::store;
 use crate::refusal::Refusal;
+use crate::storage::flights::Stage;
 use crate::storage::memory::Found;
 use crate::upstream::fault::refusal_of;
 
@@ -33,6 +34,12 @@ pub(crate) async fn answer(
     let refusal = ctx.refusal.or_else(|| refusal_for(error)).map(|refusal| in_total(refusal, ctx));
     let refusal = refusal.map(|refusal| unvalidated(refusal, ctx));
     ctx.refusal = refusal;
+    if let Some(flight) = &ctx.flight {
+        // Those who wait are told; there is nobody else to answer.
+        ctx.tell();
+        flight.turn_out(Stage::Failed);
+        return FailToProxy { error_code: 0, can_reuse_downstream: false };
+    }
     let Some(refusal) = refusal else {
         // The client is gone: there is nobody to tell.
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
@@ -83,6 +90,14 @@ pub(crate) fn may_serve_stale(
             return false;
         }
     };
+    if let Some(flight) = &ctx.flight {
+        // Who waits judges for himself whether what is stored will do; what Pingora serves now, nobody
+        // gets.
+        ctx.refusal = error.map(refusal_of);
+        ctx.tell();
+        flight.turn_out(Stage::Failed);
+        return true;
+    }
     if failure == Failure::NoAnswer {
         // Pingora closes the client's connection after this: the response has to say so.
         session.set_keepalive(None);

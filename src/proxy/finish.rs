@@ -25,13 +25,17 @@ use crate::proxy::context::Arrival;
 use crate::proxy::context::OriginSide;
 use crate::proxy::context::RequestCtx;
 use crate::refusal::Refusal;
+use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
 
 /// Records a request at its end. A refresh is nobody's request.
 pub(crate) fn record(session: &Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
-    if std::mem::replace(&mut ctx.logged, true) || ctx.arrival == Arrival::Refresh {
+    if std::mem::replace(&mut ctx.logged, true) {
         return;
+    }
+    if ctx.arrival == Arrival::Refresh {
+        return count_origin(&ctx.runtime, ctx.route(), &ctx.origin);
     }
     let request = session.req_header();
     let response = session.response_written();
@@ -227,9 +231,16 @@ fn count(told: &Told<'_>, duration: Duration) {
         runtime.metrics.refused(refusal);
     }
     let route = told.route.map(|index| &runtime.plan.routes.routes()[index]);
+    if let Some(origin) = told.origin {
+        count_origin(runtime, route, origin);
+    }
+}
+
+/// Counts what the origin did, where it was asked.
+fn count_origin(runtime: &Runtime, route: Option<&Route>, origin: &OriginSide) {
     if let Some(Action::Upstream(index)) = route.map(|route| &route.action)
-        && let Some(origin) = told.origin
         && let (Some(status), Some(took)) = (origin.status, origin.took)
+        && !origin.by_errand
     {
         runtime.upstream_metrics[*index].answered(status, took);
     }

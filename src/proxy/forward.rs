@@ -67,7 +67,7 @@ pub(crate) fn rebuild(
     // We answered it ourselves.
     request.remove_header(&header::EXPECT);
     introduce_client(request, admitted, ctx)?;
-    let via = hops::via(&request.headers, session.req_header().version);
+    let via = hops::via(&request.headers, ctx.version);
     request.insert_header(header::VIA, via)?;
     request.insert_header(REQUEST_ID, &ctx.id)?;
     match TraceContext::of(&request.headers) {

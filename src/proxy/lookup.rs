@@ -40,9 +40,19 @@ use crate::route::action::Action;
 use crate::runtime::Runtime;
 use crate::storage::memory::Belongs;
 use crate::storage::memory::Found;
+use crate::storage::memory::Largest;
+use crate::storage::memory::Observed;
+use crate::storage::memory::Observer;
 
-/// Turns the cache on for this request, if the store may be asked.
-pub(crate) fn open(session: &mut Session, ctx: &mut RequestCtx) {
+/// Turns the cache on for a request that asks the origin itself, if the response may be stored.
+pub(crate) fn open(session: &mut Session, ctx: &RequestCtx) {
+    if ctx.cache.key.is_some() {
+        session.cache.enable(ctx.runtime.memory, None, None, None, None);
+    }
+}
+
+/// Finds out whether the store may be asked, and by which key.
+pub(crate) fn prepare(session: &mut Session, ctx: &mut RequestCtx) {
     let runtime = Arc::clone(&ctx.runtime);
     let Some(route) = ctx.route.map(|index| &runtime.plan.routes.routes()[index]) else { return };
     if !matches!(route.action, Action::Upstream(_)) {
@@ -74,10 +84,6 @@ pub(crate) fn open(session: &mut Session, ctx: &mut RequestCtx) {
         .and_then(|admitted| key_of(&runtime, route, admitted, ctx.scheme(), &request.headers));
     if ctx.cache.key.is_some() {
         ctx.cache.fields = Some(Arc::new(request.headers.clone()));
-        session.cache.enable(runtime.memory, None, None, None, None);
-        // A body without an announced length is given up when it has grown beyond the limit.
-        let most = usize::try_from(route.cache.max_object).unwrap_or(usize::MAX);
-        session.cache.set_max_file_size_bytes(most);
     }
 }
 
@@ -132,6 +138,11 @@ pub(crate) fn key(ctx: &RequestCtx) -> Result<CacheKey> {
     let belongs = Belongs { resource: key.resource_len(), route: Arc::clone(&route.name) };
     let mut key = ctx.runtime.memory.cache_key(key.as_bytes(), "", Arc::clone(fields));
     key.extensions.insert(belongs);
+    // A body without an announced length is not stored when it has grown beyond this.
+    key.extensions.insert(Largest(route.cache.max_object));
+    if let Some(flight) = &ctx.flight {
+        key.extensions.insert(Observed(Arc::clone(flight) as Arc<dyn Observer>));
+    }
     Ok(key)
 }
 
@@ -168,7 +179,8 @@ pub(crate) fn judge(meta: &CacheMeta, ctx: &mut RequestCtx) -> ForcedFreshness {
     }
 }
 
-fn expired(ctx: &mut RequestCtx, why: Why) {
+/// What is stored has to be confirmed.
+pub(crate) fn expired(ctx: &mut RequestCtx, why: Why) {
     let forward = if why.is_client_wish() { Forward::Request } else { Forward::Stale };
     ctx.cache.forwarded(forward, Some(why.label()), Outcome::Expired);
 }
@@ -180,9 +192,14 @@ pub(crate) fn missed(session: &mut Session, ctx: &mut RequestCtx) {
         .key
         .as_ref()
         .is_some_and(|key| !ctx.runtime.memory.variants(key.as_bytes()).is_empty());
+    note_missing(ctx, others);
+    session.cache.cache_miss();
+}
+
+/// Nothing usable is stored, though `others` may be under the same URI.
+pub(crate) fn note_missing(ctx: &mut RequestCtx, others: bool) {
     let why = if others { Forward::VaryMiss } else { Forward::UriMiss };
     ctx.cache.forwarded(why, None, Outcome::Miss);
-    session.cache.cache_miss();
 }
 
 /// Whether the client wants an answer only if we have one.

@@ -8,13 +8,16 @@ pub mod context;
 mod deliver;
 mod dress;
 mod enter;
+mod errand;
 mod fail;
 mod fetch;
 mod finish;
 mod forward;
 mod lookup;
+mod obtain;
 mod purge;
 mod receive;
+mod serve;
 pub mod short;
 mod store;
 mod stored;
@@ -46,6 +49,7 @@ use pingora_proxy::ProxyWarnLogContext;
 use pingora_proxy::RangeType;
 use pingora_proxy::Session;
 
+use crate::proxy::context::Arrival;
 use crate::proxy::context::RequestCtx;
 use crate::runtime::Runtime;
 
@@ -70,6 +74,10 @@ impl ProxyHttp for EdgeProxy {
 
     fn new_ctx(&self) -> RequestCtx {
         RequestCtx::new(self.runtime.load_full())
+    }
+
+    fn allow_spawning_subrequest(&self, _session: &Session, ctx: &RequestCtx) -> bool {
+        ctx.arrival == Arrival::Client
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}

@@ -1,6 +1,7 @@
 //! Keep it or not, and for how long.
 
 use std::sync::Arc;
+use std::time::Instant;
 use std::time::SystemTime;
 
 use http::header;
@@ -17,6 +18,7 @@ use crate::cache::Policy;
 use crate::cache::Request;
 use crate::cache::Response;
 use crate::cache::freshness::Life;
+use crate::cache::freshness::Restraint;
 use crate::cache::freshness::Validation;
 use crate::cache::revalidate;
 use crate::cache::revalidate::Freshens;
@@ -37,6 +39,16 @@ pub(crate) fn keep(
     response: &ResponseHeader,
     ctx: &mut RequestCtx,
 ) -> RespCacheable {
+    let judged = judge(session, response, ctx);
+    // Before those who wait can see the response.
+    ctx.tell();
+    if let (RespCacheable::Cacheable(_), Some(key)) = (&judged, &ctx.cache.key) {
+        ctx.runtime.flights.note_shared(key.as_bytes(), true, Instant::now());
+    }
+    judged
+}
+
+fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> RespCacheable {
     if !session.cache.enabled() {
         return RespCacheable::Uncacheable(NoCacheReason::NeverEnabled);
     }
@@ -117,6 +129,9 @@ pub(crate) fn keep(
     header.remove_header(&header::TRANSFER_ENCODING);
     header.remove_header(&header::AGE);
     for name in &kept.strip {
+        for value in header.headers.get_all(name) {
+            ctx.origin.private.append(name, value.clone());
+        }
         header.remove_header(name);
     }
     ctx.cache.status = ctx.cache.status.stored();
@@ -156,9 +171,16 @@ fn meta(kept: &Kept, header: ResponseHeader, found: Option<Found>) -> CacheMeta 
 /// What the policy needs to know of a stored response: its times from the store, the rest from its
 /// own header.
 pub(crate) fn life_of(entry: &Entry, policy: &Policy) -> Life {
-    let times = entry.times();
-    let restraint = entry.restraint();
-    let mut life = Life {
+    let mut life = life(entry.restraint(), &entry.times(), policy);
+    if let Some(purged) = entry.stale_since() {
+        life.expire(purged);
+    }
+    life
+}
+
+/// The same of a response that is still being stored.
+pub(crate) fn life(restraint: Restraint, times: &Times, policy: &Policy) -> Life {
+    Life {
         arrived: times.responded,
         age_at_arrival: times.age,
         lifetime: times.lifetime,
@@ -171,9 +193,5 @@ pub(crate) fn life_of(entry: &Entry, policy: &Policy) -> Life {
             None => restraint.validation,
         },
         change: restraint.change,
-    };
-    if let Some(purged) = entry.stale_since() {
-        life.expire(purged);
     }
-    life
 }

@@ -239,6 +239,7 @@ mod tests {
                 headers: &headers,
                 times,
                 length: None,
+                largest: u64::MAX,
                 asked: memory.generation(),
             })
             .expect("there is room");

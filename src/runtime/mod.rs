@@ -15,6 +15,7 @@ use crate::observe::metrics::UpstreamMetrics;
 use crate::observe::metrics::requests::RouteTable;
 use crate::route::Route;
 use crate::route::action::Action;
+use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
 use crate::tls::store::CertificateStore;
 use crate::upstream::Protocol;
@@ -36,6 +37,8 @@ pub struct Runtime {
     pub upstream_metrics: Vec<UpstreamMetrics>,
     /// The memory tier. It outlives every generation.
     pub memory: &'static Memory,
+    /// The fetches under way. They outlive every generation.
+    pub flights: Arc<Flights>,
     /// The certificates of each listener, in the plan's order; `None` is plain text.
     pub certificates: Vec<Option<Arc<CertificateStore>>>,
     /// The access log.

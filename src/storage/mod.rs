@@ -1,5 +1,6 @@
-//! Where stored responses live: the memory tier.
+//! Where stored responses live, and the fetches that fill it: the memory tier, and who shares a fetch.
 
+pub mod flights;
 pub mod intern;
 pub mod memory;
 

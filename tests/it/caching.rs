@@ -1,6 +1,7 @@
 //! What is stored, for whom, for how long, and what of it a client sees (RFC 9111).
 
 mod bounds;
+mod collapse;
 mod conditions;
 mod freshness;
 mod invalidation;

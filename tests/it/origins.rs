@@ -547,7 +547,8 @@ fn a_failure_is_not_kept_for_those_who_come_after() {
         })
         .start();
     let edge = Edge::to(&origin);
-    assert_eq!(edge.get("/a").end, End::Cut);
+    let failed = edge.get("/a");
+    assert!(failed.end == End::Cut || failed.status == 502, "{failed:?}");
     edge.get("/a").expect_status(200).expect_miss().expect_body("body");
     edge.get("/a").expect_hit().expect_body("body");
 }

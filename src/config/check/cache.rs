@@ -31,6 +31,9 @@ use crate::units::Period;
 /// The largest lifetime that a cache has to tell from larger ones (RFC 9111 §1.2.2).
 const LONGEST: Duration = Duration::from_secs((1 << 31) - 1);
 
+/// The longest that a request may be told to wait for another's answer.
+const COLLAPSE_WAIT_MOST: Duration = Duration::from_secs(600);
+
 /// The store.
 pub(super) fn store(
     config: &schema::Config,
@@ -112,6 +115,9 @@ pub(super) fn section(section: &Cache, outer: Option<&Cache>, at: &Path, report:
     }
     if let Some(largest) = section.max_object {
         size(report, &at.key("max_object"), largest, 1, 1 << 50);
+    }
+    if let Some(wait) = section.collapse_wait {
+        period(report, &at.key("collapse_wait"), wait, Duration::ZERO, COLLAPSE_WAIT_MOST);
     }
     if let Some(key) = &section.key {
         key_values(key, &at.key("key"), report);
@@ -253,6 +259,9 @@ fn build(whole: &Cache) -> Policy {
     }
     if let Some(largest) = whole.max_object {
         policy.max_object = largest.0;
+    }
+    if let Some(wait) = whole.collapse_wait {
+        policy.collapse_wait = wait.0;
     }
     match whole.set_cookie {
         None => {}

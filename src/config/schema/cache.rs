@@ -78,6 +78,10 @@ pub struct Cache {
     /// everything (`honour`), or nothing (`ignore`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_directives: Option<ClientDirectives>,
+    /// How long a request waits while another asks the origin for the same, before it asks itself; 0s
+    /// lets each ask for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collapse_wait: Option<Period>,
     /// What tells stored responses apart besides scheme, host and path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
@@ -242,6 +246,7 @@ impl Cache {
                 policy::ClientDirectives::Honour => ClientDirectives::Honour,
                 policy::ClientDirectives::Ignore => ClientDirectives::Ignore,
             }),
+            collapse_wait: Some(Period(built_in.collapse_wait)),
             key: Some(Key {
                 query: Some(Query::All),
                 sort_query: Some(built_in.key.sort_query),
@@ -272,6 +277,7 @@ impl Cache {
             suffix_guard: own.suffix_guard.or(outer.suffix_guard),
             set_cookie: own.set_cookie.or(outer.set_cookie),
             client_directives: own.client_directives.or(outer.client_directives),
+            collapse_wait: own.collapse_wait.or(outer.collapse_wait),
             key: match (own.key, &outer.key) {
                 (Some(own), Some(outer)) => Some(own.or(outer)),
                 (own, outer) => own.or_else(|| outer.clone()),

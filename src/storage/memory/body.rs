@@ -155,6 +155,24 @@ impl Gather {
         wanted.clamp(held + 1, SEGMENT)
     }
 
+    /// What has arrived from `at` on and ends before `end`, at most to the end of that segment;
+    /// `None` when nothing there has. What is not in a whole segment yet is copied.
+    pub(super) fn slice(&self, at: u64, end: u64) -> Option<Bytes> {
+        let index = usize::try_from(at / SEGMENT as u64).ok()?;
+        let start = at - at % SEGMENT as u64;
+        let from = usize::try_from(at - start).ok()?;
+        let wanted = usize::try_from(end.checked_sub(start)?).unwrap_or(usize::MAX);
+        if let Some(segment) = self.sealed.get(index) {
+            let until = wanted.min(segment.len());
+            return (from < until).then(|| segment.slice(from..until));
+        }
+        if index > self.sealed.len() {
+            return None;
+        }
+        let until = wanted.min(self.open.len());
+        (from < until).then(|| Bytes::copy_from_slice(&self.open[from..until]))
+    }
+
     fn seal(&mut self) {
         let mut bytes = std::mem::take(&mut self.open);
         if bytes.is_empty() {

@@ -20,6 +20,7 @@ use crate::storage::memory::budget::Charge;
 use crate::storage::memory::head::Head;
 use crate::storage::memory::purge::Generation;
 use crate::storage::memory::select::Selection;
+use crate::storage::memory::select::Selector;
 use crate::storage::memory::times::Packed;
 use crate::storage::memory::times::Times;
 use crate::storage::memory::times::instant;
@@ -129,6 +130,11 @@ impl Entry {
     pub fn fresh_until(&self) -> SystemTime {
         let purged = self.stale_since.load(Ordering::Acquire);
         instant(self.times.fresh_until_nanos().min(purged))
+    }
+
+    /// Whether a request with these fields selects it (RFC 9111 §4.1).
+    pub fn selects(&self, request: &HeaderMap) -> bool {
+        Selector::new(Some(request)).selects(&self.selection)
     }
 
     /// When a soft purge made it stale, if one did.

@@ -4,7 +4,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::StatusCode;
 
@@ -18,6 +20,8 @@ use crate::storage::memory::entry::Entry;
 use crate::storage::memory::entry::PARTED_OVERHEAD;
 use crate::storage::memory::entry::Usage;
 use crate::storage::memory::head::Head;
+use crate::storage::memory::live::About;
+use crate::storage::memory::live::Live;
 use crate::storage::memory::purge::Generation;
 use crate::storage::memory::select::NoSelection;
 use crate::storage::memory::select::Selection;
@@ -42,6 +46,8 @@ pub struct Arrival<'a> {
     pub times: Times,
     /// The length of the body in bytes, if it was announced.
     pub length: Option<u64>,
+    /// The largest body to store, in bytes; the tier has a limit of its own.
+    pub largest: u64,
     /// [`Memory::generation`] as it was before the origin was asked.
     pub asked: Generation,
 }
@@ -101,19 +107,21 @@ impl From<NoSelection> for Abandoned {
     }
 }
 
-/// A response that is being stored. Nobody sees it before [`Fill::finish`]; dropped before that, it
-/// was cut, and nobody ever will.
+/// A response that is being stored. No lookup finds it before [`Fill::finish`]; dropped before that,
+/// it was cut, and none ever will. Who waits for it may read along: [`Fill::live`].
 #[derive(Debug)]
 pub struct Fill {
     tier: Memory,
-    state: Result<Box<Filling>, Abandoned>,
+    draft: Result<Box<Draft>, Abandoned>,
+    live: Arc<Live>,
+    /// Bytes of body that were given to it.
+    received: u64,
+    /// The most that it may have.
+    largest: u64,
 }
 
-#[derive(Debug)]
-struct Filling {
-    draft: Draft,
-    body: Gather,
-}
+/// How long a reader of a body that cannot be stored may hold it up without reading a byte.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An entry but for its body.
 #[derive(Debug)]
@@ -201,20 +209,32 @@ impl Draft {
 
 impl Fill {
     pub(super) fn new(tier: &Memory, arrival: &Arrival<'_>) -> Result<Self, Abandoned> {
-        let largest = tier.options().max_object;
+        let largest = tier.options().max_object.min(arrival.largest);
         if arrival.length.is_some_and(|length| length > largest) {
             return Err(Abandoned::TooLarge);
         }
         let selection = Selection::new(arrival.headers, arrival.request)?;
         let draft = Draft::new(tier, arrival, selection)?;
-        let body = Gather::new(tier.charge(), arrival.length);
-        let filling = Box::new(Filling { draft, body });
-        Ok(Self { tier: tier.clone(), state: Ok(filling) })
+        let about = About {
+            status: arrival.status,
+            headers: draft.head.headers.clone(),
+            times: arrival.times,
+            length: arrival.length,
+            asked: arrival.asked,
+            selection: draft.selection.clone(),
+        };
+        let live = Live::new(about, Gather::new(tier.charge(), arrival.length));
+        Ok(Self { tier: tier.clone(), draft: Ok(Box::new(draft)), live, received: 0, largest })
+    }
+
+    /// The response as it arrives, for those who do not want to wait for its end.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     /// The bytes of body taken so far; zero once abandoned.
     pub fn len(&self) -> u64 {
-        self.state.as_ref().map_or(0, |filling| filling.body.len())
+        self.live.growing_len().unwrap_or(0)
     }
 
     /// Whether no body was taken yet, or the fill is abandoned.
@@ -224,21 +244,40 @@ impl Fill {
 
     /// Whether the body is as long as was announced.
     pub fn is_complete(&self) -> bool {
-        let whole = |body: &Gather| body.expected().is_some_and(|expected| expected == body.len());
-        self.state.as_ref().is_ok_and(|filling| whole(&filling.body))
+        self.live.is_complete()
     }
 
     /// Copies the next bytes of the body, evicting others for them where it must.
     ///
     /// # Errors
-    /// Why the fill is abandoned, now or earlier. What it held is released already; further calls
-    /// do nothing.
+    /// Why the fill is abandoned, now or earlier. What it held is released already, but for what
+    /// is still being read; [`Fill::pass`] goes on for those who read along.
     pub fn push(&mut self, data: &[u8]) -> Result<(), Abandoned> {
-        let pushed = match &mut self.state {
-            Ok(filling) => filling.push(&self.tier, data),
-            Err(reason) => return Err(*reason),
-        };
-        pushed.map_err(|reason| self.abandon(reason))
+        if let Err(reason) = &self.draft {
+            return Err(*reason);
+        }
+        let (tier, largest) = (&self.tier, self.largest);
+        let pushed = self.live.push(|body| push(body, tier, largest, data));
+        if pushed.is_ok() {
+            self.received += data.len() as u64;
+        }
+        pushed.map_err(|reason| {
+            // What arrived so far is whole, and is passed on; a wrong length is nobody's to read.
+            match reason {
+                Abandoned::WrongLength => self.live.cut(),
+                _ => self.live.give_up_storing(),
+            }
+            self.abandon(reason)
+        })
+    }
+
+    /// The next bytes of a body that is not stored any more: for those who read along, at the pace of
+    /// the slowest of them. The first are those that [`Fill::push`] failed to take.
+    pub async fn pass(&mut self, data: Bytes) {
+        let at = self.received;
+        self.received += data.len() as u64;
+        self.live.pass(at, data);
+        self.live.read_up(PATIENCE).await;
     }
 
     /// The body ended as its framing says: makes the entry visible and returns it.
@@ -246,13 +285,11 @@ impl Fill {
     /// # Errors
     /// Why it is not: abandoned earlier, not of the announced length, or purged meanwhile.
     pub fn finish(mut self) -> Result<Arc<Entry>, Abandoned> {
-        let state = std::mem::replace(&mut self.state, Err(Abandoned::Cut));
-        let Filling { draft, body } = *state?;
-        let complete = body.expected().is_none_or(|expected| expected == body.len());
-        let (body, cost) = body.finish();
-        let outcome = match complete {
-            true => self.tier.admit(draft, body, cost),
-            false => Err(Abandoned::WrongLength),
+        let sealed = self.live.seal();
+        let draft = *std::mem::replace(&mut self.draft, Err(Abandoned::Cut))?;
+        let outcome = match sealed {
+            Some((body, cost)) => self.tier.admit(draft, body, cost),
+            None => Err(Abandoned::WrongLength),
         };
         if outcome.is_err() {
             self.tier.count_aborted();
@@ -261,33 +298,31 @@ impl Fill {
     }
 
     fn abandon(&mut self, reason: Abandoned) -> Abandoned {
-        if self.state.is_ok() {
+        if self.draft.is_ok() {
             self.tier.count_aborted();
         }
-        self.state = Err(reason);
+        self.draft = Err(reason);
         reason
     }
 }
 
 impl Drop for Fill {
     fn drop(&mut self) {
+        // Without effect on what was finished.
+        self.live.cut();
         self.abandon(Abandoned::Cut);
     }
 }
 
-impl Filling {
-    fn push(&mut self, tier: &Memory, data: &[u8]) -> Result<(), Abandoned> {
-        let after = self.body.len().saturating_add(data.len() as u64);
-        if self.body.expected().is_some_and(|expected| after > expected) {
-            return Err(Abandoned::WrongLength);
-        }
-        if after > tier.options().max_object {
-            return Err(Abandoned::TooLarge);
-        }
-        self.body
-            .push(data, |charge, bytes| tier.reserve(charge, bytes))
-            .map_err(|_| Abandoned::NoRoom)
+fn push(body: &mut Gather, tier: &Memory, largest: u64, data: &[u8]) -> Result<(), Abandoned> {
+    let after = body.len().saturating_add(data.len() as u64);
+    if body.expected().is_some_and(|expected| after > expected) {
+        return Err(Abandoned::WrongLength);
     }
+    if after > largest {
+        return Err(Abandoned::TooLarge);
+    }
+    body.push(data, |charge, bytes| tier.reserve(charge, bytes)).map_err(|_| Abandoned::NoRoom)
 }
 
 /// Carries the use counts of an entry over to the one that replaces it.

@@ -39,6 +39,7 @@ use crate::storage::memory::Belonging;
 use crate::storage::memory::Entry;
 use crate::storage::memory::Fill;
 use crate::storage::memory::Generation;
+use crate::storage::memory::Live;
 use crate::storage::memory::Memory;
 use crate::storage::memory::Reader;
 use crate::storage::memory::Times;
@@ -68,6 +69,22 @@ impl Belongs {
 /// times. It must stay there for a validation to find its entry again.
 #[derive(Debug, Clone)]
 pub struct Found(pub Arc<Entry>);
+
+/// In the extensions of a [`CacheKey`]: the largest body to store under it, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Largest(pub u64);
+
+/// Who wants to know what becomes of the response that is fetched under a [`CacheKey`].
+pub trait Observer: Send + Sync {
+    /// It is being stored, and can be read along.
+    fn filling(&self, live: &Arc<Live>);
+    /// A 304 confirmed what was stored; this is what is stored now.
+    fn confirmed(&self, entry: &Arc<Entry>);
+}
+
+/// In the extensions of a [`CacheKey`]: who is told.
+#[derive(Clone)]
+pub struct Observed(pub Arc<dyn Observer>);
 
 impl Memory {
     /// A key for the long way: base key bytes, the fields of the request, and where the sequence of
@@ -131,6 +148,7 @@ impl Memory {
             headers: &header.headers,
             times: Self::times_of(meta),
             length: announced_length(&header.headers),
+            largest: key.extensions.get::<Largest>().map_or(u64::MAX, |Largest(bytes)| *bytes),
             asked: key.extensions.get::<Generation>().copied().unwrap_or_else(|| self.generation()),
         }
     }
@@ -187,7 +205,10 @@ impl Storage for Memory {
         if let Err(reason) = &fill {
             log::debug!(target: "edgeproxy::storage", "a response is not stored: {reason:?}");
         }
-        Ok(Box::new(Miss { fill: fill.ok(), taken: 0 }))
+        if let (Ok(fill), Some(Observed(observer))) = (&fill, key.extensions.get::<Observed>()) {
+            observer.filling(fill.live());
+        }
+        Ok(Box::new(Miss { fill: fill.ok(), passing: false, taken: 0 }))
     }
 
     async fn purge(
@@ -232,7 +253,12 @@ impl Storage for Memory {
             return Ok(false);
         };
         match self.refresh(old, &self.arrival(key, meta)) {
-            Ok(_) => Ok(true),
+            Ok(entry) => {
+                if let Some(Observed(observer)) = key.extensions.get::<Observed>() {
+                    observer.confirmed(&entry);
+                }
+                Ok(true)
+            }
             Err(Abandoned::VaryStar) => {
                 self.remove(old);
                 Ok(false)
@@ -298,6 +324,8 @@ impl HandleHit for Hit {
 /// A body on its way into the tier, or past it.
 struct Miss {
     fill: Option<Fill>,
+    /// There is no room for it: only those who read along get the rest.
+    passing: bool,
     /// Bytes of body; once it is stored, what that costs.
     taken: usize,
 }
@@ -306,11 +334,15 @@ struct Miss {
 impl HandleMiss for Miss {
     async fn write_body(&mut self, data: Bytes, _eof: bool) -> Result<()> {
         self.taken = self.taken.saturating_add(data.len());
-        if let Some(fill) = &mut self.fill
+        let Some(fill) = &mut self.fill else { return Ok(()) };
+        if !self.passing
             && let Err(reason) = fill.push(&data)
         {
             log::debug!(target: "edgeproxy::storage", "a response is not stored: {reason:?}");
-            self.fill = None;
+            self.passing = true;
+        }
+        if self.passing {
+            fill.pass(data).await;
         }
         // Pingora says that it ended only after the client has got all of it, and may ask again.
         if let Some(fill) = self.fill.take_if(|fill| fill.is_complete())

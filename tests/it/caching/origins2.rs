@@ -40,8 +40,10 @@ const STALE: &[(&str, &str)] =
 fn miss_hit_head_and_range() {
     let (origin, edge) = answering(&[(200, &[("cache-control", "max-age=60")], "abcdef")]);
     let mut wire = edge.wire();
-    // As long as the length is not known, there is only the whole.
-    wire.get("edge.test", "/", &[("Range", "bytes=1-2")]).expect_status(200).expect_body("abcdef");
+    // As long as the length is not known, there is only the whole; it may be known by then.
+    let first = wire.get("edge.test", "/", &[("Range", "bytes=1-2")]);
+    let first = (first.expect_miss().status, first.text());
+    assert!([(200, "abcdef".into()), (206, "bc".into())].contains(&first), "{first:?}");
     let hit = wire.get("edge.test", "/", &[]);
     assert_eq!(hit.expect_hit().value("content-length"), Some("6"), "{hit:?}");
     let part = wire.get("edge.test", "/", &[("Range", "bytes=1-2")]);

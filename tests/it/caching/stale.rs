@@ -176,11 +176,12 @@ fn a_client_may_ask_for_what_is_stale_when_the_origin_fails() {
 }
 
 #[test]
-fn a_connection_that_closes_after_a_stale_answer_is_announced_to_close() {
+fn a_stale_answer_leaves_the_clients_connection_open() {
     let (_origin, edge) = failing(WINDOW, Respond::raw(""));
-    let reply = edge.get("/");
-    reply.expect_cache("STALE");
-    assert_eq!(reply.value("connection"), Some("close"));
+    let mut wire = edge.wire();
+    for _ in 0..2 {
+        wire.get("edge.test", "/", &[]).expect_cache("STALE");
+    }
 }
 
 #[test]
@@ -189,10 +190,11 @@ fn a_failure_in_the_middle_of_a_body_is_shown_as_one() {
     let (_origin, edge) = failing(WINDOW, Respond::raw(cut));
     let mut wire = edge.wire();
     wire.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
-    // Some of it was sent, or nothing; the stale page and half of the new one never mix.
+    // Some of it was sent and cut, or nothing and what is stale instead; the two never mix.
     if let Some(reply) = wire.any_reply("GET") {
-        assert_eq!(reply.end, crate::harness::client::End::Cut, "{reply:?}");
-        assert!(!reply.text().contains("page"), "{reply:?}");
+        let stale = reply.end == crate::harness::client::End::Whole && reply.text() == "page";
+        let cut = reply.end == crate::harness::client::End::Cut && !reply.text().contains("page");
+        assert!(stale || cut, "{reply:?}");
     }
 }
 

@@ -78,6 +78,7 @@ fn arrival<'a>(
         headers,
         times: a_minute(),
         length: None,
+        largest: u64::MAX,
         asked: tier.generation(),
     }
 }

@@ -1,0 +1,318 @@
+//! Obtains the answer to a request that may be answered from the store: from there, or by a fetch
+//! that all who ask for the same share.
+
+use std::sync::Arc;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use http::StatusCode;
+use pingora::ErrorSource;
+use pingora::Result;
+use pingora_proxy::Session;
+use tokio::sync::mpsc::Receiver;
+
+use crate::cache::Policy;
+use crate::cache::freshness::Restraint;
+use crate::cache::reuse::Origin;
+use crate::cache::reuse::Reuse;
+use crate::cache::reuse::Why;
+use crate::cache::reuse::Window;
+use crate::cache::reuse::may_serve;
+use crate::cache::status::Outcome;
+use crate::proxy::answer;
+use crate::proxy::context::RequestCtx;
+use crate::proxy::errand;
+use crate::proxy::errand::Handed;
+use crate::proxy::lookup;
+use crate::proxy::serve;
+use crate::proxy::store;
+use crate::refusal::Refusal;
+use crate::storage::flights::Flight;
+use crate::storage::flights::Joined;
+use crate::storage::flights::Stage;
+use crate::storage::memory::Entry;
+
+/// How often a request joins another's fetch that turns out not to answer it, before it asks for
+/// itself.
+const JOINS: u32 = 3;
+
+/// What the store has.
+enum Known {
+    /// An answer.
+    Answer(Arc<Entry>),
+    /// An answer, which is to be refreshed meanwhile.
+    Outdated(Arc<Entry>),
+    /// What has to be confirmed first, or nothing.
+    Ask(Option<Arc<Entry>>),
+    /// Nothing, and the client wants nothing else.
+    NotCached,
+}
+
+/// Answers from the store or by a shared fetch. `false`: the request has to ask for itself.
+pub(crate) async fn answer(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+    let runtime = Arc::clone(&ctx.runtime);
+    let Some(policy) = ctx.route().map(|route| Arc::clone(&route.cache)) else { return Ok(false) };
+    for _ in 0..JOINS {
+        let (Some(key), Some(fields)) = (ctx.cache.key.clone(), ctx.cache.fields.clone()) else {
+            return Ok(false);
+        };
+        let now = SystemTime::now();
+        // Before the store is looked into: what is purged from here on is not what is joined.
+        let generation = runtime.memory.generation();
+        let found = match look(ctx, &policy, now) {
+            Known::Answer(entry) => {
+                serve::entry(session, ctx, &entry, now).await?;
+                return Ok(true);
+            }
+            Known::Outdated(entry) => {
+                if let Some(lead) = runtime.flights.refresh(key.as_bytes(), &fields, generation) {
+                    // Dropped, it goes on by itself.
+                    drop(errand::begin(session, ctx, lead));
+                }
+                serve::entry(session, ctx, &entry, now).await?;
+                return Ok(true);
+            }
+            Known::NotCached => {
+                answer::refuse(session, ctx, Refusal::NotCached, &[]).await?;
+                return Ok(true);
+            }
+            Known::Ask(found) => found,
+        };
+        let wait = policy.collapse_wait;
+        if wait.is_zero() || runtime.flights.is_unshared(key.as_bytes(), Instant::now()) {
+            return Ok(false);
+        }
+        match runtime.flights.join(key.as_bytes(), &fields, generation) {
+            Joined::Lead(lead) => {
+                let flight = Arc::clone(lead.flight());
+                let (fetch, handed) = errand::begin(session, ctx, lead);
+                return fetch.beside(lead_on(session, ctx, &flight, handed, found, &policy)).await;
+            }
+            Joined::Follow(flight) => {
+                if let Stage::Filling(live) = flight.stage() {
+                    // It was asked for before this request came: it has to be as good as stored.
+                    let life = store::life(Restraint::of(live.headers()), &live.times(), &policy);
+                    let verdict = may_serve(&life, &ctx.cache.asked, now, Origin::Reachable);
+                    if verdict != Reuse::Fresh {
+                        return Ok(false);
+                    }
+                }
+                let turned_out = tokio::time::timeout(wait, flight.turned_out());
+                let Ok(stage) = serve::unless_gone(session, turned_out).await? else {
+                    // Whoever it is that asks may be slow for a reason of his own.
+                    return Ok(false);
+                };
+                if followed(session, ctx, &flight, stage, found, &policy).await? {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The fetch is begun for this request: serves what it hands on, or what it made of the store.
+async fn lead_on(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    flight: &Flight,
+    mut handed: Receiver<Handed>,
+    found: Option<Arc<Entry>>,
+    policy: &Policy,
+) -> Result<bool> {
+    loop {
+        let next = async {
+            tokio::select! {
+                biased;
+                handed = handed.recv() => handed,
+                stage = flight.turned_out() => match stage {
+                    Stage::Unshared => handed.recv().await,
+                    Stage::Asking | Stage::Filling(_) | Stage::Confirmed(_) | Stage::Failed => None,
+                },
+            }
+        };
+        match serve::unless_gone(session, next).await? {
+            Some(Handed::Interim(response)) => serve::interim(session, response).await?,
+            Some(Handed::Response(response, rest)) => {
+                learn(ctx, flight);
+                let served = serve::handed(session, ctx, response, rest).await;
+                return ended(ctx, flight, served).await;
+            }
+            None => break,
+        }
+    }
+    learn(ctx, flight);
+    led(session, ctx, flight, found, policy).await
+}
+
+/// The fetch was begun for this request, and nothing was handed on.
+async fn led(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    flight: &Flight,
+    found: Option<Arc<Entry>>,
+    policy: &Policy,
+) -> Result<bool> {
+    let reading = match flight.stage() {
+        Stage::Filling(live) => flight.first_reader().map(|reader| (live, reader)),
+        Stage::Confirmed(entry) => {
+            let served = serve::entry(session, ctx, &entry, SystemTime::now()).await;
+            return ended(ctx, flight, served).await;
+        }
+        Stage::Asking | Stage::Unshared | Stage::Failed => None,
+    };
+    let Some((live, reader)) = reading else {
+        // Also what was cut before anything of it was sent.
+        flight.over().await;
+        failed(session, ctx, flight, found, policy).await?;
+        return Ok(true);
+    };
+    let served = serve::live(session, ctx, &live, reader, SystemTime::now()).await;
+    ended(ctx, flight, served).await
+}
+
+/// After its response: the fetch is waited for, so that the connection to the origin is free for what
+/// the client asks next, and so that what went wrong is known.
+async fn ended(ctx: &mut RequestCtx, flight: &Flight, served: Result<()>) -> Result<bool> {
+    match served {
+        Ok(()) => {
+            flight.over().await;
+            Ok(true)
+        }
+        Err(error) if error.esource() == &ErrorSource::Upstream => {
+            flight.over().await;
+            ctx.refusal = flight.told().refusal.or(ctx.refusal);
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Another's fetch turned out thus. `false`: it does not answer this request.
+async fn followed(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    flight: &Flight,
+    stage: Stage,
+    found: Option<Arc<Entry>>,
+    policy: &Policy,
+) -> Result<bool> {
+    let Some(fields) = ctx.cache.fields.clone() else { return Ok(false) };
+    let collapsed = |ctx: &mut RequestCtx| ctx.cache.status = ctx.cache.status.collapsed();
+    match stage {
+        Stage::Filling(live) if live.selects(&fields) => {
+            let Some(reader) = live.reader() else { return Ok(false) };
+            answered(ctx, flight);
+            collapsed(ctx);
+            let served = serve::live(session, ctx, &live, reader, SystemTime::now()).await;
+            ended(ctx, flight, served).await
+        }
+        Stage::Confirmed(entry) if entry.selects(&fields) => {
+            ctx.cache.outcome = Some(Outcome::Revalidated);
+            answered(ctx, flight);
+            collapsed(ctx);
+            serve::entry(session, ctx, &entry, SystemTime::now()).await?;
+            Ok(true)
+        }
+        Stage::Failed => {
+            ctx.refusal = flight.told().refusal;
+            collapsed(ctx);
+            failed(session, ctx, flight, found, policy).await?;
+            Ok(true)
+        }
+        Stage::Filling(_) | Stage::Confirmed(_) | Stage::Unshared | Stage::Asking => Ok(false),
+    }
+}
+
+/// There is no response: what is stored is served if its windows allow, or else the failure is.
+async fn failed(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    flight: &Flight,
+    found: Option<Arc<Entry>>,
+    policy: &Policy,
+) -> Result<()> {
+    let now = SystemTime::now();
+    if let Some(entry) = found {
+        let life = store::life_of(&entry, policy);
+        let detail = match may_serve(&life, &ctx.cache.asked, now, Origin::Failing) {
+            Reuse::Fresh => Some(None),
+            Reuse::Stale(window) => Some(Some(window.label())),
+            Reuse::Revalidate(_) | Reuse::MustNot(_) => None,
+        };
+        if let Some(detail) = detail {
+            ctx.refusal = None;
+            ctx.cache.stale(detail);
+            return serve::entry(session, ctx, &entry, now).await;
+        }
+    }
+    let refusal = flight.told().refusal.unwrap_or(Refusal::OriginClosed);
+    answer::refuse(session, ctx, refusal, &[]).await
+}
+
+/// Looks into the store and judges what is there.
+fn look(ctx: &mut RequestCtx, policy: &Policy, now: SystemTime) -> Known {
+    let runtime = Arc::clone(&ctx.runtime);
+    let (Some(key), Some(fields)) = (&ctx.cache.key, &ctx.cache.fields) else {
+        return Known::Ask(None);
+    };
+    let Some(entry) = runtime.memory.lookup(key.as_bytes(), Some(fields), now) else {
+        let others = !runtime.memory.variants(key.as_bytes()).is_empty();
+        let only = ctx.cache.asked.only_if_cached;
+        lookup::note_missing(ctx, others);
+        return if only { Known::NotCached } else { Known::Ask(None) };
+    };
+    let life = store::life_of(&entry, policy);
+    let failing = runtime.flights.is_failing(key.as_bytes(), Instant::now());
+    let origin = if failing { Origin::Failing } else { Origin::Reachable };
+    match may_serve(&life, &ctx.cache.asked, now, origin) {
+        Reuse::Fresh => {
+            ctx.cache.hit(life.remaining_seconds(now));
+            Known::Answer(entry)
+        }
+        Reuse::Stale(window) => {
+            ctx.cache.hit(life.remaining_seconds(now));
+            ctx.cache.stale(Some(window.label()));
+            match window {
+                Window::WhileRevalidate if !failing => Known::Outdated(entry),
+                Window::WhileRevalidate | Window::MaxStale | Window::IfError => {
+                    Known::Answer(entry)
+                }
+            }
+        }
+        Reuse::Revalidate(why) | Reuse::MustNot(why) => {
+            lookup::expired(ctx, why);
+            match why {
+                Why::OnlyIfCached => Known::NotCached,
+                Why::Stale
+                | Why::MustRevalidate
+                | Why::NoCache
+                | Why::RequestNoCache
+                | Why::RequestMaxAge
+                | Why::RequestMinFresh => Known::Ask(Some(entry)),
+            }
+        }
+    }
+}
+
+/// The fetch that was begun for this request is the request's own.
+fn learn(ctx: &mut RequestCtx, flight: &Flight) {
+    let told = flight.told();
+    ctx.cache.status = told.status;
+    ctx.cache.outcome = told.outcome.or(ctx.cache.outcome);
+    ctx.refusal = told.refusal;
+    ctx.origin.attempts = told.origin.attempts;
+    ctx.origin.address = told.origin.address;
+    ctx.origin.took = told.origin.took;
+    ctx.origin.status = told.origin.status;
+    ctx.origin.private = told.private;
+    ctx.origin.by_errand = true;
+}
+
+/// What the origin answered to another counts for this request as well.
+fn answered(ctx: &mut RequestCtx, flight: &Flight) {
+    let status = flight.told().origin.status.and_then(|status| StatusCode::from_u16(status).ok());
+    if let Some(status) = status {
+        ctx.cache.status = ctx.cache.status.with_status(status);
+    }
+}

@@ -1,0 +1,249 @@
+//! Writes a response that is at hand to the client: from the store, from one that is being stored, or
+//! handed on by a fetch.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::Method;
+use http::StatusCode;
+use http::Version;
+use http::header;
+use pingora::Error;
+use pingora::ErrorSource;
+use pingora::ErrorType;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::conditional_filter::to_304;
+use pingora_proxy::RangeType;
+use pingora_proxy::Session;
+
+use crate::proxy::context::RequestCtx;
+use crate::proxy::deliver;
+use crate::proxy::errand::Piece;
+use crate::proxy::errand::Rest;
+use crate::refusal::Refusal;
+use crate::storage::memory::Entry;
+use crate::storage::memory::Live;
+use crate::storage::memory::LiveReader;
+use crate::storage::memory::Reader;
+use crate::storage::memory::Times;
+use crate::upstream::fault::error_of;
+
+/// Whether `Age` is told although it is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// It comes from the store.
+    Always,
+    /// It comes from the origin.
+    IfAny,
+}
+
+/// Which part of a body is sent.
+enum Part {
+    None,
+    Whole,
+    Range(u64, u64),
+}
+
+/// Answers with a stored response.
+pub(crate) async fn entry(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    entry: &Arc<Entry>,
+    now: SystemTime,
+) -> Result<()> {
+    let part =
+        head(session, ctx, entry.response_header(), &entry.times(), Age::Always, now).await?;
+    let mut reader: Reader = match part {
+        Part::None => return whole(ctx),
+        Part::Whole | Part::Range(..) => entry.reader(),
+    };
+    if let Part::Range(start, end) = part
+        && reader.seek(start, Some(end)).is_err()
+    {
+        return Err(error_of(Refusal::Internal));
+    }
+    for part in reader {
+        body(session, part).await?;
+    }
+    finish(session, ctx).await
+}
+
+/// Answers with a response that is still being stored.
+pub(crate) async fn live(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    live: &Live,
+    mut reader: LiveReader,
+    now: SystemTime,
+) -> Result<()> {
+    let mut response =
+        ResponseHeader::build_no_case(live.status(), Some(live.headers().len() + 8))?;
+    for (name, value) in live.headers() {
+        response.append_header(name, value)?;
+    }
+    // What is not stored is for the one for whom it was fetched.
+    for (name, value) in &ctx.origin.private {
+        response.append_header(name, value)?;
+    }
+    let may_have_length = live.status() != StatusCode::NO_CONTENT;
+    if let Some(length) = live.length().filter(|_| may_have_length) {
+        response.insert_header(header::CONTENT_LENGTH, length)?;
+    }
+    match head(session, ctx, response, &live.times(), Age::IfAny, now).await? {
+        Part::None => return whole(ctx),
+        Part::Whole => {}
+        Part::Range(start, end) => reader.seek(start, end),
+    }
+    loop {
+        match unless_gone(session, reader.next()).await? {
+            Ok(Some(part)) => body(session, part).await?,
+            Ok(None) => return finish(session, ctx).await,
+            Err(_) => return Err(cut(ctx)),
+        }
+    }
+}
+
+/// Answers with a response that was fetched for this client alone; it is dressed already.
+pub(crate) async fn handed(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    mut response: Box<ResponseHeader>,
+    mut rest: Rest,
+) -> Result<()> {
+    ctx.first_byte.get_or_insert_with(|| ctx.started.elapsed());
+    let bodiless = is_bodiless(session, &response);
+    deliver::suit(session, &mut response, ctx);
+    frame(session, &mut response, bodiless)?;
+    send_head(session, *response, bodiless).await?;
+    loop {
+        match unless_gone(session, rest.next()).await? {
+            Piece::Body(_) if bodiless => {}
+            Piece::Body(part) => body(session, part).await?,
+            Piece::Trailers(_) if bodiless => {}
+            Piece::Trailers(trailers) => {
+                session.as_downstream_mut().write_response_trailers(*trailers).await?;
+                return whole(ctx);
+            }
+            Piece::End if bodiless => return whole(ctx),
+            Piece::End => return finish(session, ctx).await,
+            Piece::Cut => return Err(cut(ctx)),
+        }
+    }
+}
+
+/// Waits for `next`, unless the client goes away meanwhile. What was written so far leaves first.
+pub(crate) async fn unless_gone<T>(
+    session: &mut Session,
+    next: impl Future<Output = T>,
+) -> Result<T> {
+    tokio::select! {
+        biased;
+        next = next => Ok(next),
+        // To look for bytes of the client, of which there are none, sends what is gathered.
+        idle = session.as_downstream_mut().read_body_or_idle(true) => {
+            let gone = || Error::explain(ErrorType::ConnectionClosed, "the client went away");
+            Err(idle.err().unwrap_or_else(gone).into_down())
+        }
+    }
+}
+
+/// Writes a 1xx response.
+pub(crate) async fn interim(session: &mut Session, response: Box<ResponseHeader>) -> Result<()> {
+    session.as_downstream_mut().write_response_header(response).await.map_err(Error::into_down)
+}
+
+/// Conditions and ranges are evaluated here, against what is stored.
+async fn head(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    mut response: ResponseHeader,
+    times: &Times,
+    age: Age,
+    now: SystemTime,
+) -> Result<Part> {
+    let seconds = times.current_age(now).as_secs().min(1 << 31);
+    if age == Age::Always || seconds > 0 {
+        response.insert_header(header::AGE, seconds)?;
+    }
+    let mut part = Part::Whole;
+    if deliver::is_not_modified(session, &response) {
+        to_304(&mut response);
+    } else {
+        part = match deliver::select_range(session, &mut response) {
+            RangeType::None | RangeType::Multi(_) => Part::Whole,
+            RangeType::Single(range) => Part::Range(range.start as u64, range.end as u64),
+            RangeType::Invalid => Part::None,
+        };
+    }
+    deliver::dress(session, &mut response, ctx)?;
+    let empty = response.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    if is_bodiless(session, &response) || empty {
+        part = Part::None;
+    }
+    let end = matches!(part, Part::None);
+    frame(session, &mut response, end)?;
+    send_head(session, response, end).await?;
+    Ok(part)
+}
+
+fn is_bodiless(session: &Session, response: &ResponseHeader) -> bool {
+    session.req_header().method == Method::HEAD
+        || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Without a length a body needs chunks to have an end, where the client knows them.
+fn frame(session: &Session, response: &mut ResponseHeader, bodiless: bool) -> Result<()> {
+    let framed = response.headers.contains_key(header::CONTENT_LENGTH)
+        || response.headers.contains_key(header::TRANSFER_ENCODING);
+    if !bodiless && !framed && session.req_header().version == Version::HTTP_11 {
+        response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    }
+    Ok(())
+}
+
+/// Writes a header, and with it the end where nothing follows.
+pub(crate) async fn send_head(
+    session: &mut Session,
+    response: ResponseHeader,
+    end: bool,
+) -> Result<()> {
+    let downstream = session.as_downstream_mut();
+    let response = Box::new(response);
+    // HTTP/2 wants to hear about the end with the header.
+    if end && let ServerSession::H2(h2) = downstream {
+        return h2.write_response_header(response, true).map_err(Error::into_down);
+    }
+    downstream.write_response_header(response).await.map_err(Error::into_down)?;
+    if end {
+        downstream.finish_body().await.map_err(Error::into_down)?;
+    }
+    Ok(())
+}
+
+async fn body(session: &mut Session, part: Bytes) -> Result<()> {
+    let written = session.as_downstream_mut().write_response_body(part, false).await;
+    written.map_err(Error::into_down)
+}
+
+async fn finish(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
+    session.as_downstream_mut().finish_body().await.map_err(Error::into_down)?;
+    whole(ctx)
+}
+
+fn whole(ctx: &RequestCtx) -> Result<()> {
+    if let Some(conn) = &ctx.conn {
+        conn.response_is_whole();
+    }
+    Ok(())
+}
+
+/// The origin's response broke: the client's must not seem whole.
+fn cut(ctx: &mut RequestCtx) -> Box<Error> {
+    ctx.refusal = Some(Refusal::OriginClosed);
+    let mut error = error_of(Refusal::OriginClosed);
+    error.esource = ErrorSource::Upstream;
+    error
+}

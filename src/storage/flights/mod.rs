@@ -1,0 +1,206 @@
+//! Fetches under way, so that one is enough however many wait for it (request collapsing).
+//!
+//! A flight is one request to an origin on behalf of all who ask for the same key meanwhile. Who
+//! comes later follows it: as soon as the response turns out storable, all read it as it arrives;
+//! what may not be shared is given to the one who began the flight alone, and the others go on for
+//! themselves.
+//!
+//! Nobody joins a flight that began before a purge of anything: what it brings may be what was purged.
+
+mod flight;
+mod marks;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+
+pub use crate::storage::flights::flight::Flight;
+pub use crate::storage::flights::flight::Origin;
+pub use crate::storage::flights::flight::Stage;
+pub use crate::storage::flights::flight::Told;
+use crate::storage::flights::flight::Whose;
+use crate::storage::flights::marks::Marks;
+use crate::storage::memory::Generation;
+
+/// For how long it is remembered that the responses of a key are not shared.
+const UNSHARED: Duration = Duration::from_secs(60);
+/// For how long a failed fetch speaks for the next one, where something stale can be served instead.
+const FAILING: Duration = Duration::from_secs(1);
+/// The most refreshes that run in the background at the same time.
+const REFRESHES: usize = 256;
+/// Tables, so that lookups of different keys seldom meet.
+const SHARDS: usize = 16;
+
+type Table = Mutex<HashMap<Arc<[u8]>, Vec<Arc<Flight>>>>;
+
+/// The fetches under way.
+#[derive(Debug)]
+pub struct Flights {
+    shards: Box<[Table]>,
+    /// Keyed anew in every process, so that no client can choose keys that collide.
+    hasher: RandomState,
+    unshared: Marks,
+    failing: Marks,
+    refreshes: AtomicUsize,
+}
+
+/// How a request takes part.
+#[derive(Debug)]
+pub enum Joined {
+    /// It is the first: it has to see to the fetch.
+    Lead(Lead),
+    /// Another request asks already.
+    Follow(Arc<Flight>),
+}
+
+/// The duty to fetch. Dropped without an outcome, the fetch has failed.
+#[derive(Debug)]
+pub struct Lead {
+    flights: Arc<Flights>,
+    key: Arc<[u8]>,
+    flight: Arc<Flight>,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Table::default()).collect(),
+            hasher: RandomState::new(),
+            unshared: Marks::default(),
+            failing: Marks::default(),
+            refreshes: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Flights {
+    /// Takes part in the fetch of `key` that a request with these fields could be answered by, or
+    /// begins one. `now` is where the sequence of purges stands.
+    pub fn join(self: &Arc<Self>, key: &[u8], request: &HeaderMap, now: Generation) -> Joined {
+        self.take_part(key, request, now, Whose::ARequests)
+    }
+
+    fn take_part(
+        self: &Arc<Self>,
+        key: &[u8],
+        request: &HeaderMap,
+        now: Generation,
+        whose: Whose,
+    ) -> Joined {
+        let mut table = self.table(key).lock();
+        if let Some(flights) = table.get(key) {
+            let fit =
+                flights.iter().find(|flight| flight.began() == now && flight.may_suit(request));
+            if let Some(flight) = fit {
+                return Joined::Follow(Arc::clone(flight));
+            }
+        }
+        let key: Arc<[u8]> = key.into();
+        let flight = Arc::new(Flight::new(now, whose));
+        table.entry(Arc::clone(&key)).or_default().push(Arc::clone(&flight));
+        drop(table);
+        Joined::Lead(Lead { flights: Arc::clone(self), key, flight })
+    }
+
+    /// Begins a fetch of `key` in the background, for nobody in particular: `None` when one is under
+    /// way, or there are too many.
+    pub fn refresh(
+        self: &Arc<Self>,
+        key: &[u8],
+        request: &HeaderMap,
+        now: Generation,
+    ) -> Option<Lead> {
+        if self.refreshes.fetch_add(1, Ordering::AcqRel) < REFRESHES
+            && let Joined::Lead(lead) = self.take_part(key, request, now, Whose::Nobodys)
+        {
+            return Some(lead);
+        }
+        self.refreshes.fetch_sub(1, Ordering::AcqRel);
+        None
+    }
+
+    /// Whether responses to this key were lately not shared, so that nobody should wait for one.
+    pub fn is_unshared(&self, key: &[u8], now: Instant) -> bool {
+        self.unshared.stands(self.hasher.hash_one(key), now)
+    }
+
+    /// Notes whether responses to this key are shared.
+    pub fn note_shared(&self, key: &[u8], shared: bool, now: Instant) {
+        let hash = self.hasher.hash_one(key);
+        match shared {
+            true => self.unshared.clear(hash),
+            false => self.unshared.set(hash, now + UNSHARED),
+        }
+    }
+
+    /// Whether a fetch of this key failed a moment ago.
+    pub fn is_failing(&self, key: &[u8], now: Instant) -> bool {
+        self.failing.stands(self.hasher.hash_one(key), now)
+    }
+
+    /// How many fetches are under way.
+    pub fn under_way(&self) -> usize {
+        self.shards.iter().map(|table| table.lock().values().map(Vec::len).sum::<usize>()).sum()
+    }
+
+    fn table(&self, key: &[u8]) -> &Table {
+        let hash = usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or(0);
+        &self.shards[hash % SHARDS]
+    }
+}
+
+impl Lead {
+    /// What it is about.
+    pub fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
+    /// The response is for the one who began this alone. Those who wait go on for themselves, and
+    /// for a while nobody waits for this key.
+    pub fn unshared(&self) {
+        if self.flight.turn_out(Stage::Unshared) {
+            self.flights.note_shared(&self.key, false, Instant::now());
+            self.leave();
+        }
+    }
+
+    fn leave(&self) {
+        let mut table = self.flights.table(&self.key).lock();
+        if let Some(flights) = table.get_mut(&self.key) {
+            flights.retain(|flight| !Arc::ptr_eq(flight, &self.flight));
+            if flights.is_empty() {
+                table.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.flight.end();
+        self.leave();
+        match self.flight.stage() {
+            Stage::Failed => {
+                let hash = self.flights.hasher.hash_one(&*self.key);
+                self.flights.failing.set(hash, Instant::now() + FAILING);
+            }
+            Stage::Filling(_) | Stage::Confirmed(_) => {
+                self.flights.note_shared(&self.key, true, Instant::now());
+            }
+            Stage::Asking | Stage::Unshared => {}
+        }
+        if self.flight.whose() == Whose::Nobodys {
+            self.flights.refreshes.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
