@@ -216,12 +216,16 @@ function summarise (found) {
   }
 }
 
-async function main () {
+/** Both protocols at once, against an origin and a proxy of their own. */
+async function ask () {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'edgeproxy-conformance-'))
   process.on('exit', () => fs.rmSync(folder, { recursive: true, force: true }))
   const base = await startEdge(folder, await startOrigin(folder))
-  const over = await Promise.all(PROTOCOLS.map(protocol => inChild(protocol, base)))
-  const found = combine(over)
+  return combine(await Promise.all(PROTOCOLS.map(protocol => inChild(protocol, base))))
+}
+
+async function main () {
+  let found = await ask()
   if (only !== undefined) {
     const { result, said } = found.get(only)
     console.log(`${only}: ${result}`, ...said)
@@ -233,7 +237,16 @@ async function main () {
     writeList(found, list)
     return 0
   }
-  const wrong = compare(found, list)
+  let wrong = compare(found, list)
+  if (wrong.length > 0) {
+    // The suite's lifetimes are a few seconds of the real clock, and a busy machine can outlast them:
+    // what is really different is different in another run as well.
+    wrong.forEach(line => console.error(line))
+    console.error('Asked once more, from the start:')
+    found = await ask()
+    summarise(found)
+    wrong = compare(found, list)
+  }
   wrong.forEach(line => console.error(line))
   if (wrong.length > 0) {
     console.error('If this is as it should be: BLESS=1 make conformance, and say why in the list.')
