@@ -31,6 +31,7 @@ use crate::proxy::context::RequestCtx;
 use crate::route::captures::Captures;
 use crate::runtime::Runtime;
 use crate::storage::flights::Flight;
+use crate::storage::flights::Flights;
 use crate::storage::flights::Lead;
 use crate::storage::flights::Stage;
 
@@ -108,15 +109,19 @@ struct Errand {
 
 /// A fetch under way. It runs in the task of the request that began it, so that neither waits for
 /// another thread to be woken; when that request ends sooner, it goes on in a task of its own.
-pub(crate) struct Fetch(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+pub(crate) struct Fetch {
+    run: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+}
 
 impl Fetch {
     /// Does `work` while the fetch goes on.
     pub(crate) async fn beside<F: Future>(mut self, work: F) -> F::Output {
         tokio::pin!(work);
         poll_fn(|cx| {
-            if self.0.as_mut().is_some_and(|fetch| fetch.as_mut().poll(cx).is_ready()) {
-                self.0 = None;
+            if self.run.as_mut().is_some_and(|fetch| fetch.as_mut().poll(cx).is_ready()) {
+                self.run = None;
             }
             work.as_mut().poll(cx)
         })
@@ -126,10 +131,14 @@ impl Fetch {
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        if let Some(fetch) = self.0.take()
+        if let Some(fetch) = self.run.take()
             && let Ok(runtime) = Handle::try_current()
+            && let Some(orphan) = self.flights.go_on(&self.flight)
         {
-            runtime.spawn(fetch);
+            runtime.spawn(async move {
+                fetch.await;
+                drop(orphan);
+            });
         }
     }
 }
@@ -142,9 +151,11 @@ pub(crate) fn begin(
 ) -> (Fetch, mpsc::Receiver<Handed>) {
     // Room for a few interim responses; who does not read them does without.
     let (hand, handed) = mpsc::channel(4);
+    let flight = Arc::clone(lead.flight());
+    let mut fetch = Fetch { run: None, flights: Arc::clone(&ctx.runtime.flights), flight };
     let Some(spawner) = session.subrequest_spawner.take() else {
         // Dropping the lead says that it failed.
-        return (Fetch(None), handed);
+        return (fetch, handed);
     };
     let mut request = session.req_header().clone();
     if let Some(path) = request.uri.path_and_query().map(|path| path.as_str().to_owned())
@@ -184,11 +195,11 @@ pub(crate) fn begin(
         join(prepared.run(), take(handle, &lead, hand)).await;
         drop(lead);
     };
-    let run: Pin<Box<dyn Future<Output = ()> + Send>> = match conn {
+    fetch.run = Some(match conn {
         Some(conn) => Box::pin(conn::on(conn, run)),
         None => Box::pin(run),
-    };
-    (Fetch(Some(run)), handed)
+    });
+    (fetch, handed)
 }
 
 /// Takes the response: drops what is read from the store, hands on what is not shared.

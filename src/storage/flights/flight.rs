@@ -126,6 +126,16 @@ impl Flight {
         self.over.send_replace(true);
     }
 
+    /// Whether anybody but the one who began it waits for it or reads along.
+    pub(super) fn has_company(&self) -> bool {
+        drop(self.first_reader());
+        let reading = match &*self.stage.borrow() {
+            Stage::Filling(live) => live.is_read(),
+            Stage::Asking | Stage::Confirmed(_) | Stage::Unshared | Stage::Failed => false,
+        };
+        reading || self.stage.receiver_count() > 0
+    }
+
     /// The reader of the one who began it, once.
     pub fn first_reader(&self) -> Option<LiveReader> {
         self.first.lock().take()

@@ -38,6 +38,8 @@ const UNSHARED: Duration = Duration::from_secs(60);
 const FAILING: Duration = Duration::from_secs(1);
 /// The most refreshes that run in the background at the same time.
 const REFRESHES: usize = 256;
+/// The most fetches that go on although nobody waits for them any more.
+const ORPHANS: usize = 64;
 /// Tables, so that lookups of different keys seldom meet.
 const SHARDS: usize = 16;
 
@@ -52,6 +54,17 @@ pub struct Flights {
     unshared: Marks,
     failing: Marks,
     refreshes: AtomicUsize,
+    orphans: AtomicUsize,
+}
+
+/// A fetch that goes on although whoever began it is gone.
+#[derive(Debug)]
+pub struct Orphan(Arc<Flights>);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        self.0.orphans.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// How a request takes part.
@@ -79,6 +92,7 @@ impl Default for Flights {
             unshared: Marks::default(),
             failing: Marks::default(),
             refreshes: AtomicUsize::new(0),
+            orphans: AtomicUsize::new(0),
         }
     }
 }
@@ -127,6 +141,17 @@ impl Flights {
         }
         self.refreshes.fetch_sub(1, Ordering::AcqRel);
         None
+    }
+
+    /// Whether a fetch goes on whose client is gone: if others wait for it or it is a refresh, or as long
+    /// as there are not too many. Otherwise whoever asks and leaves, again and again, would keep the
+    /// origin at work for nobody.
+    pub fn go_on(self: &Arc<Self>, flight: &Flight) -> Option<Orphan> {
+        let before = self.orphans.fetch_add(1, Ordering::AcqRel);
+        // Uncounted again when it is dropped.
+        let orphan = Orphan(Arc::clone(self));
+        let wanted = flight.whose() == Whose::Nobodys || flight.has_company();
+        (wanted || before < ORPHANS).then_some(orphan)
     }
 
     /// Whether responses to this key were lately not shared, so that nobody should wait for one.

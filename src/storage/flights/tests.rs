@@ -70,6 +70,27 @@ async fn what_is_not_shared_is_remembered_until_it_is() {
 }
 
 #[test]
+fn only_so_many_fetches_go_on_for_nobody() {
+    let flights = Arc::new(Flights::default());
+    let none = HeaderMap::new();
+    let lonely = lead(flights.join(b"k", &none, generation()));
+    let orphans: Vec<_> = (0..ORPHANS).map(|_| flights.go_on(lonely.flight())).collect();
+    assert!(orphans.iter().all(Option::is_some));
+    assert!(flights.go_on(lonely.flight()).is_none());
+    // One that another waits for does.
+    let flight = Arc::clone(lonely.flight());
+    let mut waiting = Box::pin(async move { flight.turned_out().await });
+    let waker = std::task::Waker::noop();
+    let mut context = std::task::Context::from_waker(waker);
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    assert!(flights.go_on(lonely.flight()).is_some());
+    drop(waiting);
+    assert!(flights.go_on(lonely.flight()).is_none());
+    drop(orphans);
+    assert!(flights.go_on(lonely.flight()).is_some());
+}
+
+#[test]
 fn one_refresh_runs_at_a_time_and_not_too_many_in_all() {
     let flights = Arc::new(Flights::default());
     let none = HeaderMap::new();

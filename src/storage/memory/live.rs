@@ -140,6 +140,11 @@ impl Live {
         }
     }
 
+    /// Whether anybody reads it.
+    pub fn is_read(&self) -> bool {
+        !self.state.lock().readers.is_empty()
+    }
+
     /// Whether it is still arriving, and being stored.
     pub fn is_growing(&self) -> bool {
         self.growing_len().is_some()
