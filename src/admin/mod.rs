@@ -1,5 +1,7 @@
 //! The admin listener: what operators and their tools ask a running process. Never in the data path.
 
+mod purge;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,8 +13,11 @@ use http::StatusCode;
 use http::header;
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
+use serde::Serialize;
 
+use crate::cache::purge::Wish;
 use crate::listen::census::Census;
+use crate::message::secret::bearer;
 use crate::runtime::Runtime;
 
 /// The admin application.
@@ -46,36 +51,79 @@ impl Admin {
                 );
                 response
             }
-            ("/cache/clear", false) if method == Method::POST => {
-                let cleared = runtime.memory.purge_all();
-                let plural = if cleared == 1 { "" } else { "s" };
-                text(StatusCode::OK, format!("{cleared} object{plural}\n"))
-            }
             ("/healthz" | "/readyz" | "/metrics", false) => not_allowed("GET, HEAD"),
-            ("/cache/clear", _) => not_allowed("POST"),
+            (CLEAR | PURGE, _) => not_allowed("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "There is: GET /healthz, GET /readyz, GET /metrics, POST /cache/clear\n".to_owned(),
+                "There is: GET /healthz, GET /readyz, GET /metrics, POST /v1/purge, \
+                 POST /cache/clear\n"
+                    .to_owned(),
             ),
         }
+    }
+
+    /// Why this may not be asked. Where there is a token, it is needed for all but the two questions
+    /// of those who watch over processes.
+    fn refusal(&self, session: &ServerSession) -> Option<Response<Vec<u8>>> {
+        let request = session.req_header();
+        // A page in a browser can make it send requests to loopback addresses, but not without
+        // saying so. Operators' tools send no Origin.
+        if request.headers.contains_key(header::ORIGIN) {
+            return Some(text(StatusCode::FORBIDDEN, "Not from a web page.\n".to_owned()));
+        }
+        let runtime = self.runtime.load();
+        let is_open = matches!(request.uri.path(), "/healthz" | "/readyz");
+        if let Some(token) = runtime.plan.admin_token.as_ref().filter(|_| !is_open) {
+            let presented = bearer(session.get_header_bytes(header::AUTHORIZATION));
+            if presented.is_some_and(|presented| token.is(presented)) {
+                return None;
+            }
+            let mut response = text(
+                StatusCode::UNAUTHORIZED,
+                "Send the token: Authorization: Bearer ...\n".to_owned(),
+            );
+            let ask = HeaderValue::from_static("Bearer realm=\"edgeproxy\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, ask);
+            return Some(response);
+        }
+        let is_local = is_local(session.get_header_bytes(header::HOST));
+        (!is_local)
+            .then(|| text(StatusCode::FORBIDDEN, "Ask for this host by its address.\n".to_owned()))
+    }
+}
+
+/// Purges what its body names.
+const PURGE: &str = "/v1/purge";
+/// Purges everything.
+const CLEAR: &str = "/cache/clear";
+
+/// Empties the cache, and says how many responses were in it.
+async fn clear(runtime: &Runtime) -> Response<Vec<u8>> {
+    let everything = Wish { everything: true, count: true, ..Wish::default() };
+    let order = everything.order(&runtime.plan.normalisation);
+    let purged = match order {
+        Ok(order) => crate::runtime::purge::purge(runtime, &order, &purge::asker()).await,
+        Err(unclear) => Err(unclear),
+    };
+    match purged {
+        Ok(report) => text(StatusCode::OK, format!("{}\n", report.count())),
+        Err(unclear) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{unclear}\n")),
     }
 }
 
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        let request = session.req_header();
-        // A page in a browser can make it send requests to loopback addresses, but not without
-        // saying so. Operators' tools send no Origin.
-        if request.headers.contains_key(header::ORIGIN) {
-            return text(StatusCode::FORBIDDEN, "Not from a web page.\n".to_owned());
-        }
-        if !is_local(session.get_header_bytes(header::HOST)) {
-            return text(StatusCode::FORBIDDEN, "Ask for this host by its address.\n".to_owned());
+        if let Some(refusal) = self.refusal(session) {
+            return refusal;
         }
         let request = session.req_header();
         let (method, path) = (request.method.clone(), request.uri.path().to_owned());
-        self.answer(&method, &path)
+        match (method, path.as_str()) {
+            (Method::POST, PURGE) => purge::answer(session, self.runtime.load_full()).await,
+            (Method::POST, CLEAR) => clear(&self.runtime.load_full()).await,
+            (method, path) => self.answer(&method, path),
+        }
     }
 }
 
@@ -98,6 +146,15 @@ fn text(status: StatusCode, body: String) -> Response<Vec<u8>> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response<Vec<u8>> {
+    let mut body = serde_json::to_string(body).unwrap_or_else(|_| "{}".to_owned());
+    body.push('\n');
+    let mut response = text(status, body);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }
 

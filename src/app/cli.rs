@@ -18,6 +18,8 @@ Examples:
   edgeproxy -c conf/edge.yaml -d         run as a daemon
   edgeproxy -c conf/edge.yaml -t         check the configuration and exit
   edgeproxy -c conf/edge.yaml -d -u      take over from the running process, dropping nothing
+  edgeproxy purge -c conf/edge.yaml --tag article-12
+                                         forget what has this tag
   edgeproxy check -c conf/edge.yaml --route GET https://www.example.org/a
                                          say which route a request takes, and why
 
@@ -106,6 +108,8 @@ pub enum Verb {
         #[command(subcommand)]
         what: ConfigVerb,
     },
+    /// Purge stored responses of the running process.
+    Purge(PurgeFlags),
     /// Print the JSON Schema of the configuration file.
     Schema(Bare),
     /// Write a commented starter configuration.
@@ -127,6 +131,49 @@ pub enum Verb {
     },
     /// Print the manual page.
     Man(Bare),
+}
+
+/// What is purged, and how: everything that any of these names.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PurgeFlags {
+    /// A URL, with all its variants, such as `https://www.example.org/a?b`; without a scheme, http
+    /// and https.
+    #[arg(value_name = "URL")]
+    pub url: Vec<String>,
+    /// A URL with all that is below it and any query.
+    #[arg(long, value_name = "URL")]
+    pub prefix: Vec<String>,
+    /// Everything of a host, on every port.
+    #[arg(long, value_name = "HOST")]
+    pub host: Vec<String>,
+    /// What a route stored.
+    #[arg(long, value_name = "NAME")]
+    pub route: Vec<String>,
+    /// What came from an upstream.
+    #[arg(long, value_name = "NAME")]
+    pub upstream: Vec<String>,
+    /// What has this tag: a surrogate key, in Surrogate-Key, Cache-Tag or xkey.
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// Everything.
+    #[arg(long)]
+    pub all: bool,
+    /// Only make it stale: it serves while the origin fails, within its windows, and is confirmed
+    /// otherwise.
+    #[arg(long)]
+    pub soft: bool,
+    /// Change nothing; say how much there is.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Count everything, however long that takes.
+    #[arg(long)]
+    pub count: bool,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The running process of the one-line mode on this port.
+    #[arg(long, value_name = "PORT", conflicts_with = "conf")]
+    pub port: Option<u16>,
 }
 
 /// What a flag is about.
@@ -159,6 +206,7 @@ impl Cli {
             None | Some(Verb::Run(_)) => ("run", &[Configuration, Running]),
             Some(Verb::Check { .. }) => ("check", &[Configuration]),
             Some(Verb::Config { what: ConfigVerb::Show }) => ("config show", &[Configuration]),
+            Some(Verb::Purge(_)) => ("purge", &[Configuration]),
             Some(Verb::Schema(_)) => ("schema", &[]),
             Some(Verb::Init { .. }) => ("init", &[]),
             Some(Verb::Completions { .. }) => ("completions", &[]),

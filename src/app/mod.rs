@@ -1,8 +1,8 @@
 //! The program: from arguments to an exit code.
 
+mod ask;
 mod bind;
 mod check;
-mod clear;
 pub mod cli;
 mod daemon;
 mod handover;
@@ -10,6 +10,7 @@ mod identity;
 mod init;
 mod life;
 mod man;
+mod purge;
 mod quick;
 mod renew;
 mod server;
@@ -105,7 +106,7 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
         return Err(Failure::usage("--port and --origin stand for a file: leave -c out, or them"));
     }
     if cli.quick.clear_cache {
-        let message = clear::clear(cli)?;
+        let message = purge::clear(cli)?;
         return print(&message);
     }
     if cli.quick.print_config {
@@ -128,6 +129,7 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
             let loaded = load(cli)?;
             print(&config::show(&loaded.config))
         }
+        Some(Verb::Purge(flags)) => print(&purge::purge(cli, flags)?),
         Some(Verb::Schema(_)) => print(&config::json_schema()),
         Some(Verb::Init { file, .. }) => init::init(file),
         Some(Verb::Completions { shell, .. }) => {
@@ -209,6 +211,10 @@ fn start_log(level: LevelFilter) {
     let mut builder = env_logger::Builder::new();
     // Pingora tells of every request that fails; our access log does that.
     builder.filter_level(level.min(LevelFilter::Warn)).filter_module("edgeproxy", level);
+    // Who purged what is told at every level but `off`.
+    if level != LevelFilter::Off {
+        builder.filter_module("edgeproxy::audit", level.max(LevelFilter::Info));
+    }
     builder.filter_module("pingora_proxy", level.min(LevelFilter::Error));
     builder.parse_default_env();
     // A second logger is possible only in tests, where the first one serves as well.

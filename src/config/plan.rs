@@ -8,6 +8,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::listen;
+use crate::message::secret::Token;
 use crate::message::target::Normalisation;
 use crate::observe;
 use crate::route::table::Table;
@@ -34,6 +35,8 @@ pub struct Plan {
     pub storage: storage::Settings,
     /// Where the admin listener is; `None` has none.
     pub admin: Option<AdminAddress>,
+    /// What has to be presented to the admin listener; `None` is nothing.
+    pub admin_token: Option<Token>,
     /// The access log.
     pub access_log: observe::AccessLog,
     /// The least important diagnostics that are written.
@@ -101,7 +104,7 @@ pub struct Process {
 /// Where the admin listener is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminAddress {
-    /// A loopback address.
+    /// An address; a loopback one where there is no token.
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),

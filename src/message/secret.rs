@@ -4,6 +4,8 @@
 //! `api_key`, `X-Amz-Signature`, `accessToken` and `user[password]` are secrets, `keyboard` and `author`
 //! are not.
 
+use std::fmt;
+
 /// Words in a name that make the value a secret.
 pub const WORDS: &[&str] = &[
     "token",
@@ -112,9 +114,75 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
+/// A secret that a client has to present: compared, never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Box<[u8]>);
+
+impl Token {
+    /// The token of this text.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.as_bytes().into())
+    }
+
+    /// The text, for presenting it.
+    #[must_use]
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether `presented` is it. The time that takes depends on what was presented alone, so that
+    /// nobody can find it out byte by byte.
+    #[must_use]
+    pub fn is(&self, presented: &[u8]) -> bool {
+        let mut difference = presented.len() ^ self.0.len();
+        for (at, byte) in presented.iter().enumerate() {
+            let own = self.0.get(at % self.0.len().max(1)).copied().unwrap_or_default();
+            difference |= usize::from(byte ^ own);
+        }
+        // An empty one would be known to everybody.
+        std::hint::black_box(difference) == 0 && !self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+/// What the value of an Authorization field presents as a bearer token (RFC 6750 §2.1).
+#[must_use]
+pub fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_the_same_bytes_and_no_others() {
+        let token = Token::new("hunter2");
+        assert!(token.is(b"hunter2"));
+        for other in
+            ["", "h", "hunter", "hunter3", "hunter22", "Hunter2", "hunter2hunter2", "xunter2"]
+        {
+            assert!(!token.is(other.as_bytes()), "{other}");
+        }
+        assert!(!Token::new("").is(b""));
+        assert_eq!(format!("{token:?}"), MASK);
+    }
+
+    #[test]
+    fn a_bearer_token_stands_behind_its_scheme() {
+        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"bEARER  abc "), Some(&b"abc"[..]));
+        for other in ["", "Bearer", "Basic abc", "abc", "Bearerabc"] {
+            assert_eq!(bearer(other.as_bytes()), None, "{other}");
+        }
+    }
 
     #[test]
     fn fields_that_carry_secrets_are_known_by_their_names() {

@@ -32,6 +32,7 @@ use prometheus::proto;
 use prometheus::proto::MetricFamily;
 use prometheus::proto::MetricType;
 
+use crate::cache::purge::Manner;
 use crate::refusal::Refusal;
 use labels::ConnectionRefusal;
 use labels::Handshake;
@@ -118,6 +119,10 @@ definitions! {
         "Responses in the store.";
     CACHE_EVICTIONS: Counter "edgeproxy_cache_evictions_total" ["tier"]
         "Responses that made room for others.";
+    CACHE_PURGES: Counter "edgeproxy_cache_purges_total" ["what", "manner"]
+        "Purges that operators asked for, by what they named and whether it is stale or gone.";
+    CACHE_INVALIDATED: Counter "edgeproxy_cache_invalidated_total" []
+        "Responses that were dropped since a request may have changed what they show.";
     UPSTREAM_REQUESTS: Counter "edgeproxy_upstream_requests_total" ["upstream", "status_class"]
         "Requests sent to origins, by the class of the answer (none: no answer).";
     UPSTREAM_ERRORS: Counter "edgeproxy_upstream_errors_total" ["upstream", "reason"]
@@ -172,6 +177,8 @@ pub struct Metrics {
     connections_refused: IntCounterVec,
     handshakes: IntCounterVec,
     refusals: Box<[IntCounter]>,
+    purges: IntCounterVec,
+    invalidated: IntCounter,
     upstream_requests: IntCounterVec,
     upstream_errors: IntCounterVec,
     upstream_duration: HistogramVec,
@@ -214,6 +221,8 @@ impl Metrics {
                 .iter()
                 .map(|refusal| refusals.with_label_values(&[refusal.label()]))
                 .collect(),
+            purges: new.counters(&CACHE_PURGES),
+            invalidated: new.counters(&CACHE_INVALIDATED).with_label_values::<&str>(&[]),
             upstream_requests: new.counters(&UPSTREAM_REQUESTS),
             upstream_errors: new.counters(&UPSTREAM_ERRORS),
             upstream_duration: new.histograms(&UPSTREAM_DURATION),
@@ -279,6 +288,16 @@ impl Metrics {
         if let Some(counter) = self.refusals.get(refusal as usize) {
             counter.inc();
         }
+    }
+
+    /// Counts a purge of this kind of scope.
+    pub fn purged(&self, what: &'static str, manner: Manner) {
+        self.purges.with_label_values(&[what, manner.label()]).inc();
+    }
+
+    /// Counts responses that a request made invalid.
+    pub fn invalidated(&self, responses: u64) {
+        self.invalidated.inc_by(responses);
     }
 
     /// Counts a panic.

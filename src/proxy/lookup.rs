@@ -1,6 +1,5 @@
 //! Do we already know the answer? The long way, through Pingora's cache machinery.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -29,7 +28,6 @@ use crate::cache::reuse::Window;
 use crate::cache::reuse::may_serve;
 use crate::cache::status::Forward;
 use crate::cache::status::Outcome;
-use crate::config::plan::Plan;
 use crate::message::admit::Admitted;
 use crate::message::conditional;
 use crate::message::target::Scheme;
@@ -38,6 +36,7 @@ use crate::proxy::store;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
+use crate::runtime::purge;
 use crate::storage::memory::Belongs;
 use crate::storage::memory::Found;
 use crate::storage::memory::Largest;
@@ -101,7 +100,7 @@ pub(crate) fn key_of(
     scheme: Scheme,
     headers: &HeaderMap,
 ) -> Option<Key> {
-    let space = space(&runtime.plan, route)?;
+    let space = purge::space(&runtime.plan, route)?;
     let target = Target {
         space: &space,
         scheme: scheme.as_str(),
@@ -111,20 +110,6 @@ pub(crate) fn key_of(
         query: admitted.target.query(),
     };
     Some(Key::new(&target, headers, &route.cache.key))
-}
-
-/// What keeps the stored responses of this route from those of others; `None` where it asks no
-/// upstream.
-pub(crate) fn space<'a>(plan: &'a Plan, route: &Route) -> Option<Cow<'a, str>> {
-    let Action::Upstream(upstream) = &route.action else { return None };
-    let upstream = &*plan.upstreams[*upstream].name;
-    // Two routes that send the same URI to the same upstream share what is stored, unless one of
-    // them changes what the origin is asked.
-    Some(if route.changes_request() {
-        Cow::Owned(format!("{upstream}\n{}", route.name))
-    } else {
-        Cow::Borrowed(upstream)
-    })
 }
 
 /// The key, with all that the store selects by.

@@ -9,6 +9,7 @@ mod harness;
 mod origins;
 mod process;
 mod protocols;
+mod purging;
 mod routing;
 mod shipped;
 mod strict;

@@ -61,7 +61,9 @@ pub(in crate::config) fn check(
     let upstreams = upstream::upstreams(config, folder, &root.key("upstreams"), report);
     let storage = cache::store(config, &root, report);
     let routes = route::routes(config, &upstreams, secrets, &root, report);
-    let admin = observe::admin(config, folder, &listeners, &root.key("admin"), report);
+    let (admin, admin_token) = config.admin.as_ref().map_or((None, None), |written| {
+        observe::admin(written, secrets, &listeners, &root.key("admin"), report)
+    });
     let access_log = observe::access_log(config, folder, &root.key("access_log"), report);
     if report.has_errors() {
         return None;
@@ -81,6 +83,7 @@ pub(in crate::config) fn check(
         routes,
         storage,
         admin,
+        admin_token,
         access_log,
         log_level: observe::level(config.log.level),
     })

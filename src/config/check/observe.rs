@@ -6,15 +6,19 @@ use log::LevelFilter;
 
 use crate::config::check::address;
 use crate::config::check::file;
+use crate::config::check::secret;
+use crate::config::check::secret::Files;
 use crate::config::check::socket_length;
 use crate::config::check::within;
 use crate::config::path::Path;
 use crate::config::plan::AdminAddress;
 use crate::config::report::Report;
 use crate::config::schema;
+use crate::config::schema::observe::Admin;
 use crate::config::schema::observe::Level;
 use crate::config::suggest;
 use crate::listen::Settings;
+use crate::message::secret::Token;
 use crate::observe::AccessLog;
 use crate::observe::Format;
 use crate::observe::Sink;
@@ -25,13 +29,34 @@ const ADMIN: &str = "127.0.0.1:9180";
 
 /// The admin listener.
 pub(super) fn admin(
-    config: &schema::Config,
+    written: &Admin,
+    files: Files<'_>,
+    listeners: &[Option<Settings>],
+    at: &Path,
+    report: &mut Report<'_>,
+) -> (Option<AdminAddress>, Option<Token>) {
+    let written_token = written.token.as_ref();
+    let token =
+        secret::either(("token", written_token), written.token_file.as_deref(), at, files, report);
+    if token.as_ref().is_some_and(|token| token.reveal().trim() != token.reveal()) {
+        let key = if written_token.is_some() { "token" } else { "token_file" };
+        report
+            .error(&at.key(key), "the token has white space around it")
+            .help("it is presented without");
+    }
+    let is_guarded = written_token.is_some() || written.token_file.is_some();
+    let place = place(written, is_guarded, files.folder, listeners, at, report);
+    (place, token.map(|token| Token::new(token.reveal())))
+}
+
+fn place(
+    written: &Admin,
+    is_guarded: bool,
     folder: &FilePath,
     listeners: &[Option<Settings>],
     at: &Path,
     report: &mut Report<'_>,
 ) -> Option<AdminAddress> {
-    let written = config.admin.as_ref()?;
     if let Some(socket) = &written.socket {
         if written.address.is_some() {
             report
@@ -50,10 +75,17 @@ pub(super) fn admin(
             return None;
         }
     };
-    if !address.ip().is_loopback() {
+    if !address.ip().is_loopback() && is_guarded {
+        report
+            .warning(&at, format!("the token for {address} crosses the network in plain text"))
+            .help("let only a network reach it that you trust");
+    } else if !address.ip().is_loopback() {
         report
             .error(&at, format!("the admin listener at {address} could be reached from outside"))
-            .help(format!("write \"127.0.0.1:{}\", or a `socket`", address.port()));
+            .help(format!(
+                "write \"127.0.0.1:{}\", or a `socket`, or beside it a `token_file`",
+                address.port()
+            ));
     }
     for (n, listener) in listeners.iter().enumerate() {
         if listener.as_ref().is_some_and(|l| address::clash(l.address, address)) {

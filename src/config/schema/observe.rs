@@ -9,18 +9,26 @@ use schemars::json_schema;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::config::schema::secret::Secret;
 use crate::observe::access_log::Field;
 
-/// Where the admin listener is: a loopback address or a Unix socket.
+/// Where the admin listener is, a loopback address or a Unix socket, and what it asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// A loopback address and port. Default without `socket`: 127.0.0.1:9180.
+    /// An address and port; a loopback one where there is no token. Default without `socket`:
+    /// 127.0.0.1:9180.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// A Unix socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
+    /// What has to be presented (`Authorization: Bearer …`) for everything but /healthz and /readyz.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// A file that holds the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// One line a request.

@@ -53,13 +53,14 @@ fn words(plan: &Plan) -> String {
         routes,
         storage,
         admin,
+        admin_token,
         access_log,
         log_level,
     } = plan;
     let routes = routes.routes();
     format!(
         "{process:?}\n{listeners:?}\n{limits:?}\n{normalisation:?}\n{upstreams:?}\n{routes:?}\n\
-         {storage:?}\n{admin:?}\n{access_log:?}\n{log_level:?}"
+         {storage:?}\n{admin:?}\n{admin_token:?}\n{access_log:?}\n{log_level:?}"
     )
 }
 

@@ -102,6 +102,7 @@ fn busy() -> Metrics {
     metrics.upstream("api").answered(200, Duration::from_millis(1));
     metrics.watch_cache("memory", || CacheUsage { bytes: 1, limit: 2, objects: 3, evictions: 4 });
     metrics.watch_access_log(|| 5);
+    metrics.purged("tag", Manner::Soft);
     metrics
 }
 

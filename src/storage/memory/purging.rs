@@ -144,14 +144,15 @@ impl Memory {
         {
             let left = usize::try_from(end - from.looked).unwrap_or(usize::MAX);
             let batch = left.min(COUNT_BATCH);
-            let next = cell.shard.read().walk(from.node, batch, |entry| {
+            let (looked, next) = cell.shard.read().walk(from.node, batch, |entry| {
                 let concerned = match many {
                     Many::Everything => true,
                     many => entry.subject().is_some_and(|subject| many.concerns(&subject)),
                 };
                 from.found += u64::from(concerned && self.is_there(entry));
             });
-            from.looked += batch as u64;
+            // An empty shard is a place too: looking at it takes its lock.
+            from.looked += looked.max(1) as u64;
             match next {
                 Some(node) => from.node = node,
                 None => (from.shard, from.node) = (from.shard + 1, 0),

@@ -343,17 +343,18 @@ impl Shard {
         }
     }
 
-    /// Shows the entries in `steps` nodes from `from` on. Returns where to go on; `None` at the end.
+    /// Shows the entries in `steps` nodes from `from` on. Returns how many nodes that were, and where
+    /// to go on; `None` at the end.
     pub(super) fn walk(
         &self,
         from: u32,
         steps: usize,
         mut look: impl FnMut(&Entry),
-    ) -> Option<u32> {
+    ) -> (usize, Option<u32>) {
         let end = (from as usize).saturating_add(steps).min(self.nodes.0.len());
         let nodes = self.nodes.0.get(from as usize..end).unwrap_or_default();
         nodes.iter().filter_map(|node| node.entry.as_ref()).for_each(|entry| look(entry));
-        (end < self.nodes.0.len()).then(|| u32::try_from(end).ok()).flatten()
+        (nodes.len(), (end < self.nodes.0.len()).then(|| u32::try_from(end).ok()).flatten())
     }
 
     /// Looks at `steps` nodes from `from` on, and removes those whose entry is not `wanted` any

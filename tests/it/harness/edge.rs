@@ -122,6 +122,13 @@ impl Edge {
         admin_at(&socket, method, path).expect("the admin listener answers")
     }
 
+    /// Posts a body to the admin listener.
+    pub(crate) fn admin_post(&self, path: &str, body: &str) -> Reply {
+        let socket = self.folder.path().join("admin.sock");
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {}", body.len());
+        admin_says(&socket, &head, body).expect("the admin listener answers")
+    }
+
     /// The value of a metric's line that starts so, or 0.
     pub(crate) fn metric(&self, start: &str) -> f64 {
         let text = self.admin("GET", "/metrics").text();
@@ -244,11 +251,16 @@ pub(crate) fn write_config(folder: &TempDir, yaml: &str) -> PathBuf {
 
 /// Asks the admin listener at this socket.
 pub(crate) fn admin_at(socket: &Path, method: &str, path: &str) -> std::io::Result<Reply> {
+    admin_says(socket, &format!("{method} {path} HTTP/1.1"), "")
+}
+
+/// What it answers to a head, which needs no end, and a body.
+fn admin_says(socket: &Path, head: &str, body: &str) -> std::io::Result<Reply> {
     use std::io::Read;
     use std::io::Write;
     let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n{body}")?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
