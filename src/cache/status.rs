@@ -1,7 +1,6 @@
 //! What the client and the log are told: Cache-Status (RFC 9211), X-Cache and labels.
 
 use std::fmt;
-use std::fmt::Write as _;
 
 use http::HeaderValue;
 use http::StatusCode;
@@ -189,37 +188,47 @@ impl CacheStatus {
 /// The member as Structured Field text: `edgeproxy; hit; ttl=30`.
 impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(CACHE_NAME)?;
+        self.write_to(f)
+    }
+}
+
+impl CacheStatus {
+    /// Writes the member as Structured Field text.
+    ///
+    /// # Errors
+    /// Those of `to`.
+    pub fn write_to(&self, to: &mut impl fmt::Write) -> fmt::Result {
+        to.write_str(CACHE_NAME)?;
         match self.source {
             None => {}
-            Some(Source::Hit) => f.write_str("; hit")?,
+            Some(Source::Hit) => to.write_str("; hit")?,
             Some(Source::Forwarded { why, status }) => {
-                write!(f, "; fwd={}", why.label())?;
+                write!(to, "; fwd={}", why.label())?;
                 if let Some(status) = status {
-                    write!(f, "; fwd-status={}", status.as_u16())?;
+                    write!(to, "; fwd-status={}", status.as_u16())?;
                 }
             }
         }
         if let Some(ttl) = self.ttl {
             // An SF integer has at most 15 digits (RFC 9651 §3.3.1).
-            write!(f, "; ttl={}", ttl.clamp(-999_999_999_999_999, 999_999_999_999_999))?;
+            write!(to, "; ttl={}", ttl.clamp(-999_999_999_999_999, 999_999_999_999_999))?;
         }
         if self.stored {
-            f.write_str("; stored")?;
+            to.write_str("; stored")?;
         }
         if self.collapsed {
-            f.write_str("; collapsed")?;
+            to.write_str("; collapsed")?;
         }
         if let Some(detail) = self.detail {
-            f.write_str("; detail=")?;
-            write_detail(f, detail)?;
+            to.write_str("; detail=")?;
+            write_detail(to, detail)?;
         }
         Ok(())
     }
 }
 
 /// A token where the text is one, else a string without what a string may not hold.
-fn write_detail(f: &mut fmt::Formatter<'_>, detail: &str) -> fmt::Result {
+fn write_detail(f: &mut impl fmt::Write, detail: &str) -> fmt::Result {
     let token = detail.starts_with(|c: char| c.is_ascii_alphabetic())
         && detail.bytes().all(super::fields::is_token_byte);
     if token {

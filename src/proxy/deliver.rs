@@ -63,7 +63,8 @@ pub(crate) fn select_range(session: &Session, response: &mut ResponseHeader) -> 
             RangeType::Single(start..end)
         }
     };
-    match selection.reshape(response, length) {
+    let status = selection.status(response.status);
+    match selection.reshape(response, length).and_then(|()| response.set_status(status)) {
         Ok(()) => range_type,
         Err(_) => RangeType::None,
     }

@@ -1,5 +1,6 @@
 //! What we say to the client beside what the response says itself. Both ways to an answer ask here.
 
+use http::HeaderMap;
 use http::HeaderValue;
 use http::StatusCode;
 use http::Version;
@@ -70,35 +71,81 @@ impl<'a> Dress<'a> {
     }
 
     /// Says it.
-    pub(crate) fn put_on(&self, response: &mut ResponseHeader) -> Result<()> {
+    pub(crate) fn put_on(&self, response: &mut impl Fields) -> Result<()> {
         for name in directives::targeted_fields() {
-            response.remove_header(name);
+            response.remove(name);
         }
         if let Some(age) = self.age {
-            response.insert_header(header::AGE, age)?;
+            response.insert(header::AGE, HeaderValue::from(age))?;
         }
-        let via = hops::via(&response.headers, self.received);
-        response.insert_header(header::VIA, via)?;
+        let via = hops::via(response.all(), self.received);
+        response.insert(header::VIA, via)?;
         let mut id =
             HeaderValue::from_str(self.id).or_err(ErrorType::InvalidHTTPHeader, "an id")?;
         // Each is another: HTTP/2 must not fill its table of what was said before with them.
         id.set_sensitive(true);
-        response.insert_header(REQUEST_ID, id)?;
+        response.insert(REQUEST_ID, id)?;
         if let Some((status, outcome)) = &self.cache {
-            response.append_header(CACHE_STATUS, status.to_value())?;
-            response.insert_header(X_CACHE, outcome.x_cache())?;
+            response.append(CACHE_STATUS, status.to_value())?;
+            response.insert(X_CACHE, HeaderValue::from_static(outcome.x_cache()))?;
         }
         for rule in self.rules {
             match rule {
-                HeaderRule::Set(name, value) => response.insert_header(name, value)?,
-                HeaderRule::Add(name, value) => {
-                    response.append_header(name, value)?;
-                }
-                HeaderRule::Remove(name) => {
-                    response.remove_header(name);
-                }
+                HeaderRule::Set(name, value) => response.insert(name.clone(), value.clone())?,
+                HeaderRule::Add(name, value) => response.append(name.clone(), value.clone())?,
+                HeaderRule::Remove(name) => response.remove(name),
             }
         }
         Ok(())
+    }
+}
+
+/// The fields of a response, as whoever holds it lets them be changed.
+pub(crate) trait Fields {
+    /// All of them.
+    fn all(&self) -> &HeaderMap;
+    /// Replaces every value of a field.
+    fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
+    /// Adds a value.
+    fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
+    /// Removes every value.
+    fn remove(&mut self, name: &HeaderName);
+}
+
+impl Fields for ResponseHeader {
+    fn all(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.insert_header(name, value)
+    }
+
+    fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.append_header(name, value).map(|_| ())
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.remove_header(name);
+    }
+}
+
+impl Fields for HeaderMap {
+    fn all(&self) -> &HeaderMap {
+        self
+    }
+
+    fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.try_insert(name, value).or_err(ErrorType::InvalidHTTPHeader, "too many fields")?;
+        Ok(())
+    }
+
+    fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.try_append(name, value).or_err(ErrorType::InvalidHTTPHeader, "too many fields")?;
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        Self::remove(self, name);
     }
 }

@@ -58,6 +58,9 @@ use crate::runtime::Runtime;
 use crate::storage::memory::Entry;
 use crate::storage::memory::Reader;
 
+/// Bodies up to here are copied behind their head: one buffer costs the kernel less than two.
+const SMALL_BODY: usize = 4 * 1024;
+
 /// Answers fresh hits.
 pub struct ShortWay {
     runtime: Arc<ArcSwap<Runtime>>,
@@ -136,8 +139,8 @@ impl Shortcut for ShortWay {
             return None;
         };
         let id = arrive::request_id(&request.headers, visit.wall);
-        let mut response = stored::head(&hit.entry, &hit.selection).ok()?;
-        hit.dress(&id, &runtime).put_on(&mut response).ok()?;
+        let dress = hit.dress(&id, &runtime);
+        let response = stored::head(&hit.entry, &hit.selection, &dress).ok()?;
         let rest = Remaining {
             reader: hit.reader(&request.method),
             first_byte: visit.started.elapsed(),
@@ -198,13 +201,18 @@ impl ShortWay {
         };
         out.clear();
         wire::write(out, &hit.entry, &hit.selection, &hit.dress(&id, &runtime), after).ok()?;
+        let heading = out.len();
         let mut reader = hit.reader(&head.method);
-        let first = reader.next().unwrap_or_default();
+        let mut first = reader.next().unwrap_or_default();
+        let length = first.len() as u64;
+        if first.len() <= SMALL_BODY {
+            out.extend_from_slice(&first);
+            first.clear();
+        }
         let first_byte = visit.started.elapsed();
 
         let sent = match outlet.send(out, &first) {
             Ok(Sent { bytes, gone }) if gone == Gone::NotYet || reader.remaining() > 0 => {
-                let of_body = bytes.saturating_sub(out.len());
                 let rest = Remaining {
                     visit,
                     hit,
@@ -216,14 +224,14 @@ impl ShortWay {
                     version: head.version,
                     fields: finish::kept(fields, &runtime),
                     head: Bytes::copy_from_slice(out.get(bytes..).unwrap_or_default()),
-                    part: first.slice(of_body..),
+                    part: first.slice(bytes.saturating_sub(out.len())..),
                     reader,
-                    already: of_body as u64,
-                    heading: 0,
+                    already: bytes.saturating_sub(heading) as u64,
+                    heading: heading.saturating_sub(bytes) as u64,
                 };
                 return Some(Taken::Begun(Box::new(rest), after));
             }
-            Ok(_) => Some(first.len() as u64),
+            Ok(_) => Some(length),
             Err(_) => None,
         };
         finish::tell(&Told {
@@ -358,7 +366,7 @@ struct Remaining {
     version: Version,
     /// The fields that are told of.
     fields: HeaderMap,
-    /// The rest of the head.
+    /// The rest of the head, and of a small body behind it.
     head: Bytes,
     /// The rest of the current part of the body.
     part: Bytes,
@@ -372,7 +380,6 @@ struct Remaining {
 impl Rest for Remaining {
     fn next(&mut self) -> Option<Bytes> {
         if !self.head.is_empty() {
-            self.heading = self.head.len() as u64;
             return Some(std::mem::take(&mut self.head));
         }
         if !self.part.is_empty() {

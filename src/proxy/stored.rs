@@ -4,7 +4,9 @@
 use std::ops::Range;
 
 use http::HeaderMap;
+use http::HeaderValue;
 use http::Method;
+use http::Response;
 use http::StatusCode;
 use http::header;
 use http::header::HeaderName;
@@ -16,6 +18,8 @@ use crate::message::conditional::Outcome;
 use crate::message::conditional::Validators;
 use crate::message::range;
 use crate::message::range::Ranges;
+use crate::proxy::dress::Dress;
+use crate::proxy::dress::Fields;
 use crate::storage::memory::Entry;
 
 /// Which part of a response answers a request.
@@ -108,40 +112,50 @@ impl Selection {
         }
     }
 
-    /// Brings the header of the whole response into the form for this part. `length` is that of the
-    /// whole body.
-    pub(crate) fn reshape(&self, response: &mut ResponseHeader, length: u64) -> Result<()> {
-        response.set_status(self.status(response.status))?;
+    /// Brings the fields of the whole response into the form for this part; [`Self::status`] goes with
+    /// them. `length` is that of the whole body.
+    pub(crate) fn reshape(&self, response: &mut impl Fields, length: u64) -> Result<()> {
         match self {
             Self::Whole => {}
             Self::NotModified => {
                 for name in &NOT_IN_304 {
-                    response.remove_header(name);
+                    response.remove(name);
                 }
             }
             Self::Unsatisfiable => {
                 for name in &NOT_IN_416 {
-                    response.remove_header(name);
+                    response.remove(name);
                 }
-                response.insert_header(header::CONTENT_LENGTH, 0)?;
-                response.insert_header(header::CONTENT_RANGE, range::unsatisfied(length))?;
+                response.insert(header::CONTENT_LENGTH, HeaderValue::from(0))?;
+                response.insert(header::CONTENT_RANGE, range::unsatisfied(length))?;
             }
             Self::Part(part) => {
-                response.insert_header(header::CONTENT_LENGTH, part.end - part.start)?;
-                response
-                    .insert_header(header::CONTENT_RANGE, range::content_range(part, length))?;
+                let bytes = HeaderValue::from(part.end - part.start);
+                response.insert(header::CONTENT_LENGTH, bytes)?;
+                response.insert(header::CONTENT_RANGE, range::content_range(part, length))?;
             }
         }
         Ok(())
     }
 }
 
-/// The header of the answer that `selection` is of a stored response, not yet dressed for the client
-/// (see `dress`); the part of the body that follows it is [`Selection::body`].
-pub(crate) fn head(entry: &Entry, selection: &Selection) -> Result<ResponseHeader> {
-    let mut response = entry.response_header();
-    selection.reshape(&mut response, entry.body_len())?;
-    Ok(response)
+/// The header of the answer that `selection` is of a stored response, dressed for the client; the part
+/// of the body that follows it is [`Selection::body`].
+pub(crate) fn head(
+    entry: &Entry,
+    selection: &Selection,
+    dress: &Dress<'_>,
+) -> Result<ResponseHeader> {
+    let mut response = Response::new(());
+    *response.status_mut() = selection.status(entry.status());
+    let fields = response.headers_mut();
+    *fields = entry.headers().clone();
+    if let Some(length) = entry.unsaid_length() {
+        Fields::insert(fields, header::CONTENT_LENGTH, HeaderValue::from(length))?;
+    }
+    selection.reshape(fields, entry.body_len())?;
+    dress.put_on(fields)?;
+    Ok(response.into_parts().0.into())
 }
 
 /// Which part of a stored response answers this request.
@@ -152,8 +166,6 @@ pub(crate) fn select(entry: &Entry, method: &Method, request: &HeaderMap) -> Sel
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     const LENGTH: u64 = 100;
@@ -181,6 +193,7 @@ mod tests {
             response.append_header(name, value).expect("a valid field");
         }
         selection.reshape(&mut response, LENGTH).expect("valid fields");
+        response.set_status(selection.status(StatusCode::OK)).expect("a status");
         response
     }
 

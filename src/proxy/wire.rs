@@ -1,7 +1,7 @@
 //! The head of a stored response as HTTP/1.1 writes it, without building it first: what `stored` and
 //! `dress` would make of it, in the same order, written at once.
 
-use std::io::Write as _;
+use std::fmt;
 
 use http::HeaderName;
 use http::StatusCode;
@@ -37,8 +37,7 @@ pub(crate) fn write(
         dressed(out, entry, dress);
     } else {
         // What a route's rules change is only known when all is there.
-        let mut response = stored::head(entry, selection)?;
-        dress.put_on(&mut response)?;
+        let mut response = stored::head(entry, selection, dress)?;
         response.remove_header(&header::CONNECTION);
         response.header_to_h1_wire(out);
     }
@@ -100,8 +99,20 @@ fn dressed(out: &mut Vec<u8>, entry: &Entry, dress: &Dress<'_>) {
     line(out, REQUEST_ID.as_str(), dress.id.as_bytes());
     if let Some((status, outcome)) = &dress.cache {
         out.extend_from_slice(CACHE_STATUS.as_str().as_bytes());
-        write!(out, ": {status}\r\n").expect("a Vec takes everything");
+        out.extend_from_slice(b": ");
+        status.write_to(&mut Text(out)).expect("a Vec takes everything");
+        out.extend_from_slice(b"\r\n");
         line(out, X_CACHE.as_str(), outcome.x_cache().as_bytes());
+    }
+}
+
+/// Takes text at its end.
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
     }
 }
 
@@ -280,9 +291,13 @@ mod tests {
             let cache = hit.then(|| (CacheStatus::hit(7), Outcome::Hit));
             let dress =
                 Dress { received: Version::HTTP_11, id: "the-id", age, cache, rules: &rules };
+            // As the long way does, on what Pingora holds.
             let mut built: ResponseHeader = entry.response_header();
             selection.reshape(&mut built, entry.body_len()).expect("valid fields");
+            built.set_status(selection.status(built.status)).expect("a status");
             dress.put_on(&mut built).expect("valid fields");
+            let at_once = stored::head(&entry, &selection, &dress).expect("valid fields");
+            prop_assert_eq!((at_once.status, &at_once.headers), (built.status, &built.headers));
             let (after, connection) =
                 if keep { (Afterwards::Keep, "keep-alive") } else { (Afterwards::Close, "close") };
             built.insert_header(header::CONNECTION, connection).expect("a valid field");

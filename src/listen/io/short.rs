@@ -48,7 +48,15 @@ impl EdgeIo {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_drain_gathered(cx))?;
-        match Pin::new(self.transport()?).poll_write_vectored(cx, parts) {
+        let transport = Pin::new(self.transport()?);
+        // One part goes the kernel's shorter way.
+        let written = match parts {
+            [part, others @ ..] if others.iter().all(|other| other.is_empty()) => {
+                transport.poll_write(cx, part)
+            }
+            parts => transport.poll_write_vectored(cx, parts),
+        };
+        match written {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(sent)) => {
                 self.writing.moved(sent);

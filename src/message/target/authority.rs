@@ -102,7 +102,6 @@ fn ipv6_host(bytes: &[u8]) -> Result<String, Refusal> {
 fn named_host(bytes: &[u8]) -> Result<String, Refusal> {
     // The root's dot names the same host; "a.." does not.
     let bytes = bytes.strip_suffix(b".").unwrap_or(bytes);
-    let mut host = String::with_capacity(bytes.len());
     let mut label_start = 0;
     for (at, &byte) in bytes.iter().enumerate() {
         match byte {
@@ -110,8 +109,9 @@ fn named_host(bytes: &[u8]) -> Result<String, Refusal> {
             b'.' if at > label_start => label_start = at + 1,
             _ => return Err(Refusal::BadHost),
         }
-        host.push(char::from(byte.to_ascii_lowercase()));
     }
+    let mut host = std::str::from_utf8(bytes).map_err(|_| Refusal::BadHost)?.to_owned();
+    host.make_ascii_lowercase();
     let last = &host[label_start..];
     if last.is_empty() || (is_number(last) && host.parse::<Ipv4Addr>().is_err()) {
         return Err(Refusal::BadHost);
