@@ -208,21 +208,55 @@ fn absolute(mut plan: Plan) -> Result<Plan, Failure> {
 }
 
 fn start_log(level: LevelFilter) {
+    // A second logger is possible only in tests, where the first one serves as well.
+    let _ = log_builder(level).parse_default_env().try_init();
+}
+
+/// What is told at this level.
+fn log_builder(level: LevelFilter) -> env_logger::Builder {
     let mut builder = env_logger::Builder::new();
-    // Pingora tells of every request that fails; our access log does that.
     builder.filter_level(level.min(LevelFilter::Warn)).filter_module("edgeproxy", level);
     // Who purged what is told at every level but `off`.
     if level != LevelFilter::Off {
         builder.filter_module("edgeproxy::audit", level.max(LevelFilter::Info));
     }
+    // Pingora tells of every request that fails; our access log does that.
     builder.filter_module("pingora_proxy", level.min(LevelFilter::Error));
-    builder.parse_default_env();
-    // A second logger is possible only in tests, where the first one serves as well.
-    let _ = builder.try_init();
+    // It calls an error what is none: an idle connection to an origin that was asked for in the moment
+    // in which it was looked after. A new one is opened then, and nobody has to act.
+    if level < LevelFilter::Debug {
+        builder.filter_module("pingora_core::connectors", LevelFilter::Off);
+    }
+    builder
 }
 
 /// Refuses to write over what is there.
 fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true).open(path)?.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Level;
+    use log::Record;
+
+    use super::*;
+
+    fn is_told(level: LevelFilter, target: &str, at: Level) -> bool {
+        let record = Record::builder().target(target).level(at).build();
+        log_builder(level).build().matches(&record)
+    }
+
+    #[test]
+    fn what_pingora_calls_an_error_and_is_none_is_told_to_who_debugs() {
+        let connectors = "pingora_core::connectors";
+        assert!(!is_told(LevelFilter::Info, connectors, Level::Error));
+        assert!(is_told(LevelFilter::Debug, connectors, Level::Error));
+        assert!(is_told(LevelFilter::Info, "pingora_core::listeners", Level::Error));
+        assert!(is_told(LevelFilter::Info, "edgeproxy::app", Level::Info));
+        assert!(!is_told(LevelFilter::Off, "edgeproxy::app", Level::Error));
+        assert!(is_told(LevelFilter::Error, "edgeproxy::audit", Level::Info));
+        assert!(!is_told(LevelFilter::Off, "edgeproxy::audit", Level::Info));
+    }
 }
