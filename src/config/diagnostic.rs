@@ -127,12 +127,18 @@ impl Diagnostics {
 
     /// Blots a place out of every picture.
     pub fn hide(&mut self, place: Place) {
-        for diagnostic in self.found.iter_mut().filter(|d| d.line == Some(place.line)) {
+        for diagnostic in &mut self.found {
+            let Some(line) = diagnostic.line else { continue };
+            let hidden = match line {
+                line if line == place.line => {
+                    place.column..place.column.saturating_add(place.width)
+                }
+                // Where on its other lines it stands is not known.
+                line if (place.line..=place.last_line).contains(&line) => 0..usize::MAX,
+                _ => continue,
+            };
             if let Some(Snippet { text, .. }) = &mut diagnostic.snippet {
-                let blot = |(n, c)| {
-                    let is_within = (place.column..place.column + place.width).contains(&n);
-                    if is_within { '*' } else { c }
-                };
+                let blot = |(n, c)| if hidden.contains(&n) { '*' } else { c };
                 *text = text.chars().enumerate().map(blot).collect();
             }
         }

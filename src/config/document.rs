@@ -30,6 +30,8 @@ pub struct Place {
     pub column: usize,
     /// How many characters it takes of its first line.
     pub width: usize,
+    /// Its last line.
+    pub last_line: usize,
 }
 
 /// A value.
@@ -116,6 +118,16 @@ impl Document {
     /// Every scalar that is not cut.
     #[must_use]
     pub fn scalars(&self) -> Vec<NodeId> {
+        self.scalars_where(|entry| !entry.cut)
+    }
+
+    /// Every scalar, also of what is passed over.
+    #[must_use]
+    pub fn all_scalars(&self) -> Vec<NodeId> {
+        self.scalars_where(|_| true)
+    }
+
+    fn scalars_where(&self, counts: fn(&Entry) -> bool) -> Vec<NodeId> {
         let (mut open, mut found) = (vec![self.root], Vec::new());
         while let Some(id) = open.pop() {
             match self.value(id) {
@@ -123,7 +135,7 @@ impl Document {
                 Value::Scalar { .. } => found.push(id),
                 Value::List(items) => open.extend(items),
                 Value::Map(entries) => {
-                    open.extend(entries.iter().filter(|e| !e.cut).map(|e| e.value));
+                    open.extend(entries.iter().filter(|e| counts(e)).map(|e| e.value));
                 }
             }
         }

@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::config::check::Surroundings;
+use crate::config::check::secret;
 use crate::config::check::secret::Reader;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::diagnostic::Diagnostics;
@@ -118,12 +119,15 @@ fn through(
     machine: Machine,
 ) -> Result<Loaded, Diagnostics> {
     let (mut document, mut found) = Document::parse(text, name)?;
+    let secret_places = secret::places(&document);
     expand::expand_all(&mut document, environment, &mut found);
     let Some(config) = read::read::<schema::Config>(&mut document, &mut found) else {
+        secret_places.into_iter().for_each(|place| found.hide(place));
         found.sort();
         return Err(found);
     };
     let mut report = Report::new(Some(&document), found);
+    report.hide_places(secret_places);
     let secrets: Option<Reader<'_>> = match machine {
         Machine::Look(_) => Some(&machine::secret),
         Machine::Leave => None,

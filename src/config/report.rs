@@ -68,6 +68,11 @@ impl<'d> Report<'d> {
         self.hidden.extend(self.document.and_then(|document| document.exactly(path)));
     }
 
+    /// Secrets stand at these places.
+    pub fn hide_places(&mut self, places: impl IntoIterator<Item = Place>) {
+        self.hidden.extend(places);
+    }
+
     /// Whether something in the value at `path` was reported before and left out: what is missing
     /// there now is not worth another word.
     #[must_use]

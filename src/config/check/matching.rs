@@ -11,6 +11,7 @@ use crate::config::report::Report;
 use crate::config::schema::route::Condition;
 use crate::config::schema::route::Match;
 use crate::config::schema::route::Scheme;
+use crate::message::secret::MASK;
 use crate::message::secret::is_field;
 use crate::message::secret::is_named_so;
 use crate::message::target;
@@ -135,10 +136,11 @@ fn headers(
                 .error_in_key(&at, "cookies have a key of their own")
                 .help("write `cookies: {name: …}`");
         }
-        if is_field(key) && !is_given(condition, &at, report) {
+        let nature = if is_field(key) { Nature::Secret } else { Nature::Open };
+        if nature == Nature::Secret && !is_given(condition, &at, report) {
             continue;
         }
-        let value = self::condition(condition, &at, report);
+        let value = self::condition(condition, nature, &at, report);
         if let (Some(name), Some(value)) = (name, value) {
             headers.push((name, value));
         }
@@ -157,14 +159,22 @@ fn conditions(
         if key.is_empty() {
             report.error_in_key(&at, "the name is empty");
         }
-        if is_named_so(key.as_bytes()) && !is_given(condition, &at, report) {
+        let nature = if is_named_so(key.as_bytes()) { Nature::Secret } else { Nature::Open };
+        if nature == Nature::Secret && !is_given(condition, &at, report) {
             continue;
         }
-        if let Some(value) = self::condition(condition, &at, report) {
+        if let Some(value) = self::condition(condition, nature, &at, report) {
             conditions.push((key.clone(), value));
         }
     }
     conditions
+}
+
+/// Whether messages may show what a condition asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nature {
+    Open,
+    Secret,
 }
 
 /// Whether the text of a condition on a secret, which is a secret as well, is not just its mask.
@@ -181,7 +191,12 @@ fn is_given(written: &Condition, at: &Path, report: &mut Report<'_>) -> bool {
     is_written(text, at, report)
 }
 
-fn condition(written: &Condition, at: &Path, report: &mut Report<'_>) -> Option<ValueMatch> {
+fn condition(
+    written: &Condition,
+    nature: Nature,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<ValueMatch> {
     Some(match written {
         Condition::Present => ValueMatch::Present,
         Condition::Absent => ValueMatch::Absent,
@@ -194,7 +209,11 @@ fn condition(written: &Condition, at: &Path, report: &mut Report<'_>) -> Option<
         }
         Condition::Prefix(text) => ValueMatch::Prefix(text.clone()),
         Condition::Regex(text) => {
-            return report.take(&at.key("regex"), ValueMatch::regex(text));
+            let shown = |message: String| match nature {
+                Nature::Secret => message.replace(text.as_str(), MASK),
+                Nature::Open => message,
+            };
+            return report.take(&at.key("regex"), ValueMatch::regex(text).map_err(shown));
         }
     })
 }

@@ -7,10 +7,16 @@ use std::fmt;
 use std::path::Path as FilePath;
 
 use crate::config::check::file;
+use crate::config::document::Document;
+use crate::config::document::Place;
+use crate::config::document::Value;
 use crate::config::path::Path;
+use crate::config::path::Step;
 use crate::config::report::Report;
 use crate::config::schema::secret::Secret;
 use crate::message::secret::MASK;
+use crate::message::secret::is_field;
+use crate::message::secret::is_named_so;
 
 /// Reads the file of a secret, or says why it cannot.
 pub(in crate::config) type Reader<'a> = &'a dyn Fn(&FilePath) -> Result<Secret, String>;
@@ -27,6 +33,31 @@ pub(in crate::config) struct Files<'a> {
 impl fmt::Debug for Files<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Files").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Where text stands under the name of a header, query parameter or cookie that makes it a secret.
+///
+/// This asks the document, not what was understood of it: a secret in a value of the wrong shape, or
+/// beside a misspelt key, is one as well.
+pub(in crate::config) fn places(document: &Document) -> Vec<Place> {
+    let is_secret = |id: &_| {
+        let Value::Scalar { text, .. } = document.value(*id) else { return false };
+        let path = document.path(*id);
+        let names_a_file =
+            matches!(path.steps().last(), Some(Step::Key(key)) if key == "value_file");
+        let is_open = names_a_file || matches!(text.as_str(), "present" | "absent");
+        !is_open && path.steps().windows(2).any(names_a_secret)
+    };
+    document.all_scalars().into_iter().filter(is_secret).map(|id| document.place(id)).collect()
+}
+
+fn names_a_secret(steps: &[Step]) -> bool {
+    let [Step::Key(section), Step::Key(name)] = steps else { return false };
+    match section.as_str() {
+        "headers" | "set" | "add" => is_field(name),
+        "query" | "cookies" => is_named_so(name.as_bytes()),
+        _ => false,
     }
 }
 

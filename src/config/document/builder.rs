@@ -19,6 +19,7 @@ use crate::config::document::Place;
 use crate::config::document::Value;
 use crate::config::document::scalar;
 use crate::config::path::Path;
+use crate::message::secret::is_field;
 
 /// The deepest nesting.
 pub(super) const MAX_DEPTH: usize = 48;
@@ -55,7 +56,7 @@ struct Hopeless;
 
 impl Builder {
     pub(super) fn new(text: &str, name: &str) -> Self {
-        let start = Place { line: 1, column: 0, width: 1 };
+        let start = Place { line: 1, column: 0, width: 1, last_line: 1 };
         let document = Document {
             name: name.to_owned(),
             lines: text.lines().map(str::to_owned).collect(),
@@ -76,6 +77,12 @@ impl Builder {
             return Err(self.found);
         }
         if self.read(text.strip_prefix('\u{feff}').unwrap_or(text)).is_err() {
+            // Without the tree it is not known whose value is what.
+            for (line, text) in (1..).zip(&self.document.lines) {
+                if let Some(column) = secret_from(text) {
+                    self.found.hide(Place { line, column, width: usize::MAX, last_line: line });
+                }
+            }
             return Err(self.found);
         }
         self.adopt();
@@ -89,7 +96,8 @@ impl Builder {
                 Ok(pair) => pair,
                 Err(error) => {
                     let mark = error.marker();
-                    let place = Place { line: mark.line(), column: mark.col(), width: 1 };
+                    let line = mark.line();
+                    let place = Place { line, column: mark.col(), width: 1, last_line: line };
                     let message = format!("this is not YAML: {}", error.info());
                     let mut problem = self.document.diagnostic(Severity::Error, place, message);
                     let line = self.document.lines.get(mark.line() - 1);
@@ -125,6 +133,15 @@ impl Builder {
                     let merges = !quoted && key == "<<";
                     return self.take_key(key, at, merges);
                 }
+                let at = match style {
+                    // A block ends where the next thing begins.
+                    ScalarStyle::Literal | ScalarStyle::Folded => {
+                        Place { last_line: (at.last_line - 1).max(at.line), ..at }
+                    }
+                    ScalarStyle::Plain | ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => {
+                        at
+                    }
+                };
                 let id = self.add(scalar(text.into_owned(), quoted), at)?;
                 self.anchors.insert(anchor, id);
                 self.attach(id);
@@ -311,6 +328,17 @@ impl Builder {
     }
 }
 
+/// The column from which a line may show a secret: behind the first key that is named so.
+fn secret_from(line: &str) -> Option<usize> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let names_one = |(colon, _): &(usize, &str)| {
+        let before = line[..*colon].trim_end_matches([' ', '"', '\'']);
+        is_field(&before[before.trim_end_matches(is_of_name).len()..])
+    };
+    let (colon, _) = line.match_indices(':').find(names_one)?;
+    Some(line[..=colon].chars().count())
+}
+
 fn place(span: Span) -> Place {
     let (start, end) = (span.start, span.end);
     let width = if start.line() == end.line() {
@@ -318,5 +346,5 @@ fn place(span: Span) -> Place {
     } else {
         usize::MAX // To the end of the line.
     };
-    Place { line: start.line(), column: start.col(), width }
+    Place { line: start.line(), column: start.col(), width, last_line: end.line() }
 }

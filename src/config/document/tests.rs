@@ -26,16 +26,16 @@ fn path(keys: &[&str]) -> Path {
 fn every_value_knows_its_line_column_and_width() {
     let document = parse("a:\n  - b: one\n    c: \"two\"\n");
     let place = document.locate(&path(&["a", "0", "b"]));
-    assert_eq!(place, Some(Place { line: 2, column: 7, width: 3 }));
+    assert_eq!(place, Some(Place { line: 2, column: 7, width: 3, last_line: 2 }));
     let place = document.locate(&path(&["a", "0", "c"]));
-    assert_eq!(place, Some(Place { line: 3, column: 7, width: 5 }));
+    assert_eq!(place, Some(Place { line: 3, column: 7, width: 5, last_line: 3 }));
 }
 
 #[test]
 fn a_missing_value_is_placed_at_the_nearest_thing_around_it() {
     let document = parse("a:\n  b: 1\n");
     let place = document.locate(&path(&["a", "x", "y"]));
-    assert_eq!(place, Some(Place { line: 1, column: 0, width: 1 }));
+    assert_eq!(place, Some(Place { line: 1, column: 0, width: 1, last_line: 1 }));
     assert_eq!(document.locate(&path(&["x"])), None);
 }
 
@@ -43,7 +43,7 @@ fn a_missing_value_is_placed_at_the_nearest_thing_around_it() {
 fn a_key_is_found_beside_its_value() {
     let document = parse("alpha: beta\n");
     let place = document.locate_key(&path(&["alpha"]));
-    assert_eq!(place, Some(Place { line: 1, column: 0, width: 5 }));
+    assert_eq!(place, Some(Place { line: 1, column: 0, width: 5, last_line: 1 }));
 }
 
 #[test]

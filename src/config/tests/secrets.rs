@@ -117,3 +117,57 @@ fn no_picture_of_a_line_shows_a_secret_that_stands_in_it() {
     assert!(!found.to_string().contains("hunter2"), "{found}");
     assert!(!found.to_json().contains("hunter2"), "{found}");
 }
+
+#[test]
+fn a_secret_of_the_wrong_shape_is_not_shown_either() {
+    for wrong in [
+        "headers: {request: {set: {proxy-authorization: [hunter2]}}}",
+        "headers: {request: {set: {authorization: {valu: hunter2}}}}",
+        "headers: {response: {add: {set-cookie: {value_file: [hunter2]}}}}",
+        "match: {headers: {authorization: {regx: hunter2}}}",
+        "match: {headers: {x-api-key: {exact: [hunter2], prefix: hunter2}}}",
+        "match: {query: {token: {regex: \"hunter2(\"}}}",
+        "match: {headers: {authorization: {regex: \"hunter2(?x)#\"}}}",
+        "match: {cookies: {session: {regex: \"hunter2{999999}\"}}}",
+        "match: {cookies: {session: hunter2, sesion: {exakt: a}}}",
+        "match: {cookies: {session: \"hunter2 \n hunter2\", sesion: {exakt: a}}}",
+        "match: {cookies: {session: hunter2, session: hunter2}}",
+        "headers: {request: {set: {x-token: hunter2, x-token: hunter2}}}",
+    ] {
+        let text = format!("{HEAD}routes: [{{upstream: a, {wrong}}}]\n");
+        let found = load_text(&text, "t.yaml").expect_err(wrong);
+        assert!(!found.to_string().contains("hunter2"), "{found}");
+        assert!(!found.to_json().contains("hunter2"), "{found}");
+    }
+}
+
+#[test]
+fn a_line_that_is_no_yaml_shows_nothing_of_a_secret_either() {
+    for wrong in [
+        "headers: {request: {set: {authorization: Bearer hunter2: a}}}",
+        "headers: {request: {set: {\"x-api-key\" : !secret hunter2}}}",
+        "match: {cookies: {session: hunter2}, cookies: {x: *a}}",
+        "match: {é: 1, headers: {x-token: \"hunter2\\q\"}}",
+    ] {
+        let text = format!("{HEAD}routes: [{{upstream: a, {wrong}}}]\n");
+        let found = load_text(&text, "t.yaml").expect_err(wrong);
+        assert!(!found.to_string().contains("hunter2"), "{found}");
+        assert!(found.to_string().contains("routes: [{upstream: a, "), "{found}");
+    }
+}
+
+#[test]
+fn what_is_no_secret_stays_in_the_picture() {
+    let text = format!(
+        "{HEAD}routes: [{{upstrem: a, match: {{headers: {{authorization: present, x-v: plain}}}}}}]\n"
+    );
+    let found = load_text(&text, "t.yaml").expect_err("a key is misspelt").to_string();
+    assert!(found.contains("authorization: present, x-v: plain"), "{found}");
+
+    let text = format!(
+        "{HEAD}routes:\n  - match:\n      cookies:\n        session: |\n          hunter2\n          \
+         hunter2\n      hedders: {{x-v: plain}}\n    upstream: a\n"
+    );
+    let found = load_text(&text, "t.yaml").expect_err("a key is misspelt").to_string();
+    assert!(found.contains("hedders: {x-v: plain}"), "{found}");
+}
