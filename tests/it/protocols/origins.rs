@@ -8,6 +8,7 @@ use crate::harness::Authority;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Origin2;
+use crate::harness::PATIENCE;
 use crate::harness::client::End;
 use crate::harness::http2;
 use crate::harness::ok;
@@ -198,32 +199,32 @@ fn an_origin_that_does_not_speak_http_2_is_a_bad_gateway() {
 
 #[test]
 fn streams_of_many_clients_share_a_connection_to_an_http_2_origin() {
-    let gate = std::sync::Arc::new(tokio::sync::Barrier::new(20));
-    let origin = Origin2::start(None, move |mut call| {
-        let gate = std::sync::Arc::clone(&gate);
+    // Each response begins at once and ends only when all have begun: no stream ends while another one
+    // looks for a connection.
+    let (end, ends) = tokio::sync::watch::channel(false);
+    let origin = Origin2::start(None, move |mut call: Call| {
+        let mut ends = ends.clone();
         async move {
-            if call.head.uri.path() != "/first" {
-                gate.wait().await;
-            }
-            call.respond(Response::new(()), "x");
+            let mut stream = call.answer.send_response(Response::new(()), false).unwrap();
+            stream.send_data(Bytes::from_static(b"begun, "), false).unwrap();
+            ends.wait_for(|end| *end).await.unwrap();
+            stream.send_data(Bytes::from_static(b"ended"), true).unwrap();
         }
     });
     let edge = edge_to(&format!("addresses: [\"{}\"], protocol: http2", origin.address));
-    edge.get("/first").expect_status(200);
-    let clients: Vec<_> = (0..20)
-        .map(|_| {
-            let to = edge.address("http");
-            std::thread::spawn(move || {
-                crate::harness::Wire::plain(to).get("edge.test", "/", &[]).status
-            })
-        })
-        .collect();
 
-    for client in clients {
-        assert_eq!(client.join().unwrap(), 200);
+    let mut clients: Vec<_> = (0..20).map(|_| edge.wire()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(format!("GET /{n} HTTP/1.1\r\nHost: edge.test\r\n\r\n"));
+        assert!(client.has_reply(PATIENCE));
     }
-    // A few may be made while another one is being handed out.
-    assert!(origin.connections() < 10, "{} connections", origin.connections());
+    end.send_replace(true);
+
+    for client in &mut clients {
+        client.reply().expect_status(200).expect_body("begun, ended");
+    }
+    assert_eq!(origin.seen().len(), 20);
+    assert_eq!(origin.connections(), 1);
 }
 
 #[test]
