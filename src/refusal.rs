@@ -307,6 +307,17 @@ impl Refusal {
         }
     }
 
+    /// What a 405 says in Allow (RFC 9110 §15.5.6) when no route was asked: the common methods that we
+    /// do not refuse ourselves.
+    pub const METHODS: &'static str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+    /// Whether the client names a JSON media type, or problem details, in Accept.
+    #[must_use]
+    pub fn prefers_json(accept: &[u8]) -> bool {
+        let accept = String::from_utf8_lossy(accept).to_ascii_lowercase();
+        accept.contains("json") && !accept.contains("text/html")
+    }
+
     /// The media type of [`Self::body`].
     #[must_use]
     pub fn content_type(json: bool) -> &'static str {

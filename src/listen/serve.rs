@@ -317,7 +317,7 @@ where
 
     async fn refuse(&self, mut io: Box<EdgeIo>, refusal: Refusal, took: Duration) {
         self.watch.refused(io.conn(), refusal, took, io.received());
-        let response = refuse::response(refusal, SystemTime::now());
+        let response = refuse::response(refusal, io.received(), SystemTime::now());
         let _ = io.write_all(&response).await;
         Shutdown::shutdown(io.as_mut()).await;
     }

@@ -37,7 +37,9 @@ pub(crate) async fn decide(session: &mut Session, ctx: &mut RequestCtx) -> Resul
     if let Err(refusal) = enter(session, ctx) {
         // What is doubtful is refused, and the connection with it.
         session.set_keepalive(None);
-        answer::refuse(session, ctx, refusal, &[]).await?;
+        let allow = (refusal == Refusal::MethodNotAllowed)
+            .then_some((header::ALLOW, HeaderValue::from_static(Refusal::METHODS)));
+        answer::refuse(session, ctx, refusal, allow.as_slice()).await?;
         return Ok(true);
     }
     let Err(refusal) = find_route(session, ctx) else {

@@ -24,7 +24,7 @@ pub(crate) async fn refuse(
     extra: &[(HeaderName, HeaderValue)],
 ) -> Result<()> {
     ctx.refusal = Some(refusal);
-    let json = prefers_json(session.get_header_bytes(header::ACCEPT));
+    let json = Refusal::prefers_json(session.get_header_bytes(header::ACCEPT));
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Refusal::content_type(json)));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -66,10 +66,4 @@ pub(crate) async fn respond(
         conn.response_is_whole();
     }
     Ok(())
-}
-
-/// Whether the client names a JSON media type, or problem details, in Accept.
-fn prefers_json(accept: &[u8]) -> bool {
-    let accept = String::from_utf8_lossy(accept).to_ascii_lowercase();
-    accept.contains("json") && !accept.contains("text/html")
 }

@@ -185,6 +185,43 @@ fn methods_and_versions_that_are_not_served_are_refused() {
 }
 
 #[test]
+fn a_refusal_has_the_form_that_the_client_accepts() {
+    let edge = Edge::to(&origin());
+    // Refused before and after the message was understood.
+    for (lines, refusal) in
+        [("Host: a\r\nHost: b", "duplicate_host"), ("Range: a\r\nRange: b", "malformed_field")]
+    {
+        let ask = |method: &str, accept: &str| {
+            let mut wire = edge.wire();
+            wire.send(format!(
+                "{method} /a HTTP/1.1\r\nHost: edge.test\r\n{lines}\r\nAccept: {accept}\r\n\r\n"
+            ));
+            let reply = wire.any_reply(method).expect("a reply comes");
+            assert_eq!(wire.until_closed(), b"", "{method}");
+            reply
+        };
+        let json = ask("GET", "application/json");
+        assert_eq!(json.value("content-type"), Some("application/problem+json"), "{json:?}");
+        let body: serde_json::Value = serde_json::from_slice(&json.body).expect("JSON");
+        assert_eq!(body["reason"], refusal);
+        let text = ask("GET", "*/*");
+        assert_eq!(text.value("content-type"), Some("text/plain; charset=utf-8"), "{text:?}");
+        assert!(text.text().starts_with("400 Bad Request\n"), "{text:?}");
+        ask("HEAD", "*/*").expect_status(400);
+    }
+}
+
+#[test]
+fn a_method_that_is_refused_everywhere_is_told_which_are_not() {
+    let edge = Edge::to(&origin());
+    let mut wire = edge.wire();
+    wire.send(line("TRACE /a HTTP/1.1"));
+    let reply = wire.reply();
+    reply.expect_status(405);
+    assert!(reply.value("allow").is_some_and(|allow| allow.contains("GET")), "{reply:?}");
+}
+
+#[test]
 fn a_host_that_names_nobody_is_refused() {
     let lines = |lines: &str| format!("GET /a HTTP/1.1\r\n{lines}\r\n\r\n");
     all_are_refused(&[

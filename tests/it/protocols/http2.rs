@@ -239,6 +239,7 @@ fn a_refused_stream_leaves_the_others_alone() {
         let trace = Request::builder().method("TRACE").uri("http://edge.test/").body(()).unwrap();
         let refused = http2::exchange(&mut h2, trace, Bytes::new()).await.unwrap();
         assert_eq!(refused.status, 405);
+        assert!(refused.value("allow").is_some_and(|allow| allow.contains("GET")), "{refused:?}");
         let reply = http2::get(&mut h2, "http://edge.test/after", &[]).await.unwrap();
         assert_eq!((reply.status, &reply.body[..]), (200, &b"/after"[..]));
     });
