@@ -1,6 +1,7 @@
 //! Addresses: where to listen, and where origins are.
 
 use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::Path as FilePath;
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ impl Wrong {
 /// An address to listen on. Port 0 lets the system choose one; the log says which.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, Wrong> {
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(address);
+        return possible(address);
     }
     let message = format!("\"{text}\" is not an address to listen on");
     let port = text.strip_prefix(':').unwrap_or(text);
@@ -41,6 +42,27 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Wrong> {
         "write an IP address and a port: \"0.0.0.0:8080\", \"[::1]:8080\"".to_owned()
     };
     Err(Wrong::new(message, help))
+}
+
+/// Refuses where nobody can listen, or be reached.
+fn possible(address: SocketAddr) -> Result<SocketAddr, Wrong> {
+    let (ip, port) = (address.ip(), address.port());
+    if let IpAddr::V6(six) = ip
+        && let Some(four) = six.to_ipv4_mapped()
+    {
+        return Err(Wrong::new(
+            format!("{address} is an IPv4 address, and IPv6 listeners are IPv6 only"),
+            format!("write \"{four}:{port}\""),
+        ));
+    }
+    if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        let every = if ip.is_ipv4() { "0.0.0.0" } else { "[::]" };
+        return Err(Wrong::new(
+            format!("{address} stands for many machines, and nobody can connect to it"),
+            format!("write an address of this machine, or \"{every}:{port}\" for every one it has"),
+        ));
+    }
+    Ok(address)
 }
 
 /// Whether two listeners cannot both have their address. IPv6 listeners are IPv6 only.
@@ -192,6 +214,10 @@ mod tests {
             ("*:80", "0.0.0.0:80"),
             ("127.0.0.1", "127.0.0.1:8080"),
             ("x", "write an IP address"),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("224.0.0.1:80", "0.0.0.0:80"),
+            ("255.255.255.255:80", "0.0.0.0:80"),
+            ("[ff02::1]:80", "[::]:80"),
         ] {
             let wrong = listen(text).expect_err(text);
             assert!(wrong.help.contains(help), "{text}: {}", wrong.help);
