@@ -46,10 +46,17 @@ pub(in crate::config) fn places(document: &Document) -> Vec<Place> {
         let path = document.path(*id);
         let names_a_file =
             matches!(path.steps().last(), Some(Step::Key(key)) if key == "value_file");
-        let is_open = names_a_file || matches!(text.as_str(), "present" | "absent");
+        let is_open =
+            names_a_file || names_a_variable(text) || matches!(text.as_str(), "present" | "absent");
         !is_open && path.steps().windows(2).any(names_a_secret)
     };
     document.all_scalars().into_iter().filter(is_secret).map(|id| document.place(id)).collect()
+}
+
+/// Whether this is `${NAME}`, which shows nothing of what the variable holds.
+fn names_a_variable(text: &str) -> bool {
+    let name = text.strip_prefix("${").and_then(|text| text.strip_suffix('}'));
+    name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
 }
 
 fn names_a_secret(steps: &[Step]) -> bool {

@@ -164,6 +164,10 @@ fn what_is_no_secret_stays_in_the_picture() {
     let found = load_text(&text, "t.yaml").expect_err("a key is misspelt").to_string();
     assert!(found.contains("authorization: present, x-v: plain"), "{found}");
 
+    let text = format!("{HEAD}routes: [{{upstrem: a, match: {{cookies: {{sid: \"${{S}}\"}}}}}}]\n");
+    let found = load_text(&text, "t.yaml").expect_err("a key is misspelt").to_string();
+    assert!(found.contains("sid: \"${S}\""), "{found}");
+
     let text = format!(
         "{HEAD}routes:\n  - match:\n      cookies:\n        session: |\n          hunter2\n          \
          hunter2\n      hedders: {{x-v: plain}}\n    upstream: a\n"
