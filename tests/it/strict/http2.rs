@@ -8,6 +8,9 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
+use std::sync::mpsc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -418,4 +421,42 @@ fn a_flood_of_frames_that_ask_for_nothing_ends_the_connection() {
         assert_eq!(client.outcome(3), Outcome::Gone, "{kind}");
     }
     edge.get("/").expect_status(200);
+}
+
+#[test]
+fn a_connection_without_a_request_ends_whatever_else_it_sends() {
+    let origin = Origin::always(ok("fine"));
+    let edge = Edge::with(&simple(&origin, "limits: {idle_timeout: 300ms}"));
+    let mut part = Vec::new();
+    literal(&mut part, "x");
+    literal(&mut part, "y");
+    part.insert(0, 0);
+    let (ping, window) = ((6, 0, &[0; 8][..]), (8, 0, &[0, 0, 0, 1][..]));
+    // The header of a request that never ends.
+    let (beginning, more) = ((HEADERS, 3, &part[..]), (9, 3, &part[..]));
+    for (first, then) in [(ping, ping), (window, window), (beginning, more)] {
+        for asks_before in [false, true] {
+            let mut client = Frames::open(edge.address("http"));
+            if asks_before {
+                client.headers(1, &request(&[(":path", "/")]), true);
+                assert_eq!(client.outcome(1), Outcome::Status(200));
+            }
+            client.send(first.0, 0, first.1, first.2);
+            let mut dripping = Frames(client.0.try_clone().expect("a socket can be shared"));
+            std::thread::scope(|scope| {
+                let (over, is_over) = mpsc::channel::<()>();
+                scope.spawn(move || {
+                    for _ in 0..200 {
+                        let pace = Duration::from_millis(50);
+                        if is_over.recv_timeout(pace) == Err(RecvTimeoutError::Disconnected) {
+                            return;
+                        }
+                        dripping.send(then.0, 0, then.1, then.2);
+                    }
+                });
+                assert_eq!(client.outcome(u32::MAX), Outcome::Gone, "{first:?} {asks_before}");
+                drop(over);
+            });
+        }
+    }
 }
