@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::RootCertStore;
@@ -184,4 +185,21 @@ fn plain_text_on_a_tls_listener_is_no_request() {
 
     wire.until_closed();
     assert!(origin.seen().is_empty());
+}
+
+#[test]
+fn a_handshake_that_does_not_end_is_cut_at_its_deadline() {
+    let origin = Origin::always(ok("x"));
+    let yaml = secure(&origin, INTERNAL) + "\nlimits: {handshake_timeout: 300ms}\n";
+    let edge = Edge::with(&yaml);
+    // The beginning of a ClientHello, and then a byte at a time.
+    let mut dripping = Wire::plain(edge.address("https"));
+    dripping.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
+    for _ in 0..200 {
+        if dripping.has_reply(Duration::from_millis(50)) || dripping.try_send(b"a").is_err() {
+            break;
+        }
+    }
+    assert!(dripping.until_closed().is_empty());
+    assert!(Wire::plain(edge.address("https")).until_closed().is_empty());
 }
