@@ -72,6 +72,10 @@ pub enum Refusal {
     MethodNotAllowed,
     /// No route matches.
     NoRoute,
+    /// A PURGE from an address that may not.
+    PurgeAddress,
+    /// A PURGE without the token that is needed.
+    PurgeToken,
     /// The connection is not meant for this host (RFC 9110 §15.5.20).
     Misdirected,
     /// The request came through edgeproxy again and again (RFC 9110 §7.6.3).
@@ -139,6 +143,8 @@ impl Refusal {
         Self::BodyTimeout,
         Self::MethodNotAllowed,
         Self::NoRoute,
+        Self::PurgeAddress,
+        Self::PurgeToken,
         Self::Misdirected,
         Self::Loop,
         Self::NotCached,
@@ -180,6 +186,8 @@ impl Refusal {
             | Self::BadMethod
             | Self::MalformedStream => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::PurgeAddress => StatusCode::FORBIDDEN,
+            Self::PurgeToken => StatusCode::UNAUTHORIZED,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -237,6 +245,8 @@ impl Refusal {
             Self::BodyTimeout => "body_timeout",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NoRoute => "no_route",
+            Self::PurgeAddress => "purge_address",
+            Self::PurgeToken => "purge_token",
             Self::Misdirected => "misdirected",
             Self::Loop => "loop",
             Self::NotCached => "not_cached",
@@ -289,6 +299,8 @@ impl Refusal {
             Self::BodyTimeout => "The request body did not arrive in time.",
             Self::MethodNotAllowed => "This method is not allowed here.",
             Self::NoRoute => "Nothing is served here.",
+            Self::PurgeAddress => "Nothing may be purged from there.",
+            Self::PurgeToken => "Purging needs a token: Authorization: Bearer ...",
             Self::Misdirected => "This connection does not serve that host.",
             Self::Loop => "The request goes in circles.",
             Self::NotCached => "Nothing is stored for this request.",

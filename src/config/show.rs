@@ -49,6 +49,7 @@ pub fn effective(config: &Config) -> Config {
             Some(Switch::Off) => Switch::Off,
             Some(Switch::On(own)) => Switch::On(own.or(&outer)),
         });
+        route.purge.get_or_insert_with(|| defaults.purge.clone());
     }
     whole
 }

@@ -19,9 +19,11 @@ use crate::proxy::enter;
 use crate::proxy::enter::Heard;
 use crate::proxy::lookup;
 use crate::proxy::obtain;
+use crate::proxy::purge;
 use crate::refusal::Refusal;
 use crate::route::Ask;
 use crate::route::action::Action;
+use crate::route::purging::is_purge;
 use crate::route::rewrite::Values;
 
 /// The most that is read of a body before an origin connection is taken. Pingora replays at most
@@ -40,6 +42,9 @@ pub(crate) async fn decide(session: &mut Session, ctx: &mut RequestCtx) -> Resul
         let allow = (refusal == Refusal::MethodNotAllowed)
             .then_some((header::ALLOW, HeaderValue::from_static(Refusal::METHODS)));
         answer::refuse(session, ctx, refusal, allow.as_slice()).await?;
+        return Ok(true);
+    }
+    if is_purge(&session.req_header().method) && purge::by_method(session, ctx).await? {
         return Ok(true);
     }
     let Err(refusal) = find_route(session, ctx) else {
@@ -90,6 +95,9 @@ fn find_route(session: &Session, ctx: &mut RequestCtx) -> std::result::Result<()
     if let Some(found) = found {
         ctx.route = Some(found.index);
         ctx.captures = found.captures;
+        if is_purge(&session.req_header().method) && !found.route.passes_purge() {
+            return Err(refusal.unwrap_or(Refusal::MethodNotAllowed));
+        }
     }
     refusal.map_or(Ok(()), Err)
 }
@@ -102,6 +110,10 @@ fn question<'a>(session: &'a Session, ctx: &'a RequestCtx) -> Option<Ask<'a>> {
 
 fn allowed(session: &Session, ctx: &RequestCtx) -> Option<(HeaderName, HeaderValue)> {
     let methods = ctx.runtime.plan.routes.allowed(&question(session, ctx)?);
+    if methods.is_empty() {
+        // Every method would find a route; what is not allowed is to purge.
+        return Some((header::ALLOW, HeaderValue::from_static(Refusal::METHODS)));
+    }
     let list = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
     Some((header::ALLOW, HeaderValue::try_from(list).ok()?))
 }

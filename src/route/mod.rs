@@ -8,6 +8,7 @@ pub mod captures;
 pub mod host;
 pub mod path;
 pub mod predicate;
+pub mod purging;
 pub mod rewrite;
 pub mod table;
 
@@ -76,6 +77,8 @@ pub struct Route {
     pub spool: u64,
     /// What may be stored and served again.
     pub cache: Arc<cache::Policy>,
+    /// Who may purge what it stored with the method PURGE; `None` is nobody.
+    pub purge: Option<purging::Rule>,
 }
 
 impl Route {

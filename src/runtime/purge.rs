@@ -109,7 +109,7 @@ pub async fn purge(runtime: &Runtime, order: &Order, by: &Asker) -> Result<Repor
     let mut purged = Vec::with_capacity(order.scopes.len());
     for scope in &order.scopes {
         let (objects, exact) = match scope {
-            Scope::Url(url) => (purge_url(runtime, url, order), true),
+            Scope::Url(url) => (purge_url(runtime, url, order, |_| true), true),
             Scope::Many(many) => {
                 let counted = count(runtime, many, order).await;
                 if order.effect == Effect::Purge {
@@ -123,18 +123,35 @@ pub async fn purge(runtime: &Runtime, order: &Order, by: &Asker) -> Result<Repor
     for scope in &purged {
         tell(runtime, scope, order, by);
     }
-    Ok(Report {
+    Ok(report(purged, order))
+}
+
+fn report(purged: Vec<Purged>, order: &Order) -> Report {
+    Report {
         objects: purged.iter().map(|scope| scope.objects).sum(),
         exact: purged.iter().all(|scope| scope.exact),
         soft: order.manner == Manner::Soft,
         dry_run: order.effect == Effect::DryRun,
         purged,
-    })
+    }
+}
+
+/// Drops what these routes stored for a URL.
+pub fn purge_routes(runtime: &Runtime, url: Url, routes: &[&Route], by: &Asker) -> Report {
+    let (manner, effect) = (Manner::Hard, Effect::Purge);
+    let order = Order { scopes: Vec::new(), manner, effect, count: Count::All };
+    let objects = purge_url(runtime, &url, &order, |route| {
+        routes.iter().any(|allowed| allowed.name == route.name)
+    });
+    let scope = Scope::Url(url);
+    let purged = Purged { what: scope.label(), which: scope.value(), objects, exact: true };
+    tell(runtime, &purged, &order, by);
+    report(vec![purged], &order)
 }
 
 /// Drops all that is stored for a URL since a request may have changed it (RFC 9111 §4.4).
 pub fn invalidate(runtime: &Runtime, url: &key::Target<'_>) {
-    for resource in resources(&runtime.plan, url) {
+    for resource in resources(&runtime.plan, url, |_| true) {
         let dropped = runtime.memory.purge_resource(&resource, Kind::Hard);
         runtime.metrics.invalidated(dropped as u64);
     }
@@ -154,12 +171,16 @@ pub fn space<'a>(plan: &'a Plan, route: &Route) -> Option<Cow<'a, str>> {
     })
 }
 
-/// Under which names the store may have responses of this URL: one for every way in which a route
-/// that serves it asks its origin and makes its keys.
-fn resources(plan: &Plan, url: &key::Target<'_>) -> Vec<Resource> {
+/// Under which names the store may have responses of this URL: one for every way in which one of these
+/// routes that serves it asks its origin and makes its keys.
+fn resources(
+    plan: &Plan,
+    url: &key::Target<'_>,
+    is_meant: impl Fn(&Route) -> bool,
+) -> Vec<Resource> {
     let mut resources = Vec::new();
     for route in plan.routes.serving(url.host, url.path) {
-        if !route.cache.enabled {
+        if !route.cache.enabled || !is_meant(route) {
             continue;
         }
         let Some(space) = space(plan, route) else { continue };
@@ -173,7 +194,12 @@ fn resources(plan: &Plan, url: &key::Target<'_>) -> Vec<Resource> {
 }
 
 /// Purges, or only counts, what is stored for a URL.
-fn purge_url(runtime: &Runtime, url: &Url, order: &Order) -> u64 {
+fn purge_url(
+    runtime: &Runtime,
+    url: &Url,
+    order: &Order,
+    is_meant: impl Fn(&Route) -> bool,
+) -> u64 {
     let mut objects = 0;
     for scheme in url.schemes() {
         let target = key::Target {
@@ -184,7 +210,7 @@ fn purge_url(runtime: &Runtime, url: &Url, order: &Order) -> u64 {
             path: url.target.path(),
             query: url.target.query(),
         };
-        for resource in resources(&runtime.plan, &target) {
+        for resource in resources(&runtime.plan, &target, &is_meant) {
             objects += match order.effect {
                 Effect::Purge => runtime.memory.purge_resource(&resource, kind(order.manner)),
                 Effect::DryRun => runtime.memory.count_resource(&resource),

@@ -271,11 +271,31 @@ pub(super) fn limits(config: &schema::Config, root: &Path, report: &mut Report<'
         header_fields: usize::try_from(written.header_fields).unwrap_or(usize::MAX),
         target_bytes: usize::try_from(target_bytes).unwrap_or(usize::MAX),
         h2_streams: written.h2_streams,
-        trusted_proxies: networks(&config.trusted_proxies, &root.key("trusted_proxies"), report),
+        trusted_proxies: trusted(&config.trusted_proxies, &root.key("trusted_proxies"), report),
     }
 }
 
-fn networks(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<IpNet> {
+fn trusted(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<IpNet> {
+    let networks = networks(written, at, report);
+    for (n, network) in &networks {
+        if network.prefix_len() == 0 {
+            report
+                .warning(
+                    &at.index(*n),
+                    "everybody may forge their address: this trusts every client",
+                )
+                .help("name only the networks of your own proxies");
+        }
+    }
+    networks.into_iter().map(|(_, network)| network).collect()
+}
+
+/// Networks and addresses, each with its place in the list.
+pub(super) fn networks(
+    written: &[String],
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Vec<(usize, IpNet)> {
     let mut networks = Vec::with_capacity(written.len());
     for (n, text) in written.iter().enumerate() {
         let at = at.index(n);
@@ -286,16 +306,12 @@ fn networks(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<IpNet
                 .help("write \"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.7\"");
             continue;
         };
-        if network.prefix_len() == 0 {
-            report
-                .warning(&at, "everybody may forge their address: this trusts every client")
-                .help("name only the networks of your own proxies");
-        } else if network.trunc() != network {
+        if network.prefix_len() > 0 && network.trunc() != network {
             report
                 .warning(&at, format!("{network} has bits beyond its prefix"))
                 .help(format!("the network is {}", network.trunc()));
         }
-        networks.push(network.trunc());
+        networks.push((n, network.trunc()));
     }
     networks
 }

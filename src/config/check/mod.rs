@@ -11,6 +11,7 @@ mod header;
 mod listen;
 mod matching;
 mod observe;
+mod purge;
 pub(in crate::config) mod route;
 pub(in crate::config) mod secret;
 mod upstream;

@@ -35,18 +35,10 @@ pub(super) fn admin(
     at: &Path,
     report: &mut Report<'_>,
 ) -> (Option<AdminAddress>, Option<Token>) {
-    let written_token = written.token.as_ref();
-    let token =
-        secret::either(("token", written_token), written.token_file.as_deref(), at, files, report);
-    if token.as_ref().is_some_and(|token| token.reveal().trim() != token.reveal()) {
-        let key = if written_token.is_some() { "token" } else { "token_file" };
-        report
-            .error(&at.key(key), "the token has white space around it")
-            .help("it is presented without");
-    }
-    let is_guarded = written_token.is_some() || written.token_file.is_some();
-    let place = place(written, is_guarded, files.folder, listeners, at, report);
-    (place, token.map(|token| Token::new(token.reveal())))
+    let path = written.token_file.as_deref();
+    let token = secret::token(written.token.as_ref(), path, at, files, report);
+    let is_guarded = written.token.is_some() || path.is_some();
+    (place(written, is_guarded, files.folder, listeners, at, report), token)
 }
 
 fn place(

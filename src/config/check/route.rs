@@ -10,6 +10,7 @@ use crate::config::check::cache;
 use crate::config::check::header;
 use crate::config::check::matching;
 use crate::config::check::period;
+use crate::config::check::purge;
 use crate::config::check::secret::Files;
 use crate::config::check::size;
 use crate::config::path::Path;
@@ -21,6 +22,7 @@ use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::route::Route;
 use crate::route::action::Action;
+use crate::route::purging::Rule;
 use crate::route::rewrite::Rewrite;
 use crate::route::table::Extent;
 use crate::route::table::Table;
@@ -37,7 +39,7 @@ pub(super) fn routes(
     report: &mut Report<'_>,
 ) -> Table {
     let at = root.key("routes");
-    defaults(&config.defaults, config, &root.key("defaults"), report);
+    let inherited = defaults(&config.defaults, config, secrets, &root.key("defaults"), report);
     if config.routes.is_empty() && !report.is_broken(&at) {
         report
             .warning(&at, "there is no route: every request is answered 404")
@@ -57,7 +59,11 @@ pub(super) fn routes(
                     .help("names tell routes apart in logs and metrics");
             }
         }
-        if let Some(route) = one(written, n, config, upstreams, secrets, &at, report) {
+        if let Some(mut route) = one(written, n, config, upstreams, secrets, &at, report) {
+            let stores = route.cache.enabled && matches!(route.action, Action::Upstream(_));
+            if written.purge.is_none() && stores {
+                route.purge.clone_from(&inherited);
+            }
             positions.push(n);
             routes.push(route);
         }
@@ -114,7 +120,15 @@ fn one(
         cache::section(section, config.defaults.cache.as_ref(), &cache_at, report);
     }
     let policy = cache::policy(written.cache.as_ref(), &config.defaults.cache);
+    let purge_at = at.key("purge");
+    let purge =
+        written.purge.as_ref().and_then(|rule| purge::rule(rule, secrets, &purge_at, report));
     let action = action?;
+    if purge.is_some() && !policy.enabled && matches!(action, Action::Upstream(_)) {
+        report
+            .warning_about_key(&purge_at, "`purge` has no effect: this route stores nothing")
+            .help("remove it, or switch the route's `cache` on");
+    }
     match &action {
         Action::Upstream(index) => {
             if let (Some(total), Some(upstream)) = (total_timeout.get(), upstreams.get(*index)) {
@@ -138,10 +152,18 @@ fn one(
         max_header: max_header.get().map_or(u64::MAX, |size| size.0),
         spool: spool.0,
         cache: Arc::new(policy),
+        purge,
     })
 }
 
-fn defaults(written: &Defaults, config: &schema::Config, at: &Path, report: &mut Report<'_>) {
+/// Checks the defaults, and says who may purge where a route does not.
+fn defaults(
+    written: &Defaults,
+    config: &schema::Config,
+    secrets: Files<'_>,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<Rule> {
     timeout(written.timeout, &at.key("timeout"), report);
     body(written.max_body, &at.key("max_body"), report);
     head(written.max_header, config, &at.key("max_header"), report);
@@ -149,6 +171,7 @@ fn defaults(written: &Defaults, config: &schema::Config, at: &Path, report: &mut
     if let Switch::On(section) = &written.cache {
         cache::section(section, None, &at.key("cache"), report);
     }
+    purge::rule(&written.purge, secrets, &at.key("purge"), report)
 }
 
 fn timeout(written: OrOff<Period>, at: &Path, report: &mut Report<'_>) {
@@ -210,6 +233,7 @@ fn idle_keys(written: &schema::route::Route, what: &str, at: &Path, report: &mut
         ("timeout", written.timeout.is_some()),
         ("spool", written.spool.is_some()),
         ("cache", cache),
+        ("purge", matches!(written.purge, Some(Switch::On(_)))),
     ] {
         if is_there {
             report

@@ -15,6 +15,7 @@ use crate::config::path::Step;
 use crate::config::report::Report;
 use crate::config::schema::secret::Secret;
 use crate::message::secret::MASK;
+use crate::message::secret::Token;
 use crate::message::secret::is_field;
 use crate::message::secret::is_named_so;
 
@@ -90,6 +91,24 @@ pub(super) fn either(
         (Some(secret), None) => text(secret, &at.key(key), report).cloned(),
         (None, Some(path)) => content(path, &at_file, files, report),
     }
+}
+
+/// The token that the section at `at` has as `token` or `token_file`.
+pub(super) fn token(
+    written: Option<&Secret>,
+    path: Option<&FilePath>,
+    at: &Path,
+    files: Files<'_>,
+    report: &mut Report<'_>,
+) -> Option<Token> {
+    let secret = either(("token", written), path, at, files, report)?;
+    if secret.reveal().trim() != secret.reveal() {
+        let key = if written.is_some() { "token" } else { "token_file" };
+        report
+            .error(&at.key(key), "the token has white space around it")
+            .help("it is presented without");
+    }
+    Some(Token::new(secret.reveal()))
 }
 
 /// A secret that is written out, and is one.

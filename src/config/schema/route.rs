@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use schemars::Schema;
@@ -18,6 +19,7 @@ use serde::de::Visitor;
 
 use crate::config::schema::cache::Cache;
 use crate::config::schema::secret::FieldText;
+use crate::config::schema::secret::Secret;
 use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::units::ByteSize;
@@ -39,6 +41,8 @@ pub struct Defaults {
     pub spool: ByteSize,
     /// What may be stored and served again: `off`, `on`, or the settings.
     pub cache: Switch<Cache>,
+    /// Who may purge with the method PURGE; `off` is nobody.
+    pub purge: Switch<Purge>,
 }
 
 /// Which requests, and what is done with them: exactly one of `upstream`, `redirect`, `respond`.
@@ -81,6 +85,24 @@ pub struct Route {
     /// What may be stored and served again: `off`, `on`, or what differs from `defaults.cache`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<Switch<Cache>>,
+    /// Who may purge with the method PURGE what this route stored, in place of `defaults.purge`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purge: Option<Switch<Purge>>,
+}
+
+/// Who may purge with the method PURGE: at least one of the two, and where both are there, both hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Purge {
+    /// Clients of these networks or addresses; without it, of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Vec<String>>,
+    /// What has to be presented (`Authorization: Bearer …`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// A file that holds the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Which requests: every condition that is written must hold. At most one of the four `path` keys.
@@ -230,6 +252,7 @@ impl Default for Defaults {
             max_header: OrOff::Off,
             spool: ByteSize(48 << 10),
             cache: Switch::On(Cache::built_in()),
+            purge: Switch::Off,
         }
     }
 }

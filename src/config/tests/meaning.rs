@@ -40,6 +40,20 @@ fn a_route_can_switch_the_cache_off_and_on_again() {
 }
 
 #[test]
+fn a_route_that_stores_takes_from_the_defaults_who_may_purge_or_says_it_itself() {
+    let of = |text: &str| {
+        let text = format!("defaults: {{purge: {{from: [10.0.0.0/8]}}}}\nroutes: [{{{text}}}]");
+        route(&text).purge.map(|rule| (rule.from.is_some(), rule.token.is_some()))
+    };
+    assert_eq!(of("upstream: a"), Some((true, false)));
+    assert_eq!(of("upstream: a, purge: {token: t}"), Some((false, true)));
+    assert_eq!(of("upstream: a, purge: off"), None);
+    assert_eq!(of("upstream: a, cache: off"), None);
+    assert_eq!(of("respond: {}"), None);
+    assert_eq!(route("routes: [{upstream: a}]").purge, None);
+}
+
+#[test]
 fn off_takes_an_inherited_lifetime_away() {
     let route = route("defaults: {cache: {ttl: 5m}}\nroutes: [{upstream: a, cache: {ttl: off}}]");
     assert_eq!(route.cache.default_ttl, None);

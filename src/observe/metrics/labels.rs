@@ -250,6 +250,8 @@ impl UpstreamError {
             | Refusal::BodyTimeout
             | Refusal::MethodNotAllowed
             | Refusal::NoRoute
+            | Refusal::PurgeAddress
+            | Refusal::PurgeToken
             | Refusal::Misdirected
             | Refusal::Loop
             | Refusal::NotCached

@@ -49,6 +49,7 @@ fn route(name: &str, hosts: &[&str], path: &str) -> Route {
         max_header: 0,
         spool: 0,
         cache: Arc::new(cache::Policy::default()),
+        purge: None,
     }
 }
 
