@@ -1,5 +1,5 @@
-//! Dictionaries of Structured Fields (RFC 9651 §4.2.2), as far as targeted cache fields need them:
-//! the whole grammar is checked, since one error voids the field; values of types that no cache
+//! Dictionaries and lists of Structured Fields (RFC 9651 §4.2), as far as cache fields need them: the
+//! whole grammar is checked, since one error voids the field; values of types that no cache
 //! directive has are recognised and not kept.
 
 /// The value of one member; parameters are checked and dropped (RFC 9213 §2.1).
@@ -31,19 +31,27 @@ pub fn parse(text: &[u8]) -> Option<Vec<(String, Value)>> {
             Some((_, slot)) => *slot = value,
             None => dictionary.push((key, value)),
         }
-        input.skip(|b| b == b' ' || b == b'\t');
-        if input.rest.is_empty() {
+        if !input.goes_on()? {
             break;
-        }
-        if !input.accept(b',') {
-            return None;
-        }
-        input.skip(|b| b == b' ' || b == b'\t');
-        if input.rest.is_empty() {
-            return None; // A comma promises a member.
         }
     }
     Some(dictionary)
+}
+
+/// The members of a list in order, or `None` when the text is no list (RFC 9651 §4.2.1).
+pub fn parse_list(text: &[u8]) -> Option<Vec<Value>> {
+    let mut input = Input { rest: text };
+    let mut list = Vec::new();
+    input.skip(|b| b == b' ');
+    while !input.rest.is_empty() {
+        let value = input.member()?;
+        input.parameters()?;
+        list.push(value);
+        if !input.goes_on()? {
+            break;
+        }
+    }
+    Some(list)
 }
 
 struct Input<'a> {
@@ -51,6 +59,20 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
+    /// Behind a member: whether another follows. `None` is an error.
+    fn goes_on(&mut self) -> Option<bool> {
+        self.skip(|b| b == b' ' || b == b'\t');
+        if self.rest.is_empty() {
+            return Some(false);
+        }
+        if !self.accept(b',') {
+            return None;
+        }
+        self.skip(|b| b == b' ' || b == b'\t');
+        // A comma promises a member.
+        (!self.rest.is_empty()).then_some(true)
+    }
+
     fn accept(&mut self, byte: u8) -> bool {
         let accepted = self.rest.first() == Some(&byte);
         if accepted {

@@ -53,7 +53,7 @@ pub fn must_forget(
 
 /// Methods that change nothing, as registered (RFC 9110 §9.2.1, RFC 3253, RFC 4918, RFC 5323). Of any
 /// other, safety is unknown, and unknown counts as unsafe.
-fn is_safe(method: &Method) -> bool {
+pub(crate) fn is_safe(method: &Method) -> bool {
     matches!(
         method.as_str(),
         "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" | "SEARCH"

@@ -5,7 +5,7 @@
 //! [`revalidate`] asks the origin about it and takes in a 304, [`storable`] judges a new response,
 //! [`forget`] says what an unsafe method invalidates, [`purge`] what an operator wants gone,
 //! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`deception`],
-//! [`surrogate`], [`date`] and [`fields`] are what these are made of.
+//! [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of.
 //!
 //! Nothing here reads a clock, does I/O or knows a server: facts come in as `http` types and
 //! `SystemTime`, decisions go out as values that carry their reason.
@@ -17,6 +17,7 @@ pub mod directives;
 pub mod fields;
 pub mod forget;
 pub mod freshness;
+pub mod groups;
 pub mod key;
 pub mod lookup;
 pub mod purge;

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::cache::groups;
 use crate::cache::key::Asked;
 use crate::cache::key::default_port;
 use crate::cache::surrogate;
@@ -131,8 +132,23 @@ pub enum Many {
     Upstream(String),
     /// A name that their origin gave them.
     SurrogateKey(String),
+    /// A group of an origin (RFC 9875); what an answer invalidates, not what anybody asks for.
+    Group(Group),
     /// That they are stored.
     Everything,
+}
+
+/// Responses of one origin that have a group in common (RFC 9875 §2.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The origin's scheme.
+    pub scheme: Scheme,
+    /// The origin's host, in normal form.
+    pub host: String,
+    /// The origin's port, unless it is the scheme's own.
+    pub port: Option<u16>,
+    /// The group's name.
+    pub name: String,
 }
 
 /// A path on a host, and all that is below it at segment boundaries, with any query.
@@ -231,6 +247,7 @@ impl Scope {
             Self::Many(Many::Route(_)) => "route",
             Self::Many(Many::Upstream(_)) => "upstream",
             Self::Many(Many::SurrogateKey(_)) => "tag",
+            Self::Many(Many::Group(_)) => "group",
             Self::Many(Many::Everything) => "everything",
         }
     }
@@ -250,6 +267,7 @@ impl Scope {
                 | Many::Upstream(name)
                 | Many::SurrogateKey(name),
             ) => name.clone(),
+            Self::Many(Many::Group(group)) => group.name.clone(),
             Self::Many(Many::Everything) => String::new(),
         }
     }
@@ -325,6 +343,26 @@ impl Prefix {
     }
 }
 
+impl Group {
+    /// The group of this name, of the origin of a URL with this authority.
+    pub fn new(scheme: Scheme, authority: &Authority, name: String) -> Self {
+        let default = default_port(scheme.as_str());
+        Self {
+            scheme,
+            host: authority.host().to_owned(),
+            port: authority.port().filter(|port| Some(*port) != default),
+            name,
+        }
+    }
+
+    /// Whether it is of the origin of what was asked for.
+    fn is_of(&self, asked: &Asked<'_>) -> bool {
+        self.scheme.as_str().as_bytes() == asked.scheme
+            && self.host.as_bytes() == asked.host
+            && self.port == asked.port
+    }
+}
+
 impl Many {
     /// Whether it concerns this.
     pub fn concerns(&self, subject: &Subject<'_>) -> bool {
@@ -334,6 +372,9 @@ impl Many {
             Self::Route(name) => subject.route == Some(name),
             Self::Upstream(name) => name.as_bytes() == subject.asked.upstream(),
             Self::SurrogateKey(key) => surrogate::has(subject.headers, key.as_bytes()),
+            Self::Group(group) => {
+                group.is_of(&subject.asked) && groups::belongs(subject.headers, &group.name)
+            }
             Self::Everything => true,
         }
     }

@@ -123,6 +123,8 @@ definitions! {
         "Purges that operators asked for, by what they named and whether it is stale or gone.";
     CACHE_INVALIDATED: Counter "edgeproxy_cache_invalidated_total" []
         "Responses that were dropped since a request may have changed what they show.";
+    CACHE_GROUPS: Counter "edgeproxy_cache_groups_invalidated_total" []
+        "Groups of responses that a request made invalid, by Cache-Group-Invalidation.";
     UPSTREAM_REQUESTS: Counter "edgeproxy_upstream_requests_total" ["upstream", "status_class"]
         "Requests sent to origins, by the class of the answer (none: no answer).";
     UPSTREAM_ERRORS: Counter "edgeproxy_upstream_errors_total" ["upstream", "reason"]
@@ -179,6 +181,7 @@ pub struct Metrics {
     refusals: Box<[IntCounter]>,
     purges: IntCounterVec,
     invalidated: IntCounter,
+    groups_invalidated: IntCounter,
     upstream_requests: IntCounterVec,
     upstream_errors: IntCounterVec,
     upstream_duration: HistogramVec,
@@ -223,6 +226,7 @@ impl Metrics {
                 .collect(),
             purges: new.counters(&CACHE_PURGES),
             invalidated: new.counters(&CACHE_INVALIDATED).with_label_values::<&str>(&[]),
+            groups_invalidated: new.counters(&CACHE_GROUPS).with_label_values::<&str>(&[]),
             upstream_requests: new.counters(&UPSTREAM_REQUESTS),
             upstream_errors: new.counters(&UPSTREAM_ERRORS),
             upstream_duration: new.histograms(&UPSTREAM_DURATION),
@@ -293,6 +297,11 @@ impl Metrics {
     /// Counts a purge of this kind of scope.
     pub fn purged(&self, what: &'static str, manner: Manner) {
         self.purges.with_label_values(&[what, manner.label()]).inc();
+    }
+
+    /// Counts a group of responses that a request made invalid.
+    pub fn group_invalidated(&self) {
+        self.groups_invalidated.inc();
     }
 
     /// Counts responses that a request made invalid.

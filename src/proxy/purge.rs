@@ -13,7 +13,9 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::cache::forget::must_forget;
+use crate::cache::groups;
 use crate::cache::key;
+use crate::cache::purge::Group;
 use crate::cache::purge::Url;
 use crate::message::secret::bearer;
 use crate::message::target;
@@ -85,7 +87,7 @@ pub(crate) async fn by_method(session: &mut Session, ctx: &mut RequestCtx) -> Re
     Ok(true)
 }
 
-/// Forgets what the answer to an unsafe method makes invalid (RFC 9111 §4.4).
+/// Forgets what the answer to an unsafe method makes invalid (RFC 9111 §4.4, RFC 9875 §3).
 pub(crate) fn invalidate(session: &Session, response: &ResponseHeader, ctx: &RequestCtx) {
     let Some(admitted) = &ctx.admitted else { return };
     let asked = key::Target {
@@ -109,5 +111,9 @@ pub(crate) fn invalidate(session: &Session, response: &ResponseHeader, ctx: &Req
         };
         let named = key::Target { path: target.path(), query: target.query(), ..asked };
         purge::invalidate(&ctx.runtime, &named);
+    }
+    for name in groups::invalidated(method, &response.headers) {
+        let group = Group::new(ctx.scheme(), &admitted.authority, name);
+        purge::invalidate_group(&ctx.runtime, group);
     }
 }

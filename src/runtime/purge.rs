@@ -10,6 +10,7 @@ use crate::cache::key;
 use crate::cache::key::Resource;
 use crate::cache::purge::Count;
 use crate::cache::purge::Effect;
+use crate::cache::purge::Group;
 use crate::cache::purge::Manner;
 use crate::cache::purge::Many;
 use crate::cache::purge::Order;
@@ -157,6 +158,12 @@ pub fn invalidate(runtime: &Runtime, url: &key::Target<'_>) {
     }
 }
 
+/// Drops all that belongs to a group since a request may have changed it (RFC 9875 §3).
+pub fn invalidate_group(runtime: &Runtime, group: Group) {
+    runtime.memory.purge_many(&Many::Group(group), Kind::Hard);
+    runtime.metrics.group_invalidated();
+}
+
 /// What keeps the stored responses of a route from those of others; `None` where it asks no upstream.
 #[must_use]
 pub fn space<'a>(plan: &'a Plan, route: &Route) -> Option<Cow<'a, str>> {
@@ -266,9 +273,13 @@ fn is_there(plan: &Plan, scope: &Scope) -> Result<(), Unclear> {
             }
         }
         Scope::Url(_)
-        | Scope::Many(Many::Prefix(_) | Many::Host(_) | Many::SurrogateKey(_) | Many::Everything) => {
-            Ok(())
-        }
+        | Scope::Many(
+            Many::Prefix(_)
+            | Many::Host(_)
+            | Many::SurrogateKey(_)
+            | Many::Group(_)
+            | Many::Everything,
+        ) => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Purging: what goes, what stays, who may ask for it, and who is told.
 
 mod admin;
+mod groups;
 mod method;
 mod race;
 mod scopes;

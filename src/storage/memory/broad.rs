@@ -1,13 +1,13 @@
 //! Purges of many responses at once, in the same time however many they are.
 //!
 //! Such a purge touches no entry. It leaves a stamp for what was purged: a host, a route, an
-//! upstream, a surrogate key, a prefix, or everything. An entry asked for before the stamps that
+//! upstream, a surrogate key, a group of an origin, a prefix, or everything. An entry asked for before the stamps that
 //! concern it is gone, or stale, wherever it is met: by a lookup, by a fill that ends, by a sweep.
 //! An entry remembers up to which purge it was compared, so a lookup costs one comparison of numbers
 //! and, once after each purge, the look-up of a few stamps.
 //!
 //! The stamps are bounded. When there are too many, the older half becomes one coarser stamp: of
-//! surrogate keys one for all that has any, of hosts, routes and upstreams one for everything, of
+//! surrogate keys and groups one for all that has any, of hosts, routes and upstreams one for everything, of
 //! prefixes those of their hosts. So too much may be purged, but never too little. And what all
 //! entries were compared with, which a full round of the sweep does, is forgotten.
 
@@ -20,6 +20,9 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::RwLock;
 
+use crate::cache::groups;
+use crate::cache::key::Asked;
+use crate::cache::purge::Group;
 use crate::cache::purge::Many;
 use crate::cache::purge::Prefix;
 use crate::cache::purge::Subject;
@@ -79,9 +82,9 @@ pub(super) struct Broad {
 struct Stamps {
     bounds: Bounds,
     everything: Stamp,
-    /// Of whatever has a surrogate key: those that were merged.
+    /// Of whatever has a surrogate key or a group: those that were merged.
     keyed: Stamp,
-    /// The last purge of any surrogate key.
+    /// The last purge of any surrogate key or group.
     any_key: Stamp,
     keys: HashMap<u64, Stamp>,
     /// Of hosts, routes and upstreams.
@@ -137,12 +140,13 @@ impl Broad {
             Many::Route(name) => self.purge_place(&mut stamps, Place::Route, name, at, kind),
             Many::Upstream(name) => self.purge_place(&mut stamps, Place::Upstream, name, at, kind),
             Many::SurrogateKey(key) => {
-                stamps.any_key.note(at, kind);
-                let (key, most) = (self.key(key.as_bytes()), stamps.bounds.keys);
-                if let Some(older) = make_room(&mut stamps.keys, key, most) {
-                    stamps.keyed.merge(&older);
-                }
-                stamps.keys.entry(key).or_default().note(at, kind);
+                purge_key(&mut stamps, self.key(key.as_bytes()), at, kind);
+            }
+            Many::Group(group) => {
+                let Group { scheme, host, port, name } = group;
+                let scheme = scheme.as_str().as_bytes();
+                let group = self.group(scheme, host.as_bytes(), *port, name.as_bytes());
+                purge_key(&mut stamps, group, at, kind);
             }
             Many::Prefix(prefix) => {
                 let known = stamps.prefixes.iter_mut().find(|(known, _)| known == prefix);
@@ -244,14 +248,18 @@ impl Broad {
         subject: &Subject<'_>,
         meet: &mut impl FnMut(Option<&'s Stamp>),
     ) {
-        for (count, key) in surrogate::keys(subject.headers).enumerate() {
+        let Asked { scheme, host, port, .. } = subject.asked;
+        let groups = groups::groups(subject.headers);
+        let keys = surrogate::keys(subject.headers).map(|key| self.key(key));
+        let names = groups.iter().map(|name| self.group(scheme, host, port, name.as_bytes()));
+        for (count, key) in keys.chain(names).enumerate() {
             if count == 0 {
                 meet(Some(&stamps.keyed));
             }
             if count == surrogate::MOST {
                 return meet(Some(&stamps.any_key));
             }
-            meet(stamps.keys.get(&self.key(key)));
+            meet(stamps.keys.get(&key));
         }
     }
 
@@ -295,9 +303,23 @@ impl Broad {
         self.hasher.hash_one(key)
     }
 
+    fn group(&self, scheme: &[u8], host: &[u8], port: Option<u16>, name: &[u8]) -> u64 {
+        self.hasher.hash_one((scheme, host, port, name))
+    }
+
     fn place(&self, place: Place, name: &[u8]) -> u64 {
         self.hasher.hash_one((place, name))
     }
+}
+
+/// Stamps a surrogate key or a group, which are the same to the table.
+fn purge_key(stamps: &mut Stamps, key: u64, at: Generation, kind: Kind) {
+    stamps.any_key.note(at, kind);
+    let most = stamps.bounds.keys;
+    if let Some(older) = make_room(&mut stamps.keys, key, most) {
+        stamps.keyed.merge(&older);
+    }
+    stamps.keys.entry(key).or_default().note(at, kind);
 }
 
 /// Takes the older half out of a table that has no room for this one, as one stamp.
