@@ -1,5 +1,6 @@
 //! The admin listener: what operators and their tools ask a running process. Never in the data path.
 
+mod explain;
 mod purge;
 
 use std::sync::Arc;
@@ -52,11 +53,11 @@ impl Admin {
                 response
             }
             ("/healthz" | "/readyz" | "/metrics", false) => not_allowed("GET, HEAD"),
-            (CLEAR | PURGE, _) => not_allowed("POST"),
+            (CLEAR | PURGE | EXPLAIN, _) => not_allowed("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
                 "There is: GET /healthz, GET /readyz, GET /metrics, POST /v1/purge, \
-                 POST /cache/clear\n"
+                 POST /v1/explain, POST /cache/clear\n"
                     .to_owned(),
             ),
         }
@@ -94,6 +95,8 @@ impl Admin {
 
 /// Purges what its body names.
 const PURGE: &str = "/v1/purge";
+/// Says what a request would get, and why.
+const EXPLAIN: &str = "/v1/explain";
 /// Purges everything.
 const CLEAR: &str = "/cache/clear";
 
@@ -121,6 +124,7 @@ impl ServeHttp for Admin {
         let (method, path) = (request.method.clone(), request.uri.path().to_owned());
         match (method, path.as_str()) {
             (Method::POST, PURGE) => purge::answer(session, self.runtime.load_full()).await,
+            (Method::POST, EXPLAIN) => explain::answer(session, &self.runtime.load_full()).await,
             (Method::POST, CLEAR) => clear(&self.runtime.load_full()).await,
             (method, path) => self.answer(&method, path),
         }

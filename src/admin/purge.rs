@@ -76,7 +76,7 @@ pub(super) fn asker() -> Asker {
     Asker { way: Way::Admin, from }
 }
 
-async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Response<Vec<u8>>> {
+pub(super) async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Response<Vec<u8>>> {
     let mut body = Vec::new();
     let mut read = 0;
     while read <= AWAY_MOST {
@@ -99,10 +99,10 @@ async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Response<Vec<u8>>>
     }
     Err(problem(
         StatusCode::PAYLOAD_TOO_LARGE,
-        format!("a body has {} KiB at most: purge in several steps", BODY_MOST >> 10),
+        format!("a body has {} KiB at most: ask in several steps", BODY_MOST >> 10),
     ))
 }
 
-fn problem(status: StatusCode, error: String) -> Response<Vec<u8>> {
+pub(super) fn problem(status: StatusCode, error: String) -> Response<Vec<u8>> {
     json(status, &Problem { error })
 }

@@ -30,6 +30,15 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
+/// In which form it is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// For programs.
+    Json,
+    /// For people.
+    Text,
+}
+
 /// Why there is no answer.
 pub(crate) enum Unheard {
     /// Nobody listens there.
@@ -56,15 +65,15 @@ impl Running {
     }
 
     /// Posts a JSON body to a path and waits for the answer.
-    pub(crate) fn post(&self, path: &str, body: &str) -> Result<Answer, Unheard> {
+    pub(crate) fn post(&self, path: &str, body: &str, form: Form) -> Result<Answer, Unheard> {
         let told = match &self.at {
             AdminAddress::Tcp(at) => TcpStream::connect_timeout(at, PATIENCE).and_then(|stream| {
                 stream.set_read_timeout(Some(PATIENCE))?;
-                self.exchange(stream, path, body)
+                self.exchange(stream, path, body, form)
             }),
             AdminAddress::Unix(socket) => UnixStream::connect(socket).and_then(|stream| {
                 stream.set_read_timeout(Some(PATIENCE))?;
-                self.exchange(stream, path, body)
+                self.exchange(stream, path, body, form)
             }),
         };
         told.map_err(|e| match e.kind() {
@@ -80,10 +89,15 @@ impl Running {
         mut stream: impl Read + Write,
         path: &str,
         body: &str,
+        form: Form,
     ) -> io::Result<Answer> {
         let length = body.len();
+        let accept = match form {
+            Form::Json => "application/json",
+            Form::Text => "text/plain",
+        };
         let mut request = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: {accept}\r\n\
              Content-Length: {length}\r\nConnection: close\r\n"
         )
         .into_bytes();

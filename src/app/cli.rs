@@ -20,6 +20,8 @@ Examples:
   edgeproxy -c conf/edge.yaml -d -u      take over from the running process, dropping nothing
   edgeproxy purge -c conf/edge.yaml --tag article-12
                                          forget what has this tag
+  edgeproxy explain -c conf/edge.yaml https://www.example.org/a
+                                         say what a request would get from the cache, and why
   edgeproxy check -c conf/edge.yaml --route GET https://www.example.org/a
                                          say which route a request takes, and why
 
@@ -108,6 +110,8 @@ pub enum Verb {
         #[command(subcommand)]
         what: ConfigVerb,
     },
+    /// Ask the running process what a request would get, and why.
+    Explain(ExplainFlags),
     /// Purge stored responses of the running process.
     Purge(PurgeFlags),
     /// Print the JSON Schema of the configuration file.
@@ -131,6 +135,26 @@ pub enum Verb {
     },
     /// Print the manual page.
     Man(Bare),
+}
+
+/// Which request is explained. Nothing is sent to an origin, and nothing changes in the cache.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ExplainFlags {
+    /// Its URL, such as `https://www.example.org/a?b`.
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// A field that it has, such as `Accept-Language: de`; may be given again.
+    #[arg(short = 'H', long, value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// Its method.
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    pub method: String,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The running process of the one-line mode on this port.
+    #[arg(long, value_name = "PORT", conflicts_with = "conf")]
+    pub port: Option<u16>,
 }
 
 /// What is purged, and how: everything that any of these names.
@@ -206,6 +230,7 @@ impl Cli {
             None | Some(Verb::Run(_)) => ("run", &[Configuration, Running]),
             Some(Verb::Check { .. }) => ("check", &[Configuration]),
             Some(Verb::Config { what: ConfigVerb::Show }) => ("config show", &[Configuration]),
+            Some(Verb::Explain(_)) => ("explain", &[Configuration]),
             Some(Verb::Purge(_)) => ("purge", &[Configuration]),
             Some(Verb::Schema(_)) => ("schema", &[]),
             Some(Verb::Init { .. }) => ("init", &[]),

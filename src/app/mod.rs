@@ -5,6 +5,7 @@ mod bind;
 mod check;
 pub mod cli;
 mod daemon;
+mod explain;
 mod handover;
 mod identity;
 mod init;
@@ -129,6 +130,7 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
             let loaded = load(cli)?;
             print(&config::show(&loaded.config))
         }
+        Some(Verb::Explain(flags)) => print(&explain::explain(cli, flags)?),
         Some(Verb::Purge(flags)) => print(&purge::purge(cli, flags)?),
         Some(Verb::Schema(_)) => print(&config::json_schema()),
         Some(Verb::Init { file, .. }) => init::init(file),

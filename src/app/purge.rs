@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::app::Failure;
 use crate::app::ask::Answer;
+use crate::app::ask::Form;
 use crate::app::ask::Running;
 use crate::app::ask::Unheard;
 use crate::app::cli::Cli;
@@ -34,7 +35,7 @@ struct Problem {
 /// Tells the running process to clear its cache; returns what to say about it.
 pub(crate) fn clear(cli: &Cli) -> Result<String, Failure> {
     let running = running(cli, cli.quick.port, "edgeproxy --clear-cache")?;
-    match running.post("/cache/clear", "") {
+    match running.post("/cache/clear", "", Form::Text) {
         Ok(Answer { status: 200, body }) => Ok(format!("The cache is cleared: {body}")),
         Ok(answer) => Err(refused(&answer)),
         Err(Unheard::Nobody) => {
@@ -63,7 +64,7 @@ pub(crate) fn purge(cli: &Cli, flags: &PurgeFlags) -> Result<String, Failure> {
     let port = flags.port.or(cli.quick.port);
     let running = running(cli, port, "edgeproxy purge --all")?;
     let body = serde_json::to_string(&wish).map_err(Failure::other)?;
-    let answer = match running.post("/v1/purge", &body) {
+    let answer = match running.post("/v1/purge", &body, Form::Json) {
         Ok(answer) if answer.status == 200 => answer.body,
         Ok(answer) => return Err(refused(&answer)),
         Err(Unheard::Nobody) => {
@@ -93,7 +94,7 @@ fn line(Purged { what, which, objects, exact }: &Purged, flags: &PurgeFlags) -> 
     format!("{done}: {name}: {objects} object{plural}{more}\n")
 }
 
-fn running(cli: &Cli, port: Option<u16>, example: &str) -> Result<Running, Failure> {
+pub(crate) fn running(cli: &Cli, port: Option<u16>, example: &str) -> Result<Running, Failure> {
     match (&cli.conf, port) {
         (Some(_), Some(_)) => Err(Failure::usage("--port stands for a file: leave -c out, or it")),
         (Some(_), None) => Running::with(load(cli)?.plan),
@@ -105,7 +106,7 @@ fn running(cli: &Cli, port: Option<u16>, example: &str) -> Result<Running, Failu
 }
 
 /// The running process did not do it.
-fn refused(answer: &Answer) -> Failure {
+pub(crate) fn refused(answer: &Answer) -> Failure {
     let why = match serde_json::from_str::<Problem>(&answer.body) {
         Ok(problem) => problem.error,
         Err(_) => answer.body.clone(),

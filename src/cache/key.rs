@@ -195,16 +195,22 @@ fn push_query(key: &mut Vec<u8>, query: Option<&str>, rules: &KeyRules) {
         key.push(WHOLE_QUERY);
         return push(key, query.as_bytes());
     }
-    let mut chosen: Vec<&str> = query.split('&').filter(|p| counts(p, &rules.query)).collect();
-    if rules.sort_query {
-        // A stable sort: the order among parameters of one name is the application's business.
-        chosen.sort_by(|a, b| name(a).cmp(name(b)));
-    }
+    let chosen = counted(query, rules);
     key.push(CHOSEN_PARAMETERS);
     push_count(key, chosen.len());
     for parameter in chosen {
         push(key, parameter.as_bytes());
     }
+}
+
+/// The parameters of a query that are part of the key, in the order in which they are.
+pub fn counted<'q>(query: &'q str, rules: &KeyRules) -> Vec<&'q str> {
+    let mut chosen: Vec<&str> = query.split('&').filter(|p| counts(p, &rules.query)).collect();
+    if rules.sort_query {
+        // A stable sort: the order among parameters of one name is the application's business.
+        chosen.sort_by(|a, b| name(a).cmp(name(b)));
+    }
+    chosen
 }
 
 /// Whether a parameter is part of the key. Names are compared as the origin will read them, decoded:

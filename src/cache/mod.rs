@@ -5,7 +5,8 @@
 //! [`revalidate`] asks the origin about it and takes in a 304, [`storable`] judges a new response,
 //! [`forget`] says what an unsafe method invalidates, [`purge`] what an operator wants gone,
 //! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`deception`],
-//! [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of.
+//! [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of; [`explain`] tells people
+//! what they decide.
 //!
 //! Nothing here reads a clock, does I/O or knows a server: facts come in as `http` types and
 //! `SystemTime`, decisions go out as values that carry their reason.
@@ -14,6 +15,7 @@ pub mod date;
 pub mod deception;
 pub mod dictionary;
 pub mod directives;
+pub mod explain;
 pub mod fields;
 pub mod forget;
 pub mod freshness;

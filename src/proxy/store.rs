@@ -14,12 +14,8 @@ use pingora_proxy::Session;
 
 use crate::cache::Exchange;
 use crate::cache::Payload;
-use crate::cache::Policy;
 use crate::cache::Request;
 use crate::cache::Response;
-use crate::cache::freshness::Life;
-use crate::cache::freshness::Restraint;
-use crate::cache::freshness::Validation;
 use crate::cache::revalidate;
 use crate::cache::revalidate::Freshens;
 use crate::cache::status::Outcome;
@@ -29,7 +25,8 @@ use crate::cache::storable::may_keep;
 use crate::message::hops;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
-use crate::storage::memory::Entry;
+pub(crate) use crate::runtime::life::life;
+pub(crate) use crate::runtime::life::life_of;
 use crate::storage::memory::Found;
 use crate::storage::memory::Times;
 
@@ -166,32 +163,4 @@ fn meta(kept: &Kept, header: ResponseHeader, found: Option<Found>) -> CacheMeta 
         meta.extensions_mut().insert(found);
     }
     meta
-}
-
-/// What the policy needs to know of a stored response: its times from the store, the rest from its
-/// own header.
-pub(crate) fn life_of(entry: &Entry, policy: &Policy) -> Life {
-    let mut life = life(entry.restraint(), &entry.times(), policy);
-    if let Some(purged) = entry.stale_since() {
-        life.expire(purged);
-    }
-    life
-}
-
-/// The same of a response that is still being stored.
-pub(crate) fn life(restraint: Restraint, times: &Times, policy: &Policy) -> Life {
-    Life {
-        arrived: times.responded,
-        age_at_arrival: times.age,
-        lifetime: times.lifetime,
-        stale_while_revalidate: times.while_revalidate,
-        stale_if_error: times.if_error,
-        staleness: restraint.staleness,
-        // A lifetime that the route sets counts whatever the response says.
-        validation: match policy.override_ttl {
-            Some(_) => Validation::WhenStale,
-            None => restraint.validation,
-        },
-        change: restraint.change,
-    }
 }

@@ -1,6 +1,8 @@
 //! A running generation: the plan and what was built from it. A request holds one from its first
 //! byte to its log line.
 
+pub mod explain;
+pub mod life;
 pub mod purge;
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@ mod basics;
 mod bodies;
 mod caching;
 mod cli;
+mod explain;
 mod harness;
 mod origins;
 mod process;

@@ -1,0 +1,463 @@
+//! Explaining what a request would get now, without asking for it: nothing is counted, stored or
+//! refreshed by it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
+use http::header;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::cache::Policy;
+use crate::cache::Request;
+use crate::cache::explain;
+use crate::cache::explain::Lately;
+use crate::cache::explain::Stored;
+use crate::cache::key;
+use crate::cache::key::Key;
+use crate::cache::purge::Unclear;
+use crate::cache::purge::Url;
+use crate::cache::status::Outcome;
+use crate::cache::surrogate;
+use crate::cache::vary::Spec;
+use crate::message::secret;
+use crate::message::target::Scheme;
+use crate::route::Ask;
+use crate::route::Route;
+use crate::route::action::Action;
+use crate::runtime::Runtime;
+use crate::runtime::life::life_of;
+use crate::runtime::purge;
+use crate::storage::memory::Entry;
+
+/// The most variants that are told of.
+const VARIANTS_MOST: usize = 16;
+
+/// A request that somebody asks about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// The URL, with its scheme.
+    pub url: String,
+    /// The method.
+    #[serde(default = "get")]
+    pub method: String,
+    /// Its fields: `[["Accept-Language", "de"]]`.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+}
+
+/// What such a request would get now, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The method.
+    pub method: String,
+    /// The URL in its normal form.
+    pub url: String,
+    /// The route it takes; `None`: there is none.
+    pub route: Option<String>,
+    /// Why that one.
+    pub routing: String,
+    /// What it is stored under; `None`: the route asks no upstream.
+    pub key: Option<KeyParts>,
+    /// What is stored under that key, newest first.
+    pub variants: Vec<Variant>,
+    /// The freshness of the one that the request selects.
+    pub freshness: Option<Freshness>,
+    /// Whether a fetch of it failed a moment ago.
+    pub failed_lately: bool,
+    /// Whether an answer to it was not stored in the last minute.
+    pub unstored_lately: bool,
+    /// `hit`, `miss`, `stale`, `expired` or `bypass`, as in the access log; `None`: the cache is not
+    /// asked, or the answer is a refusal.
+    pub outcome: Option<&'static str>,
+    /// As Cache-Status would begin.
+    pub cache_status: Option<String>,
+    /// The same in words.
+    pub says: String,
+    /// What would change it.
+    pub change: Vec<&'static str>,
+}
+
+/// The parts of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyParts {
+    /// The upstream.
+    pub upstream: String,
+    /// Whether the route shares what is stored with no other, since it changes what is asked for.
+    pub route_alone: bool,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// The host.
+    pub host: String,
+    /// The port, unless it is the scheme's own.
+    pub port: Option<u16>,
+    /// The path.
+    pub path: String,
+    /// The parameters that count, in the order in which they do; `None`: there is no query.
+    pub query: Option<Vec<String>>,
+    /// The fields that count, and what the request says in them.
+    pub headers: BTreeMap<String, Vec<String>>,
+    /// The cookies that count.
+    pub cookies: Vec<String>,
+}
+
+/// A stored response.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Variant {
+    /// Whether the request selects it.
+    pub selected: bool,
+    /// Its status.
+    pub status: u16,
+    /// The fields that it varies by.
+    pub vary: Vec<String>,
+    /// Its age in seconds.
+    pub age: u64,
+    /// How much of its lifetime is left, in seconds; negative once it is stale.
+    pub remaining: i64,
+    /// The length of its body.
+    pub body: u64,
+    /// All the memory that it takes.
+    pub size: u64,
+    /// How often it was found.
+    pub hits: u64,
+    /// The seconds since it was last found, or stored.
+    pub unused: u64,
+    /// The route that stored it.
+    pub route: Option<String>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Whether a soft purge made it stale.
+    pub softly_purged: bool,
+}
+
+/// How a lifetime and an age make a response fresh or stale; all in seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Freshness {
+    /// Its lifetime.
+    pub lifetime: u64,
+    /// What says so.
+    pub by: &'static str,
+    /// How old it was when it came.
+    pub age_at_arrival: u64,
+    /// How long it has been here, or since it was last confirmed.
+    pub here: u64,
+    /// What is left; negative once it is stale.
+    pub remaining: i64,
+    /// For how long beyond its lifetime it serves while it is refreshed.
+    pub stale_while_revalidate: u64,
+    /// For how long beyond its lifetime it serves while the origin fails.
+    pub stale_if_error: u64,
+}
+
+fn get() -> String {
+    Method::GET.as_str().to_owned()
+}
+
+/// Explains what a request would get now.
+///
+/// # Errors
+/// What is asked about could not be a request.
+pub fn explain(runtime: &Runtime, question: &Question) -> Result<Explanation, Unclear> {
+    let plan = &runtime.plan;
+    let url = Url::parse(&question.url, &plan.normalisation)?;
+    let Some(scheme) = url.scheme else {
+        return Err(Unclear(format!(
+            "\"{}\": write the scheme, `https://` or `http://`: routes and keys tell them apart",
+            question.url
+        )));
+    };
+    let method = Method::from_bytes(question.method.as_bytes())
+        .ok()
+        .filter(|method| !matches!(*method, Method::TRACE | Method::CONNECT))
+        .ok_or_else(|| Unclear(format!("no request has the method \"{}\"", question.method)))?;
+    let headers = fields(question, &url)?;
+    let ask = Ask {
+        method: &method,
+        scheme,
+        host: url.authority.host(),
+        path: url.target.path(),
+        query: url.target.query(),
+        headers: &headers,
+    };
+    let found = plan.routes.find(&ask);
+    let routing = plan.routes.explain(&ask).to_string();
+    let mut told = Explanation {
+        method: method.to_string(),
+        url: format!("{}://{}{}", scheme.as_str(), url.authority, url.target),
+        route: found.as_ref().map(|found| found.route.name.to_string()),
+        routing,
+        key: None,
+        variants: Vec::new(),
+        freshness: None,
+        failed_lately: false,
+        unstored_lately: false,
+        outcome: None,
+        cache_status: None,
+        says: String::new(),
+        change: Vec::new(),
+    };
+    let Some(found) = found else {
+        told.says = if plan.routes.allowed(&ask).is_empty() {
+            "answered 404: no route takes it".to_owned()
+        } else {
+            "answered 405: no route takes this method".to_owned()
+        };
+        return Ok(told);
+    };
+    match &found.route.action {
+        Action::Upstream(_) => {
+            let asked = Asked { method: &method, headers: &headers, url: &url, scheme };
+            of_the_cache(runtime, found.route, &asked, &mut told);
+        }
+        Action::Respond { status, .. } => told.says = format!("answered {status} by the route"),
+        Action::Redirect { status, .. } => {
+            told.says = format!("redirected ({status}) by the route")
+        }
+    }
+    Ok(told)
+}
+
+/// The request, in its normal form.
+struct Asked<'a> {
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    url: &'a Url,
+    scheme: Scheme,
+}
+
+fn of_the_cache(runtime: &Runtime, route: &Route, asked: &Asked<'_>, told: &mut Explanation) {
+    let policy = &*route.cache;
+    let now = SystemTime::now();
+    let path = asked.url.target.path();
+    let request = Request::new(asked.method, asked.headers).with_path(path);
+    let Some(space) = purge::space(&runtime.plan, route) else { return };
+    let target = key::Target {
+        space: &space,
+        scheme: asked.scheme.as_str(),
+        host: asked.url.authority.host(),
+        port: asked.url.authority.port(),
+        path,
+        query: asked.url.target.query(),
+    };
+    let key = Key::new(&target, asked.headers, &policy.key);
+    let entries = runtime.memory.variants(key.as_bytes());
+    let selected = entries.iter().find(|entry| entry.selects(asked.headers));
+    let lately = Lately {
+        failed: runtime.flights.is_failing(key.as_bytes(), Instant::now()),
+        unstored: runtime.flights.is_unshared(key.as_bytes(), Instant::now()),
+    };
+    let life = selected.map(|entry| life_of(entry, policy));
+    let stored = match &life {
+        Some(life) => Stored::Selected(life),
+        None if entries.is_empty() => Stored::Nothing,
+        None => Stored::OtherVariants,
+    };
+    let verdict = explain::verdict(&request, policy, stored, lately, now);
+
+    if policy.enabled {
+        told.key = Some(key_parts(route, &target, asked, policy));
+    }
+    told.variants = entries
+        .iter()
+        .take(VARIANTS_MOST)
+        .map(|entry| {
+            let is_it = selected.is_some_and(|selected| Arc::ptr_eq(selected, entry));
+            variant(entry, is_it, policy, now)
+        })
+        .collect();
+    told.freshness = selected.zip(life.as_ref()).map(|(entry, life)| {
+        let sum = explain::sum(&request, (entry.status(), entry.headers()), life, policy, now);
+        let by = match entry.stale_since() {
+            Some(_) => "a soft purge",
+            None => sum.by.unwrap_or("the rules when it was stored"),
+        };
+        Freshness {
+            lifetime: sum.lifetime.as_secs(),
+            by,
+            age_at_arrival: sum.age_at_arrival.as_secs(),
+            here: sum.here.as_secs(),
+            remaining: sum.remaining,
+            stale_while_revalidate: life.stale_while_revalidate.as_secs(),
+            stale_if_error: life.stale_if_error.as_secs(),
+        }
+    });
+    told.failed_lately = lately.failed;
+    told.unstored_lately = lately.unstored;
+    told.outcome = verdict.outcome.map(Outcome::label);
+    told.cache_status = Some(verdict.status.to_string());
+    told.says = verdict.says.to_owned();
+    told.change = verdict.change;
+}
+
+fn fields(question: &Question, url: &Url) -> Result<HeaderMap, Unclear> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &question.headers {
+        let wrong = || Unclear(format!("\"{name}\" is no field that a request can have"));
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+        let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
+        if name == header::HOST {
+            return Err(Unclear("the URL says the host: leave the field out".to_owned()));
+        }
+        headers.append(name, value);
+    }
+    let host = HeaderValue::try_from(url.authority.to_string());
+    headers.insert(header::HOST, host.map_err(|_| Unclear("no such host".to_owned()))?);
+    Ok(headers)
+}
+
+fn key_parts(
+    route: &Route,
+    target: &key::Target<'_>,
+    asked: &Asked<'_>,
+    policy: &Policy,
+) -> KeyParts {
+    let named = |name: &HeaderName| {
+        let lines = asked.headers.get_all(name).iter();
+        let shown = |line: &HeaderValue| {
+            secret::of_field(name.as_str(), &String::from_utf8_lossy(line.as_bytes())).to_owned()
+        };
+        (name.to_string(), lines.map(shown).collect())
+    };
+    let default = key::default_port(target.scheme);
+    KeyParts {
+        upstream: target.space.lines().next().unwrap_or_default().to_owned(),
+        route_alone: route.changes_request(),
+        scheme: asked.scheme.as_str(),
+        host: target.host.to_owned(),
+        port: target.port.filter(|port| Some(*port) != default),
+        path: target.path.to_owned(),
+        query: target
+            .query
+            .map(|query| key::counted(query, &policy.key).into_iter().map(str::to_owned).collect()),
+        headers: policy.key.headers.iter().map(named).collect(),
+        cookies: policy.key.cookies.clone(),
+    }
+}
+
+fn variant(entry: &Entry, selected: bool, policy: &Policy, now: SystemTime) -> Variant {
+    let life = life_of(entry, policy);
+    let vary = Spec::parse(entry.headers()).ok();
+    let tags = surrogate::keys(entry.headers()).take(surrogate::MOST);
+    Variant {
+        selected,
+        status: entry.status().as_u16(),
+        vary: vary.iter().flat_map(|spec| spec.names()).map(HeaderName::to_string).collect(),
+        age: life.age_seconds(now),
+        remaining: life.remaining_seconds(now),
+        body: entry.body_len(),
+        size: entry.size(),
+        hits: entry.hits(),
+        unused: now.duration_since(entry.last_use()).unwrap_or_default().as_secs(),
+        route: entry.subject().and_then(|subject| subject.route.map(str::to_owned)),
+        tags: tags.map(|tag| String::from_utf8_lossy(tag).into_owned()).collect(),
+        softly_purged: entry.stale_since().is_some(),
+    }
+}
+
+impl fmt::Display for KeyParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        write!(f, "{}://{}{port}{}", self.scheme, self.host, self.path)?;
+        if let Some(query) = &self.query {
+            write!(f, "?{}", query.join("&"))?;
+        }
+        write!(f, ", upstream {}", self.upstream)?;
+        if self.route_alone {
+            f.write_str(", this route alone")?;
+        }
+        for (name, values) in &self.headers {
+            write!(f, ", {name}: {}", values.join(", "))?;
+        }
+        for name in &self.cookies {
+            write!(f, ", cookie {name}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.selected { "*" } else { "-" };
+        write!(f, "{mark} {}, {} bytes, age {} s", self.status, self.body, self.age)?;
+        match self.remaining {
+            left @ 0.. => write!(f, ", fresh for {left} s")?,
+            over => write!(f, ", stale for {} s", over.unsigned_abs())?,
+        }
+        write!(
+            f,
+            ", {} hits, last used {} s ago, {} bytes of memory",
+            self.hits, self.unused, self.size
+        )?;
+        if !self.vary.is_empty() {
+            write!(f, ", vary: {}", self.vary.join(", "))?;
+        }
+        if !self.tags.is_empty() {
+            write!(f, ", tags: {}", self.tags.join(" "))?;
+        }
+        if self.softly_purged {
+            f.write_str(", softly purged")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lifetime, by, age_at_arrival, here, remaining, .. } = self;
+        write!(
+            f,
+            "{lifetime} s ({by}) - {age_at_arrival} s on arrival - {here} s here = {remaining} s"
+        )?;
+        for (name, window) in [
+            ("stale-while-revalidate", self.stale_while_revalidate),
+            ("stale-if-error", self.stale_if_error),
+        ] {
+            if window > 0 {
+                write!(f, ", then {name} for {window} s")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// For people: one subject in a line.
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "request    {} {}", self.method, self.url)?;
+        let mut routing = self.routing.trim_end().lines();
+        writeln!(f, "route      {}", routing.next().unwrap_or_default())?;
+        for line in routing {
+            writeln!(f, "           {line}")?;
+        }
+        if let Some(key) = &self.key {
+            writeln!(f, "key        {key}")?;
+            match self.variants.len() {
+                0 => writeln!(f, "stored     nothing")?,
+                1 => writeln!(f, "stored     {}", self.variants[0])?,
+                count => writeln!(f, "stored     {count} variants; * is what the request selects")?,
+            }
+            for variant in self.variants.iter().filter(|_| self.variants.len() > 1) {
+                writeln!(f, "           {variant}")?;
+            }
+        }
+        if let Some(freshness) = &self.freshness {
+            writeln!(f, "freshness  {freshness}")?;
+        }
+        writeln!(f, "now        {}: {}", self.outcome.unwrap_or("-"), self.says)?;
+        if let Some(status) = &self.cache_status {
+            writeln!(f, "           Cache-Status: {status}")?;
+        }
+        for (n, change) in self.change.iter().enumerate() {
+            writeln!(f, "{}  {change}", if n == 0 { "change by" } else { "         " })?;
+        }
+        Ok(())
+    }
+}
