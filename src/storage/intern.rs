@@ -10,5 +10,8 @@ use crate::storage::memory::Options;
 /// The memory tier of this process. To be called once.
 #[must_use]
 pub fn memory(settings: &Settings) -> &'static Memory {
-    Box::leak(Box::new(Memory::new(Options::with_limit(settings.memory))))
+    Box::leak(Box::new(Memory::new(Options {
+        policy: settings.eviction,
+        ..Options::with_limit(settings.memory)
+    })))
 }

@@ -9,4 +9,6 @@ pub mod memory;
 pub struct Settings {
     /// The hard limit in bytes: keys, headers, bodies and bookkeeping, fills in flight included.
     pub memory: u64,
+    /// Who makes room for others.
+    pub eviction: memory::Policy,
 }

@@ -58,7 +58,11 @@ pub(super) fn store(
                 .help(format!("cache.memory is {}", config.cache.memory));
         }
     }
-    storage::Settings { memory }
+    let eviction = match config.cache.eviction {
+        schema::cache::Eviction::S3Fifo => storage::memory::Policy::S3Fifo,
+        schema::cache::Eviction::Lru => storage::memory::Policy::Lru,
+    };
+    storage::Settings { memory, eviction }
 }
 
 /// What a route allows: `own` completed from `outer`.

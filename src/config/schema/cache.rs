@@ -28,12 +28,26 @@ use crate::units::Period;
 pub struct Store {
     /// The most memory that stored responses take, bookkeeping included.
     pub memory: ByteSize,
+    /// Which stored responses make room for others.
+    pub eviction: Eviction,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { memory: ByteSize(256 << 20) }
+        Self { memory: ByteSize(256 << 20), eviction: Eviction::S3Fifo }
     }
+}
+
+/// Which stored responses make room for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Eviction {
+    /// Those that were asked for once only before those that were asked for again; large ones have to
+    /// be asked for more often. One pass over many objects does not empty the store.
+    #[serde(rename = "s3-fifo")]
+    S3Fifo,
+    /// The least recently used.
+    Lru,
 }
 
 /// What may be stored and served again. A key that a route leaves out is taken from `defaults.cache`.
