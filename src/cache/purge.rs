@@ -163,14 +163,14 @@ pub struct Prefix {
 }
 
 /// What is stored, as far as purges tell it apart.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Subject<'a> {
     /// What its key says.
     pub asked: Asked<'a>,
     /// The route that stored it, if that is known.
     pub route: Option<&'a str>,
-    /// The stored fields.
-    pub headers: &'a HeaderMap,
+    /// The stored fields, as far as they hold surrogate keys and groups.
+    pub headers: HeaderMap,
 }
 
 /// Why a wish cannot be granted, in a sentence that says what to do.
@@ -371,9 +371,9 @@ impl Many {
             Self::Host(host) => host.as_bytes() == subject.asked.host,
             Self::Route(name) => subject.route == Some(name),
             Self::Upstream(name) => name.as_bytes() == subject.asked.upstream(),
-            Self::SurrogateKey(key) => surrogate::has(subject.headers, key.as_bytes()),
+            Self::SurrogateKey(key) => surrogate::has(&subject.headers, key.as_bytes()),
             Self::Group(group) => {
-                group.is_of(&subject.asked) && groups::belongs(subject.headers, &group.name)
+                group.is_of(&subject.asked) && groups::belongs(&subject.headers, &group.name)
             }
             Self::Everything => true,
         }

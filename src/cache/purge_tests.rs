@@ -152,7 +152,7 @@ impl Stored {
                 path: self.path.as_bytes(),
             },
             route: Some(self.route),
-            headers: &headers,
+            headers,
         })
     }
 }

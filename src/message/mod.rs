@@ -11,4 +11,5 @@ pub mod range;
 pub mod reply;
 pub mod secret;
 pub mod target;
+pub mod title;
 pub mod trace;

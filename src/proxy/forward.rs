@@ -126,7 +126,7 @@ fn set_conditions(
     let again = ctx.origin.conditions == Asked::Again;
     if let Some(Found(entry)) = stored {
         let conditions = match again {
-            false => Conditions::of(entry.headers()),
+            false => Conditions::of(&entry.headers()),
             true => Conditions::default(),
         };
         for (name, value) in [

@@ -64,7 +64,7 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
         .filter(|_| ctx.origin.not_modified.is_some())
         .cloned();
     if let (Some(Found(entry)), Some(fresh)) = (&validated, &ctx.origin.not_modified)
-        && let Freshens::No(mismatch) = revalidate::freshens(entry.headers(), fresh)
+        && let Freshens::No(mismatch) = revalidate::freshens(&entry.headers(), fresh)
     {
         // The origin no longer knows what is stored; see `deliver::dress` for what comes now.
         runtime.memory.remove(entry);
@@ -77,7 +77,7 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
     }
     let mut header = match (&validated, &ctx.origin.not_modified) {
         (Some(Found(entry)), Some(fresh)) => {
-            let merged = revalidate::merge(entry.headers(), fresh, now);
+            let merged = revalidate::merge(&entry.headers(), fresh, now);
             let Ok(mut header) = ResponseHeader::build_no_case(entry.status(), Some(merged.len()))
             else {
                 return RespCacheable::Uncacheable(NoCacheReason::InternalError);

@@ -149,7 +149,7 @@ pub(crate) fn head(
     let mut response = Response::new(());
     *response.status_mut() = selection.status(entry.status());
     let fields = response.headers_mut();
-    *fields = entry.headers().clone();
+    *fields = entry.headers();
     if let Some(length) = entry.unsaid_length() {
         Fields::insert(fields, header::CONTENT_LENGTH, HeaderValue::from(length))?;
     }
@@ -160,8 +160,12 @@ pub(crate) fn head(
 
 /// Which part of a stored response answers this request.
 pub(crate) fn select(entry: &Entry, method: &Method, request: &HeaderMap) -> Selection {
+    if !conditional::has_conditions(request) && !request.contains_key(header::RANGE) {
+        // As `of` would say, which wants to see the fields.
+        return Selection::Whole;
+    }
     let length = (entry.status() != StatusCode::NO_CONTENT).then(|| entry.body_len());
-    Selection::of(method, request, entry.status(), entry.headers(), length)
+    Selection::of(method, request, entry.status(), &entry.headers(), length)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use http::HeaderMap;
 use http::HeaderName;
 use http::StatusCode;
 use http::header;
@@ -60,11 +61,31 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode) {
 
 /// What is stored, without what this answer does not say or says anew.
 fn kept(out: &mut Vec<u8>, entry: &Entry, selection: &Selection, dress: &Dress<'_>) {
-    for (name, value) in entry.headers() {
-        if !dress.covers(name) && !selection.changes(name) {
-            line(out, title(name), value.as_bytes());
+    for line in entry.lines() {
+        let shows = || {
+            // To make a name of text costs more than to write the line.
+            HeaderName::from_bytes(line.name.as_bytes())
+                .is_ok_and(|name| !dress.covers(&name) && !selection.changes(&name))
+        };
+        if (*selection == Selection::Whole && !may_be_covered(line.name)) || shows() {
+            out.extend_from_slice(line.whole);
         }
     }
+}
+
+/// Whether a name is one of those that [`Dress::covers`] can speak of.
+fn may_be_covered(name: &str) -> bool {
+    const COVERED: [&str; 8] = [
+        "age",
+        "via",
+        "x-cache",
+        "connection",
+        "x-request-id",
+        "cdn-cache-control",
+        "surrogate-control",
+        "edgeproxy-cache-control",
+    ];
+    COVERED.iter().any(|covered| covered.len() == name.len() && covered.eq_ignore_ascii_case(name))
 }
 
 /// What this answer says of its content that is not stored, or not so.
@@ -95,7 +116,10 @@ fn dressed(out: &mut Vec<u8>, entry: &Entry, dress: &Dress<'_>) {
         decimal(out, age);
         out.extend_from_slice(b"\r\n");
     }
-    line(out, "via", hops::via(entry.headers(), dress.received).as_bytes());
+    // Hardly any response comes through another proxy, and a map of its fields has its price.
+    let passed = entry.lines().any(|line| line.name.eq_ignore_ascii_case("via"));
+    let stored = if passed { entry.headers() } else { HeaderMap::new() };
+    line(out, "via", hops::via(&stored, dress.received).as_bytes());
     line(out, REQUEST_ID.as_str(), dress.id.as_bytes());
     if let Some((status, outcome)) = &dress.cache {
         out.extend_from_slice(CACHE_STATUS.as_str().as_bytes());
@@ -123,23 +147,6 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The case in which Pingora writes a name: both ways look alike to a client.
-fn title(name: &HeaderName) -> &str {
-    match *name {
-        header::ACCEPT_RANGES => "Accept-Ranges",
-        header::AGE => "Age",
-        header::CACHE_CONTROL => "Cache-Control",
-        header::CONNECTION => "Connection",
-        header::CONTENT_TYPE => "Content-Type",
-        header::CONTENT_ENCODING => "Content-Encoding",
-        header::CONTENT_LENGTH => "Content-Length",
-        header::DATE => "Date",
-        header::SERVER => "Server",
-        header::SET_COOKIE => "Set-Cookie",
-        _ => name.as_str(),
-    }
-}
-
 fn decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
@@ -159,7 +166,6 @@ mod tests {
     use std::time::Duration;
     use std::time::SystemTime;
 
-    use http::HeaderMap;
     use http::HeaderValue;
     use http::Version;
     use pingora::http::ResponseHeader;
@@ -168,6 +174,7 @@ mod tests {
     use super::*;
     use crate::cache::status::CacheStatus;
     use crate::cache::status::Outcome;
+    use crate::message::title;
     use crate::route::HeaderRule;
     use crate::storage::memory::Arrival;
     use crate::storage::memory::Memory;
@@ -319,7 +326,7 @@ mod tests {
             let mut theirs = Vec::new();
             response.header_to_h1_wire(&mut theirs);
             let mut ours = Vec::new();
-            line(&mut ours, title(&name), b"v");
+            line(&mut ours, title::of(&name), b"v");
             assert_eq!(ours, theirs);
         }
     }

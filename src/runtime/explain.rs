@@ -274,7 +274,7 @@ fn of_the_cache(runtime: &Runtime, route: &Route, asked: &Asked<'_>, told: &mut 
         })
         .collect();
     told.freshness = selected.zip(life.as_ref()).map(|(entry, life)| {
-        let sum = explain::sum(&request, (entry.status(), entry.headers()), life, policy, now);
+        let sum = explain::sum(&request, (entry.status(), &entry.headers()), life, policy, now);
         let by = match entry.stale_since() {
             Some(_) => "a soft purge",
             None => sum.by.unwrap_or("the rules when it was stored"),
@@ -344,8 +344,9 @@ fn key_parts(
 
 fn variant(entry: &Entry, selected: bool, policy: &Policy, now: SystemTime) -> Variant {
     let life = life_of(entry, policy);
-    let vary = Spec::parse(entry.headers()).ok();
-    let tags = surrogate::keys(entry.headers()).take(surrogate::MOST);
+    let headers = entry.headers();
+    let vary = Spec::parse(&headers).ok();
+    let tags = surrogate::keys(&headers).take(surrogate::MOST);
     Variant {
         selected,
         status: entry.status().as_u16(),

@@ -13,15 +13,18 @@ use crate::storage::memory::budget::allocated;
 /// The size of every segment but the last, in bytes.
 pub(super) const SEGMENT: usize = 64 * 1024;
 
-/// What a segment costs beside its bytes: its place in the list and the shared owner's header.
-pub(super) const SEGMENT_OVERHEAD: u64 = 112;
+/// What a segment costs beside its bytes: its place in the list and its shared owner.
+pub(super) const SEGMENT_OVERHEAD: u64 = OWNER + 32;
+
+/// What the shared owner of some bytes costs: their place, the charge, and two words to count with.
+pub(super) const OWNER: u64 = 48;
 
 /// The smallest buffer of a body whose length is unknown, in bytes.
 const FIRST_GUESS: usize = 1024;
 
 /// Bytes together with the charge that pays for them until the last reader lets go.
 struct Paid {
-    bytes: Vec<u8>,
+    bytes: Box<[u8]>,
     _charge: Charge,
 }
 
@@ -32,16 +35,14 @@ impl AsRef<[u8]> for Paid {
 }
 
 /// `bytes` as a shared slice that stays on the bill of `charge` for as long as anyone holds it.
-pub(super) fn paid(bytes: Vec<u8>, charge: Charge) -> Bytes {
+pub(super) fn paid(bytes: Box<[u8]>, charge: Charge) -> Bytes {
     Bytes::from_owner(Paid { bytes, _charge: charge })
 }
 
 /// A complete body. Cloning shares the segments.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) enum Body {
-    #[default]
-    Empty,
-    /// At most one segment: the common case without a list.
+    /// At most one segment, be it empty: the common case without a list.
     One(Bytes),
     Many {
         segments: Arc<[Bytes]>,
@@ -53,7 +54,6 @@ impl Body {
     /// The number of bytes.
     pub(super) fn len(&self) -> u64 {
         match self {
-            Self::Empty => 0,
             Self::One(segment) => segment.len() as u64,
             Self::Many { len, .. } => *len,
         }
@@ -63,7 +63,6 @@ impl Body {
     /// nothing lies there.
     pub(super) fn slice(&self, at: u64, end: u64) -> Option<Bytes> {
         let (segment, start) = match self {
-            Self::Empty => return None,
             Self::One(segment) => (segment, 0),
             Self::Many { segments, .. } => {
                 let index = usize::try_from(at / SEGMENT as u64).ok()?;
@@ -174,15 +173,18 @@ impl Gather {
     }
 
     fn seal(&mut self) {
-        let mut bytes = std::mem::take(&mut self.open);
+        let bytes = std::mem::take(&mut self.open);
         if bytes.is_empty() {
             return;
         }
         let slack = bytes.capacity() - bytes.len();
-        if slack > bytes.len() / 8 {
-            bytes.shrink_to_fit();
-            self.charge.shrink_to(allocated(bytes.capacity()).saturating_add(SEGMENT_OVERHEAD));
-        }
+        let bytes = if slack > bytes.len() / 8 {
+            // An allocator may leave what shrinks where it is, in a place as large as before.
+            self.charge.shrink_to(allocated(bytes.len()).saturating_add(SEGMENT_OVERHEAD));
+            Box::from(bytes.as_slice())
+        } else {
+            bytes.into_boxed_slice()
+        };
         let charge = self.charge.split(self.charge.bytes());
         self.cost = self.cost.saturating_add(charge.bytes());
         self.sealed.push(paid(bytes, charge));
@@ -193,8 +195,7 @@ impl Gather {
         self.seal();
         let cost = self.cost;
         let body = match self.sealed.len() {
-            0 => Body::Empty,
-            1 => self.sealed.pop().map_or(Body::Empty, Body::One),
+            0 | 1 => Body::One(self.sealed.pop().unwrap_or_default()),
             _ => Body::Many { segments: self.sealed.into(), len: self.len },
         };
         (body, cost)

@@ -249,8 +249,8 @@ impl Broad {
         meet: &mut impl FnMut(Option<&'s Stamp>),
     ) {
         let Asked { scheme, host, port, .. } = subject.asked;
-        let groups = groups::groups(subject.headers);
-        let keys = surrogate::keys(subject.headers).map(|key| self.key(key));
+        let groups = groups::groups(&subject.headers);
+        let keys = surrogate::keys(&subject.headers).map(|key| self.key(key));
         let names = groups.iter().map(|name| self.group(scheme, host, port, name.as_bytes()));
         for (count, key) in keys.chain(names).enumerate() {
             if count == 0 {

@@ -8,16 +8,21 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use http::HeaderName;
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 use pingora::http::ResponseHeader;
 
 use crate::cache::freshness::Restraint;
+use crate::cache::groups;
 use crate::cache::key::Asked;
 use crate::cache::purge::Subject;
+use crate::cache::surrogate;
 use crate::storage::memory::body::Body;
-use crate::storage::memory::budget::Charge;
 use crate::storage::memory::head::Head;
+use crate::storage::memory::head::Length;
+use crate::storage::memory::head::Lines;
+use crate::storage::memory::head::Validator;
 use crate::storage::memory::purge::Generation;
 use crate::storage::memory::select::Selection;
 use crate::storage::memory::select::Selector;
@@ -29,7 +34,7 @@ use crate::storage::memory::times::nanos_since_1970;
 /// What the tier spends on an entry beside its key, head and body: the entry itself and, with the
 /// slack that growing tables carry, its places in a shard's table, node list, eviction queue and
 /// memory of the evicted.
-pub(super) const ENTRY_OVERHEAD: u64 = size_of::<Entry>() as u64 + 16 + 144;
+pub(super) const ENTRY_OVERHEAD: u64 = size_of::<Entry>() as u64 + 16 + 96;
 
 /// What it spends beyond that on an entry whose key is more than its resource: a place in the
 /// shard's list of those.
@@ -39,7 +44,12 @@ pub(super) const PARTED_OVERHEAD: u64 = 32;
 #[derive(Debug)]
 pub struct Entry {
     pub(super) hash: u64,
-    pub(super) key: Arc<[u8]>,
+    /// The key, the lines of the head, and a small body: one allocation, and what pays for it and for
+    /// the entry.
+    pub(super) record: Bytes,
+    /// Where the key ends in it, and where the lines do.
+    pub(super) key_end: u32,
+    pub(super) head_end: u32,
     /// The hash of the resource, where that is only the front of the key.
     pub(super) resource: Option<NonZeroU64>,
     /// The route that stored it.
@@ -50,11 +60,10 @@ pub struct Entry {
     pub(super) selection: Selection,
     pub(super) times: Packed,
     pub(super) body: Body,
-    /// What the body costs in bytes; its segments pay for themselves.
+    /// What the body costs in bytes beside the record; its segments pay for themselves.
     pub(super) body_cost: u64,
-    /// What the head's values cost in bytes; they pay for themselves.
-    pub(super) values_cost: u64,
-    pub(super) charge: Charge,
+    /// What everything else costs in bytes.
+    pub(super) own_cost: u32,
     pub(super) usage: Usage,
     /// Nanoseconds since 1970 from which a soft purge made it stale; `u64::MAX`: none did.
     pub(super) stale_since: AtomicU64,
@@ -78,9 +87,27 @@ impl Entry {
         self.head.status
     }
 
-    /// The fields as stored.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
+    /// The fields as stored, one line each.
+    pub fn lines(&self) -> Lines<'_> {
+        Lines::of(
+            self.record.get(self.key_end as usize..self.head_end as usize).unwrap_or_default(),
+        )
+    }
+
+    /// The fields as stored, as a map that is made for the occasion; its values share the entry's
+    /// memory.
+    pub fn headers(&self) -> HeaderMap {
+        self.fields(|_| true)
+    }
+
+    /// Those of the fields whose names, in any case, are wanted.
+    fn fields(&self, wanted: impl Fn(&str) -> bool) -> HeaderMap {
+        self.head.fields(&self.record.slice(self.key_end as usize..self.head_end as usize), wanted)
+    }
+
+    /// Whether the fields have something to validate it by.
+    pub(super) fn can_be_validated(&self) -> bool {
+        self.head.validator == Validator::Some
     }
 
     /// What the fields say of reuse.
@@ -88,12 +115,12 @@ impl Entry {
         self.head.restraint
     }
 
-    /// A response head to send. Values are shared, not copied; names have their usual case. What came
+    /// A response head to send. Values are shared, not copied. What came
     /// in chunks has a length by now, and says so.
     pub fn response_header(&self) -> ResponseHeader {
         let mut response = http::Response::new(());
         *response.status_mut() = self.head.status;
-        *response.headers_mut() = self.head.headers.clone();
+        *response.headers_mut() = self.headers();
         if let Some(length) = self.unsaid_length() {
             response.headers_mut().insert(CONTENT_LENGTH, length.into());
         }
@@ -103,21 +130,23 @@ impl Entry {
     /// The length of the body in bytes, where the fields do not say it but may.
     pub fn unsaid_length(&self) -> Option<u64> {
         let may = self.head.status != StatusCode::NO_CONTENT;
-        let said = self.head.headers.contains_key(CONTENT_LENGTH);
-        (may && !said).then(|| self.body_len())
+        (may && self.head.length == Length::Unsaid).then(|| self.body_len())
     }
 
     /// The base key it is stored under.
     pub fn key(&self) -> &[u8] {
-        &self.key
+        self.record.get(..self.key_end as usize).unwrap_or_default()
     }
 
     /// What purges tell it apart by; `None` when its key says nothing.
     pub fn subject(&self) -> Option<Subject<'_>> {
         Some(Subject {
-            asked: Asked::of(&self.key)?,
+            asked: Asked::of(self.key())?,
             route: self.route.as_deref(),
-            headers: &self.head.headers,
+            headers: self.fields(|name| {
+                let is = |field: &HeaderName| name.eq_ignore_ascii_case(field.as_str());
+                surrogate::FIELDS.iter().any(is) || is(&groups::GROUPS)
+            }),
         })
     }
 
@@ -157,7 +186,7 @@ impl Entry {
 
     /// All it costs in bytes: key, head, body and bookkeeping.
     pub fn size(&self) -> u64 {
-        self.charge.bytes().saturating_add(self.values_cost).saturating_add(self.body_cost)
+        self.body_cost.saturating_add(self.own_cost.into())
     }
 
     /// How often it was looked up.

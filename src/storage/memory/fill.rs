@@ -13,6 +13,8 @@ use http::StatusCode;
 use crate::storage::memory::Memory;
 use crate::storage::memory::body::Body;
 use crate::storage::memory::body::Gather;
+use crate::storage::memory::body::OWNER;
+use crate::storage::memory::body::paid;
 use crate::storage::memory::budget::Charge;
 use crate::storage::memory::budget::allocated;
 use crate::storage::memory::entry::ENTRY_OVERHEAD;
@@ -126,16 +128,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// An entry but for its body.
 #[derive(Debug)]
 pub(super) struct Draft {
-    key: Arc<[u8]>,
+    /// The key, then the lines of the head.
+    text: Vec<u8>,
+    key_end: u32,
+    head_end: u32,
     resource: Option<NonZeroU64>,
     route: Option<Arc<str>>,
     selection: Selection,
     head: Head,
-    values_cost: u64,
     times: Times,
     asked: Generation,
+    /// Pays for all but the body.
     charge: Charge,
 }
+
+/// The largest body that is kept beside its head, in bytes; those who only read it keep both.
+const LARGEST_WITHIN: u64 = 16 << 10;
 
 impl Draft {
     /// Reserves room for all but the body and copies it.
@@ -144,29 +152,30 @@ impl Draft {
         arrival: &Arrival<'_>,
         selection: Selection,
     ) -> Result<Self, Abandoned> {
-        let values_cost = Head::values_cost(arrival.headers);
+        let len = arrival.key.len().saturating_add(Head::text_len(arrival.headers));
+        let head_end = u32::try_from(len).map_err(|_| Abandoned::TooManyFields)?;
         let resource =
             arrival.belonging.resource_in(arrival.key).map(|front| tier.resource_hash(front));
         let cost = ENTRY_OVERHEAD
-            .saturating_add(allocated(arrival.key.len().saturating_add(16)))
+            .saturating_add(allocated(len).saturating_add(OWNER))
             .saturating_add(resource.map_or(0, |_| PARTED_OVERHEAD))
-            .saturating_add(selection.cost())
-            .saturating_add(Head::map_cost(arrival.headers))
-            .saturating_add(values_cost);
+            .saturating_add(selection.cost());
         let mut charge = tier.charge();
         if !tier.reserve(&mut charge, cost) {
             return Err(Abandoned::NoRoom);
         }
-        let values_charge = charge.split(values_cost);
-        let head = Head::copied(arrival.status, arrival.headers, values_charge)
+        let mut text = Vec::with_capacity(len);
+        text.extend_from_slice(arrival.key);
+        let head = Head::write(arrival.status, arrival.headers, &mut text)
             .map_err(|_| Abandoned::TooManyFields)?;
         Ok(Self {
-            key: arrival.key.into(),
+            text,
+            key_end: head_end.min(u32::try_from(arrival.key.len()).unwrap_or(u32::MAX)),
+            head_end,
             resource,
             route: arrival.belonging.route.map(Arc::clone),
             selection,
             head,
-            values_cost,
             times: arrival.times,
             asked: arrival.asked,
             charge,
@@ -178,17 +187,39 @@ impl Draft {
         Self { resource, ..self }
     }
 
+    /// The fields, in memory of their own.
+    fn headers(&self) -> HeaderMap {
+        let lines = self.text.get(self.key_end as usize..).unwrap_or_default();
+        self.head.fields(&Bytes::copy_from_slice(lines), |_| true)
+    }
+
     /// The base key.
     pub(super) fn key(&self) -> &[u8] {
-        &self.key
+        self.text.get(..self.key_end as usize).unwrap_or_default()
     }
 
     /// The entry with this body, as number `id` under this hash.
-    pub(super) fn complete(self, hash: u64, id: u64, body: Body, body_cost: u64) -> Entry {
+    ///
+    /// # Errors
+    /// The body is beside another head, and there is no room for a copy of it.
+    pub(super) fn complete(
+        mut self,
+        tier: &Memory,
+        hash: u64,
+        id: u64,
+        body: Body,
+        body_cost: u64,
+    ) -> Result<Entry, Abandoned> {
+        let (body, body_cost) = self.take_in(tier, body, body_cost)?;
         let stored = nanos_since_1970(self.times.responded);
-        Entry {
+        let own_cost = u32::try_from(self.charge.bytes()).map_err(|_| Abandoned::TooManyFields)?;
+        let record = paid(self.text.into_boxed_slice(), self.charge);
+        let body = body.unwrap_or_else(|| Body::One(record.slice(self.head_end as usize..)));
+        Ok(Entry {
             hash,
-            key: self.key,
+            record,
+            key_end: self.key_end,
+            head_end: self.head_end,
             resource: self.resource,
             route: self.route,
             id,
@@ -198,12 +229,39 @@ impl Draft {
             times: self.times.into(),
             body,
             body_cost,
-            values_cost: self.values_cost,
-            charge: self.charge,
+            own_cost,
             usage: Usage { last: AtomicU64::new(stored), ..Usage::default() },
             stale_since: AtomicU64::new(u64::MAX),
             compared: AtomicU64::new(0),
+        })
+    }
+
+    /// Copies a small body behind the head where that is cheaper than to keep it by itself, and where
+    /// it is beside another head (it costs nothing then). `None`: it is there now.
+    fn take_in(
+        &mut self,
+        tier: &Memory,
+        body: Body,
+        body_cost: u64,
+    ) -> Result<(Option<Body>, u64), Abandoned> {
+        let Body::One(bytes) = &body else { return Ok((Some(body), body_cost)) };
+        let is_within = body_cost == 0;
+        let apart = allocated(self.text.len());
+        let together = allocated(self.text.len().saturating_add(bytes.len()));
+        let more = together.saturating_sub(apart);
+        if !is_within && (body.len() > LARGEST_WITHIN || more > body_cost) {
+            return Ok((Some(body), body_cost));
         }
+        match tier.reserve(&mut self.charge, more) {
+            true => {}
+            false if is_within => return Err(Abandoned::NoRoom),
+            false => return Ok((Some(body), body_cost)),
+        }
+        let mut text = Vec::with_capacity(self.text.len().saturating_add(bytes.len()));
+        text.extend_from_slice(&self.text);
+        text.extend_from_slice(bytes);
+        self.text = text;
+        Ok((None, 0))
     }
 }
 
@@ -217,7 +275,7 @@ impl Fill {
         let draft = Draft::new(tier, arrival, selection)?;
         let about = About {
             status: arrival.status,
-            headers: draft.head.headers.clone(),
+            headers: draft.headers(),
             times: arrival.times,
             length: arrival.length,
             asked: arrival.asked,

@@ -70,6 +70,8 @@ pub use fill::Abandoned;
 pub use fill::Arrival;
 pub use fill::Belonging;
 pub use fill::Fill;
+pub use head::Line;
+pub use head::Lines;
 pub use live::Cut;
 pub use live::Live;
 pub use live::LiveReader;
@@ -312,9 +314,10 @@ impl Memory {
             None => Selection::new(arrival.headers, arrival.request)?,
         };
         let times = Times { created: old.times().created, ..arrival.times };
-        let arrival = Arrival { key: &old.key, times, ..*arrival };
+        let arrival = Arrival { key: old.key(), times, ..*arrival };
         let draft = Draft::new(self, &arrival, selection)?.of_resource(old.resource);
-        let new = draft.complete(old.hash, self.next_id(), old.body.clone(), old.body_cost);
+        let new =
+            draft.complete(self, old.hash, self.next_id(), old.body.clone(), old.body_cost)?;
         fill::inherit(&new.usage, &old.usage);
         let new = Arc::new(new);
         let (replaced, _gone) = self.cell(old.hash).change(|shard, gone| {
@@ -355,7 +358,7 @@ impl Memory {
     /// Makes a complete response visible, unless a purge since it was asked for forbids it.
     fn admit(&self, draft: Draft, body: Body, body_cost: u64) -> Result<Arc<Entry>, Abandoned> {
         let hash = self.hash(draft.key());
-        let entry = Arc::new(draft.complete(hash, self.next_id(), body, body_cost));
+        let entry = Arc::new(draft.complete(self, hash, self.next_id(), body, body_cost)?);
         let most = self.options().variants;
         let (standing, _gone) = self.cell(hash).change(|shard, gone| {
             let standing = match self.0.broad.spares(&entry, Met::New) {

@@ -4,9 +4,6 @@
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use http::header::ETAG;
-use http::header::LAST_MODIFIED;
-
 use crate::storage::memory::Memory;
 use crate::storage::memory::budget::Charge;
 use crate::storage::memory::entry::Entry;
@@ -132,9 +129,7 @@ impl Memory {
         if !self.is_there(entry) {
             return false;
         }
-        let can_be_validated =
-            entry.headers().contains_key(ETAG) || entry.headers().contains_key(LAST_MODIFIED);
-        let grace = if can_be_validated { nanos(self.options().keep_expired) } else { 0 };
+        let grace = if entry.can_be_validated() { nanos(self.options().keep_expired) } else { 0 };
         let keep = grace.max(entry.times.longest_window_nanos());
         nanos_since_1970(now) < nanos_since_1970(entry.fresh_until()).saturating_add(keep)
     }

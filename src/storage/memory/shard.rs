@@ -12,6 +12,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::storage::memory::entry::Entry;
+use crate::storage::memory::evict;
 use crate::storage::memory::evict::Eviction;
 use crate::storage::memory::evict::Facts;
 use crate::storage::memory::evict::Policy;
@@ -122,7 +123,7 @@ impl Shard {
     fn first(&self, hash: u64, key: &[u8]) -> u32 {
         let Some(&first) = self.first.get(&hash) else { return NONE };
         match self.nodes.entry(first) {
-            Some(entry) if *entry.key == *key => first,
+            Some(entry) if *entry.key() == *key => first,
             Some(_) | None => NONE,
         }
     }
@@ -161,13 +162,13 @@ impl Shard {
     /// there would be more than `most`.
     pub(super) fn insert(&mut self, entry: Arc<Entry>, most: usize, gone: &mut Gone) {
         let hash = entry.hash;
-        if self.first(hash, &entry.key) == NONE {
+        if self.first(hash, entry.key()) == NONE {
             // Nothing, or another key with the same hash.
             self.remove_hash(hash, gone);
         }
         let mut kept = 0;
         let mut superseded = Vec::new();
-        for (node, old) in self.nodes.chain(self.first(hash, &entry.key)) {
+        for (node, old) in self.nodes.chain(self.first(hash, entry.key())) {
             let same = entry.selection.is_unvaried() || old.selection == entry.selection;
             if same || kept + 1 >= most.max(1) {
                 superseded.push(node);
@@ -204,6 +205,7 @@ impl Shard {
         }
         match u32::try_from(self.nodes.0.len()) {
             Ok(node) if node != NONE => {
+                evict::make_room(&mut self.nodes.0);
                 self.nodes.0.push(Node { entry: Some(entry), next });
                 node
             }
@@ -214,7 +216,7 @@ impl Shard {
     /// Puts `new` in the place of the very entry `old` and makes it the newest variant; `false`
     /// (and nothing changed) when `old` is not there any more.
     pub(super) fn replace(&mut self, old: &Arc<Entry>, new: Arc<Entry>, gone: &mut Gone) -> bool {
-        let first = self.first(old.hash, &old.key);
+        let first = self.first(old.hash, old.key());
         let Some((node, _)) = self.nodes.chain(first).find(|(_, entry)| Arc::ptr_eq(entry, old))
         else {
             return false;
@@ -267,7 +269,7 @@ impl Shard {
     pub(super) fn remove_entry(&mut self, entry: &Arc<Entry>, gone: &mut Gone) {
         let found = self
             .nodes
-            .chain(self.first(entry.hash, &entry.key))
+            .chain(self.first(entry.hash, entry.key()))
             .find(|(_, other)| Arc::ptr_eq(other, entry));
         if let Some((node, _)) = found {
             self.remove(node, gone);

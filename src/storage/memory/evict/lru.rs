@@ -11,6 +11,7 @@ use crate::storage::memory::entry::Usage;
 use crate::storage::memory::evict::Eviction;
 use crate::storage::memory::evict::Facts;
 use crate::storage::memory::evict::Residents;
+use crate::storage::memory::evict::make_room;
 
 #[derive(Debug, Default)]
 pub(super) struct Lru {
@@ -28,6 +29,7 @@ impl Lru {
     fn enqueue(&mut self, node: u32, tick: u64) {
         let index = node as usize;
         if self.queued.len() <= index {
+            make_room(&mut self.queued);
             self.queued.resize(index + 1, 0);
         }
         self.queued[index] = tick;

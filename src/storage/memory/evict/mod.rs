@@ -37,6 +37,14 @@ pub(super) struct Facts<'a> {
     pub(super) usage: &'a Usage,
 }
 
+/// Makes room for one more in a list with a place for each node. Lists that double hold up to half
+/// their memory for nothing, and there are as many places as objects.
+pub(super) fn make_room<T>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len() / 8 + 16);
+    }
+}
+
 /// The entries of a shard, by node.
 pub(super) trait Residents {
     /// `None`: the node is free.

@@ -16,6 +16,7 @@ use crate::storage::memory::entry::Usage;
 use crate::storage::memory::evict::Eviction;
 use crate::storage::memory::evict::Facts;
 use crate::storage::memory::evict::Residents;
+use crate::storage::memory::evict::make_room;
 
 /// The share of the bytes that newcomers may hold: one in so many.
 const SMALL_SHARE: u64 = 10;
@@ -80,6 +81,7 @@ impl S3Fifo {
     fn push_back(&mut self, home: Home, node: u32, size: u64) {
         let index = node as usize;
         if self.links.len() <= index {
+            make_room(&mut self.links);
             self.links.resize(index + 1, UNLINKED);
         }
         let Some(queue) = self.queue(home) else { return };

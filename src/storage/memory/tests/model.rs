@@ -108,7 +108,8 @@ fn content(id: u32, len: usize) -> Vec<u8> {
 }
 
 fn number(entry: &Entry, name: &str) -> u32 {
-    let value = entry.headers().get(name).and_then(|value| value.to_str().ok());
+    let headers = entry.headers();
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
     value.and_then(|value| value.parse().ok()).expect("the test stored a number")
 }
 

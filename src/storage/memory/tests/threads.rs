@@ -45,7 +45,8 @@ fn work(tier: &Memory, origins: &[Origin], seed: u64) {
             _ => {
                 let floor = origin.purged.load(Ordering::SeqCst);
                 let Some(entry) = tier.lookup(&name, Some(&none), at(1001)) else { continue };
-                let text = entry.headers()["x-version"].to_str().expect("digits");
+                let headers = entry.headers();
+                let text = headers["x-version"].to_str().expect("digits");
                 let version: u64 = text.parse().expect("digits");
                 assert!(version >= floor, "version {version} was purged by {floor}");
                 let body = body_of(&entry);

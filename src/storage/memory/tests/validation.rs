@@ -15,7 +15,7 @@ fn a_validation_replaces_the_head_and_keeps_body_creation_and_uses() {
     let arrival = Arrival { times, ..arrival(&tier, b"ignored", &none, &headers) };
     let new = tier.refresh(&old, &arrival).expect("it is still there");
     assert!(Arc::ptr_eq(&new, &look(&tier, b"k", &none).expect("it is there")));
-    assert_eq!((new.headers(), body_of(&new)), (&headers, b"hello".to_vec()));
+    assert_eq!((new.headers(), body_of(&new)), (headers.clone(), b"hello".to_vec()));
     assert_eq!((new.times().created, new.times().responded), (at(1000), at(2000)));
     assert_eq!((new.hits(), tier.stats().objects), (2, 1));
     assert_eq!(tier.refresh(&old, &arrival).err(), Some(Abandoned::Vanished));
