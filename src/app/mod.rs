@@ -15,6 +15,7 @@ mod purge;
 mod quick;
 mod renew;
 mod server;
+mod sweep;
 
 use std::ffi::OsString;
 use std::io::Write;

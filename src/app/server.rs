@@ -44,6 +44,7 @@ use crate::app::life::Life;
 use crate::app::life::Signals;
 use crate::app::renew;
 use crate::app::renew::Renewable;
+use crate::app::sweep;
 use crate::config::plan::Plan;
 use crate::demo::DemoOrigin;
 use crate::listen::Limits;
@@ -60,7 +61,6 @@ use crate::observe::access_log::writer::Flushed;
 use crate::observe::metrics::CacheUsage;
 use crate::observe::metrics::Metrics;
 use crate::observe::metrics::Reload;
-use crate::observe::metrics::process;
 use crate::proxy::EdgeProxy;
 use crate::proxy::short::ShortWay;
 use crate::proxy::watch::Reporter;
@@ -71,11 +71,6 @@ use crate::upstream::connect::EdgeConnector;
 use crate::upstream::lift::lift;
 use crate::upstream::peer::Upstream;
 
-/// How often expired entries are looked for, and how many are looked at each time.
-const SWEEP_EVERY: Duration = Duration::from_millis(250);
-const SWEEP_STEPS: usize = 4096;
-/// What the process may hold beyond the memory tier's limit and 15 % of it, in bytes.
-const BESIDES_MEMORY: u64 = 128 << 20;
 /// How long the access log may take to write its last lines.
 const FLUSH: Duration = Duration::from_secs(2);
 /// Descriptors that are not clients' connections: files, origins, the machinery.
@@ -337,7 +332,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     if let Some(socket) = admin {
         open_admin(socket, &runtime, &limits, life);
     }
-    tokio::spawn(sweep(memory));
+    tokio::spawn(sweep::keep(memory, Arc::clone(&life.census)));
     let state_dir = runtime.load().plan.process.state_dir.clone();
     tokio::spawn(renew::keep(renewables, state_dir, Arc::clone(life)));
     if let Some(place) = upgrade {
@@ -482,20 +477,6 @@ fn offer(place: UnixListener, life: &Arc<Life>) {
 fn copies(life: &Life) -> io::Result<Vec<Named>> {
     let offered = life.offered.lock();
     offered.iter().map(|(name, fd)| Ok((name.clone(), fd.try_clone()?))).collect()
-}
-
-async fn sweep(memory: &'static Memory) {
-    let mut every = tokio::time::interval(SWEEP_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    loop {
-        every.tick().await;
-        memory.sweep(SystemTime::now(), SWEEP_STEPS);
-        if let Some(resident) = process::resident() {
-            let limit = memory.options().limit;
-            let allowed = limit.saturating_add(limit / 20 * 3).saturating_add(BESIDES_MEMORY);
-            memory.relieve(resident, allowed);
-        }
-    }
 }
 
 fn memory_usage(memory: &'static Memory) -> impl Fn() -> CacheUsage + Send + Sync + 'static {

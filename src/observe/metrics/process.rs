@@ -56,6 +56,12 @@ pub fn resident() -> Option<u64> {
     kibibytes(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
+/// Resident memory in bytes that is not that of files: what was allocated, and stacks.
+#[must_use]
+pub fn resident_of_its_own() -> Option<u64> {
+    kibibytes(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
+}
+
 /// When the process began, in seconds since the epoch: the system's word for it, or else `now`.
 #[must_use]
 pub fn started(now: SystemTime) -> f64 {

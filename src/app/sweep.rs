@@ -1,0 +1,68 @@
+//! Keeps the store tidy, and the process within its bounds.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use crate::listen::census::Census;
+use crate::observe::metrics::process;
+use crate::storage::memory::Memory;
+
+/// How often expired entries are looked for, and how many are looked at each time.
+const EVERY: Duration = Duration::from_millis(250);
+const STEPS: usize = 4096;
+/// What the program may hold beyond what it began with, in bytes, before it serves anybody.
+const ROOM: u64 = 8 << 20;
+/// What a connection may hold, in bytes: both sides' buffers and the proxy's state while a request runs.
+const CONNECTION: u64 = 128 << 10;
+
+/// Goes on for as long as the process lives.
+pub(crate) async fn keep(memory: &'static Memory, census: Arc<Census>) {
+    // What it takes to be there, which is more in a build for debugging.
+    let own = process::resident_of_its_own().unwrap_or_default();
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        every.tick().await;
+        memory.sweep(SystemTime::now(), STEPS);
+        if let Some(resident) = process::resident_of_its_own() {
+            memory.relieve(resident, allowed(memory.options().limit, own, census.total()));
+        }
+    }
+}
+
+/// What the process may have allocated before the store gives way, in bytes: the store's limit and a tenth
+/// of it for what an allocator cannot use, the program's own, and what connections take.
+fn allowed(limit: u64, own: u64, connections: u64) -> u64 {
+    limit
+        .saturating_add(limit / 10)
+        .saturating_add(own)
+        .saturating_add(ROOM)
+        .saturating_add(connections.saturating_mul(CONNECTION))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_process_with_256_mib_of_store_and_few_connections_stays_below_320() {
+        // The program's text is resident too: up to 16 MiB of it.
+        assert!(allowed(256 * MIB, 8 * MIB, 32) < (320 - 16) * MIB);
+    }
+
+    #[test]
+    fn connections_do_not_drive_out_what_is_stored() {
+        // More than an idle one takes, and what a request needs.
+        assert!(
+            allowed(256 * MIB, MIB, 10_000) - allowed(256 * MIB, MIB, 0) >= 10_000 * 100 * 1024
+        );
+    }
+
+    #[test]
+    fn an_absurd_limit_does_not_wrap() {
+        assert_eq!(allowed(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
+    }
+}
