@@ -72,6 +72,22 @@ bench-memory: ## memory per idle connection, plain and TLS
 	cargo build --release --locked
 	python3 benches/memory/idle.py $(ARGS)
 
+.PHONY: bench-fill
+bench-fill: ## memory of the process while its store is full
+	@scripts/setup bench
+	cargo build --release --locked
+	python3 benches/memory/fill.py $(ARGS)
+
+.PHONY: bench-parts
+bench-parts: ## the cache's decisions and the memory tier by themselves
+	@scripts/setup build
+	cargo bench --locked --bench parts -- decisions tier
+
+.PHONY: bench-evict
+bench-evict: ## eviction policies: their share of hits over the same requests
+	@scripts/setup build
+	cargo bench --locked --bench parts -- evict
+
 .PHONY: ci
 ci: ## everything that continuous integration does
 	bash .ci/run

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""edgeproxy beside nginx and HAProxy: requests per second and processor time per request.
+"""edgeproxy beside nginx, HAProxy, Varnish and Traffic Server: requests per second and processor time per request.
 
 The proxy under test has core 0 for itself; the origin and the load generator share core 1. See
 benches/README.md for the method and for how to read the table.
@@ -25,9 +25,14 @@ import shared  # noqa: E402
 import configs  # noqa: E402
 
 PROXY_CORE, LOAD_CORE = 0, 1
-SERVERS = ["nginx", "haproxy", "edgeproxy"]
+SERVERS = ["nginx", "haproxy", "varnish", "trafficserver", "edgeproxy"]
 PROTOCOLS = ["http/1.1", "h2 over TLS"]
-WORKLOADS = {"cached hit": "/cached/1k", "plain proxying": "/plain/1k"}
+WORKLOADS = {
+    "cached hit, 1 KiB": "/cached/1k",
+    "cached hit, 100 KiB": "/cached/100k",
+    "cached hit, 1 MiB": "/cached/1m",
+    "plain proxying, 1 KiB": "/plain/1k",
+}
 
 
 @dataclass
@@ -65,7 +70,7 @@ def main():
         with contextlib.ExitStack() as stack:
             servers = start_all(Path(folder), stack)
             for server in servers:
-                verify(server)
+                verify(server, arguments)
             samples = measure(servers, arguments)
     report(samples, arguments)
 
@@ -75,18 +80,22 @@ def parse_arguments():
     parser.add_argument("--seconds", type=int, default=5, help="length of one run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each cell; the median counts")
     parser.add_argument("--connections", type=int, default=32, help="connections of HTTP/1.1")
+    parser.add_argument("--only", metavar="TEXT", help="only the workloads with this in their name")
     parser.add_argument("--quick", action="store_true", help="one round of one second")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seconds, arguments.rounds = 1, 1
+    arguments.workloads = [name for name in WORKLOADS if arguments.only is None or arguments.only in name]
+    if not arguments.workloads:
+        parser.error(f"the workloads are: {'; '.join(WORKLOADS)}")
     if min(arguments.seconds, arguments.rounds, arguments.connections) < 1:
         parser.error("all numbers are at least 1")
     return arguments
 
 
 def start_all(folder, stack):
-    """Starts the origin and the three proxies in front of it."""
+    """Starts the origin and the proxies in front of it."""
     chain, key, both = shared.certificate(folder)
     for path in (chain, key, both):
         path.chmod(0o644)
@@ -98,52 +107,69 @@ def start_all(folder, stack):
     origin = [nginx, "-p", str(folder), "-e", "origin.error.log", "-c", "origin.conf"]
     stack.enter_context(shared.Server("origin", origin, folder, [origin_port], LOAD_CORE))
 
+    ports = dict(zip(SERVERS, pairs))
+    # Varnish speaks no TLS: its second port stays unused.
+    ports["varnish"] = ports["varnish"][:1]
     texts = {
-        "nginx": ("nginx.conf", configs.nginx(folder, pairs[0], origin_port, chain, key)),
-        "haproxy": ("haproxy.cfg", configs.haproxy(folder, pairs[1], origin_port, both)),
-        "edgeproxy": ("edge.yaml", configs.edgeproxy(folder, pairs[2], origin_port, chain, key)),
+        "nginx.conf": configs.nginx(folder, ports["nginx"], origin_port, chain, key),
+        "haproxy.cfg": configs.haproxy(folder, ports["haproxy"], origin_port, both),
+        "default.vcl": configs.varnish(origin_port),
+        "edge.yaml": configs.edgeproxy(folder, ports["edgeproxy"], origin_port, chain, key),
     }
-    for name, text in texts.values():
+    for name, text in texts.items():
         (folder / name).write_text(text)
+    runroot = configs.trafficserver(folder, ports["trafficserver"], origin_port, both)
+    (folder / "varnish").mkdir()
     commands = {
         "nginx": [nginx, "-p", str(folder), "-e", "nginx.error.log", "-c", "nginx.conf"],
         "haproxy": [haproxy, "-db", "-f", "haproxy.cfg"],
+        "varnish": [
+            shared.tool("varnishd"), "-F", "-j", "none", "-n", f"{folder}/varnish", "-f", f"{folder}/default.vcl",
+            "-a", f"127.0.0.1:{ports['varnish'][0]}", "-s", "malloc,256m", "-p", "thread_pools=1",
+        ],
+        "trafficserver": [shared.tool("traffic_server"), f"--run-root={runroot}"],
         "edgeproxy": [shared.edgeproxy(), "-c", "edge.yaml"],
     }
     return [
-        stack.enter_context(shared.Server(name, commands[name], folder, list(pair), PROXY_CORE))
-        for name, pair in zip(SERVERS, pairs)
+        stack.enter_context(shared.Server(name, commands[name], folder, list(ports[name]), PROXY_CORE))
+        for name in SERVERS
     ]
 
 
+def speaks(server, protocol):
+    return protocol == "http/1.1" or len(server.ports) > 1
+
+
 def url(server, protocol, path):
-    plain, tls = server.ports
-    return f"http://127.0.0.1:{plain}{path}" if protocol == "http/1.1" else f"https://127.0.0.1:{tls}{path}"
+    if protocol == "http/1.1":
+        return f"http://127.0.0.1:{server.ports[0]}{path}"
+    return f"https://127.0.0.1:{server.ports[1]}{path}"
 
 
-def verify(server):
+def verify(server, arguments):
     """Is a hit a hit, and a miss a miss? The origin numbers its answers."""
     trusting = ssl._create_unverified_context()
-    for protocol in PROTOCOLS:
-        for workload, path in WORKLOADS.items():
-            made = set()
+    cells = [(protocol, workload) for protocol in PROTOCOLS for workload in arguments.workloads]
+    for protocol, workload in cells:
+        if speaks(server, protocol):
+            path, made = WORKLOADS[workload], set()
             for _ in range(3):
                 with urllib.request.urlopen(url(server, protocol, path), timeout=10, context=trusting) as answer:
-                    if len(answer.read()) != configs.BODY:
+                    if len(answer.read()) != configs.BODIES[path.rpartition("/")[2]]:
                         sys.exit(f"{server.name}: {workload} has a wrong body")
                     made.add(answer.headers["X-Made"])
-            expected = 1 if workload == "cached hit" else 3
+            expected = 1 if workload.startswith("cached hit") else 3
             if len(made) != expected or None in made:
                 sys.exit(f"{server.name}: {workload} over {protocol}: 3 requests, {len(made)} answers made")
 
 
 def measure(servers, arguments):
     """All cells, round by round, so that what disturbs the machine disturbs everybody."""
-    cells = [(protocol, workload) for protocol in PROTOCOLS for workload in WORKLOADS]
+    cells = [(protocol, workload) for protocol in PROTOCOLS for workload in arguments.workloads]
     samples = {}
     for turn in range(arguments.rounds):
         for protocol, workload in cells:
-            for server in servers:
+            for server in [server for server in servers if speaks(server, protocol)]:
                 show(f"round {turn + 1}/{arguments.rounds}: {workload} over {protocol}, {server.name}")
                 target = url(server, protocol, WORKLOADS[workload])
                 # Connections, pools and branch predictors first.
@@ -213,20 +239,22 @@ def report(samples, arguments):
     versions = {
         "nginx": shared.first_line([shared.tool("nginx"), "-v"]),
         "haproxy": shared.first_line([shared.tool("haproxy"), "-v"]),
+        "varnish": shared.first_line([shared.tool("varnishd"), "-V"]),
+        "trafficserver": shared.first_line([shared.tool("traffic_server"), "--version"]),
         "edgeproxy": shared.first_line([shared.edgeproxy(), "--version"]),
     }
     print(f"{machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}, {machine['date']}")
-    print(f"{versions['nginx']}; {versions['haproxy'].partition(' - ')[0]}; {versions['edgeproxy']}")
+    print("; ".join(text.partition(" - ")[0] for text in versions.values()))
     print(f"commit {machine['commit']}; median of {arguments.rounds} rounds of {arguments.seconds} s\n")
     print("| workload | protocol | proxy | requests/s | CPU µs/request | core used | edgeproxy: rate | CPU |")
     print("|---|---|---|---:|---:|---:|---:|---:|")
     rows = []
     for protocol in PROTOCOLS:
-        for workload in WORKLOADS:
-            of = {name: samples[protocol, workload, name] for name in SERVERS}
-            cost = {name: median(of[name], "cost") for name in SERVERS}
-            rate = {name: median(of[name], "rate") for name in SERVERS}
-            for name in SERVERS:
+        for workload in arguments.workloads:
+            of = {name: samples[protocol, workload, name] for name in SERVERS if (protocol, workload, name) in samples}
+            cost = {name: median(of[name], "cost") for name in of}
+            rate = {name: median(of[name], "rate") for name in of}
+            for name in of:
                 load = median(of[name], "load")
                 # What edgeproxy does and needs, as a multiple of what this proxy does and needs.
                 rates, costs = rate["edgeproxy"] / rate[name], cost["edgeproxy"] / cost[name]

@@ -1,4 +1,4 @@
-"""The same service, written for three proxies: `/cached/` is kept for an hour, `/plain/` never.
+"""The same service, written for five proxies: `/cached/` is kept for an hour, `/plain/` never.
 
 Everybody gets one worker, no access log, connections to the origin that are kept open, the same
 limits on requests per connection, and the forwarding fields that are usual.
@@ -6,16 +6,18 @@ limits on requests per connection, and the forwarding fields that are usual.
 
 from pathlib import Path
 
-BODY = 1024
+# The files, and how large each is.
+BODIES = {"1k": 1 << 10, "100k": 100 << 10, "1m": 1 << 20}
 FOREVER = 1_000_000_000
 
 
 def origin(folder, port):
-    """nginx with a file of 1 KiB; every answer carries a fresh number, which unmasks a cache."""
+    """nginx with a file of each size; every answer carries a fresh number, which unmasks a cache."""
     root = Path(folder) / "files"
     for name in ("cached", "plain"):
         (root / name).mkdir(parents=True, exist_ok=True)
-        (root / name / "1k").write_bytes(b"x" * BODY)
+        for file, size in BODIES.items():
+            (root / name / file).write_bytes(b"x" * size)
     (Path(folder) / "origin.conf").write_text(f"""
 {NGINX_HEAD.format(folder=folder, name="origin")}
 http {{
@@ -112,7 +114,7 @@ defaults
 
 cache small
   total-max-size 64
-  max-object-size 65536
+  max-object-size 2097152
   max-age 3600
 
 frontend all
@@ -130,6 +132,75 @@ backend cached
 backend plain
   server origin 127.0.0.1:{origin_port} pool-max-conn 64
 """
+
+
+def varnish(origin_port):
+    """The text of default.vcl. It speaks no TLS."""
+    return f"""
+vcl 4.1;
+
+backend origin {{
+  .host = "127.0.0.1";
+  .port = "{origin_port}";
+}}
+
+sub vcl_recv {{
+  set req.http.X-Forwarded-Proto = "http";
+  if (req.url ~ "^/plain/") {{
+    return (pass);
+  }}
+}}
+"""
+
+
+def trafficserver(folder, ports, origin_port, both):
+    """Writes all that Traffic Server wants to read, and says where that begins."""
+    plain, tls = ports
+    root = Path(folder) / "trafficserver"
+    for name in ("etc", "run", "log", "cache", "share"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    texts = {
+        "runroot.yaml": "".join(
+            f"{key}: {value}\n"
+            for key, value in {
+                "prefix": root,
+                "exec_prefix": "/usr",
+                "bindir": "/usr/bin",
+                "sbindir": "/usr/sbin",
+                "sysconfdir": root / "etc",
+                "datadir": root / "share",
+                "includedir": "/usr/include",
+                "libdir": "/usr/lib/trafficserver",
+                "libexecdir": "/usr/lib/trafficserver/modules",
+                "localstatedir": root,
+                "runtimedir": root / "run",
+                "logdir": root / "log",
+                "cachedir": root / "cache",
+            }.items()
+        ),
+        "etc/records.config": f"""
+CONFIG proxy.config.http.server_ports STRING {plain}:ip-in=127.0.0.1 {tls}:ip-in=127.0.0.1:ssl
+CONFIG proxy.config.exec_thread.autoconfig INT 0
+CONFIG proxy.config.exec_thread.limit INT 1
+CONFIG proxy.config.accept_threads INT 0
+CONFIG proxy.config.task_threads INT 1
+CONFIG proxy.config.admin.user_id STRING #-1
+CONFIG proxy.config.log.logging_enabled INT 0
+CONFIG proxy.config.cache.ram_cache.size INT 268435456
+CONFIG proxy.config.cache.ram_cache_cutoff INT 4194304
+CONFIG proxy.config.http.insert_squid_x_forwarded_for INT 1
+CONFIG proxy.config.url_remap.pristine_host_hdr INT 1
+CONFIG proxy.config.ssl.server.multicert.filename STRING ssl_multicert.config
+""",
+        "etc/storage.config": f"{root}/cache 256M\n",
+        "etc/remap.config": f"map / http://127.0.0.1:{origin_port}/\n",
+        "etc/ssl_multicert.config": f"dest_ip=* ssl_cert_name={both}\n",
+        "etc/ip_allow.yaml": "ip_allow:\n  - apply: in\n    ip_addrs: 0/0\n    action: allow\n    methods: ALL\n",
+        "etc/plugin.config": "",
+    }
+    for name, text in texts.items():
+        (root / name).write_text(text)
+    return root / "runroot.yaml"
 
 
 def edgeproxy(folder, ports, origin_port, chain, key):
