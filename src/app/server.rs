@@ -65,6 +65,7 @@ use crate::proxy::EdgeProxy;
 use crate::proxy::short::ShortWay;
 use crate::proxy::watch::Reporter;
 use crate::runtime::Runtime;
+use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
 use crate::upstream::connect::Dials;
 use crate::upstream::connect::EdgeConnector;
@@ -272,6 +273,9 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
 
     let memory = crate::storage::intern::memory(&plan.storage);
     metrics.watch_cache("memory", memory_usage(memory));
+    let flights: Arc<Flights> = Arc::default();
+    let fetches = Arc::clone(&flights);
+    metrics.watch_fetches(move || fetches.under_way() as u64);
     let dropped = access_log.dropped_counter();
     metrics.watch_access_log(move || dropped.load(Ordering::Relaxed));
     metrics.reloaded(Reload::InUse, SystemTime::now());
@@ -284,7 +288,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         listener_metrics: listeners.iter().map(|name| metrics.listener(name)).collect(),
         upstream_metrics: plan.upstreams.iter().map(|u| metrics.upstream(&u.name)).collect(),
         memory,
-        flights: Arc::default(),
+        flights,
         certificates: prepared
             .iter()
             .map(|p| p.tls.as_ref().map(|(store, _)| Arc::clone(store)))

@@ -119,6 +119,8 @@ definitions! {
         "Responses in the store.";
     CACHE_EVICTIONS: Counter "edgeproxy_cache_evictions_total" ["tier"]
         "Responses that made room for others.";
+    CACHE_FETCHES: Gauge "edgeproxy_cache_fetches" []
+        "Requests to origins that wait for what may be shared, background refreshes included.";
     CACHE_PURGES: Counter "edgeproxy_cache_purges_total" ["what", "manner"]
         "Purges that operators asked for, by what they named and whether it is stale or gone.";
     CACHE_INVALIDATED: Counter "edgeproxy_cache_invalidated_total" []
@@ -330,6 +332,11 @@ impl Metrics {
     /// replaced.
     pub fn watch_cache(&self, tier: &str, usage: impl Fn() -> CacheUsage + Send + Sync + 'static) {
         self.sampled.watch_cache(tier, Box::new(usage));
+    }
+
+    /// Asks `running` for the number of fetches whenever somebody looks.
+    pub fn watch_fetches(&self, running: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.sampled.watch_fetches(Box::new(running));
     }
 
     /// Asks `dropped` for the dropped lines of the access log whenever somebody looks.

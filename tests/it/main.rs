@@ -13,5 +13,6 @@ mod protocols;
 mod purging;
 mod routing;
 mod shipped;
+mod simulation;
 mod strict;
 mod tour;

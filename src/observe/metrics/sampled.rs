@@ -9,6 +9,7 @@ use prometheus::proto::MetricFamily;
 
 use super::CACHE_BYTES;
 use super::CACHE_EVICTIONS;
+use super::CACHE_FETCHES;
 use super::CACHE_LIMIT;
 use super::CACHE_OBJECTS;
 use super::CacheUsage;
@@ -26,12 +27,14 @@ use super::process;
 use super::sample;
 
 pub(super) type CacheWatch = Box<dyn Fn() -> CacheUsage + Send + Sync>;
-pub(super) type LogWatch = Box<dyn Fn() -> u64 + Send + Sync>;
+/// Asked for one number.
+pub(super) type Watch = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// Numbers that others keep and that are asked for when somebody looks.
 pub(super) struct Sampled {
     tiers: Mutex<Vec<(String, CacheWatch)>>,
-    log_dropped: Mutex<Option<LogWatch>>,
+    fetches: Mutex<Option<Watch>>,
+    log_dropped: Mutex<Option<Watch>>,
     started: f64,
     descriptions: Vec<Desc>,
 }
@@ -42,6 +45,7 @@ const SAMPLED: &[Definition] = &[
     CACHE_LIMIT,
     CACHE_OBJECTS,
     CACHE_EVICTIONS,
+    CACHE_FETCHES,
     LOG_DROPPED,
     PROCESS_CPU,
     PROCESS_RESIDENT,
@@ -56,6 +60,7 @@ impl Sampled {
     pub(super) fn new(started: f64) -> Self {
         Self {
             tiers: Mutex::default(),
+            fetches: Mutex::default(),
             log_dropped: Mutex::default(),
             started,
             descriptions: SAMPLED.iter().map(Definition::description).collect(),
@@ -68,7 +73,11 @@ impl Sampled {
         tiers.push((tier.to_owned(), usage));
     }
 
-    pub(super) fn watch_access_log(&self, dropped: LogWatch) {
+    pub(super) fn watch_fetches(&self, running: Watch) {
+        *self.fetches.lock() = Some(running);
+    }
+
+    pub(super) fn watch_access_log(&self, dropped: Watch) {
         *self.log_dropped.lock() = Some(dropped);
     }
 
@@ -90,11 +99,12 @@ impl Sampled {
     }
 
     fn plain(&self) -> impl Iterator<Item = MetricFamily> {
-        let dropped = self.log_dropped.lock().as_ref().map_or(0, |dropped| dropped());
+        let told = |watch: &Mutex<Option<Watch>>| watch.lock().as_ref().map_or(0, |watch| watch());
         let usage = process::Usage::now();
         let whole = |number: Option<u64>| number.map(|number| number as f64);
         [
-            (LOG_DROPPED, whole(Some(dropped))),
+            (CACHE_FETCHES, whole(Some(told(&self.fetches)))),
+            (LOG_DROPPED, whole(Some(told(&self.log_dropped)))),
             (PROCESS_CPU, usage.cpu_seconds),
             (PROCESS_RESIDENT, whole(usage.resident_bytes)),
             (PROCESS_VIRTUAL, whole(usage.virtual_bytes)),

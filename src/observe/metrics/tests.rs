@@ -102,6 +102,7 @@ fn busy() -> Metrics {
     metrics.upstream("api").answered(200, Duration::from_millis(1));
     metrics.watch_cache("memory", || CacheUsage { bytes: 1, limit: 2, objects: 3, evictions: 4 });
     metrics.watch_access_log(|| 5);
+    metrics.watch_fetches(|| 6);
     metrics.purged("tag", Manner::Soft);
     metrics
 }
@@ -304,6 +305,7 @@ fn stores_and_the_log_are_asked_when_somebody_looks() {
         ("edgeproxy_cache_objects", 3.0),
         ("edgeproxy_cache_evictions_total", 4.0),
         ("edgeproxy_access_log_dropped_total", 5.0),
+        ("edgeproxy_cache_fetches", 6.0),
     ] {
         assert_eq!(value(&metrics, name, &[]), Some(expected), "{name}");
     }

@@ -208,6 +208,18 @@ impl Wire {
         fields: &[(&str, &str)],
         body: &[u8],
     ) -> Reply {
+        self.ask(method, host, target, fields, body).reply_to(method)
+    }
+
+    /// Sends a request.
+    pub(crate) fn ask(
+        &mut self,
+        method: &str,
+        host: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) -> &mut Self {
         let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
         for (name, value) in fields {
             text.push_str(&format!("{name}: {value}\r\n"));
@@ -219,8 +231,7 @@ impl Wire {
         text.push_str("\r\n");
         let mut bytes = text.into_bytes();
         bytes.extend_from_slice(body);
-        self.send(bytes);
-        self.reply_to(method)
+        self.send(bytes)
     }
 
     /// Reads the reply to a GET.

@@ -151,6 +151,16 @@ impl Edge {
         assert!(self.metric(start) <= value, "{start} is above {value}");
     }
 
+    /// Waits until the metric's lines that start so come to nothing.
+    #[track_caller]
+    pub(crate) fn wait_for_no(&self, start: &str) {
+        let began = Instant::now();
+        while self.metric(start) > 0.0 {
+            assert!(began.elapsed() < PATIENCE, "{:#?}", self.metrics(start));
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
     /// The metrics' lines that start so.
     pub(crate) fn metrics(&self, start: &str) -> Vec<String> {
         let text = self.admin("GET", "/metrics").text();

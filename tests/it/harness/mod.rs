@@ -2,6 +2,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod client;
+pub(crate) mod clock;
 pub(crate) mod edge;
 pub(crate) mod http2;
 pub(crate) mod line;
@@ -12,6 +13,7 @@ pub(crate) mod websocket;
 pub(crate) use authority::Authority;
 pub(crate) use client::Reply;
 pub(crate) use client::Wire;
+pub(crate) use clock::Clock;
 pub(crate) use edge::Edge;
 pub(crate) use origin::Origin;
 pub(crate) use origin::Respond;
