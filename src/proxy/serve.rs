@@ -117,11 +117,15 @@ pub(crate) async fn handed(
     let bodiless = is_bodiless(session, &response);
     deliver::suit(session, &mut response, ctx);
     frame(session, &mut response, bodiless)?;
+    let mut left = if bodiless { Some(0) } else { announced(&response) };
     send_head(session, *response, bodiless).await?;
     loop {
         match unless_gone(session, rest.next()).await? {
             Piece::Body(_) if bodiless => {}
-            Piece::Body(part) => body(session, part).await?,
+            Piece::Body(part) => {
+                left = left.and_then(|left| left.checked_sub(part.len() as u64));
+                body(session, part).await?;
+            }
             Piece::Trailers(_) if bodiless => {}
             Piece::Trailers(trailers) => {
                 session.as_downstream_mut().write_response_trailers(*trailers).await?;
@@ -129,9 +133,19 @@ pub(crate) async fn handed(
             }
             Piece::End if bodiless => return whole(ctx),
             Piece::End => return finish(session, ctx).await,
+            // What this client asked for had come by then: nothing, or a range.
+            Piece::Cut if left == Some(0) => {
+                ctx.refusal = Some(Refusal::OriginClosed);
+                return if bodiless { whole(ctx) } else { finish(session, ctx).await };
+            }
             Piece::Cut => return Err(cut(ctx)),
         }
     }
+}
+
+/// The length that a header gives its body.
+fn announced(response: &ResponseHeader) -> Option<u64> {
+    response.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Waits for `next`, unless the client goes away meanwhile. What was written so far leaves first.
