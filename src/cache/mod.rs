@@ -25,6 +25,8 @@ pub mod lookup;
 pub mod purge;
 pub mod reuse;
 pub mod revalidate;
+#[cfg(test)]
+mod second_opinion;
 pub mod status;
 pub mod storable;
 pub mod surrogate;
