@@ -234,7 +234,7 @@ fn name(parameter: &str) -> &str {
 }
 
 /// Percent-decoding as forms do it, `+` for a space included; a broken escape stands for itself.
-fn decode(text: &str) -> Cow<'_, [u8]> {
+pub(super) fn decode(text: &str) -> Cow<'_, [u8]> {
     let text = text.as_bytes();
     if !text.iter().any(|b| matches!(b, b'%' | b'+')) {
         return Cow::Borrowed(text);
@@ -287,7 +287,7 @@ fn push_cookies(key: &mut Vec<u8>, headers: &HeaderMap, rules: &KeyRules) {
 }
 
 /// The cookies of all Cookie lines (RFC 6265 §4.2, RFC 9113 §8.2.3): names and values.
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(super) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     let lines = headers.get_all(header::COOKIE).iter();
     lines.flat_map(|line| line.as_bytes().split(|&b| b == b';')).map(|pair| {
         match pair.iter().position(|&b| b == b'=') {

@@ -29,11 +29,14 @@ pub enum Bypass {
     RequestBody,
     /// The client asks to change the protocol.
     Upgrade,
+    /// A condition of the route.
+    Route,
 }
 
 impl Bypass {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Disabled, Self::Method, Self::RequestBody, Self::Upgrade];
+    pub const ALL: [Self; 5] =
+        [Self::Disabled, Self::Method, Self::RequestBody, Self::Upgrade, Self::Route];
 
     /// The name in logs, metrics and Cache-Status.
     pub fn label(self) -> &'static str {
@@ -42,6 +45,7 @@ impl Bypass {
             Self::Method => "method",
             Self::RequestBody => "request-body",
             Self::Upgrade => "upgrade",
+            Self::Route => "route-bypass",
         }
     }
 }
@@ -60,6 +64,9 @@ pub fn may_look(request: &Request<'_>, policy: &Policy) -> Look {
     }
     if asks_for_upgrade(request.headers) {
         return Look::No(Bypass::Upgrade);
+    }
+    if policy.bypass.iter().any(|condition| condition.holds(request)) {
+        return Look::No(Bypass::Route);
     }
     Look::Yes(RequestDirectives::of(request.headers, policy.client_directives))
 }
@@ -80,6 +87,9 @@ mod tests {
 
     use super::*;
     use crate::cache::ClientDirectives;
+    use crate::cache::condition::Condition;
+    use crate::cache::condition::Place;
+    use crate::cache::condition::Wanted;
 
     fn look(method: Method, lines: &[(&'static str, &'static str)], policy: &Policy) -> Look {
         let headers = lines
@@ -142,6 +152,22 @@ mod tests {
     fn an_upgrade_goes_past_the_cache() {
         let websocket = [("upgrade", "websocket")];
         assert_eq!(look(Method::GET, &websocket, &Policy::default()), Look::No(Bypass::Upgrade));
+    }
+
+    #[test]
+    fn any_condition_of_the_route_sends_a_request_past_the_cache() {
+        let when = |place| Condition { place, wanted: Wanted::Present };
+        let policy = Policy {
+            bypass: vec![
+                when(Place::Header(HeaderName::from_static("x-preview"))),
+                when(Place::Cookie("session".to_owned())),
+            ],
+            ..Policy::default()
+        };
+        for line in [("x-preview", ""), ("cookie", "a=b; session=1")] {
+            assert_eq!(look(Method::GET, &[line], &policy), Look::No(Bypass::Route), "{line:?}");
+        }
+        assert!(matches!(look(Method::GET, &[("cookie", "a=b")], &policy), Look::Yes(_)));
     }
 
     #[test]

@@ -4,13 +4,14 @@
 //! the store may be asked at all, [`vary`] finds the variant, [`reuse`] judges what was found,
 //! [`revalidate`] asks the origin about it and takes in a 304, [`storable`] judges a new response,
 //! [`forget`] says what an unsafe method invalidates, [`purge`] what an operator wants gone,
-//! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`deception`],
+//! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`condition`], [`deception`],
 //! [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of; [`explain`] tells people
 //! what they decide.
 //!
 //! Nothing here reads a clock, does I/O or knows a server: facts come in as `http` types and
 //! `SystemTime`, decisions go out as values that carry their reason.
 
+pub mod condition;
 pub mod date;
 pub mod deception;
 pub mod dictionary;
@@ -41,6 +42,7 @@ use http::Method;
 use http::StatusCode;
 use http::header;
 
+use crate::cache::condition::Condition;
 use crate::cache::deception::Guard;
 
 /// What the cache needs to know of a request.
@@ -54,6 +56,8 @@ pub struct Request<'a> {
     pub payload: Payload,
     /// The path, as the origin would see it.
     pub path: &'a str,
+    /// What follows the `?`.
+    pub query: Option<&'a str>,
 }
 
 impl<'a> Request<'a> {
@@ -67,13 +71,13 @@ impl<'a> Request<'a> {
         } else {
             Payload::Absent
         };
-        Self { method, headers, payload, path: "/" }
+        Self { method, headers, payload, path: "/", query: None }
     }
 
-    /// The same view of a request for this path.
+    /// The same view of a request for this path and query.
     #[must_use]
-    pub fn with_path(self, path: &'a str) -> Self {
-        Self { path, ..self }
+    pub fn with_target(self, path: &'a str, query: Option<&'a str>) -> Self {
+        Self { path, query, ..self }
     }
 
     /// The same view with the payload as the caller knows it.
@@ -123,6 +127,10 @@ impl Exchange {
 pub struct Policy {
     /// Off: nothing is looked up or stored.
     pub enabled: bool,
+    /// A request that meets any of these goes past the cache.
+    pub bypass: Vec<Condition>,
+    /// The answer to a request that meets any of these is not stored; what is stored may answer it.
+    pub no_store: Vec<Condition>,
     /// The freshness lifetime of a response that says nothing about it; `None`: such a response is
     /// stored only when the heuristic of RFC 9111 §4.2.2 applies.
     pub default_ttl: Option<Duration>,
@@ -235,6 +243,8 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             enabled: true,
+            bypass: Vec::new(),
+            no_store: Vec::new(),
             default_ttl: None,
             status_ttl: Vec::new(),
             override_ttl: None,

@@ -99,6 +99,8 @@ pub enum NotStorable {
     NoStore,
     /// The request's `no-store`.
     RequestNoStore,
+    /// A condition of the route on the request.
+    RouteNoStore,
     /// `private`.
     Private,
     /// `Vary: *`.
@@ -128,7 +130,7 @@ pub enum NotStorable {
 
 impl NotStorable {
     /// Every reason.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Disabled,
         Self::Method,
         Self::RequestBody,
@@ -136,6 +138,7 @@ impl NotStorable {
         Self::NotUnderstood,
         Self::NoStore,
         Self::RequestNoStore,
+        Self::RouteNoStore,
         Self::Private,
         Self::VaryStar,
         Self::VaryMalformed,
@@ -167,6 +170,7 @@ impl NotStorable {
             | Self::RequestBody
             | Self::Status
             | Self::RequestNoStore
+            | Self::RouteNoStore
             | Self::Authorization
             | Self::TooLarge
             | Self::NoFreshness
@@ -186,6 +190,7 @@ impl NotStorable {
             Self::NotUnderstood => "must-understand",
             Self::NoStore => "no-store",
             Self::RequestNoStore => "request-no-store",
+            Self::RouteNoStore => "route-no-store",
             Self::Private => "private",
             Self::VaryStar => "vary-star",
             Self::VaryMalformed => "vary-malformed",
@@ -241,6 +246,9 @@ fn judge(
     check_directives(response.status, &directives)?;
     if RequestDirectives::of(request.headers, policy.client_directives).no_store {
         return Err(NotStorable::RequestNoStore);
+    }
+    if policy.no_store.iter().any(|condition| condition.holds(request)) {
+        return Err(NotStorable::RouteNoStore);
     }
     let vary = Spec::parse(headers).map_err(|unselectable| match unselectable {
         Unselectable::Star => NotStorable::VaryStar,

@@ -512,7 +512,7 @@ fn a_page_under_the_name_of_a_file_is_not_kept_by_a_rule() {
     let judged = |guard, lines: Lines<'_>| {
         let policy = Policy { guard, default_ttl: Some(secs(300)), ..Policy::default() };
         let (method, asked) = (Method::GET, HeaderMap::new());
-        let request = Request::new(&method, &asked).with_path("/account/a.css");
+        let request = Request::new(&method, &asked).with_target("/account/a.css", None);
         let headers = headers(lines);
         let response = Response { status: StatusCode::OK, headers: &headers };
         match may_keep(&request, &response, &policy, Exchange::at(now())) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderMap;
+use http::Method;
 use http::header;
 use pingora::Error;
 use pingora::ErrorType;
@@ -59,12 +60,12 @@ pub(crate) fn prepare(session: &mut Session, ctx: &mut RequestCtx) {
     }
     let payload = payload(session);
     let request = session.req_header();
-    let view = Request::new(&request.method, &request.headers).with_payload(payload);
+    let view = view(&request.method, &request.headers, ctx.admitted.as_ref()).with_payload(payload);
     let asked = match may_look(&view, &route.cache) {
         Look::Yes(asked) => asked,
         Look::No(bypass) => {
             let (why, outcome) = match bypass {
-                Bypass::Disabled => (Forward::Bypass, Outcome::Bypass),
+                Bypass::Disabled | Bypass::Route => (Forward::Bypass, Outcome::Bypass),
                 Bypass::Method => (Forward::Method, Outcome::Miss),
                 Bypass::RequestBody | Bypass::Upgrade => (Forward::Bypass, Outcome::Miss),
             };
@@ -83,6 +84,19 @@ pub(crate) fn prepare(session: &mut Session, ctx: &mut RequestCtx) {
         .and_then(|admitted| key_of(&runtime, route, admitted, ctx.scheme(), &request.headers));
     if ctx.cache.key.is_some() {
         ctx.cache.fields = Some(Arc::new(request.headers.clone()));
+    }
+}
+
+/// What the policy sees of a request.
+pub(crate) fn view<'a>(
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    admitted: Option<&'a Admitted>,
+) -> Request<'a> {
+    let request = Request::new(method, headers);
+    match admitted.map(|admitted| &admitted.target) {
+        Some(target) => request.with_target(target.path(), target.query()),
+        None => request,
     }
 }
 

@@ -21,7 +21,6 @@ use http::header;
 use pingora::http::RequestHeader;
 use pingora::http::ResponseHeader;
 
-use crate::cache::Request;
 use crate::cache::lookup::Look;
 use crate::cache::lookup::may_look;
 use crate::cache::reuse::Origin;
@@ -268,7 +267,7 @@ impl Visit {
             Action::Upstream(_) => {}
             Action::Respond { .. } | Action::Redirect { .. } => return None,
         }
-        let request = Request::new(method, headers);
+        let request = lookup::view(method, headers, Some(&self.admitted));
         let Look::Yes(asked) = may_look(&request, &route.cache) else { return None };
         if conditional::is_for_origin(headers) {
             return None;

@@ -25,6 +25,7 @@ use crate::cache::storable::may_keep;
 use crate::message::hops;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::lookup;
 pub(crate) use crate::runtime::life::life;
 pub(crate) use crate::runtime::life::life_of;
 use crate::storage::memory::Found;
@@ -98,10 +99,8 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
     };
 
     let request = session.req_header();
-    let path = ctx.admitted.as_ref().map_or("/", |admitted| admitted.target.path());
-    let view = Request::new(&request.method, &request.headers)
-        .with_payload(Payload::Absent)
-        .with_path(path);
+    let view = lookup::view(&request.method, &request.headers, ctx.admitted.as_ref())
+        .with_payload(Payload::Absent);
     let judged = Response { status: header.status, headers: &header.headers };
     let replaces = session.cache.phase() == CachePhase::Stale && validated.is_none();
     let kept = match may_keep(&view, &judged, &route.cache, exchange) {

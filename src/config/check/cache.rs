@@ -10,9 +10,13 @@ use crate::cache::QueryRule;
 use crate::cache::SetCookie;
 use crate::cache::StatusTtl;
 use crate::cache::Statuses;
+use crate::cache::condition::Condition;
+use crate::cache::condition::Place;
+use crate::cache::condition::Wanted;
 use crate::cache::deception::Guard;
 use crate::cache::vary;
 use crate::config::check::header;
+use crate::config::check::matching;
 use crate::config::check::period;
 use crate::config::check::size;
 use crate::config::check::within;
@@ -23,6 +27,7 @@ use crate::config::schema::cache::Cache;
 use crate::config::schema::cache::Key;
 use crate::config::schema::cache::Query;
 use crate::config::schema::cache::SuffixGuard;
+use crate::config::schema::cache::When;
 use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::storage;
@@ -100,6 +105,11 @@ pub(super) fn section(section: &Cache, outer: Option<&Cache>, at: &Path, report:
             }
         }
     }
+    for (key, when) in [("bypass", &section.bypass), ("no_store", &section.no_store)] {
+        if let Some(when) = when {
+            conditions(when, &at.key(key), report);
+        }
+    }
     for (statuses, ttl) in section.ttl_by_status.iter().flatten() {
         by_status(statuses, *ttl, &at.key("ttl_by_status").key(statuses.0.as_str()), report);
     }
@@ -126,6 +136,48 @@ pub(super) fn section(section: &Cache, outer: Option<&Cache>, at: &Path, report:
     if let Some(key) = &section.key {
         key_values(key, &at.key("key"), report);
     }
+}
+
+fn conditions(when: &When, at: &Path, report: &mut Report<'_>) {
+    matching::headers(&when.headers, &at.key("headers"), report);
+    matching::conditions(&when.query, &at.key("query"), report);
+    matching::conditions(&when.cookies, &at.key("cookies"), report);
+    for (kind, written) in
+        [("headers", &when.headers), ("query", &when.query), ("cookies", &when.cookies)]
+    {
+        for (name, condition) in written {
+            if matches!(condition, schema::route::Condition::Regex(_)) {
+                report
+                    .error(
+                        &at.key(kind).key(name.as_str()).key("regex"),
+                        "a regular expression is not a condition of the cache",
+                    )
+                    .help("write present, absent, a value or {prefix: …}; or a route of its own");
+            }
+        }
+    }
+}
+
+/// The conditions as meant; regular expressions were refused above.
+fn built(when: Option<&When>) -> Vec<Condition> {
+    let Some(when) = when else { return Vec::new() };
+    let wanted = |condition: &schema::route::Condition| match condition {
+        schema::route::Condition::Present => Some(Wanted::Present),
+        schema::route::Condition::Absent => Some(Wanted::Absent),
+        schema::route::Condition::Exact(text) => Some(Wanted::Exact(text.clone())),
+        schema::route::Condition::Prefix(text) => Some(Wanted::Prefix(text.clone())),
+        schema::route::Condition::Regex(_) => None,
+    };
+    let header = |name: &String| name.parse().ok().map(Place::Header);
+    let headers = when.headers.iter().map(|(name, is)| (header(name), wanted(is)));
+    let query = when.query.iter().map(|(name, is)| (Some(Place::Query(name.clone())), wanted(is)));
+    let cookies =
+        when.cookies.iter().map(|(name, is)| (Some(Place::Cookie(name.clone())), wanted(is)));
+    headers
+        .chain(query)
+        .chain(cookies)
+        .filter_map(|(place, wanted)| Some(Condition { place: place?, wanted: wanted? }))
+        .collect()
 }
 
 /// The longest that an error of the origin is kept by our own word: an origin that is well again should
@@ -236,6 +288,8 @@ fn build(whole: &Cache) -> Policy {
     let time = |value: Option<OrOff<Period>>| value.and_then(OrOff::get).map(|period| period.0);
     let mut policy = Policy {
         enabled: true,
+        bypass: built(whole.bypass.as_ref()),
+        no_store: built(whole.no_store.as_ref()),
         default_ttl: time(whole.ttl),
         override_ttl: time(whole.override_ttl),
         max_ttl: time(whole.max_ttl),

@@ -119,7 +119,8 @@ fn methods(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<Method
     methods
 }
 
-fn headers(
+/// Checks conditions on request fields.
+pub(super) fn headers(
     written: &BTreeMap<String, Condition>,
     at: &Path,
     report: &mut Report<'_>,
@@ -148,7 +149,8 @@ fn headers(
     headers
 }
 
-fn conditions(
+/// Checks conditions on parameters or cookies.
+pub(super) fn conditions(
     written: &BTreeMap<String, Condition>,
     at: &Path,
     report: &mut Report<'_>,

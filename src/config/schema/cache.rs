@@ -18,6 +18,7 @@ use serde::de::Visitor;
 
 use crate::cache as policy;
 use crate::cache::deception::Guard;
+use crate::config::schema::route::Condition;
 use crate::config::schema::value::OrOff;
 use crate::units::ByteSize;
 use crate::units::Period;
@@ -54,6 +55,12 @@ pub enum Eviction {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
+    /// A request that meets any of these conditions goes to the origin past the cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bypass: Option<When>,
+    /// The answer to a request that meets any of these is not stored; what is stored may answer it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_store: Option<When>,
     /// How long a response is fresh that says nothing about it; `off` leaves it to the heuristic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<OrOff<Period>>,
@@ -99,6 +106,22 @@ pub struct Cache {
     /// What tells stored responses apart besides scheme, host and path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
+}
+
+/// Conditions on a request, of which any one suffices: `present`, `absent`, the exact value,
+/// `{exact: …}` or `{prefix: …}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct When {
+    /// On request headers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, Condition>,
+    /// On query parameters.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub query: BTreeMap<String, Condition>,
+    /// On cookies.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub cookies: BTreeMap<String, Condition>,
 }
 
 /// Whose Content-Type has to be what the path's suffix promises.
@@ -237,6 +260,8 @@ impl Cache {
             Some(time) => OrOff::Is(Period(time)),
         };
         Self {
+            bypass: Some(When::default()),
+            no_store: Some(When::default()),
             ttl: Some(time(built_in.default_ttl)),
             ttl_by_status: Some(BTreeMap::new()),
             override_ttl: Some(time(built_in.override_ttl)),
@@ -280,6 +305,8 @@ impl Cache {
             (_, inherited) => inherited,
         };
         Self {
+            bypass: own.bypass.or_else(|| outer.bypass.clone()),
+            no_store: own.no_store.or_else(|| outer.no_store.clone()),
             ttl: own.ttl.or(outer.ttl),
             ttl_by_status: own.ttl_by_status.or_else(|| outer.ttl_by_status.clone()),
             override_ttl: own.override_ttl.or(outer_override),

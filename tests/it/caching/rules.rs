@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
+use crate::caching::minute;
+use crate::caching::numbered;
 use crate::caching::with_rules;
 use crate::harness::Origin;
 use crate::harness::ok;
@@ -79,4 +81,41 @@ fn a_personal_page_is_not_kept_under_the_name_of_a_file() {
     let strict = with_rules(&origin, "{ttl: 1m, suffix_guard: all}");
     strict.get("/account/stated.css").expect_miss();
     strict.get("/account/stated.css").expect_miss();
+}
+
+#[test]
+fn requests_that_the_route_names_go_past_the_cache() {
+    let origin = Origin::script().with("/", numbered(minute(""))).start();
+    let edge = with_rules(
+        &origin,
+        "{bypass: {headers: {x-preview: present}, cookies: {session: present}, query: {fresh: \"1\"}}}",
+    );
+    edge.get("/").expect_miss().expect_body("answer 0");
+    edge.get("/").expect_hit().expect_body("answer 0");
+    let asked: [(&str, &[(&str, &str)]); 3] =
+        [("/", &[("X-Preview", "")]), ("/", &[("Cookie", "a=b; session=1")]), ("/?fresh=1", &[])];
+    for (at, (target, fields)) in asked.into_iter().enumerate() {
+        let reply = edge.get_with(target, fields);
+        reply.expect_cache("BYPASS").expect_body(&format!("answer {}", at + 1));
+        let told = reply.value("cache-status").unwrap_or_default();
+        assert!(told.contains("fwd=bypass") && told.contains("route-bypass"), "{reply:?}");
+    }
+    edge.get_with("/", &[("Cookie", "sessions=1")]).expect_hit().expect_body("answer 0");
+    edge.get("/?fresh=0").expect_miss();
+}
+
+#[test]
+fn answers_to_requests_that_the_route_names_are_not_stored() {
+    let origin = Origin::script().with("/", numbered(minute(""))).start();
+    let edge = with_rules(&origin, "{no_store: {cookies: {draft: {prefix: on}}}}");
+    let draft = [("Cookie", "draft=only")];
+    for _ in 0..2 {
+        let reply = edge.get_with("/", &draft);
+        reply.expect_miss();
+        let told = reply.value("cache-status").unwrap_or_default();
+        assert!(told.contains("detail=route-no-store"), "{reply:?}");
+    }
+    edge.get("/").expect_miss().expect_body("answer 2");
+    // What is stored may answer it all the same.
+    edge.get_with("/", &draft).expect_hit().expect_body("answer 2");
 }

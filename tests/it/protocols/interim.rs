@@ -1,5 +1,7 @@
 //! Interim responses: 100 Continue is ours, 103 Early Hints the origin's.
 
+use std::io::Write;
+
 use bytes::Bytes;
 use http::Request;
 
@@ -116,19 +118,27 @@ fn early_hints_pass_when_nothing_may_be_stored() {
     wire.reply().expect_status(200).expect_body("hello");
 }
 
-/// Where a response may be stored, hints may be lost: Pingora serves it from what it stores, and
-/// drops what it read before that in the same go. The response itself is whole either way.
 #[test]
-fn early_hints_do_not_disturb_what_is_stored() {
-    let origin = with_hints("max-age=60");
-    let edge = Edge::to(&origin);
+fn early_hints_pass_and_what_follows_them_is_stored() {
+    let apart = Origin::script().take_over("/", |_, mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n");
+        let _ = stream.write_all(b"Content-Length: 5\r\nConnection: close\r\n\r\nhello");
+    });
+    for origin in [with_hints("max-age=60"), apart.start()] {
+        let edge = Edge::to(&origin);
+        let mut wire = edge.wire();
 
-    edge.get("/").expect_miss().expect_body("hello");
+        wire.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
 
-    let hit = edge.get("/");
-    hit.expect_status(200).expect_hit().expect_body("hello");
-    assert_eq!(hit.value("link"), None, "{hit:?}");
-    assert_eq!(origin.seen().len(), 1);
+        let hints = wire.any_reply("GET").unwrap();
+        assert_eq!(hints.status, 103, "{hints:?}");
+        wire.reply().expect_status(200).expect_miss().expect_body("hello");
+        let hit = edge.get("/");
+        hit.expect_status(200).expect_hit().expect_body("hello");
+        assert_eq!(hit.value("link"), None, "{hit:?}");
+        assert_eq!(origin.seen().len(), 1);
+    }
 }
 
 #[test]
