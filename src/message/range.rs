@@ -199,7 +199,7 @@ fn header_value(text: String) -> HeaderValue {
 /// A `multipart/byteranges` body (§14.6): what stands between the ranges, and how long it all is.
 ///
 /// The bytes that are sent are the bytes that were counted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Multipart {
     parts: Vec<Part>,
     closing: Bytes,

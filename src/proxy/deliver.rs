@@ -36,13 +36,15 @@ pub(crate) fn is_not_modified(session: &Session, response: &ResponseHeader) -> b
     selection(session, response) == Selection::NotModified
 }
 
-fn selection(session: &Session, response: &ResponseHeader) -> Selection {
+/// The part of a response that answers the client's conditions and range.
+pub(crate) fn selection(session: &Session, response: &ResponseHeader) -> Selection {
     let request = session.req_header();
     let length = length(response);
     Selection::of(&request.method, &request.headers, response.status, &response.headers, length)
 }
 
-fn length(response: &ResponseHeader) -> Option<u64> {
+/// The length that a response says its content has.
+pub(crate) fn length(response: &ResponseHeader) -> Option<u64> {
     response.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
@@ -52,8 +54,9 @@ pub(crate) fn select_range(session: &Session, response: &mut ResponseHeader) -> 
         return RangeType::None;
     };
     let range_type = match &selection {
-        // Pingora made the header of a 304 by now, where it is one.
-        Selection::Whole | Selection::NotModified => return RangeType::None,
+        // Pingora made the header of a 304 by now, where it is one. Several parts are only sent of what
+        // is stored; this response passes through on its way there.
+        Selection::Whole | Selection::NotModified | Selection::Parts(_) => return RangeType::None,
         Selection::Unsatisfiable => RangeType::Invalid,
         Selection::Part(part) => {
             let (Ok(start), Ok(end)) = (usize::try_from(part.start), usize::try_from(part.end))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::Method;
 use http::StatusCode;
 use http::Version;
@@ -15,19 +16,21 @@ use pingora::ErrorType;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::conditional_filter::to_304;
-use pingora_proxy::RangeType;
 use pingora_proxy::Session;
 
 use crate::proxy::context::RequestCtx;
 use crate::proxy::deliver;
 use crate::proxy::errand::Piece;
 use crate::proxy::errand::Rest;
+use crate::proxy::stored;
+use crate::proxy::stored::Body;
+use crate::proxy::stored::Plan;
+use crate::proxy::stored::Selection;
+use crate::proxy::stored::Step;
 use crate::refusal::Refusal;
 use crate::storage::memory::Entry;
 use crate::storage::memory::Live;
 use crate::storage::memory::LiveReader;
-use crate::storage::memory::Reader;
 use crate::storage::memory::Times;
 use crate::upstream::fault::error_of;
 
@@ -40,13 +43,6 @@ pub(crate) enum Age {
     IfAny,
 }
 
-/// Which part of a body is sent.
-enum Part {
-    None,
-    Whole,
-    Range(u64, u64),
-}
-
 /// Answers with a stored response.
 pub(crate) async fn entry(
     session: &mut Session,
@@ -54,18 +50,13 @@ pub(crate) async fn entry(
     entry: &Arc<Entry>,
     now: SystemTime,
 ) -> Result<()> {
-    let part =
-        head(session, ctx, entry.response_header(), &entry.times(), Age::Always, now).await?;
-    let mut reader: Reader = match part {
-        Part::None => return whole(ctx),
-        Part::Whole | Part::Range(..) => entry.reader(),
-    };
-    if let Part::Range(start, end) = part
-        && reader.seek(start, Some(end)).is_err()
-    {
-        return Err(error_of(Refusal::Internal));
+    let (times, response) = (entry.times(), entry.response_header());
+    let selection = stored::select(entry, &session.req_header().method, headers(session));
+    let plan = head(session, ctx, response, &selection, (&times, Age::Always), now).await?;
+    if plan.is_empty() {
+        return whole(ctx);
     }
-    for part in reader {
+    for part in Body::new(entry, plan) {
         body(session, part).await?;
     }
     finish(session, ctx).await
@@ -92,18 +83,32 @@ pub(crate) async fn live(
     if let Some(length) = live.length().filter(|_| may_have_length) {
         response.insert_header(header::CONTENT_LENGTH, length)?;
     }
-    match head(session, ctx, response, &live.times(), Age::IfAny, now).await? {
-        Part::None => return whole(ctx),
-        Part::Whole => {}
-        Part::Range(start, end) => reader.seek(start, end),
+    let selection = forwards(deliver::selection(session, &response), live.length());
+    let plan = head(session, ctx, response, &selection, (&live.times(), Age::IfAny), now).await?;
+    if plan.is_empty() {
+        return whole(ctx);
     }
-    loop {
-        match unless_gone(session, reader.next()).await? {
-            Ok(Some(part)) => body(session, part).await?,
-            Ok(None) => return finish(session, ctx).await,
-            Err(_) => return Err(cut(ctx)),
+    for step in plan {
+        match step {
+            Step::Text(text) => body(session, text).await?,
+            Step::Of(part) => {
+                reader.seek(part.start, part.end);
+                while let Some(part) = unless_gone(session, reader.next())
+                    .await?
+                    .map_err(|_| cut(ctx))?
+                {
+                    body(session, part).await?;
+                }
+            }
         }
     }
+    finish(session, ctx).await
+}
+
+/// What is arriving may be gone once it was read: no part is sent that lies before another.
+fn forwards(selection: Selection, length: Option<u64>) -> Selection {
+    let plan = selection.plan(&Method::GET, StatusCode::OK, length.unwrap_or(u64::MAX));
+    if plan.is_ascending() { selection } else { Selection::Whole }
 }
 
 /// Answers with a response that was fetched for this client alone; it is dressed already.
@@ -169,38 +174,35 @@ pub(crate) async fn interim(session: &mut Session, response: Box<ResponseHeader>
     session.as_downstream_mut().write_response_header(response).await.map_err(Error::into_down)
 }
 
-/// Conditions and ranges are evaluated here, against what is stored.
+/// Writes the header of the part that answers the request, and says what follows it.
 async fn head(
     session: &mut Session,
     ctx: &mut RequestCtx,
     mut response: ResponseHeader,
-    times: &Times,
-    age: Age,
+    selection: &Selection,
+    (times, age): (&Times, Age),
     now: SystemTime,
-) -> Result<Part> {
+) -> Result<Plan> {
     let seconds = times.current_age(now).as_secs().min(1 << 31);
     if age == Age::Always || seconds > 0 {
         response.insert_header(header::AGE, seconds)?;
     }
-    let mut part = Part::Whole;
-    if deliver::is_not_modified(session, &response) {
-        to_304(&mut response);
-    } else {
-        part = match deliver::select_range(session, &mut response) {
-            RangeType::None | RangeType::Multi(_) => Part::Whole,
-            RangeType::Single(range) => Part::Range(range.start as u64, range.end as u64),
-            RangeType::Invalid => Part::None,
-        };
-    }
+    let length = deliver::length(&response).unwrap_or(u64::MAX);
+    let plan = match length {
+        0 => Plan::default(),
+        _ => selection.plan(&session.req_header().method, response.status, length),
+    };
+    response.set_status(selection.status(response.status))?;
+    selection.reshape(&mut response, length)?;
     deliver::dress(session, &mut response, ctx)?;
-    let empty = response.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
-    if is_bodiless(session, &response) || empty {
-        part = Part::None;
-    }
-    let end = matches!(part, Part::None);
+    let end = plan.is_empty();
     frame(session, &mut response, end)?;
     send_head(session, response, end).await?;
-    Ok(part)
+    Ok(plan)
+}
+
+fn headers(session: &Session) -> &HeaderMap {
+    &session.req_header().headers
 }
 
 fn is_bodiless(session: &Session, response: &ResponseHeader) -> bool {

@@ -50,12 +50,12 @@ use crate::proxy::finish::Told;
 use crate::proxy::lookup;
 use crate::proxy::store;
 use crate::proxy::stored;
+use crate::proxy::stored::Body;
 use crate::proxy::stored::Selection;
 use crate::proxy::wire;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
 use crate::storage::memory::Entry;
-use crate::storage::memory::Reader;
 
 /// Bodies up to here are copied behind their head: one buffer costs the kernel less than two.
 const SMALL_BODY: usize = 4 * 1024;
@@ -141,7 +141,7 @@ impl Shortcut for ShortWay {
         let dress = hit.dress(&id, &runtime);
         let response = stored::head(&hit.entry, &hit.selection, &dress).ok()?;
         let rest = Remaining {
-            reader: hit.reader(&request.method),
+            body: hit.body(&request.method),
             first_byte: visit.started.elapsed(),
             visit,
             hit,
@@ -201,8 +201,8 @@ impl ShortWay {
         out.clear();
         wire::write(out, &hit.entry, &hit.selection, &hit.dress(&id, &runtime), after).ok()?;
         let heading = out.len();
-        let mut reader = hit.reader(&head.method);
-        let mut first = reader.next().unwrap_or_default();
+        let mut body = hit.body(&head.method);
+        let mut first = body.next().unwrap_or_default();
         let length = first.len() as u64;
         if first.len() <= SMALL_BODY {
             out.extend_from_slice(&first);
@@ -211,7 +211,7 @@ impl ShortWay {
         let first_byte = visit.started.elapsed();
 
         let sent = match outlet.send(out, &first) {
-            Ok(Sent { bytes, gone }) if gone == Gone::NotYet || reader.remaining() > 0 => {
+            Ok(Sent { bytes, gone }) if gone == Gone::NotYet || !body.is_done() => {
                 let rest = Remaining {
                     visit,
                     hit,
@@ -224,7 +224,7 @@ impl ShortWay {
                     fields: finish::kept(fields, &runtime),
                     head: Bytes::copy_from_slice(out.get(bytes..).unwrap_or_default()),
                     part: first.slice(bytes.saturating_sub(out.len())..),
-                    reader,
+                    body,
                     already: bytes.saturating_sub(heading) as u64,
                     heading: heading.saturating_sub(bytes) as u64,
                 };
@@ -309,14 +309,10 @@ impl Hit {
             || !matches!(self.status(), StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT)
     }
 
-    /// The part of the body that follows.
-    fn reader(&self, method: &Method) -> Reader {
-        let mut reader = self.entry.reader();
-        let part = self.selection.body(method, self.entry.status(), self.entry.body_len());
-        if reader.seek(part.start, Some(part.end)).is_err() {
-            debug_assert!(false, "a selection lies within its body");
-        }
-        reader
+    /// What follows the header.
+    fn body(&self, method: &Method) -> Body {
+        let plan = self.selection.plan(method, self.entry.status(), self.entry.body_len());
+        Body::new(&self.entry, plan)
     }
 }
 
@@ -369,7 +365,7 @@ struct Remaining {
     head: Bytes,
     /// The rest of the current part of the body.
     part: Bytes,
-    reader: Reader,
+    body: Body,
     /// How much of the body had left before.
     already: u64,
     /// The bytes of the head among those still to be sent.
@@ -384,11 +380,11 @@ impl Rest for Remaining {
         if !self.part.is_empty() {
             return Some(std::mem::take(&mut self.part));
         }
-        self.reader.next()
+        self.body.next()
     }
 
     fn is_done(&self) -> bool {
-        self.head.is_empty() && self.part.is_empty() && self.reader.remaining() == 0
+        self.head.is_empty() && self.part.is_empty() && self.body.is_done()
     }
 
     fn ended(self: Box<Self>, sent: u64) {

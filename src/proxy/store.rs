@@ -14,7 +14,6 @@ use pingora_proxy::Session;
 
 use crate::cache::Exchange;
 use crate::cache::Payload;
-use crate::cache::Request;
 use crate::cache::Response;
 use crate::cache::revalidate;
 use crate::cache::revalidate::Freshens;

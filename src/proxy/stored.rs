@@ -1,8 +1,13 @@
 //! The answer that a stored response makes: its status, its fields, and which part of its body. Both
 //! ways to a hit ask here.
 
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
 use std::ops::Range;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
@@ -17,10 +22,12 @@ use crate::message::conditional;
 use crate::message::conditional::Outcome;
 use crate::message::conditional::Validators;
 use crate::message::range;
+use crate::message::range::Multipart;
 use crate::message::range::Ranges;
 use crate::proxy::dress::Dress;
 use crate::proxy::dress::Fields;
 use crate::storage::memory::Entry;
+use crate::storage::memory::Reader;
 
 /// Which part of a response answers a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +36,8 @@ pub(crate) enum Selection {
     Whole,
     /// These bytes, never none: 206.
     Part(Range<u64>),
+    /// Several parts: 206 as multipart/byteranges.
+    Parts(Box<Multipart>),
     /// None, for no byte that was asked for exists: 416.
     Unsatisfiable,
     /// None, for the client has it already: 304.
@@ -72,8 +81,19 @@ impl Selection {
         match length.map(|length| Ranges::of(request, length)) {
             Some(Ranges::One(part)) => Self::Part(part),
             Some(Ranges::Unsatisfiable) => Self::Unsatisfiable,
-            // Several ranges at once are answered with the whole (RFC 9110 §14.2 leaves it to us).
-            Some(Ranges::Whole | Ranges::Many(_)) | None => Self::Whole,
+            Some(Ranges::Many(parts)) => Self::several(&parts, response, length),
+            Some(Ranges::Whole) | None => Self::Whole,
+        }
+    }
+
+    /// Several parts, unless what stands between them makes that longer than the whole, which is then
+    /// sent instead (RFC 9110 §14.2 leaves it to us).
+    fn several(parts: &[Range<u64>], response: &HeaderMap, length: Option<u64>) -> Self {
+        let Some(length) = length else { return Self::Whole };
+        let content_type = response.get(header::CONTENT_TYPE);
+        match Multipart::new(&boundary(), content_type, parts, length) {
+            Some(parts) if parts.content_length() < length => Self::Parts(Box::new(parts)),
+            Some(_) | None => Self::Whole,
         }
     }
 
@@ -81,22 +101,31 @@ impl Selection {
     pub(crate) fn status(&self, stored: StatusCode) -> StatusCode {
         match self {
             Self::Whole => stored,
-            Self::Part(_) => StatusCode::PARTIAL_CONTENT,
+            Self::Part(_) | Self::Parts(_) => StatusCode::PARTIAL_CONTENT,
             Self::Unsatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::NotModified => StatusCode::NOT_MODIFIED,
         }
     }
 
-    /// The bytes of the body that follow the header; empty when none do.
-    pub(crate) fn body(&self, method: &Method, stored: StatusCode, length: u64) -> Range<u64> {
+    /// What follows the header, in the order in which it is sent.
+    pub(crate) fn plan(&self, method: &Method, stored: StatusCode, length: u64) -> Plan {
+        let mut plan = Plan::default();
         if method == Method::HEAD || stored == StatusCode::NO_CONTENT {
-            return 0..0;
+            return plan;
         }
         match self {
-            Self::Whole => 0..length,
-            Self::Part(part) => part.clone(),
-            Self::Unsatisfiable | Self::NotModified => 0..0,
+            Self::Whole => plan.first = Some(0..length),
+            Self::Part(part) => plan.first = Some(part.clone()),
+            Self::Parts(parts) => {
+                for part in parts.parts() {
+                    plan.more.push_back(Step::Text(part.header.clone()));
+                    plan.more.push_back(Step::Of(part.range.clone()));
+                }
+                plan.more.push_back(Step::Text(parts.closing().clone()));
+            }
+            Self::Unsatisfiable | Self::NotModified => {}
         }
+        plan
     }
 
     /// Whether this part is described without this field of the whole, or with another value.
@@ -109,6 +138,12 @@ impl Selection {
                     || NOT_IN_416.contains(name)
             }
             Self::Part(_) => matches!(*name, header::CONTENT_LENGTH | header::CONTENT_RANGE),
+            Self::Parts(_) => {
+                matches!(
+                    *name,
+                    header::CONTENT_LENGTH | header::CONTENT_RANGE | header::CONTENT_TYPE
+                )
+            }
         }
     }
 
@@ -134,13 +169,113 @@ impl Selection {
                 response.insert(header::CONTENT_LENGTH, bytes)?;
                 response.insert(header::CONTENT_RANGE, range::content_range(part, length))?;
             }
+            Self::Parts(parts) => {
+                // Each part says which one it is (RFC 9110 §15.3.7.2).
+                response.remove(&header::CONTENT_RANGE);
+                let bytes = HeaderValue::from(parts.content_length());
+                response.insert(header::CONTENT_LENGTH, bytes)?;
+                response.insert(header::CONTENT_TYPE, parts.content_type().clone())?;
+            }
         }
         Ok(())
     }
 }
 
-/// The header of the answer that `selection` is of a stored response, dressed for the client; the part
-/// of the body that follows it is [`Selection::body`].
+/// What no body holds that was written before: nobody can have known it.
+fn boundary() -> String {
+    // The standard library's keys come from the system's random source.
+    let half = |n: u8| RandomState::new().hash_one(n);
+    format!("{:016x}{:016x}", half(0), half(1))
+}
+
+/// What follows a header: stretches of a body, and what stands between them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Plan {
+    /// The usual one stretch, which needs no list.
+    first: Option<Range<u64>>,
+    more: VecDeque<Step>,
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// These bytes of the stored body.
+    Of(Range<u64>),
+    /// This, which is not stored.
+    Text(Bytes),
+}
+
+impl Plan {
+    /// Whether it goes through the stored body forwards only, as a body that is not kept has to be
+    /// read.
+    pub(crate) fn is_ascending(&self) -> bool {
+        let more = self.more.iter().filter_map(|step| match step {
+            Step::Of(part) => Some(part),
+            Step::Text(_) => None,
+        });
+        self.first.iter().chain(more).is_sorted_by(|one, next| one.end <= next.start)
+    }
+
+    /// Whether nothing follows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.more.is_empty()
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        self.first.take().map(Step::Of).or_else(|| self.more.pop_front())
+    }
+}
+
+/// Reads what follows the header of an answer from a stored response.
+#[derive(Debug)]
+pub(crate) struct Body {
+    reader: Reader,
+    plan: Plan,
+}
+
+impl Body {
+    /// What `plan` says of the body of `entry`.
+    pub(crate) fn new(entry: &Arc<Entry>, mut plan: Plan) -> Self {
+        let first = plan.first.take().unwrap_or_default();
+        let mut body = Self { reader: entry.reader(), plan };
+        body.go_to(first);
+        body
+    }
+
+    /// Whether nothing follows any more.
+    pub(crate) fn is_done(&self) -> bool {
+        self.reader.remaining() == 0 && self.plan.is_empty()
+    }
+
+    fn go_to(&mut self, part: Range<u64>) {
+        if self.reader.seek(part.start, Some(part.end)).is_err() {
+            debug_assert!(false, "a plan lies within its body");
+        }
+    }
+}
+
+impl Iterator for Body {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(bytes) = self.reader.next() {
+                return Some(bytes);
+            }
+            match self.plan.next()? {
+                Step::Text(text) => return Some(text),
+                Step::Of(part) => self.go_to(part),
+            }
+        }
+    }
+}
+
+/// The header of the answer that `selection` is of a stored response, dressed for the client; what
+/// follows it is [`Selection::plan`].
 pub(crate) fn head(
     entry: &Entry,
     selection: &Selection,
@@ -226,10 +361,42 @@ mod tests {
         assert_eq!(select(&Method::GET, &same, 200), Selection::Part(0..10));
     }
 
+    fn of_a_long_one(range: &'static str) -> Selection {
+        let request = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static(range))]);
+        Selection::of(&Method::GET, &request, StatusCode::OK, &stored(), Some(10_000))
+    }
+
     #[test]
-    fn several_ranges_get_the_whole() {
+    fn several_ranges_get_several_parts_where_that_is_shorter() {
         let two = [(header::RANGE, "bytes=0-9, 20-29")];
-        assert_eq!(select(&Method::GET, &two, 200), Selection::Whole);
+        assert_eq!(select(&Method::GET, &two, 200), Selection::Whole, "of 100 bytes");
+        let Selection::Parts(parts) = of_a_long_one("bytes=20-29, 0-9") else { panic!("206") };
+        let ranges: Vec<_> = parts.parts().iter().map(|part| part.range.clone()).collect();
+        assert_eq!(ranges, [20..30, 0..10]);
+        assert_eq!(of_a_long_one("bytes=0-4, 3-9"), Selection::Part(0..10));
+        assert_eq!(of_a_long_one("bytes=0-4998, 5000-"), Selection::Whole);
+    }
+
+    #[test]
+    fn no_two_answers_share_a_boundary() {
+        assert_ne!(of_a_long_one("bytes=0-4, 8-9"), of_a_long_one("bytes=0-4, 8-9"));
+    }
+
+    #[test]
+    fn what_is_planned_is_as_long_as_is_said() {
+        let selection = of_a_long_one("bytes=0-9, 20-29, -5");
+        let Selection::Parts(parts) = &selection else { panic!("206") };
+        let plan = selection.plan(&Method::GET, StatusCode::OK, 10_000);
+        assert!(plan.is_ascending());
+        let planned: u64 = plan
+            .map(|step| match step {
+                Step::Of(part) => part.end - part.start,
+                Step::Text(text) => text.len() as u64,
+            })
+            .sum();
+        assert_eq!(planned, parts.content_length());
+        let back = of_a_long_one("bytes=20-29, 0-9");
+        assert!(!back.plan(&Method::GET, StatusCode::OK, 10_000).is_ascending());
     }
 
     #[test]
@@ -242,15 +409,16 @@ mod tests {
     #[test]
     fn no_body_follows_where_none_may() {
         let body = |selection: Selection, method: &Method, status: u16| {
-            selection.body(method, StatusCode::from_u16(status).expect("a status"), LENGTH)
+            let status = StatusCode::from_u16(status).expect("a status");
+            selection.plan(method, status, LENGTH).collect::<Vec<_>>()
         };
-        assert_eq!(body(Selection::Whole, &Method::GET, 200), 0..100);
-        assert_eq!(body(Selection::Part(5..7), &Method::GET, 200), 5..7);
+        assert_eq!(body(Selection::Whole, &Method::GET, 200), [Step::Of(0..100)]);
+        assert_eq!(body(Selection::Part(5..7), &Method::GET, 200), [Step::Of(5..7)]);
         for selection in [Selection::NotModified, Selection::Unsatisfiable] {
-            assert!(body(selection, &Method::GET, 200).is_empty());
+            assert_eq!(body(selection, &Method::GET, 200), []);
         }
-        assert!(body(Selection::Whole, &Method::HEAD, 200).is_empty());
-        assert!(body(Selection::Whole, &Method::GET, 204).is_empty());
+        assert_eq!(body(Selection::Whole, &Method::HEAD, 200), []);
+        assert_eq!(body(Selection::Whole, &Method::GET, 204), []);
     }
 
     #[test]
@@ -259,6 +427,14 @@ mod tests {
         assert_eq!(part.status, StatusCode::PARTIAL_CONTENT);
         assert_eq!(part.headers[header::CONTENT_LENGTH], "10");
         assert_eq!(part.headers[header::CONTENT_RANGE], "bytes 10-19/100");
+
+        let several = of_a_long_one("bytes=0-9, 20-29");
+        let Selection::Parts(parts) = &several else { panic!("206") };
+        let header = reshaped(&several);
+        assert_eq!(header.status, StatusCode::PARTIAL_CONTENT);
+        assert_eq!(header.headers[header::CONTENT_LENGTH], parts.content_length().to_string());
+        assert_eq!(header.headers[header::CONTENT_TYPE], parts.content_type());
+        assert!(!header.headers.contains_key(header::CONTENT_RANGE));
 
         let none = reshaped(&Selection::Unsatisfiable);
         assert_eq!(none.status, StatusCode::RANGE_NOT_SATISFIABLE);

@@ -97,6 +97,10 @@ fn described(out: &mut Vec<u8>, entry: &Entry, selection: &Selection) {
             let range = range::content_range(part, entry.body_len());
             (Some(part.end - part.start), Some(range))
         }
+        Selection::Parts(parts) => {
+            line(out, title(&header::CONTENT_TYPE), parts.content_type().as_bytes());
+            (Some(parts.content_length()), None)
+        }
         Selection::Unsatisfiable => (Some(0), Some(range::unsatisfied(entry.body_len()))),
     };
     if let Some(length) = length {
@@ -174,6 +178,7 @@ mod tests {
     use super::*;
     use crate::cache::status::CacheStatus;
     use crate::cache::status::Outcome;
+    use crate::message::range::Multipart;
     use crate::message::title;
     use crate::route::HeaderRule;
     use crate::storage::memory::Arrival;
@@ -224,9 +229,15 @@ mod tests {
         prop_oneof![
             Just(Selection::Whole),
             (0_u64..50, 1_u64..50).prop_map(|(at, length)| Selection::Part(at..at + length)),
+            Just(parts()),
             Just(Selection::Unsatisfiable),
             Just(Selection::NotModified),
         ]
+    }
+
+    fn parts() -> Selection {
+        let parts = Multipart::new("between", None, &[0..10, 20..30], 100);
+        Selection::Parts(Box::new(parts.expect("a valid boundary")))
     }
 
     fn entry(status: u16, fields: &[(HeaderName, HeaderValue)]) -> Arc<Entry> {

@@ -5,6 +5,7 @@ use crate::caching::in_turn;
 use crate::caching::minute;
 use crate::harness::Edge;
 use crate::harness::Origin;
+use crate::harness::Reply;
 use crate::harness::Respond;
 use crate::harness::client::End;
 use crate::harness::status;
@@ -108,6 +109,68 @@ fn a_range_on_a_miss_stores_the_whole() {
     assert_eq!(part.value("content-range"), Some("bytes 2-4/26"), "{part:?}");
     wire.get("edge.test", "/", &[]).expect_status(200).expect_hit().expect_body(LETTERS);
     assert_eq!(origin.seen()[0].value("range"), None);
+}
+
+/// The parts of a multipart body: what each says of itself, and its bytes.
+fn parts(reply: &Reply) -> Vec<(String, String)> {
+    let told = reply.value("content-type").expect("a type");
+    let boundary = told
+        .strip_prefix("multipart/byteranges; boundary=\"")
+        .and_then(|rest| rest.strip_suffix('"'))
+        .expect("several parts");
+    let text = reply.text();
+    let (first, behind) = (format!("--{boundary}\r\n"), format!("\r\n--{boundary}"));
+    let parts = text.strip_prefix(&first).and_then(|text| text.strip_suffix("--\r\n"));
+    let parts = parts.and_then(|text| text.strip_suffix(&behind)).expect("whole parts");
+    parts
+        .split(&format!("{behind}\r\n"))
+        .map(|part| part.split_once("\r\n\r\n").expect("fields and bytes"))
+        .map(|(fields, bytes)| (fields.to_owned(), bytes.to_owned()))
+        .collect()
+}
+
+#[test]
+fn several_ranges_of_what_is_stored() {
+    let long = LETTERS.repeat(100);
+    let origin = Origin::always(minute(&long).field("ETag", "\"1\"").field("Content-Type", "text/x"));
+    let edge = Edge::to(&origin);
+    let mut wire = edge.wire();
+    // On the miss as well, since nothing is read backwards; then from the store, in any order.
+    for (x_cache, range, expected) in [
+        ("MISS", "bytes=0-2, 26-27", &[("0-2", "abc"), ("26-27", "ab")][..]),
+        ("HIT", "bytes=0-2, 26-27", &[("0-2", "abc"), ("26-27", "ab")]),
+        ("HIT", "bytes=-1, 1-1, 5000-", &[("2599-2599", "z"), ("1-1", "b")]),
+    ] {
+        let reply = wire.get("edge.test", "/", &[("Range", range)]);
+        reply.expect_status(206).expect_cache(x_cache);
+        assert_eq!(reply.value("content-range"), None, "each part has its own");
+        assert_eq!(reply.value("content-length"), Some(&*reply.body.len().to_string()));
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(at, bytes)| {
+                let fields = format!("Content-Type: text/x\r\nContent-Range: bytes {at}/2600");
+                (fields, (*bytes).to_owned())
+            })
+            .collect();
+        assert_eq!(parts(&reply), expected, "{range}");
+    }
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn many_ranges_never_cost_more_than_the_whole() {
+    let long = LETTERS.repeat(100);
+    let edge = Edge::to(&Origin::always(minute(&long)));
+    edge.get("/").expect_miss();
+    let ask = |range: &str| edge.get_with("/", &[("Range", range)]);
+    // What overlaps is sent once, and as one part.
+    ask("bytes=0-9, 5-14, 14-19").expect_status(206).expect_body(&long[..20]);
+    // Nine parts, and two that are nearly all of it.
+    let nine = (0..9).map(|n| format!("{}-{}", n * 20, n * 20)).collect::<Vec<_>>().join(",");
+    ask(&format!("bytes={nine}")).expect_status(200).expect_body(&long);
+    ask("bytes=0-1298, 1300-").expect_status(200).expect_body(&long);
+    let twice = vec!["0-"; 1000].join(",");
+    ask(&format!("bytes={twice}")).expect_status(200).expect_body(&long);
 }
 
 #[test]
