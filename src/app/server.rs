@@ -289,6 +289,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         upstream_metrics: plan.upstreams.iter().map(|u| metrics.upstream(&u.name)).collect(),
         memory,
         flights,
+        uses: Arc::default(),
         certificates: prepared
             .iter()
             .map(|p| p.tls.as_ref().map(|(store, _)| Arc::clone(store)))

@@ -206,6 +206,12 @@ fn passed(bypass: Bypass) -> Verdict {
             "asks the origin: the request asks for another protocol",
             "a request without Upgrade",
         ),
+        Bypass::Route => (
+            Outcome::Bypass,
+            Forward::Bypass,
+            "asks the origin: a condition under `bypass` holds",
+            "a request that none of the conditions in the route's `bypass` is about",
+        ),
     };
     Verdict {
         outcome: Some(outcome),

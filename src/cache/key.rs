@@ -13,6 +13,7 @@ use crate::cache::KeyRules;
 use crate::cache::QueryRule;
 use crate::cache::fields::push;
 use crate::cache::fields::trim;
+use crate::cache::slice::Piece;
 
 /// What is asked for, in the normal form that routing and the origin see too.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +50,7 @@ pub struct Key {
 pub enum Parts {
     /// The resource is the whole key.
     One,
-    /// Fields or cookies of the request are part of the key.
+    /// Fields or cookies of the request are part of the key, or it is stored in pieces.
     Many,
 }
 
@@ -82,6 +83,16 @@ impl Key {
             }
         }
         Self { bytes, resource }
+    }
+
+    /// The key of one piece of what this is the key of.
+    #[must_use]
+    pub fn piece(&self, piece: Piece) -> Self {
+        let mut bytes = self.bytes.clone();
+        push(&mut bytes, b"piece");
+        bytes.extend_from_slice(&piece.size.to_be_bytes());
+        bytes.extend_from_slice(&piece.index.to_be_bytes());
+        Self { bytes, resource: self.resource }
     }
 
     /// The bytes, for hashing and for the store.
@@ -141,7 +152,8 @@ impl<'a> Asked<'a> {
 }
 
 fn parts(rules: &KeyRules) -> Parts {
-    if rules.headers.is_empty() && rules.cookies.is_empty() { Parts::One } else { Parts::Many }
+    let one = rules.headers.is_empty() && rules.cookies.is_empty() && rules.slice.is_none();
+    if one { Parts::One } else { Parts::Many }
 }
 
 fn resource(target: &Target<'_>, rules: &KeyRules) -> Vec<u8> {
@@ -149,7 +161,7 @@ fn resource(target: &Target<'_>, rules: &KeyRules) -> Vec<u8> {
     let mut key = Vec::with_capacity(96 + target.host.len() + target.path.len() + query);
     push(&mut key, target.space.as_bytes());
     push(&mut key, target.scheme.as_bytes());
-    push_lower(&mut key, target.host);
+    push_lower(&mut key, rules.host.as_deref().unwrap_or(target.host));
     push_port(&mut key, target.scheme, target.port);
     push(&mut key, target.path.as_bytes());
     push_query(&mut key, target.query, rules);

@@ -315,3 +315,29 @@ proptest! {
         prop_assert_eq!(encode(&a) == encode(&b), a == b);
     }
 }
+
+#[test]
+fn aliases_share_one_key() {
+    let rules = KeyRules { host: Some("www.example.com".to_owned()), ..rules(QueryRule::All) };
+    let of = |target: &Target<'_>| Key::new(target, &HeaderMap::new(), &rules);
+    let www = of(&Target { host: "www.example.com", ..PLAIN });
+    assert_eq!(of(&PLAIN), www);
+    assert_eq!(www, key(&Target { host: "www.example.com", ..PLAIN }));
+    assert_ne!(of(&Target { port: Some(8443), ..PLAIN }), www);
+    assert_ne!(of(&Target { scheme: "http", ..PLAIN }), www);
+}
+
+#[test]
+fn each_piece_has_a_key_of_its_own_and_belongs_to_its_resource() {
+    let rules = KeyRules { slice: Some(10), ..rules(QueryRule::All) };
+    let whole = Key::new(&PLAIN, &HeaderMap::new(), &rules);
+    let resource = Resource::new(&PLAIN, &rules);
+    assert_eq!(resource.parts, super::Parts::Many);
+    let piece = |index, size| whole.piece(Piece { index, size });
+    let all = [whole.clone(), piece(0, 10), piece(1, 10), piece(0, 20), piece(10, 1)];
+    for (at, one) in all.iter().enumerate() {
+        assert_eq!(one.as_bytes()[..one.resource_len()], resource.bytes);
+        assert!(one.as_bytes().len() > resource.bytes.len(), "more than the resource");
+        assert!(all[at + 1..].iter().all(|other| other != one), "{at}");
+    }
+}

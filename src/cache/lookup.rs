@@ -4,6 +4,7 @@ use http::HeaderMap;
 use http::Method;
 use http::header;
 
+use crate::cache::Methods;
 use crate::cache::Payload;
 use crate::cache::Policy;
 use crate::cache::Request;
@@ -56,7 +57,8 @@ pub fn may_look(request: &Request<'_>, policy: &Policy) -> Look {
     if !policy.enabled {
         return Look::No(Bypass::Disabled);
     }
-    if !is_cached_method(request.method) {
+    let head_passes = policy.methods == Methods::Get && request.method == Method::HEAD;
+    if !is_cached_method(request.method) || head_passes {
         return Look::No(Bypass::Method);
     }
     if request.payload == Payload::Present {
@@ -111,6 +113,13 @@ mod tests {
         for method in [Method::POST, Method::PUT, Method::OPTIONS, Method::DELETE] {
             assert_eq!(look(method, &[], &Policy::default()), Look::No(Bypass::Method));
         }
+    }
+
+    #[test]
+    fn a_route_may_leave_heads_to_the_origin() {
+        let policy = Policy { methods: Methods::Get, ..Policy::default() };
+        assert_eq!(look(Method::HEAD, &[], &policy), Look::No(Bypass::Method));
+        assert!(matches!(look(Method::GET, &[], &policy), Look::Yes(_)));
     }
 
     #[test]

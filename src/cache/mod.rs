@@ -1,12 +1,13 @@
 //! RFC 9111 and its relatives, as pure functions: may I look, keep, serve, and what must I forget?
 //!
-//! A request meets the files in this order: [`key`] names what is asked for, [`lookup`] says whether
+//! A request meets the files in this order: [`normalise`] says it in one of few ways, [`key`] names what
+//! is asked for, [`lookup`] says whether
 //! the store may be asked at all, [`vary`] finds the variant, [`reuse`] judges what was found,
 //! [`revalidate`] asks the origin about it and takes in a 304, [`storable`] judges a new response,
 //! [`forget`] says what an unsafe method invalidates, [`purge`] what an operator wants gone,
 //! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`condition`], [`deception`],
-//! [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of; [`explain`] tells people
-//! what they decide.
+//! [`slice`], [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of; [`explain`]
+//! tells people what they decide.
 //!
 //! Nothing here reads a clock, does I/O or knows a server: facts come in as `http` types and
 //! `SystemTime`, decisions go out as values that carry their reason.
@@ -23,11 +24,13 @@ pub mod freshness;
 pub mod groups;
 pub mod key;
 pub mod lookup;
+pub mod normalise;
 pub mod purge;
 pub mod reuse;
 pub mod revalidate;
 #[cfg(test)]
 mod second_opinion;
+pub mod slice;
 pub mod status;
 pub mod storable;
 pub mod surrogate;
@@ -58,6 +61,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// What follows the `?`.
     pub query: Option<&'a str>,
+    /// How often it was asked for lately, this time included, as far as that is counted.
+    pub uses: u32,
 }
 
 impl<'a> Request<'a> {
@@ -71,13 +76,19 @@ impl<'a> Request<'a> {
         } else {
             Payload::Absent
         };
-        Self { method, headers, payload, path: "/", query: None }
+        Self { method, headers, payload, path: "/", query: None, uses: u32::MAX }
     }
 
     /// The same view of a request for this path and query.
     #[must_use]
     pub fn with_target(self, path: &'a str, query: Option<&'a str>) -> Self {
         Self { path, query, ..self }
+    }
+
+    /// The same view of what was asked for so often.
+    #[must_use]
+    pub fn with_uses(self, uses: u32) -> Self {
+        Self { uses, ..self }
     }
 
     /// The same view with the payload as the caller knows it.
@@ -127,6 +138,12 @@ impl Exchange {
 pub struct Policy {
     /// Off: nothing is looked up or stored.
     pub enabled: bool,
+    /// Which methods are answered from the store.
+    pub methods: Methods,
+    /// Only responses with these are stored; empty: with any that may be.
+    pub statuses: Vec<Statuses>,
+    /// How often something has to be asked for, within a while, before it is stored.
+    pub min_uses: u32,
     /// A request that meets any of these goes past the cache.
     pub bypass: Vec<Condition>,
     /// The answer to a request that meets any of these is not stored; what is stored may answer it.
@@ -145,6 +162,9 @@ pub struct Policy {
     pub heuristic_percent: u8,
     /// No heuristic lifetime exceeds this.
     pub heuristic_max: Duration,
+    /// For how long beyond its lifetime a response that names no window may serve while it is
+    /// refreshed in the background (RFC 5861 §3).
+    pub stale_while_revalidate: Duration,
     /// For how long beyond its lifetime a response that names no window may serve while the origin
     /// fails (RFC 9111 §4.2.4).
     pub stale_if_error: Duration,
@@ -159,8 +179,19 @@ pub struct Policy {
     /// How long a request waits for the answer to another that asks for the same, before it asks the
     /// origin itself; zero: each asks for itself.
     pub collapse_wait: Duration,
+    /// What of a request is put into a normal form before all else.
+    pub normalise: normalise::Rules,
     /// What goes into the key besides scheme, host and path.
     pub key: KeyRules,
+}
+
+/// Which methods are answered from the store, and fill it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Methods {
+    /// GET and HEAD.
+    GetAndHead,
+    /// GET alone: a HEAD is the origin's to answer.
+    Get,
 }
 
 /// Some statuses.
@@ -179,6 +210,16 @@ pub enum StatusTtl {
     Off,
     /// They are fresh for this long.
     Is(Duration),
+}
+
+impl Statuses {
+    /// Whether this status is one of them.
+    pub fn contain(self, status: StatusCode) -> bool {
+        match self {
+            Self::One(one) => one == status,
+            Self::Class(class) => class == status.as_u16() / 100,
+        }
+    }
 }
 
 impl Policy {
@@ -216,6 +257,8 @@ pub enum ClientDirectives {
 /// What goes into the key besides scheme, host and path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRules {
+    /// The host that all of a route's hosts stand for.
+    pub host: Option<String>,
     /// Which query parameters count.
     pub query: QueryRule,
     /// Whether parameters are sorted by name first.
@@ -224,6 +267,8 @@ pub struct KeyRules {
     pub headers: Vec<HeaderName>,
     /// Cookies whose values count.
     pub cookies: Vec<String>,
+    /// Objects are stored in pieces of this many bytes, each under a key of its own.
+    pub slice: Option<u64>,
 }
 
 /// Which query parameters are part of the key.
@@ -243,6 +288,9 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             enabled: true,
+            methods: Methods::GetAndHead,
+            statuses: Vec::new(),
+            min_uses: 1,
             bypass: Vec::new(),
             no_store: Vec::new(),
             default_ttl: None,
@@ -251,17 +299,21 @@ impl Default for Policy {
             max_ttl: None,
             heuristic_percent: 10,
             heuristic_max: Duration::from_secs(24 * 3600),
+            stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
             max_object: 64 << 20,
             guard: Guard::Unstated,
             set_cookie: SetCookie::Refuse,
             client_directives: ClientDirectives::Limited,
             collapse_wait: Duration::from_secs(5),
+            normalise: normalise::Rules::default(),
             key: KeyRules {
+                host: None,
                 query: QueryRule::All,
                 sort_query: false,
                 headers: Vec::new(),
                 cookies: Vec::new(),
+                slice: None,
             },
         }
     }

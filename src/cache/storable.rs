@@ -18,6 +18,7 @@ use crate::cache::Request;
 use crate::cache::Response;
 use crate::cache::SetCookie;
 use crate::cache::StatusTtl;
+use crate::cache::Statuses;
 use crate::cache::deception;
 use crate::cache::deception::Fit;
 use crate::cache::deception::Guard;
@@ -101,6 +102,10 @@ pub enum NotStorable {
     RequestNoStore,
     /// A condition of the route on the request.
     RouteNoStore,
+    /// The route stores responses with other statuses only.
+    RouteStatus,
+    /// It was not asked for often enough yet.
+    TooFewUses,
     /// `private`.
     Private,
     /// `Vary: *`.
@@ -130,7 +135,7 @@ pub enum NotStorable {
 
 impl NotStorable {
     /// Every reason.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Disabled,
         Self::Method,
         Self::RequestBody,
@@ -139,6 +144,8 @@ impl NotStorable {
         Self::NoStore,
         Self::RequestNoStore,
         Self::RouteNoStore,
+        Self::RouteStatus,
+        Self::TooFewUses,
         Self::Private,
         Self::VaryStar,
         Self::VaryMalformed,
@@ -171,6 +178,8 @@ impl NotStorable {
             | Self::Status
             | Self::RequestNoStore
             | Self::RouteNoStore
+            | Self::RouteStatus
+            | Self::TooFewUses
             | Self::Authorization
             | Self::TooLarge
             | Self::NoFreshness
@@ -191,6 +200,8 @@ impl NotStorable {
             Self::NoStore => "no-store",
             Self::RequestNoStore => "request-no-store",
             Self::RouteNoStore => "route-no-store",
+            Self::RouteStatus => "route-status",
+            Self::TooFewUses => "min-uses",
             Self::Private => "private",
             Self::VaryStar => "vary-star",
             Self::VaryMalformed => "vary-malformed",
@@ -249,6 +260,13 @@ fn judge(
     }
     if policy.no_store.iter().any(|condition| condition.holds(request)) {
         return Err(NotStorable::RouteNoStore);
+    }
+    let named = |statuses: &Statuses| statuses.contain(response.status);
+    if !policy.statuses.is_empty() && !policy.statuses.iter().any(named) {
+        return Err(NotStorable::RouteStatus);
+    }
+    if request.uses < policy.min_uses {
+        return Err(NotStorable::TooFewUses);
     }
     let vary = Spec::parse(headers).map_err(|unselectable| match unselectable {
         Unselectable::Star => NotStorable::VaryStar,
@@ -411,15 +429,16 @@ fn live(
     let always = directives.no_cache == Reach::Whole && !overridden;
     let closed = always || directives.must_revalidate || directives.proxy_revalidate;
     let window = |window: Option<Duration>| window.filter(|_| !closed).unwrap_or_default();
-    // The route's window is for responses that leave stale use open, which s-maxage does not.
-    let if_error = directives
-        .stale_if_error
-        .or_else(|| directives.s_maxage.is_none().then_some(policy.stale_if_error));
+    // The route's windows are for responses that leave stale use open, which s-maxage does not.
+    let open = |window: Duration| directives.s_maxage.is_none().then_some(window);
+    let while_revalidate =
+        directives.stale_while_revalidate.or_else(|| open(policy.stale_while_revalidate));
+    let if_error = directives.stale_if_error.or_else(|| open(policy.stale_if_error));
     let life = Life {
         arrived: exchange.arrived,
         age_at_arrival: age,
         lifetime,
-        stale_while_revalidate: window(directives.stale_while_revalidate),
+        stale_while_revalidate: window(while_revalidate),
         stale_if_error: window(if_error),
         // s-maxage alone forbids stale use like proxy-revalidate (§5.2.2.10). Where the origin names a
         // window beside it, it means that window, as every CDN takes it; nobody else opens one.

@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cache::ClientDirectives;
-use crate::cache::Statuses;
 use crate::cache::date;
 
 const NOW: u64 = 1_800_000_000;
@@ -463,6 +462,48 @@ fn the_routes_window_is_for_responses_that_leave_it_open() {
         let line = format!("max-age=60, {closing}");
         assert_eq!(window(&line).stale_if_error, secs(0), "{closing}");
     }
+}
+
+#[test]
+fn a_routes_window_for_refreshing_is_for_responses_that_leave_it_open() {
+    let window = |line: &str| {
+        let case = case(&[("cache-control", line), ("etag", "\"a\"")]);
+        let life = case.policy(|policy| policy.stale_while_revalidate = secs(9)).kept().life;
+        life.stale_while_revalidate
+    };
+    assert_eq!(window("max-age=60"), secs(9));
+    assert_eq!(window("max-age=60, stale-while-revalidate=3"), secs(3));
+    for closing in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=60"] {
+        assert_eq!(window(&format!("max-age=60, {closing}")), secs(0), "{closing}");
+    }
+}
+
+#[test]
+fn only_the_routes_statuses_are_kept() {
+    let ask = |status| {
+        case(&[("cache-control", "max-age=60")]).status(status).policy(|policy| {
+            policy.statuses = vec![Statuses::Class(2), Statuses::One(StatusCode::NOT_FOUND)];
+        })
+    };
+    ask(200).kept();
+    ask(404).kept();
+    assert_eq!(ask(410).refused(), NotStorable::RouteStatus);
+    assert_eq!(ask(302).refused(), NotStorable::RouteStatus);
+}
+
+#[test]
+fn what_was_asked_for_too_seldom_is_not_kept() {
+    let policy = Policy { min_uses: 3, ..Policy::default() };
+    let headers =
+        HeaderMap::from_iter([(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"))]);
+    let nothing = HeaderMap::new();
+    let keep = |uses| {
+        let request = Request::new(&Method::GET, &nothing).with_uses(uses);
+        let response = Response { status: StatusCode::OK, headers: &headers };
+        may_keep(&request, &response, &policy, Exchange::at(SystemTime::UNIX_EPOCH))
+    };
+    assert_eq!(keep(2), Keep::No(NotStorable::TooFewUses));
+    assert!(matches!(keep(3), Keep::Yes(_)));
 }
 
 // ── what the route says of a status and of a name ───────────────────────────────────────────────

@@ -191,6 +191,18 @@ fn thousandths(text: &str) -> Option<u16> {
     }
 }
 
+/// What a weighted list names, in lower case, with weights in thousandths; codings by their own names.
+pub(super) fn weights(name: &HeaderName, headers: &HeaderMap) -> Vec<(String, u16)> {
+    let members = weighted(name, headers).into_iter();
+    members
+        .map(|Weighted { what, weight }| match &*what {
+            "x-gzip" => ("gzip".to_owned(), weight),
+            "x-compress" => ("compress".to_owned(), weight),
+            _ => (what, weight),
+        })
+        .collect()
+}
+
 /// Accept-Encoding in normal form: sorted, in lower case, aliases resolved, weights written one way.
 /// Left out is what says nothing: a coding at zero where no `*` would admit it, and `identity` where
 /// it is liked no better than anything else, as it always is. This is fit to be sent to the origin in

@@ -46,7 +46,7 @@ impl<'a> Validators<'a> {
 
     /// Last-Modified, if it is a strong validator: the representation cannot have changed twice in
     /// the second that it names, because Date is at least one second later (§8.8.2.2).
-    fn strong_date(&self) -> Option<SystemTime> {
+    pub fn strong_date(&self) -> Option<SystemTime> {
         let modified = self.last_modified?;
         let apart = self.date?.duration_since(modified).ok()?;
         (apart >= Duration::from_secs(1)).then_some(modified)

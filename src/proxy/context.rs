@@ -12,6 +12,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use crate::cache::directives::RequestDirectives;
 use crate::cache::key::Key;
 use crate::cache::reuse::Why;
+use crate::cache::slice::Piece;
 use crate::cache::status::CacheStatus;
 use crate::cache::status::Forward;
 use crate::cache::status::Outcome;
@@ -89,6 +90,10 @@ pub struct CacheSide {
     pub key: Option<Key>,
     /// The request's fields, by which variants are selected.
     pub fields: Option<Arc<HeaderMap>>,
+    /// The piece that is asked for, where the object is stored in pieces.
+    pub piece: Option<Piece>,
+    /// How often it was asked for lately, where nothing is stored and that counts.
+    pub uses: Option<u32>,
     /// What is told of it in Cache-Status.
     pub status: CacheStatus,
     /// What became of it, in one word; `None` until something has.

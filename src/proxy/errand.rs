@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::future::join;
+use http::HeaderName;
 use http::Version;
 use http::header;
 use pingora::http::RequestHeader;
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::cache::directives::RequestDirectives;
 use crate::cache::key::Key;
+use crate::cache::slice;
 use crate::listen::conn;
 use crate::listen::conn::Conn;
 use crate::message::admit::Admitted;
@@ -90,6 +92,10 @@ impl Rest {
     }
 }
 
+/// What a client says of the whole that it asks for.
+const OF_THE_WHOLE: [HeaderName; 4] =
+    [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
+
 /// What the fetch takes over from the request that it is begun by.
 struct Errand {
     runtime: Arc<Runtime>,
@@ -103,6 +109,8 @@ struct Errand {
     asked: RequestDirectives,
     key: Option<Key>,
     fields: Option<Arc<http::HeaderMap>>,
+    uses: Option<u32>,
+    piece: Option<slice::Piece>,
     version: Version,
     flight: Arc<Flight>,
 }
@@ -117,7 +125,7 @@ pub(crate) struct Fetch {
 
 impl Fetch {
     /// Does `work` while the fetch goes on.
-    pub(crate) async fn beside<F: Future>(mut self, work: F) -> F::Output {
+    pub(crate) async fn beside<F: Future>(&mut self, work: F) -> F::Output {
         tokio::pin!(work);
         poll_fn(|cx| {
             if self.run.as_mut().is_some_and(|fetch| fetch.as_mut().poll(cx).is_ready()) {
@@ -166,6 +174,12 @@ pub(crate) fn begin(
     request.set_version(Version::HTTP_11);
     // About its own connection.
     request.remove_header(&header::CONNECTION);
+    if ctx.cache.piece.is_some() {
+        // About the whole, of which this is to bring a piece.
+        for name in OF_THE_WHOLE {
+            request.remove_header(&name);
+        }
+    }
     let errand = Errand {
         runtime: Arc::clone(&ctx.runtime),
         conn: ctx.conn.clone(),
@@ -178,6 +192,8 @@ pub(crate) fn begin(
         asked: ctx.cache.asked,
         key: ctx.cache.key.clone(),
         fields: ctx.cache.fields.clone(),
+        uses: ctx.cache.uses,
+        piece: ctx.cache.piece,
         version: ctx.version,
         flight: Arc::clone(lead.flight()),
     };
@@ -240,6 +256,8 @@ pub(crate) fn take_over(session: &mut Session, ctx: &mut RequestCtx) {
     ctx.cache.asked = errand.asked;
     ctx.cache.key = errand.key;
     ctx.cache.fields = errand.fields;
+    ctx.cache.uses = errand.uses;
+    ctx.cache.piece = errand.piece;
     ctx.version = errand.version;
     ctx.flight = Some(errand.flight);
 }

@@ -1,5 +1,7 @@
 //! The request that the origin sees: rebuilt, never passed through.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::HeaderName;
 use http::Uri;
@@ -17,6 +19,7 @@ use crate::message::admit::Admitted;
 use crate::message::forwarded;
 use crate::message::forwarded::Trust;
 use crate::message::hops;
+use crate::message::target::Authority;
 use crate::message::trace::TRACEPARENT;
 use crate::message::trace::TRACESTATE;
 use crate::message::trace::TraceContext;
@@ -66,7 +69,7 @@ pub(crate) fn rebuild(
     }
     // We answered it ourselves.
     request.remove_header(&header::EXPECT);
-    introduce_client(request, admitted, ctx)?;
+    introduce_client(request, route, admitted, ctx)?;
     let via = hops::via(&request.headers, ctx.version);
     request.insert_header(header::VIA, via)?;
     request.insert_header(REQUEST_ID, &ctx.id)?;
@@ -101,6 +104,9 @@ pub(crate) fn rebuild(
 
     let stale = session.cache.enabled().then(|| session.cache.maybe_cache_meta()).flatten();
     set_conditions(request, stale.and_then(|meta| meta.extensions().get::<Found>()), ctx)?;
+    if let Some(piece) = ctx.cache.piece {
+        request.insert_header(header::RANGE, piece.wanted())?;
+    }
 
     for rule in &route.headers.request {
         match rule {
@@ -153,6 +159,7 @@ fn set_conditions(
 /// Says who the client is; what strangers say about it is removed.
 fn introduce_client(
     request: &mut RequestHeader,
+    route: &Route,
     admitted: &Admitted,
     ctx: &RequestCtx,
 ) -> Result<()> {
@@ -162,7 +169,7 @@ fn introduce_client(
             request.remove_header(*name);
         }
     }
-    let fields = client.fields(&admitted.authority);
+    let fields = client.fields(&authority(route, admitted));
     for (name, value) in [
         (forwarded::X_FORWARDED_FOR, fields.x_forwarded_for),
         (forwarded::X_REAL_IP, fields.x_real_ip),
@@ -180,6 +187,15 @@ fn introduce_client(
     Ok(())
 }
 
+/// The host that the origin is asked for: the one that all hosts of the route stand for, where there is
+/// one. What is stored for all of them must not be made from the name of one.
+fn authority<'a>(route: &Route, admitted: &'a Admitted) -> Cow<'a, Authority> {
+    match &route.cache.key.host {
+        Some(host) if route.cache.enabled => Cow::Owned(admitted.authority.of_host(host)),
+        Some(_) | None => Cow::Borrowed(&admitted.authority),
+    }
+}
+
 /// The target and the Host that the origin sees.
 fn destination(
     runtime: &Runtime,
@@ -188,6 +204,7 @@ fn destination(
     ctx: &RequestCtx,
 ) -> std::result::Result<(String, String), Refusal> {
     let (path, query) = (admitted.target.path(), admitted.target.query());
+    let asked = authority(route, admitted);
     let target = if admitted.asterisk {
         "*".to_owned()
     } else {
@@ -196,7 +213,7 @@ fn destination(
     };
     let values = Values {
         scheme: ctx.scheme().as_str(),
-        host: admitted.authority.host(),
+        host: asked.host(),
         path,
         query,
         captures: &ctx.captures,
@@ -208,7 +225,7 @@ fn destination(
     let host = match (&route.rewrite.host, upstream_host) {
         (Some(template), _) => template.render_host(&values).map_err(|_| Refusal::BadHost)?,
         (None, Some(host)) => host.to_owned(),
-        (None, None) => admitted.authority.to_string(),
+        (None, None) => asked.to_string(),
     };
     Ok((target, host))
 }

@@ -58,6 +58,9 @@ pub(crate) fn prepare(session: &mut Session, ctx: &mut RequestCtx) {
     if !matches!(route.action, Action::Upstream(_)) {
         return;
     }
+    if route.cache.enabled && put_in_normal_form(session, route).is_err() {
+        return;
+    }
     let payload = payload(session);
     let request = session.req_header();
     let view = view(&request.method, &request.headers, ctx.admitted.as_ref()).with_payload(payload);
@@ -85,6 +88,29 @@ pub(crate) fn prepare(session: &mut Session, ctx: &mut RequestCtx) {
     if ctx.cache.key.is_some() {
         ctx.cache.fields = Some(Arc::new(request.headers.clone()));
     }
+}
+
+/// From here on everybody reads the normal form: the key, the variants, the origin.
+fn put_in_normal_form(session: &mut Session, route: &Route) -> Result<()> {
+    if route.cache.normalise.is_empty() {
+        return Ok(());
+    }
+    let request = session.req_header_mut();
+    for (name, value) in route.cache.normalise.changes(&request.headers) {
+        match value {
+            Some(value) => request.insert_header(name, value)?,
+            None => drop(request.remove_header(&name)),
+        }
+    }
+    Ok(())
+}
+
+/// The fields of a request in their normal form, where the route has one.
+pub(crate) fn normal_form(route: &Route, headers: &HeaderMap) -> Option<HeaderMap> {
+    if !route.cache.enabled {
+        return None;
+    }
+    route.cache.normalise.normal_form(headers)
 }
 
 /// What the policy sees of a request.

@@ -25,6 +25,8 @@ use crate::proxy::errand;
 use crate::proxy::errand::Handed;
 use crate::proxy::lookup;
 use crate::proxy::serve;
+use crate::proxy::sliced;
+use crate::proxy::sliced::Sliced;
 use crate::proxy::store;
 use crate::refusal::Refusal;
 use crate::storage::flights::Flight;
@@ -37,7 +39,7 @@ use crate::storage::memory::Entry;
 const JOINS: u32 = 3;
 
 /// What the store has.
-enum Known {
+pub(super) enum Known {
     /// An answer.
     Answer(Arc<Entry>),
     /// An answer, which is to be refreshed meanwhile.
@@ -52,6 +54,16 @@ enum Known {
 pub(crate) async fn answer(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
     let runtime = Arc::clone(&ctx.runtime);
     let Some(policy) = ctx.route().map(|route| Arc::clone(&route.cache)) else { return Ok(false) };
+    if let Some(size) = policy.key.slice {
+        match sliced::answer(session, ctx, &policy, size).await? {
+            Sliced::Answered => return Ok(true),
+            Sliced::Whole => {}
+            Sliced::Pass => {
+                sliced::pass(ctx);
+                return Ok(false);
+            }
+        }
+    }
     for _ in 0..JOINS {
         let (Some(key), Some(fields)) = (ctx.cache.key.clone(), ctx.cache.fields.clone()) else {
             return Ok(false);
@@ -79,13 +91,17 @@ pub(crate) async fn answer(session: &mut Session, ctx: &mut RequestCtx) -> Resul
             Known::Ask(found) => found,
         };
         let wait = policy.collapse_wait;
+        // What is asked for too seldom is not stored, so that there is nothing to share.
+        if ctx.cache.uses.is_some_and(|uses| uses < policy.min_uses) {
+            return Ok(false);
+        }
         if wait.is_zero() || runtime.flights.is_unshared(key.as_bytes(), Instant::now()) {
             return Ok(false);
         }
         match runtime.flights.join(key.as_bytes(), &fields, generation) {
             Joined::Lead(lead) => {
                 let flight = Arc::clone(lead.flight());
-                let (fetch, handed) = errand::begin(session, ctx, lead);
+                let (mut fetch, handed) = errand::begin(session, ctx, lead);
                 return fetch.beside(lead_on(session, ctx, &flight, handed, found, &policy)).await;
             }
             Joined::Follow(flight) => {
@@ -121,17 +137,7 @@ async fn lead_on(
     policy: &Policy,
 ) -> Result<bool> {
     loop {
-        let next = async {
-            tokio::select! {
-                biased;
-                handed = handed.recv() => handed,
-                stage = flight.turned_out() => match stage {
-                    Stage::Unshared => handed.recv().await,
-                    Stage::Asking | Stage::Filling(_) | Stage::Confirmed(_) | Stage::Failed => None,
-                },
-            }
-        };
-        match serve::unless_gone(session, next).await? {
+        match serve::unless_gone(session, handed_on(flight, &mut handed)).await? {
             Some(Handed::Interim(response)) => serve::interim(session, response).await?,
             Some(Handed::Response(response, rest)) => {
                 learn(ctx, flight);
@@ -143,6 +149,18 @@ async fn lead_on(
     }
     learn(ctx, flight);
     led(session, ctx, flight, found, policy).await
+}
+
+/// What the fetch hands on next; `None` once it is known that its response is not handed on.
+pub(super) async fn handed_on(flight: &Flight, handed: &mut Receiver<Handed>) -> Option<Handed> {
+    tokio::select! {
+        biased;
+        handed = handed.recv() => handed,
+        stage = flight.turned_out() => match stage {
+            Stage::Unshared => handed.recv().await,
+            Stage::Asking | Stage::Filling(_) | Stage::Confirmed(_) | Stage::Failed => None,
+        },
+    }
 }
 
 /// The fetch was begun for this request, and nothing was handed on.
@@ -232,26 +250,33 @@ async fn failed(
     found: Option<Arc<Entry>>,
     policy: &Policy,
 ) -> Result<()> {
-    let now = SystemTime::now();
-    if let Some(entry) = found {
-        let life = store::life_of(&entry, policy);
-        let detail = match may_serve(&life, &ctx.cache.asked, now, Origin::Failing) {
-            Reuse::Fresh => Some(None),
-            Reuse::Stale(window) => Some(Some(window.label())),
-            Reuse::Revalidate(_) | Reuse::MustNot(_) => None,
-        };
-        if let Some(detail) = detail {
-            ctx.refusal = None;
-            ctx.cache.stale(detail);
-            return serve::entry(session, ctx, &entry, now).await;
-        }
+    if let Some(entry) = found
+        && let Some(detail) = serves_stale(ctx, &entry, policy)
+    {
+        ctx.refusal = None;
+        ctx.cache.stale(detail);
+        return serve::entry(session, ctx, &entry, SystemTime::now()).await;
     }
     let refusal = flight.told().refusal.unwrap_or(Refusal::OriginClosed);
     answer::refuse(session, ctx, refusal, &[]).await
 }
 
+/// Whether what is stored may serve although the origin failed, and by which window.
+pub(super) fn serves_stale(
+    ctx: &RequestCtx,
+    entry: &Entry,
+    policy: &Policy,
+) -> Option<Option<&'static str>> {
+    let life = store::life_of(entry, policy);
+    match may_serve(&life, &ctx.cache.asked, SystemTime::now(), Origin::Failing) {
+        Reuse::Fresh => Some(None),
+        Reuse::Stale(window) => Some(Some(window.label())),
+        Reuse::Revalidate(_) | Reuse::MustNot(_) => None,
+    }
+}
+
 /// Looks into the store and judges what is there.
-fn look(ctx: &mut RequestCtx, policy: &Policy, now: SystemTime) -> Known {
+pub(super) fn look(ctx: &mut RequestCtx, policy: &Policy, now: SystemTime) -> Known {
     let runtime = Arc::clone(&ctx.runtime);
     let (Some(key), Some(fields)) = (&ctx.cache.key, &ctx.cache.fields) else {
         return Known::Ask(None);
@@ -259,6 +284,9 @@ fn look(ctx: &mut RequestCtx, policy: &Policy, now: SystemTime) -> Known {
     let Some(entry) = runtime.memory.lookup(key.as_bytes(), Some(fields), now) else {
         let others = !runtime.memory.variants(key.as_bytes()).is_empty();
         let only = ctx.cache.asked.only_if_cached;
+        if policy.min_uses > 1 && ctx.cache.uses.is_none() {
+            ctx.cache.uses = Some(runtime.uses.count(key.as_bytes(), Instant::now()));
+        }
         lookup::note_missing(ctx, others);
         return if only { Known::NotCached } else { Known::Ask(None) };
     };
@@ -296,7 +324,7 @@ fn look(ctx: &mut RequestCtx, policy: &Policy, now: SystemTime) -> Known {
 }
 
 /// The fetch that was begun for this request is the request's own.
-fn learn(ctx: &mut RequestCtx, flight: &Flight) {
+pub(super) fn learn(ctx: &mut RequestCtx, flight: &Flight) {
     let told = flight.told();
     ctx.cache.status = told.status;
     ctx.cache.outcome = told.outcome.or(ctx.cache.outcome);
@@ -310,7 +338,7 @@ fn learn(ctx: &mut RequestCtx, flight: &Flight) {
 }
 
 /// What the origin answered to another counts for this request as well.
-fn answered(ctx: &mut RequestCtx, flight: &Flight) {
+pub(super) fn answered(ctx: &mut RequestCtx, flight: &Flight) {
     let status = flight.told().origin.status.and_then(|status| StatusCode::from_u16(status).ok());
     if let Some(status) = status {
         ctx.cache.status = ctx.cache.status.with_status(status);

@@ -13,9 +13,12 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::cache::date;
+use crate::cache::slice::Answer;
+use crate::cache::slice::Piece;
 use crate::message::hops;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::freshen;
 use crate::proxy::purge;
 use crate::refusal::Refusal;
 
@@ -45,6 +48,7 @@ pub(crate) fn examine(
     }
     note(response, ctx);
     purge::invalidate(session, response, ctx);
+    freshen::by_head(session, response, ctx);
     // The client speaks our version, whatever the origin's (RFC 9110 §2.5).
     response.set_version(Version::HTTP_11);
     for name in hops::hop_by_hop(&response.headers) {
@@ -64,8 +68,29 @@ pub(crate) fn examine(
         }
         ctx.origin.not_modified = Some(response.headers.clone());
     }
+    if let Some(piece) = ctx.cache.piece {
+        take_for_piece(piece, response, ctx)?;
+    }
     // Another connection's offer; ours makes its own.
     response.remove_header(&header::ALT_SVC);
+    Ok(())
+}
+
+/// What answers the request for a piece. The piece is an object of its own to the store: 200, told from
+/// the whole by the Content-Range that it keeps.
+fn take_for_piece(piece: Piece, response: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
+    match piece.judge(response.status, &response.headers) {
+        Answer::Piece(_) => response.set_status(StatusCode::OK)?,
+        // As it is, it is not stored.
+        Answer::Unversioned => {}
+        Answer::Misfit => return Err(malformed(ctx, "other bytes than were asked for")),
+        Answer::Other => {
+            // It means nothing there, and would make a whole look like a piece.
+            if response.status == StatusCode::OK {
+                response.remove_header(&header::CONTENT_RANGE);
+            }
+        }
+    }
     Ok(())
 }
 

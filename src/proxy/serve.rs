@@ -1,6 +1,7 @@
 //! Writes a response that is at hand to the client: from the store, from one that is being stored, or
 //! handed on by a fetch.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -70,11 +71,7 @@ pub(crate) async fn live(
     mut reader: LiveReader,
     now: SystemTime,
 ) -> Result<()> {
-    let mut response =
-        ResponseHeader::build_no_case(live.status(), Some(live.headers().len() + 8))?;
-    for (name, value) in live.headers() {
-        response.append_header(name, value)?;
-    }
+    let mut response = header_of(live)?;
     // What is not stored is for the one for whom it was fetched.
     for (name, value) in &ctx.origin.private {
         response.append_header(name, value)?;
@@ -91,18 +88,34 @@ pub(crate) async fn live(
     for step in plan {
         match step {
             Step::Text(text) => body(session, text).await?,
-            Step::Of(part) => {
-                reader.seek(part.start, part.end);
-                while let Some(part) = unless_gone(session, reader.next())
-                    .await?
-                    .map_err(|_| cut(ctx))?
-                {
-                    body(session, part).await?;
-                }
-            }
+            Step::Of(part) => stretch(session, ctx, &mut reader, part).await?,
         }
     }
     finish(session, ctx).await
+}
+
+/// The header of a response that is arriving, as it is stored.
+pub(crate) fn header_of(live: &Live) -> Result<ResponseHeader> {
+    let mut response =
+        ResponseHeader::build_no_case(live.status(), Some(live.headers().len() + 8))?;
+    for (name, value) in live.headers() {
+        response.append_header(name, value)?;
+    }
+    Ok(response)
+}
+
+/// Sends a stretch of a body that is arriving.
+pub(crate) async fn stretch(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    reader: &mut LiveReader,
+    part: Range<u64>,
+) -> Result<()> {
+    reader.seek(part.start, part.end);
+    while let Some(part) = unless_gone(session, reader.next()).await?.map_err(|_| cut(ctx))? {
+        body(session, part).await?;
+    }
+    Ok(())
 }
 
 /// What is arriving may be gone once it was read: no part is sent that lies before another.
@@ -175,7 +188,7 @@ pub(crate) async fn interim(session: &mut Session, response: Box<ResponseHeader>
 }
 
 /// Writes the header of the part that answers the request, and says what follows it.
-async fn head(
+pub(crate) async fn head(
     session: &mut Session,
     ctx: &mut RequestCtx,
     mut response: ResponseHeader,
@@ -239,17 +252,20 @@ pub(crate) async fn send_head(
     Ok(())
 }
 
-async fn body(session: &mut Session, part: Bytes) -> Result<()> {
+/// Writes a piece of the body.
+pub(crate) async fn body(session: &mut Session, part: Bytes) -> Result<()> {
     let written = session.as_downstream_mut().write_response_body(part, false).await;
     written.map_err(Error::into_down)
 }
 
-async fn finish(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
+/// Ends the body.
+pub(crate) async fn finish(session: &mut Session, ctx: &RequestCtx) -> Result<()> {
     session.as_downstream_mut().finish_body().await.map_err(Error::into_down)?;
     whole(ctx)
 }
 
-fn whole(ctx: &RequestCtx) -> Result<()> {
+/// The answer is whole.
+pub(crate) fn whole(ctx: &RequestCtx) -> Result<()> {
     if let Some(conn) = &ctx.conn {
         conn.response_is_whole();
     }
@@ -257,7 +273,7 @@ fn whole(ctx: &RequestCtx) -> Result<()> {
 }
 
 /// The origin's response broke: the client's must not seem whole.
-fn cut(ctx: &mut RequestCtx) -> Box<Error> {
+pub(crate) fn cut(ctx: &mut RequestCtx) -> Box<Error> {
     ctx.refusal = Some(Refusal::OriginClosed);
     let mut error = error_of(Refusal::OriginClosed);
     error.esource = ErrorSource::Upstream;

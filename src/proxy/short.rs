@@ -267,6 +267,8 @@ impl Visit {
             Action::Upstream(_) => {}
             Action::Respond { .. } | Action::Redirect { .. } => return None,
         }
+        let normal = lookup::normal_form(route, headers);
+        let headers = normal.as_ref().unwrap_or(headers);
         let request = lookup::view(method, headers, Some(&self.admitted));
         let Look::Yes(asked) = may_look(&request, &route.cache) else { return None };
         if conditional::is_for_origin(headers) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::time::SystemTime;
 
+use http::StatusCode;
 use http::header;
 use pingora::http::ResponseHeader;
 use pingora_cache::CacheMeta;
@@ -15,6 +16,7 @@ use pingora_proxy::Session;
 use crate::cache::Exchange;
 use crate::cache::Payload;
 use crate::cache::Response;
+use crate::cache::freshness::Life;
 use crate::cache::revalidate;
 use crate::cache::revalidate::Freshens;
 use crate::cache::status::Outcome;
@@ -74,6 +76,9 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
     }
     if validated.is_some() {
         ctx.cache.outcome = Some(Outcome::Revalidated);
+    } else if ctx.cache.piece.is_some() && !stands_for_a_piece(response) {
+        ctx.cache.status = ctx.cache.status.with_detail(NOT_A_PIECE);
+        return RespCacheable::Uncacheable(NoCacheReason::Custom(NOT_A_PIECE));
     }
     let mut header = match (&validated, &ctx.origin.not_modified) {
         (Some(Found(entry)), Some(fresh)) => {
@@ -99,7 +104,8 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
 
     let request = session.req_header();
     let view = lookup::view(&request.method, &request.headers, ctx.admitted.as_ref())
-        .with_payload(Payload::Absent);
+        .with_payload(Payload::Absent)
+        .with_uses(ctx.cache.uses.unwrap_or(u32::MAX));
     let judged = Response { status: header.status, headers: &header.headers };
     let replaces = session.cache.phase() == CachePhase::Stale && validated.is_none();
     let kept = match may_keep(&view, &judged, &route.cache, exchange) {
@@ -133,20 +139,27 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
     RespCacheable::Cacheable(meta(&kept, header, validated))
 }
 
+/// Why the answer to the request for a piece is not stored under the piece's key: it is the whole, or says
+/// only that there is no such piece.
+const NOT_A_PIECE: &str = "not-a-piece";
+
+/// Whether this may be stored as the answer to the request for a piece: it is the piece (see `receive`),
+/// or would be the answer to the request for any.
+fn stands_for_a_piece(response: &ResponseHeader) -> bool {
+    match response.status {
+        StatusCode::OK => response.headers.contains_key(header::CONTENT_RANGE),
+        StatusCode::RANGE_NOT_SATISFIABLE => false,
+        _ => true,
+    }
+}
+
 fn meta(kept: &Kept, header: ResponseHeader, found: Option<Found>) -> CacheMeta {
     let life = &kept.life;
     let created = match &found {
         Some(Found(entry)) => entry.times().created,
         None => life.arrived,
     };
-    let times = Times {
-        created,
-        responded: life.arrived,
-        lifetime: life.lifetime,
-        age: life.age_at_arrival,
-        while_revalidate: life.stale_while_revalidate,
-        if_error: life.stale_if_error,
-    };
+    let times = times(life, created);
     let seconds = |window: std::time::Duration| u32::try_from(window.as_secs()).unwrap_or(u32::MAX);
     let mut meta = CacheMeta::new(
         times.fresh_until(),
@@ -161,4 +174,16 @@ fn meta(kept: &Kept, header: ResponseHeader, found: Option<Found>) -> CacheMeta 
         meta.extensions_mut().insert(found);
     }
     meta
+}
+
+/// The times to store with a response that was judged.
+pub(crate) fn times(life: &Life, created: SystemTime) -> Times {
+    Times {
+        created,
+        responded: life.arrived,
+        lifetime: life.lifetime,
+        age: life.age_at_arrival,
+        while_revalidate: life.stale_while_revalidate,
+        if_error: life.stale_if_error,
+    }
 }

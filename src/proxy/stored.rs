@@ -209,11 +209,16 @@ impl Plan {
     /// Whether it goes through the stored body forwards only, as a body that is not kept has to be
     /// read.
     pub(crate) fn is_ascending(&self) -> bool {
+        self.stretches().is_sorted_by(|one, next| one.end <= next.start)
+    }
+
+    /// The stretches of the stored body, in their order.
+    pub(crate) fn stretches(&self) -> impl Iterator<Item = &Range<u64>> {
         let more = self.more.iter().filter_map(|step| match step {
             Step::Of(part) => Some(part),
             Step::Text(_) => None,
         });
-        self.first.iter().chain(more).is_sorted_by(|one, next| one.end <= next.start)
+        self.first.iter().chain(more)
     }
 
     /// Whether nothing follows.

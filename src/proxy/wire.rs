@@ -12,6 +12,7 @@ use pingora::Result;
 use crate::listen::shortcut::Afterwards;
 use crate::message::hops;
 use crate::message::range;
+use crate::message::title;
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::dress::CACHE_STATUS;
 use crate::proxy::dress::Dress;
@@ -98,7 +99,7 @@ fn described(out: &mut Vec<u8>, entry: &Entry, selection: &Selection) {
             (Some(part.end - part.start), Some(range))
         }
         Selection::Parts(parts) => {
-            line(out, title(&header::CONTENT_TYPE), parts.content_type().as_bytes());
+            line(out, title::of(&header::CONTENT_TYPE), parts.content_type().as_bytes());
             (Some(parts.content_length()), None)
         }
         Selection::Unsatisfiable => (Some(0), Some(range::unsatisfied(entry.body_len()))),

@@ -24,6 +24,7 @@ use crate::cache::key;
 use crate::cache::key::Key;
 use crate::cache::purge::Unclear;
 use crate::cache::purge::Url;
+use crate::cache::slice::Piece;
 use crate::cache::status::Outcome;
 use crate::cache::surrogate;
 use crate::cache::vary::Spec;
@@ -214,7 +215,9 @@ pub fn explain(runtime: &Runtime, question: &Question) -> Result<Explanation, Un
     };
     match &found.route.action {
         Action::Upstream(_) => {
-            let asked = Asked { method: &method, headers: &headers, url: &url, scheme };
+            let normal = found.route.cache.normalise.normal_form(&headers);
+            let headers = normal.as_ref().unwrap_or(&headers);
+            let asked = Asked { method: &method, headers, url: &url, scheme };
             of_the_cache(runtime, found.route, &asked, &mut told);
         }
         Action::Respond { status, .. } => told.says = format!("answered {status} by the route"),
@@ -237,7 +240,8 @@ fn of_the_cache(runtime: &Runtime, route: &Route, asked: &Asked<'_>, told: &mut 
     let policy = &*route.cache;
     let now = SystemTime::now();
     let path = asked.url.target.path();
-    let request = Request::new(asked.method, asked.headers).with_path(path);
+    let query = asked.url.target.query();
+    let request = Request::new(asked.method, asked.headers).with_target(path, query);
     let Some(space) = purge::space(&runtime.plan, route) else { return };
     let target = key::Target {
         space: &space,
@@ -245,9 +249,14 @@ fn of_the_cache(runtime: &Runtime, route: &Route, asked: &Asked<'_>, told: &mut 
         host: asked.url.authority.host(),
         port: asked.url.authority.port(),
         path,
-        query: asked.url.target.query(),
+        query,
     };
     let key = Key::new(&target, asked.headers, &policy.key);
+    // Of what is stored in pieces, the first one speaks for all.
+    let key = match policy.key.slice {
+        Some(size) => key.piece(Piece { index: 0, size }),
+        None => key,
+    };
     let entries = runtime.memory.variants(key.as_bytes());
     let selected = entries.iter().find(|entry| entry.selects(asked.headers));
     let lately = Lately {

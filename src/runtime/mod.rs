@@ -21,6 +21,7 @@ use crate::route::Route;
 use crate::route::action::Action;
 use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
+use crate::storage::uses::Uses;
 use crate::tls::store::CertificateStore;
 use crate::upstream::Protocol;
 use crate::upstream::peer::Upstream;
@@ -43,6 +44,8 @@ pub struct Runtime {
     pub memory: &'static Memory,
     /// The fetches under way. They outlive every generation.
     pub flights: Arc<Flights>,
+    /// How often what is not stored was asked for. It outlives every generation.
+    pub uses: Arc<Uses>,
     /// The certificates of each listener, in the plan's order; `None` is plain text.
     pub certificates: Vec<Option<Arc<CertificateStore>>>,
     /// The access log.

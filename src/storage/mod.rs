@@ -3,6 +3,7 @@
 pub mod flights;
 pub mod intern;
 pub mod memory;
+pub mod uses;
 
 /// The memory tier, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod origins2;
 mod rules;
 mod safety;
 mod short_way;
+mod slices;
 mod stale;
 mod status;
 mod storing;

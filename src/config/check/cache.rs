@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::cache::ClientDirectives;
+use crate::cache::Methods;
 use crate::cache::Policy;
 use crate::cache::QueryRule;
 use crate::cache::SetCookie;
@@ -14,7 +15,9 @@ use crate::cache::condition::Condition;
 use crate::cache::condition::Place;
 use crate::cache::condition::Wanted;
 use crate::cache::deception::Guard;
+use crate::cache::normalise::DEVICE_CLASS;
 use crate::cache::vary;
+use crate::config::check::forms;
 use crate::config::check::header;
 use crate::config::check::matching;
 use crate::config::check::period;
@@ -113,14 +116,20 @@ pub(super) fn section(section: &Cache, outer: Option<&Cache>, at: &Path, report:
     for (statuses, ttl) in section.ttl_by_status.iter().flatten() {
         by_status(statuses, *ttl, &at.key("ttl_by_status").key(statuses.0.as_str()), report);
     }
-    if let Some(OrOff::Is(window)) = section.stale_if_error {
-        let at = at.key("stale_if_error");
+    for (key, window) in [
+        ("stale_while_revalidate", section.stale_while_revalidate),
+        ("stale_if_error", section.stale_if_error),
+    ] {
+        let Some(OrOff::Is(window)) = window else { continue };
         if window.0.is_zero() {
-            report.error(&at, "a window of nothing is never open").help("write `off` to have none");
+            report
+                .error(&at.key(key), "a window of nothing is never open")
+                .help("write `off` to have none");
         } else {
-            period(report, &at, window, second, LONGEST);
+            period(report, &at.key(key), window, second, LONGEST);
         }
     }
+    requests_and_statuses(section, at, report);
     if let Some(heuristic_max) = section.heuristic_max {
         period(report, &at.key("heuristic_max"), heuristic_max, Duration::ZERO, LONGEST);
     }
@@ -130,11 +139,55 @@ pub(super) fn section(section: &Cache, outer: Option<&Cache>, at: &Path, report:
     if let Some(largest) = section.max_object {
         size(report, &at.key("max_object"), largest, 1, 1 << 50);
     }
+    if let Some(OrOff::Is(piece)) = section.slice {
+        size(report, &at.key("slice"), piece, PIECE_LEAST, PIECE_MOST);
+    }
     if let Some(wait) = section.collapse_wait {
         period(report, &at.key("collapse_wait"), wait, Duration::ZERO, COLLAPSE_WAIT_MOST);
     }
+    if let Some(normalise) = &section.normalise {
+        forms::section(normalise, &at.key("normalise"), report);
+    }
     if let Some(key) = &section.key {
+        forms::host(key, &at.key("key"), report);
         key_values(key, &at.key("key"), report);
+    }
+}
+
+/// The largest number of uses that is counted.
+const MOST_USES: u32 = 100;
+
+fn requests_and_statuses(section: &Cache, at: &Path, report: &mut Report<'_>) {
+    if let Some(methods) = &section.methods {
+        let at = at.key("methods");
+        for (n, method) in methods.iter().enumerate() {
+            if !matches!(method.as_str(), "GET" | "HEAD") {
+                report
+                    .error(
+                        &at.index(n),
+                        format!("\"{method}\" is not a method whose answers are stored"),
+                    )
+                    .help("write [GET, HEAD], [GET], or `cache: off`");
+            }
+        }
+        if !methods.iter().any(|method| method == "GET") {
+            report
+                .error(&at, "what answers a HEAD is the stored answer to a GET")
+                .help("write [GET, HEAD], [GET], or `cache: off`");
+        }
+    }
+    for (n, statuses) in section.statuses.iter().flatten().enumerate() {
+        if statuses_of(&statuses.0).is_none() {
+            report
+                .error(
+                    &at.key("statuses").index(n),
+                    format!("\"{}\" is not a status that is stored", statuses.0),
+                )
+                .help("write a final status like 404, or a class: 2xx, 3xx, 4xx, 5xx");
+        }
+    }
+    if let Some(uses) = section.min_uses {
+        within(report, &at.key("min_uses"), uses, 1, MOST_USES);
     }
 }
 
@@ -260,6 +313,33 @@ fn key_values(key: &Key, at: &Path, report: &mut Report<'_>) {
     }
 }
 
+/// The smallest and the largest piece of an object, in bytes.
+const PIECE_LEAST: u64 = 16 << 10;
+const PIECE_MOST: u64 = 1 << 30;
+
+/// What pieces cannot do without.
+fn pieces(own: &Cache, whole: &Cache, at: &Path, report: &mut Report<'_>) {
+    let Some(OrOff::Is(piece)) = whole.slice else { return };
+    let written_here =
+        own.slice.is_some() || own.max_object.is_some() || own.collapse_wait.is_some();
+    if !written_here {
+        return;
+    }
+    if let Some(largest) = whole.max_object.filter(|largest| piece.0 > largest.0) {
+        report
+            .error(
+                &at.key("slice"),
+                format!("slice ({piece}) is larger than max_object ({largest})"),
+            )
+            .help("max_object is the largest body that is stored, a piece's as well");
+    }
+    if whole.collapse_wait.is_some_and(|wait| wait.0.is_zero()) {
+        report
+            .error(&at.key("slice"), "pieces are fetched for all who ask for them at once")
+            .help("give collapse_wait more than 0s, or slice nothing");
+    }
+}
+
 /// What cannot be meant together.
 fn contradictions(own: &Cache, outer: &Cache, at: &Path, report: &mut Report<'_>) {
     let is = |value: Option<OrOff<Period>>| value.and_then(OrOff::get);
@@ -269,6 +349,7 @@ fn contradictions(own: &Cache, outer: &Cache, at: &Path, report: &mut Report<'_>
             .help("`ttl` is for responses that say nothing, `override_ttl` for all: keep one");
     }
     let whole = own.or(outer);
+    pieces(own, &whole.or(&Cache::built_in()), at, report);
     let Some(max) = is(whole.max_ttl) else { return };
     for (key, value) in [("ttl", whole.ttl), ("override_ttl", whole.override_ttl)] {
         let Some(value) = is(value) else { continue };
@@ -288,11 +369,23 @@ fn build(whole: &Cache) -> Policy {
     let time = |value: Option<OrOff<Period>>| value.and_then(OrOff::get).map(|period| period.0);
     let mut policy = Policy {
         enabled: true,
+        methods: match whole.methods.iter().flatten().any(|method| method == "HEAD") {
+            true => Methods::GetAndHead,
+            false => Methods::Get,
+        },
+        statuses: whole
+            .statuses
+            .iter()
+            .flatten()
+            .filter_map(|statuses| statuses_of(&statuses.0))
+            .collect(),
+        min_uses: whole.min_uses.unwrap_or(1),
         bypass: built(whole.bypass.as_ref()),
         no_store: built(whole.no_store.as_ref()),
         default_ttl: time(whole.ttl),
         override_ttl: time(whole.override_ttl),
         max_ttl: time(whole.max_ttl),
+        stale_while_revalidate: time(whole.stale_while_revalidate).unwrap_or_default(),
         stale_if_error: time(whole.stale_if_error).unwrap_or_default(),
         ..Policy::default()
     };
@@ -344,6 +437,12 @@ fn build(whole: &Cache) -> Policy {
         let names = key.headers.iter().flatten();
         policy.key.headers = names.filter_map(|name| name.parse().ok()).collect();
         policy.key.cookies = key.cookies.clone().unwrap_or_default();
+        policy.key.host = forms::normal_host(key);
+        if key.device == Some(true) && !policy.key.headers.contains(&DEVICE_CLASS) {
+            policy.key.headers.push(DEVICE_CLASS);
+        }
     }
+    policy.key.slice = whole.slice.and_then(OrOff::get).map(|piece| piece.0);
+    policy.normalise = forms::rules(whole.normalise.as_ref(), whole.key.as_ref());
     policy
 }

@@ -7,6 +7,7 @@
 mod action;
 mod address;
 mod cache;
+mod forms;
 mod header;
 mod listen;
 mod matching;

@@ -55,6 +55,16 @@ pub enum Eviction {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
+    /// The methods that are answered from the store and fill it: `[GET, HEAD]`, or `[GET]`, which leaves
+    /// HEAD to the origin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub methods: Option<Vec<String>>,
+    /// Only responses with these statuses (`404`, `4xx`) are stored, among those that may be; empty is all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statuses: Option<Vec<Statuses>>,
+    /// How often something has to be asked for, within ten minutes, before it is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_uses: Option<u32>,
     /// A request that meets any of these conditions goes to the origin past the cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bypass: Option<When>,
@@ -80,6 +90,10 @@ pub struct Cache {
     /// But no longer than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heuristic_max: Option<Period>,
+    /// For how long after it became stale a response that does not say so itself is served at once, while
+    /// it is refreshed in the background; `off` is never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_while_revalidate: Option<OrOff<Period>>,
     /// For how long after it became stale a response that does not say so itself is served while the
     /// origin fails; `off` is never.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +101,10 @@ pub struct Cache {
     /// The largest body that is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_object: Option<ByteSize>,
+    /// Objects are fetched and stored in pieces of this size, so that a part of a large one does not pull
+    /// the whole; `off` is whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slice: Option<OrOff<ByteSize>>,
     /// Responses whose Content-Type is not what the path's suffix promises (a page under `/a.css`) are
     /// stored (`off`), are not when they do not state a lifetime (`unstated`), or never are (`all`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,6 +121,9 @@ pub struct Cache {
     /// lets each ask for itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collapse_wait: Option<Period>,
+    /// What of a request is put into one of few forms before it is looked up, stored or sent on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalise: Option<Normalise>,
     /// What tells stored responses apart besides scheme, host and path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
@@ -206,10 +227,35 @@ pub enum ClientDirectives {
     Ignore,
 }
 
+/// What of a request is put into one of few forms before it is looked up, stored or sent on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Normalise {
+    /// The content codings that the origin has, the most wanted first: Accept-Encoding becomes the one
+    /// of them that the client likes best, or `identity`. Empty leaves it as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_encoding: Option<Vec<String>>,
+    /// The languages that the origin has, the most wanted first: Accept-Language becomes the one of
+    /// them that the client likes best, or the first. Empty leaves it as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_language: Option<Vec<String>>,
+    /// Other request headers, and the values that mean something in them; any other is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<BTreeMap<String, Vec<String>>>,
+}
+
 /// What tells stored responses apart besides scheme, host and path.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Key {
+    /// The host that all hosts of the route stand for: one key, and one Host towards the origin; `off`
+    /// is each for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<OrOff<String>>,
+    /// Whether the class of the client's device (mobile, tablet, desktop) counts, and is told to the
+    /// origin in X-Device-Class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<bool>,
     /// Which query parameters count: `all`, `none`, `{only: [page]}` or `{except: [utm_source]}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<Query>,
@@ -260,6 +306,9 @@ impl Cache {
             Some(time) => OrOff::Is(Period(time)),
         };
         Self {
+            methods: Some(vec!["GET".to_owned(), "HEAD".to_owned()]),
+            statuses: Some(Vec::new()),
+            min_uses: Some(built_in.min_uses),
             bypass: Some(When::default()),
             no_store: Some(When::default()),
             ttl: Some(time(built_in.default_ttl)),
@@ -268,8 +317,10 @@ impl Cache {
             max_ttl: Some(time(built_in.max_ttl)),
             heuristic_percent: Some(built_in.heuristic_percent),
             heuristic_max: Some(Period(built_in.heuristic_max)),
+            stale_while_revalidate: Some(OrOff::Off),
             stale_if_error: Some(OrOff::Off),
             max_object: Some(ByteSize(built_in.max_object)),
+            slice: Some(OrOff::Off),
             suffix_guard: Some(match built_in.guard {
                 Guard::Off => SuffixGuard::Off,
                 Guard::Unstated => SuffixGuard::Unstated,
@@ -286,7 +337,14 @@ impl Cache {
                 policy::ClientDirectives::Ignore => ClientDirectives::Ignore,
             }),
             collapse_wait: Some(Period(built_in.collapse_wait)),
+            normalise: Some(Normalise {
+                accept_encoding: Some(Vec::new()),
+                accept_language: Some(Vec::new()),
+                headers: Some(BTreeMap::new()),
+            }),
             key: Some(Key {
+                host: Some(OrOff::Off),
+                device: Some(false),
                 query: Some(Query::All),
                 sort_query: Some(built_in.key.sort_query),
                 headers: Some(Vec::new()),
@@ -305,6 +363,9 @@ impl Cache {
             (_, inherited) => inherited,
         };
         Self {
+            methods: own.methods.or_else(|| outer.methods.clone()),
+            statuses: own.statuses.or_else(|| outer.statuses.clone()),
+            min_uses: own.min_uses.or(outer.min_uses),
             bypass: own.bypass.or_else(|| outer.bypass.clone()),
             no_store: own.no_store.or_else(|| outer.no_store.clone()),
             ttl: own.ttl.or(outer.ttl),
@@ -313,12 +374,18 @@ impl Cache {
             max_ttl: own.max_ttl.or(outer.max_ttl),
             heuristic_percent: own.heuristic_percent.or(outer.heuristic_percent),
             heuristic_max: own.heuristic_max.or(outer.heuristic_max),
+            stale_while_revalidate: own.stale_while_revalidate.or(outer.stale_while_revalidate),
             stale_if_error: own.stale_if_error.or(outer.stale_if_error),
             max_object: own.max_object.or(outer.max_object),
+            slice: own.slice.or(outer.slice),
             suffix_guard: own.suffix_guard.or(outer.suffix_guard),
             set_cookie: own.set_cookie.or(outer.set_cookie),
             client_directives: own.client_directives.or(outer.client_directives),
             collapse_wait: own.collapse_wait.or(outer.collapse_wait),
+            normalise: match (own.normalise, &outer.normalise) {
+                (Some(own), Some(outer)) => Some(own.or(outer)),
+                (own, outer) => own.or_else(|| outer.clone()),
+            },
             key: match (own.key, &outer.key) {
                 (Some(own), Some(outer)) => Some(own.or(outer)),
                 (own, outer) => own.or_else(|| outer.clone()),
@@ -327,9 +394,21 @@ impl Cache {
     }
 }
 
+impl Normalise {
+    fn or(self, outer: &Self) -> Self {
+        Self {
+            accept_encoding: self.accept_encoding.or_else(|| outer.accept_encoding.clone()),
+            accept_language: self.accept_language.or_else(|| outer.accept_language.clone()),
+            headers: self.headers.or_else(|| outer.headers.clone()),
+        }
+    }
+}
+
 impl Key {
     fn or(self, outer: &Self) -> Self {
         Self {
+            host: self.host.or_else(|| outer.host.clone()),
+            device: self.device.or(outer.device),
             query: self.query.or_else(|| outer.query.clone()),
             sort_query: self.sort_query.or(outer.sort_query),
             headers: self.headers.or_else(|| outer.headers.clone()),

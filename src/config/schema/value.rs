@@ -69,6 +69,13 @@ impl Word for u32 {
     }
 }
 
+impl Word for String {
+    const WHAT: &'static str = "a name";
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+}
+
 impl Word for PathBuf {
     const WHAT: &'static str = "a path";
     fn read(text: &str) -> Result<Self, String> {

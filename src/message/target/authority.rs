@@ -75,6 +75,12 @@ impl Authority {
         Self { port: self.port.filter(|&port| port != scheme.default_port()), ..self }
     }
 
+    /// The same port of another host, whose name is in normal form.
+    #[must_use]
+    pub fn of_host(&self, host: &str) -> Self {
+        Self { host: host.to_owned(), port: self.port }
+    }
+
     /// Whether both name the same host and port under this scheme.
     #[must_use]
     pub fn agrees_with(&self, other: &Self, scheme: Scheme) -> bool {

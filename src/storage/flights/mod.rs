@@ -52,6 +52,7 @@ pub struct Flights {
     /// Keyed anew in every process, so that no client can choose keys that collide.
     hasher: RandomState,
     unshared: Marks,
+    unsliced: Marks,
     failing: Marks,
     refreshes: AtomicUsize,
     orphans: AtomicUsize,
@@ -90,6 +91,7 @@ impl Default for Flights {
             shards: (0..SHARDS).map(|_| Table::default()).collect(),
             hasher: RandomState::new(),
             unshared: Marks::default(),
+            unsliced: Marks::default(),
             failing: Marks::default(),
             refreshes: AtomicUsize::new(0),
             orphans: AtomicUsize::new(0),
@@ -166,6 +168,16 @@ impl Flights {
             true => self.unshared.clear(hash),
             false => self.unshared.set(hash, now + UNSHARED),
         }
+    }
+
+    /// Whether what this is the key of turned out lately not to come in pieces that can be stored.
+    pub fn is_unsliced(&self, key: &[u8], now: Instant) -> bool {
+        self.unsliced.stands(self.hasher.hash_one(key), now)
+    }
+
+    /// Notes that it does not.
+    pub fn note_unsliced(&self, key: &[u8], now: Instant) {
+        self.unsliced.set(self.hasher.hash_one(key), now + UNSHARED);
     }
 
     /// Whether a fetch of this key failed a moment ago.

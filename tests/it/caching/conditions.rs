@@ -132,7 +132,8 @@ fn parts(reply: &Reply) -> Vec<(String, String)> {
 #[test]
 fn several_ranges_of_what_is_stored() {
     let long = LETTERS.repeat(100);
-    let origin = Origin::always(minute(&long).field("ETag", "\"1\"").field("Content-Type", "text/x"));
+    let origin =
+        Origin::always(minute(&long).field("ETag", "\"1\"").field("Content-Type", "text/x"));
     let edge = Edge::to(&origin);
     let mut wire = edge.wire();
     // On the miss as well, since nothing is read backwards; then from the store, in any order.

@@ -221,3 +221,38 @@ fn other_methods_neither_read_nor_fill() {
     let status = other.value("cache-status").unwrap_or_default();
     assert!(status.contains("fwd=method"), "{other:?}");
 }
+
+#[test]
+fn each_class_of_devices_has_its_own_answer() {
+    let origin = Origin::script().with("/", numbered(minute(""))).start();
+    let edge = with_rules(&origin, "{key: {device: true}}");
+    let phone = ("User-Agent", "Mozilla/5.0 (iPhone) Mobile/15E148");
+    let desktop = ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64)");
+    edge.get_with("/", &[phone]).expect_miss().expect_body("answer 0");
+    // What a client says of its class counts for nothing.
+    edge.get_with("/", &[desktop, ("X-Device-Class", "mobile")]).expect_body("answer 1");
+    edge.get_with("/", &[phone]).expect_hit().expect_body("answer 0");
+    edge.get_with("/", &[desktop]).expect_hit().expect_body("answer 1");
+    let told: Vec<_> =
+        origin.seen().iter().map(|seen| seen.values("x-device-class").join(",")).collect();
+    assert_eq!(told, ["mobile", "desktop"]);
+}
+
+#[test]
+fn all_hosts_of_a_route_may_stand_for_one() {
+    let origin =
+        Origin::script().otherwise(|seen| minute(seen.value("host").unwrap_or_default())).start();
+    let edge = with_rules(&origin, "{key: {host: www.example.org}}");
+    let mut wire = edge.wire();
+    wire.get("example.org", "/", &[]).expect_miss().expect_body("www.example.org");
+    wire.get("www.example.org", "/", &[]).expect_hit().expect_body("www.example.org");
+    wire.get("evil.test", "/", &[]).expect_hit().expect_body("www.example.org");
+    // Another port may be another site.
+    wire.get("example.org:81", "/", &[]).expect_miss().expect_body("www.example.org:81");
+    let seen = &origin.seen()[0];
+    assert_eq!(seen.value("x-forwarded-host"), Some("www.example.org"));
+    assert!(!seen.values("forwarded").join("").contains("host=example.org"), "{seen:?}");
+    // What changes it by one name changes it for all.
+    wire.request("POST", "other.test", "/", &[], b"").expect_status(200);
+    wire.get("example.org", "/", &[]).expect_miss();
+}

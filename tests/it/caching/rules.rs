@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
+use crate::caching::in_turn;
 use crate::caching::minute;
 use crate::caching::numbered;
 use crate::caching::with_rules;
@@ -118,4 +119,102 @@ fn answers_to_requests_that_the_route_names_are_not_stored() {
     edge.get("/").expect_miss().expect_body("answer 2");
     // What is stored may answer it all the same.
     edge.get_with("/", &draft).expect_hit().expect_body("answer 2");
+}
+
+#[test]
+fn a_route_may_leave_heads_to_the_origin() {
+    let origin = Origin::always(minute("page"));
+    let edge = with_rules(&origin, "{methods: [GET]}");
+    edge.get("/").expect_miss();
+    for asked in 2..4 {
+        let head = edge.wire().request("HEAD", "edge.test", "/", &[], b"");
+        assert!(head.value("cache-status").unwrap_or_default().contains("fwd=method"), "{head:?}");
+        let seen = origin.seen();
+        assert_eq!((seen.len(), seen[asked - 1].method()), (asked, "HEAD"));
+    }
+    edge.get("/").expect_hit();
+}
+
+#[test]
+fn only_statuses_that_the_route_names_are_stored() {
+    let origin = Origin::script()
+        .on("/page", minute("page"))
+        .on("/missing", status(404).field("Cache-Control", "max-age=60").body("none"))
+        .on("/gone", status(410).field("Cache-Control", "max-age=60").body("gone"))
+        .start();
+    let edge = with_rules(&origin, "{statuses: [2xx, 410]}");
+    for path in ["/page", "/gone"] {
+        edge.get(path).expect_miss();
+        edge.get(path).expect_hit();
+    }
+    for _ in 0..2 {
+        let reply = edge.get("/missing");
+        reply.expect_status(404).expect_miss();
+        let told = reply.value("cache-status").unwrap_or_default();
+        assert!(told.contains("detail=route-status"), "{reply:?}");
+    }
+}
+
+#[test]
+fn what_is_seldom_asked_for_is_not_stored() {
+    let origin = Origin::always(minute("page"));
+    let edge = with_rules(&origin, "{min_uses: 3}");
+    for _ in 0..2 {
+        let reply = edge.get("/");
+        reply.expect_miss();
+        let told = reply.value("cache-status").unwrap_or_default();
+        assert!(told.contains("detail=min-uses") && !told.contains("stored"), "{reply:?}");
+    }
+    edge.get("/").expect_miss();
+    edge.get("/").expect_hit();
+    assert_eq!(origin.seen().len(), 3);
+    edge.get("/other").expect_miss();
+    edge.get("/other").expect_miss();
+}
+
+#[test]
+fn a_route_lets_stale_responses_serve_while_they_are_refreshed() {
+    let origin = Origin::script()
+        .with(
+            "/",
+            in_turn(vec![
+                ok("old").field("Cache-Control", "max-age=60").field("Age", "60"),
+                minute("new"),
+            ]),
+        )
+        .start();
+    let edge = with_rules(&origin, "{stale_while_revalidate: 10m}");
+    edge.get("/").expect_miss().expect_body("old");
+    edge.get("/").expect_cache("STALE").expect_body("old");
+    let fresh = std::iter::repeat_with(|| edge.get("/")).find(|reply| reply.text() == "new");
+    fresh.expect("it is refreshed").expect_hit();
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[test]
+fn the_origin_reads_what_the_variant_is_selected_by() {
+    let page = minute("").field("Vary", "Accept-Encoding, Accept-Language, X-Plan");
+    let origin = Origin::script().with("/", numbered(page)).start();
+    let edge = with_rules(
+        &origin,
+        "{normalise: {accept_encoding: [br, gzip], accept_language: [de, en], \
+         headers: {x-plan: [free, paid]}}}",
+    );
+    let asked = [
+        ("Accept-Encoding", "gzip;q=0.8, deflate, br"),
+        ("Accept-Language", "da, en-GB;q=0.5"),
+        ("X-Plan", "gold"),
+    ];
+    edge.get_with("/", &asked).expect_miss().expect_body("answer 0");
+    let seen = &origin.seen()[0];
+    let read = ["accept-encoding", "accept-language", "x-plan"].map(|name| seen.value(name));
+    assert_eq!(read, [Some("br"), Some("en"), None]);
+    for other in [
+        &[("Accept-Encoding", "br"), ("Accept-Language", "EN")][..],
+        &[("Accept-Encoding", "zstd, br"), ("Accept-Language", "en-US, de;q=0.1"), ("X-Plan", "")],
+    ] {
+        edge.get_with("/", other).expect_hit().expect_body("answer 0");
+    }
+    edge.get("/").expect_miss().expect_body("answer 1");
+    edge.get_with("/", &[("X-Plan", "paid")]).expect_miss().expect_body("answer 2");
 }

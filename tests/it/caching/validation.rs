@@ -2,6 +2,7 @@
 
 use crate::caching::date;
 use crate::caching::in_turn;
+use crate::caching::minute;
 use crate::caching::number;
 use crate::caching::with_rules;
 use crate::harness::Edge;
@@ -259,4 +260,44 @@ fn what_came_in_chunks_keeps_its_length_over_a_validation() {
         reply.expect_cache(x_cache).expect_body("page");
         assert_eq!(reply.value("content-length"), Some("4"), "{reply:?}");
     }
+}
+
+/// A route that leaves HEAD to an origin whose page has these tags, in turn.
+fn asked_by_head(tags: [&'static str; 2]) -> (Origin, Edge) {
+    let origin = Origin::script()
+        .with("/", move |seen| {
+            let head = seen.method() == "HEAD";
+            let (tag, age) = match (head, seen.value("authorization")) {
+                (true, Some(_)) => ("\"a stranger's\"", "0"),
+                (true, None) => (tags[1], "0"),
+                (false, _) => (tags[0], "50"),
+            };
+            minute("page").field("ETag", tag).field("Age", age).field("X-From", seen.method())
+        })
+        .start();
+    let edge = with_rules(&origin, "{methods: [GET]}");
+    edge.get("/").expect_miss();
+    edge.wire().request("HEAD", "edge.test", "/", &[], b"").expect_status(200);
+    (origin, edge)
+}
+
+#[test]
+fn a_head_updates_what_is_stored() {
+    let (origin, edge) = asked_by_head(["\"1\"", "\"1\""]);
+    let hit = edge.get("/");
+    hit.expect_hit().expect_body("page");
+    assert_eq!(hit.value("x-from"), Some("HEAD"));
+    assert!(number(&hit, "age") < 50, "it is as old as what the HEAD brought: {hit:?}");
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[test]
+fn a_head_of_another_version_lets_go_of_what_is_stored() {
+    let (_origin, edge) = asked_by_head(["\"1\"", "\"2\""]);
+    edge.get("/").expect_miss();
+    // What answers a stranger's Authorization says nothing of everybody's page.
+    let (_origin, edge) = asked_by_head(["\"1\"", "\"1\""]);
+    let with = [("Authorization", "x")];
+    edge.wire().request("HEAD", "edge.test", "/", &with, b"").expect_status(200);
+    edge.get("/").expect_hit();
 }

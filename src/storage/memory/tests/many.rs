@@ -17,8 +17,14 @@ use crate::storage::memory::Counted;
 use crate::storage::memory::Kind;
 
 const ROUTES: [&str; 2] = ["r", "s"];
-const RULES: KeyRules =
-    KeyRules { query: QueryRule::All, sort_query: false, headers: Vec::new(), cookies: Vec::new() };
+const RULES: KeyRules = KeyRules {
+    host: None,
+    query: QueryRule::All,
+    sort_query: false,
+    headers: Vec::new(),
+    cookies: Vec::new(),
+    slice: None,
+};
 
 /// A response as an origin would tell it apart.
 #[derive(Debug, Clone)]
