@@ -242,7 +242,7 @@ impl<'a> Story<'a> {
 
     fn turn(&mut self) {
         // What is under way would take this long.
-        self.edge.wait_for_no("edgeproxy_cache_fetches");
+        self.edge.wait_for_gauge("edgeproxy_cache_fetches", 0.0);
         let seconds = self.dice.one(&[1, 10, 40, 49, 51, 99, 100, 250]);
         self.shared.clock.turn(seconds);
         self.log.push(format!("{seconds} s later"));

@@ -136,7 +136,7 @@ fn a_first_client_that_goes_away_takes_nothing_with_it() {
     first_half(&mut second);
     first.shutdown(Shutdown::Both).unwrap();
     drop(first);
-    edge.wait_for_metric("edgeproxy_connections{", 1.0);
+    edge.wait_for_gauge("edgeproxy_connections{", 1.0);
     gate.open();
     let mut rest = [0; 5];
     second.read_exact(&mut rest).unwrap();

@@ -151,12 +151,12 @@ impl Edge {
         assert!(self.metric(start) <= value, "{start} is above {value}");
     }
 
-    /// Waits until the metric's lines that start so come to nothing.
+    /// Waits until a gauge's lines that start so come to this, from above or below.
     #[track_caller]
-    pub(crate) fn wait_for_no(&self, start: &str) {
+    pub(crate) fn wait_for_gauge(&self, start: &str, value: f64) {
         let began = Instant::now();
-        while self.metric(start) > 0.0 {
-            assert!(began.elapsed() < PATIENCE, "{:#?}", self.metrics(start));
+        while (self.metric(start) - value).abs() > 0.5 {
+            assert!(began.elapsed() < PATIENCE, "not {value}: {:#?}", self.metrics(start));
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
