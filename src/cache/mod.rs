@@ -6,7 +6,7 @@
 //! [`revalidate`] asks the origin about it and takes in a 304, [`storable`] judges a new response,
 //! [`forget`] says what an unsafe method invalidates, [`purge`] what an operator wants gone,
 //! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`condition`], [`deception`],
-//! [`slice`], [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of; [`explain`]
+//! [`mod@slice`], [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of; [`explain`]
 //! tells people what they decide.
 //!
 //! Nothing here reads a clock, does I/O or knows a server: facts come in as `http` types and
