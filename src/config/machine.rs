@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::Path as FilePath;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -19,6 +20,7 @@ use crate::config::schema::Config;
 use crate::config::schema::listen::Certificate;
 use crate::config::schema::process::Process;
 use crate::config::schema::secret::Secret;
+use crate::listen::local;
 use crate::tls;
 use crate::tls::files::Part;
 use crate::upstream;
@@ -28,11 +30,15 @@ pub(super) fn look(config: &Config, folder: &FilePath, now: SystemTime, report: 
     identity(&config.process, &Path::root().key("process"), report);
     let listeners = Path::root().key("listeners");
     for (n, listener) in config.listeners.iter().enumerate() {
+        is_ours(&listener.address, &listeners.index(n).key("address"), report);
         let certificates = listener.tls.as_ref().map(|tls| tls.certificates.as_slice());
         let at = listeners.index(n).key("tls").key("certificates");
         for (m, each) in certificates.unwrap_or_default().iter().enumerate() {
             certificate(each, &at.index(m), folder, now, report);
         }
+    }
+    if let Some(address) = config.admin.as_ref().and_then(|admin| admin.address.as_deref()) {
+        is_ours(address, &Path::root().key("admin").key("address"), report);
     }
     for (name, upstream) in &config.upstreams {
         let at = Path::root().key("upstreams").key(name.as_str()).key("tls").key("ca");
@@ -41,6 +47,19 @@ pub(super) fn look(config: &Config, folder: &FilePath, now: SystemTime, report: 
         if let Err(wrong) = upstream::tls::check_authorities(&ca) {
             report.error(&at, wrong.to_string()).help("PEM certificates are expected");
         }
+    }
+}
+
+/// Warns of an address that this machine does not have. It may still get it before it starts, and a
+/// process that takes over is given the socket; so this is no error. Whether the port is free is not
+/// asked: where one checks, there is mostly one that serves.
+fn is_ours(address: &str, at: &Path, report: &mut Report<'_>) {
+    // What is no address was reported as that.
+    let Ok(address) = address.parse::<SocketAddr>() else { return };
+    if local::is_absent(address.ip()) {
+        report.warning(at, format!("{} is not an address of this machine now", address.ip())).help(
+            "as long as it is not, nothing starts; \"0.0.0.0\" and \"[::]\" are every address",
+        );
     }
 }
 

@@ -6,6 +6,7 @@ pub mod conn;
 mod frames;
 mod http2;
 pub mod io;
+pub mod local;
 mod patience;
 mod refuse;
 pub mod serve;

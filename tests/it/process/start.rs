@@ -87,6 +87,12 @@ fn an_address_of_another_machine_is_said() {
     let (code, said) = outcome(&folder, &["-c", "edge.yaml"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("is not one of this machine's"), "{said}");
+
+    // A check warns of it, with its place; the machine may have it by then.
+    let (code, said) = outcome(&folder, &["check", "-c", "edge.yaml"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("192.0.2.1 is not an address of this machine now"), "{said}");
+    assert!(said.contains("listeners[0].address"), "{said}");
 }
 
 #[test]
