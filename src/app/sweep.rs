@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::listen::census::Census;
 use crate::observe::metrics::process;
+use crate::storage::memory::Held;
 use crate::storage::memory::Memory;
 
 /// How often expired entries are looked for, and how many are looked at each time.
@@ -22,12 +23,15 @@ pub(crate) async fn keep(memory: &'static Memory, census: Arc<Census>) {
     let own = process::resident_of_its_own().unwrap_or_default();
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let limit = memory.options().limit;
+    memory.watch(move || {
+        let resident = process::resident_of_its_own()?;
+        Some(Held { resident, allowed: allowed(limit, own, census.total()) })
+    });
     loop {
         every.tick().await;
         memory.sweep(SystemTime::now(), STEPS);
-        if let Some(resident) = process::resident_of_its_own() {
-            memory.relieve(resident, allowed(memory.options().limit, own, census.total()));
-        }
+        memory.look();
     }
 }
 

@@ -18,6 +18,8 @@ use std::hash::BuildHasher;
 use std::hash::RandomState;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -36,6 +38,7 @@ use crate::storage::memory::budget::Charge;
 use crate::storage::memory::fill::Draft;
 use crate::storage::memory::purge::STAMPS_COST;
 use crate::storage::memory::purge::Standing;
+use crate::storage::memory::room::Gauge;
 use crate::storage::memory::select::Selection;
 use crate::storage::memory::select::Selector;
 use crate::storage::memory::shard::Gone;
@@ -84,6 +87,7 @@ pub use long_way::Selecting;
 pub use purge::Generation;
 pub use purge::Kind;
 pub use purging::Counted;
+pub use room::Held;
 pub use room::Swept;
 pub use times::Times;
 
@@ -126,7 +130,7 @@ pub struct Stats {
     /// The hard limit in bytes.
     pub limit: u64,
     /// What may be taken for the time being, in bytes: less than the limit while
-    /// [`Memory::relieve`] makes up for what the allocator cannot reuse.
+    /// [`Memory::look`] makes up for what the allocator cannot reuse.
     pub ceiling: u64,
     /// Lookups that found an entry, fresh or not.
     pub hits: u64,
@@ -164,6 +168,11 @@ struct Tier {
     evictions: AtomicU64,
     fills: AtomicU64,
     fills_aborted: AtomicU64,
+    gauge: OnceLock<Gauge>,
+    /// What was taken, or refused, since the gauge was last looked at, in bytes.
+    since_look: AtomicU64,
+    /// Whether the process holds so much that nothing more may be taken until it is looked again.
+    is_swollen: AtomicBool,
 }
 
 /// A shard, and what can be known of it without its lock.
@@ -229,6 +238,9 @@ impl Memory {
             evictions: AtomicU64::new(0),
             fills: AtomicU64::new(0),
             fills_aborted: AtomicU64::new(0),
+            gauge: OnceLock::new(),
+            since_look: AtomicU64::new(0),
+            is_swollen: AtomicBool::new(false),
         }))
     }
 

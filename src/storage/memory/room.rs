@@ -16,6 +16,22 @@ const ROUNDS: usize = 8;
 const MOST_SLACK: u64 = 128 << 10;
 /// The steps a sweep takes under one lock.
 const SWEEP_BATCH: usize = 64;
+/// After which part of the limit is taken the process is looked at again.
+const LOOK_SHARE: u64 = 64;
+/// By which part of the limit it may hold more than allowed before nothing is taken any more.
+const SWOLLEN_SHARE: u64 = 32;
+
+/// What the process holds, and what it may, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// What the system has given it.
+    pub resident: u64,
+    /// Above this, the store gives way.
+    pub allowed: u64,
+}
+
+/// Looks at what the process holds; `None` where the system does not tell.
+pub(super) type Gauge = Box<dyn Fn() -> Option<Held> + Send + Sync>;
 
 /// What one call of [`Memory::sweep`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,14 +69,39 @@ impl Memory {
         swept
     }
 
+    /// Looks at the process by `gauge` from now on: whenever a part of the limit was filled, and with
+    /// every [`Self::look`]. Only the first gauge counts.
+    pub fn watch(&self, gauge: impl Fn() -> Option<Held> + Send + Sync + 'static) {
+        let _ = self.0.gauge.set(Box::new(gauge));
+    }
+
+    /// Looks at what the process holds, and gives way where it is too much.
+    pub fn look(&self) {
+        self.0.since_look.store(0, Ordering::Relaxed);
+        let Some(held) = self.0.gauge.get().and_then(|gauge| gauge()) else { return };
+        self.relieve(held.resident, held.allowed);
+        let bound = held.allowed.saturating_add(self.0.budget.limit() / SWOLLEN_SHARE);
+        self.0.is_swollen.store(held.resident > bound, Ordering::Relaxed);
+    }
+
+    /// Notes that so much is asked for; `false` while nothing may be taken. Memory that was given back
+    /// leaves the process some time after it could: who fills fast, has to wait for that.
+    fn may_take(&self, bytes: u64) -> bool {
+        let since = self.0.since_look.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if since >= self.0.budget.limit() / LOOK_SHARE {
+            self.look();
+        }
+        !self.0.is_swollen.load(Ordering::Relaxed)
+    }
+
     /// Keeps the whole process below `allowed` bytes, given that it holds `resident` now.
     ///
     /// The account says what is used; what an allocator holds besides, it does not know. When many
     /// small objects give way to few large ones, the places of the small ones stay scattered over
     /// pages that nothing else fits into, until their neighbours go too. So while too much is held,
     /// the ceiling sinks, the oldest go, and with them those pages; when the excess is gone it rises
-    /// again. To be called a few times per second; evicts 16 MiB at most each time.
-    pub fn relieve(&self, resident: u64, allowed: u64) {
+    /// again. Evicts 16 MiB at most each time.
+    pub(super) fn relieve(&self, resident: u64, allowed: u64) {
         const LOWEST_SHARE: u64 = 4;
         const STEP: u64 = 16 << 20;
         let budget = &self.0.budget;
@@ -81,7 +122,7 @@ impl Memory {
     /// Adds `bytes` to `charge`, evicting others where it must. `false`: there is no room.
     pub(super) fn reserve(&self, charge: &mut Charge, bytes: u64) -> bool {
         let budget = &self.0.budget;
-        if bytes > budget.ceiling() {
+        if bytes > budget.ceiling() || !self.may_take(bytes) {
             return false;
         }
         for _ in 0..ROUNDS {

@@ -1,6 +1,8 @@
 //! What the tier promises, tried from outside; `model` compares it with a naive one.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -15,6 +17,7 @@ use crate::storage::memory::Arrival;
 use crate::storage::memory::Belonging;
 use crate::storage::memory::Entry;
 use crate::storage::memory::Generation;
+use crate::storage::memory::Held;
 use crate::storage::memory::Memory;
 use crate::storage::memory::Options;
 use crate::storage::memory::Policy;
@@ -468,6 +471,27 @@ fn while_the_process_holds_too_much_the_tier_shrinks_and_grows_back_after() {
     assert!(tier.stats().ceiling >= MIB, "a quarter is left in any case");
     (0..20).for_each(|_| tier.relieve(5 * MIB, 10 * MIB));
     assert_eq!(tier.stats().ceiling, full.ceiling);
+}
+
+#[test]
+fn nothing_is_taken_while_the_process_holds_far_too_much() {
+    let tier = tier(4 * MIB);
+    let resident = Arc::new(AtomicU64::new(0));
+    let told = Arc::clone(&resident);
+    tier.watch(move || Some(Held { resident: told.load(Ordering::Relaxed), allowed: 10 * MIB }));
+    put(&tier, b"before", &[0; 1000]).expect("room is made");
+    resident.store(11 * MIB, Ordering::Relaxed);
+    tier.look();
+    assert_eq!(put(&tier, b"while", &[0; 1000]).err(), Some(Abandoned::NoRoom));
+    assert!(
+        tier.lookup(b"before", None, SystemTime::UNIX_EPOCH).is_some(),
+        "what is stored is served"
+    );
+    // It is looked again after so much was asked for, without anybody's clock.
+    resident.store(9 * MIB, Ordering::Relaxed);
+    let refused = (0..2000_u32).take_while(|n| put(&tier, &n.to_be_bytes(), &[0; 1000]).is_err());
+    assert!(refused.count() < 1000);
+    put(&tier, b"after", &[0; 1000]).expect("room is made");
 }
 
 #[test]
