@@ -31,8 +31,8 @@ pub struct Piece {
 pub enum Answer {
     /// The piece.
     Piece(Version),
-    /// The piece, but nothing tells which version of the object it is of: it cannot be put together
-    /// with others.
+    /// The piece, but nothing tells which version of the object it is of, or beforehand how long it is:
+    /// it cannot be put together with others.
     Unversioned,
     /// 206 with other bytes than were asked for.
     Misfit,
@@ -107,12 +107,14 @@ impl Piece {
             return Answer::Other;
         }
         let Some((range, length)) = content_range(response) else { return Answer::Misfit };
-        // Its length has to be announced: what is shorter must be seen to be cut.
-        let announced = range.end - range.start;
-        if range != self.bytes(length) || content_length(response) != Some(announced) {
+        let announced = content_length(response);
+        if range != self.bytes(length)
+            || announced.is_some_and(|announced| announced != range.end - range.start)
+        {
             return Answer::Misfit;
         }
-        match Version::of(response) {
+        // Its length has to be announced: what is shorter must be seen to be cut.
+        match Version::of(response).filter(|_| announced.is_some()) {
             Some(version) => Answer::Piece(version),
             None => Answer::Unversioned,
         }
@@ -238,6 +240,11 @@ mod tests {
         }
         let twice = &[(header::CONTENT_RANGE, "bytes 100-199/1000")];
         assert_eq!(answer(1, "bytes 100-199/1000", "100", twice), Answer::Misfit);
+        // In chunks it may be cut, and nobody would know before its end.
+        let mut chunked = fields(TAG);
+        chunked.insert(header::CONTENT_RANGE, HeaderValue::from_static("bytes 100-199/1000"));
+        let piece = Piece { index: 1, size: SIZE };
+        assert_eq!(piece.judge(StatusCode::PARTIAL_CONTENT, &chunked), Answer::Unversioned);
         let whole = Piece { index: 0, size: SIZE }.judge(StatusCode::OK, &fields(TAG));
         assert_eq!(whole, Answer::Other);
     }

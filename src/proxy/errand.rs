@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures_util::future::join;
 use http::HeaderName;
+use http::Method;
 use http::Version;
 use http::header;
 use pingora::http::RequestHeader;
@@ -172,6 +173,11 @@ pub(crate) fn begin(
         request.set_uri(uri);
     }
     request.set_version(Version::HTTP_11);
+    // A HEAD would have its answer with the header, and the fetch would end there for all others.
+    let method = request.method.clone();
+    if method == Method::HEAD {
+        request.set_method(Method::GET);
+    }
     // About its own connection.
     request.remove_header(&header::CONNECTION);
     if ctx.cache.piece.is_some() {
@@ -180,6 +186,7 @@ pub(crate) fn begin(
             request.remove_header(&name);
         }
     }
+    let errand_method = request.method.clone();
     let errand = Errand {
         runtime: Arc::clone(&ctx.runtime),
         conn: ctx.conn.clone(),
@@ -201,9 +208,13 @@ pub(crate) fn begin(
     let user = Box::new(Some(errand));
     let subrequest = SubrequestCtx::builder().user_ctx(user).build();
     // Pingora hands the header over as HTTP/1 text, and reads no other version from it.
-    session.as_downstream_mut().req_header_mut().set_version(Version::HTTP_11);
+    let own = session.as_downstream_mut().req_header_mut();
+    own.set_version(Version::HTTP_11);
+    own.set_method(errand_method);
     let (prepared, handle) = spawner.create_subrequest(session.as_ref(), subrequest);
-    session.as_downstream_mut().req_header_mut().set_version(ctx.version);
+    let own = session.as_downstream_mut().req_header_mut();
+    own.set_version(ctx.version);
+    own.set_method(method);
     session.subrequest_spawner = Some(spawner);
     let run = async move {
         // Both to their end: the fetch waits for its response to be taken. In this order, so that an

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::time::SystemTime;
 
+use http::StatusCode;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
@@ -37,6 +38,8 @@ use crate::storage::memory::LiveReader;
 
 /// How often a fetch of another is joined that turns out not to bring the piece.
 const JOINS: u32 = 3;
+/// The same behind a header that was sent: to give up cuts the answer.
+const LATER_JOINS: u32 = 64;
 
 /// How a piece was come by.
 pub(super) enum Got {
@@ -79,6 +82,10 @@ impl Got {
         match self {
             Self::Stored(entry) => Version::of(&entry.headers()),
             Self::Arriving(arriving) => Version::of(arriving.live.headers()),
+            // It is not stored, and this request's alone.
+            Self::Handed(response, ..) if response.status == StatusCode::PARTIAL_CONTENT => {
+                Version::of(&response.headers)
+            }
             Self::Handed(..) | Self::Failed(_) | Self::NotCached | Self::Alone | Self::Unshared => {
                 None
             }
@@ -113,7 +120,11 @@ async fn fetched(
     turn: Turn,
 ) -> Result<Got> {
     let runtime = Arc::clone(&ctx.runtime);
-    for _ in 0..JOINS {
+    let joins = match turn {
+        Turn::First => JOINS,
+        Turn::Later => LATER_JOINS,
+    };
+    for _ in 0..joins {
         let (Some(key), Some(fields)) = (ctx.cache.key.clone(), ctx.cache.fields.clone()) else {
             return Ok(Got::Alone);
         };
@@ -135,7 +146,8 @@ async fn fetched(
         if ctx.cache.uses.is_some_and(|uses| uses < policy.min_uses) {
             return Ok(Got::Alone);
         }
-        if runtime.flights.is_unshared(key.as_bytes(), Instant::now()) {
+        // What follows a header that was sent has to come, stored or not.
+        if turn == Turn::First && runtime.flights.is_unshared(key.as_bytes(), Instant::now()) {
             return Ok(Got::Unshared);
         }
         match runtime.flights.join(key.as_bytes(), &fields, generation) {
@@ -154,7 +166,10 @@ async fn fetched(
             Joined::Follow(flight) => {
                 let waited = tokio::time::timeout(policy.collapse_wait, flight.turned_out());
                 let Ok(stage) = serve::unless_gone(session, waited).await? else {
-                    return Ok(Got::Alone);
+                    match turn {
+                        Turn::First => return Ok(Got::Alone),
+                        Turn::Later => continue,
+                    }
                 };
                 if let Some(got) = followed(ctx, &flight, stage, found, policy, turn) {
                     return Ok(got);

@@ -161,6 +161,34 @@ pub(crate) async fn handed(
     }
 }
 
+/// Sends a part of what is handed on.
+pub(crate) async fn handed_stretch(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    rest: &mut Rest,
+    part: Range<u64>,
+) -> Result<()> {
+    let mut at = 0;
+    while at < part.end {
+        match unless_gone(session, rest.next()).await? {
+            Piece::Body(bytes) => {
+                let here = at..at + bytes.len() as u64;
+                at = here.end;
+                let within = |place: u64| {
+                    let place = place.clamp(here.start, here.end) - here.start;
+                    usize::try_from(place).unwrap_or(bytes.len())
+                };
+                let wanted = bytes.slice(within(part.start)..within(part.end));
+                if !wanted.is_empty() {
+                    body(session, wanted).await?;
+                }
+            }
+            Piece::Trailers(_) | Piece::End | Piece::Cut => return Err(cut(ctx)),
+        }
+    }
+    Ok(())
+}
+
 /// The length that a header gives its body.
 fn announced(response: &ResponseHeader) -> Option<u64> {
     response.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()

@@ -390,9 +390,10 @@ async fn write(
             // Its connection is free again for the next piece.
             serve::unless_gone(session, fetch.beside(flight.over())).await
         }
-        Got::Handed(..) | Got::Failed(_) | Got::NotCached | Got::Alone | Got::Unshared => {
-            Err(serve::cut(ctx))
+        Got::Handed(_, mut rest, mut fetch) => {
+            fetch.beside(serve::handed_stretch(session, ctx, &mut rest, part)).await
         }
+        Got::Failed(_) | Got::NotCached | Got::Alone | Got::Unshared => Err(serve::cut(ctx)),
     }
 }
 

@@ -42,8 +42,8 @@ const SEEDS: u64 = 200;
 const STEPS: usize = 60;
 /// Programs that run at the same time, each with a clock of its own.
 const WORKERS: u64 = 2;
-const TARGETS: [&str; 8] =
-    ["/p/a", "/p/a?v=1", "/p/b", "/t/a", "/t/b", "/o/a", "/k/a?v=1", "/k/a?v=2"];
+const TARGETS: [&str; 9] =
+    ["/p/a", "/p/a?v=1", "/s/a", "/p/b", "/t/a", "/t/b", "/o/a", "/k/a?v=1", "/k/a?v=2"];
 
 /// How often what came of a request.
 type Tally = BTreeMap<String, usize>;
@@ -193,10 +193,13 @@ impl<'a> Story<'a> {
             }
             4 => fields.push(("Range", "bytes=3-11".to_owned())),
             5 => fields.push(("Range", "bytes=-4".to_owned())),
+            6 if place.1.starts_with("/s") => {
+                fields.push(("Range", "bytes=700-40000".to_owned()));
+            }
             _ => {}
         }
         let since = self.shared.lock().order;
-        Asking { method, place, fields, since }
+        Asking { method, place, fields, since, among_others: false }
     }
 
     fn ask(&mut self) {
@@ -214,7 +217,9 @@ impl<'a> Story<'a> {
     fn ask_at_once(&mut self) {
         let place = self.place();
         let count = 2 + self.dice.below(4);
-        let askings: Vec<_> = (0..count).map(|_| self.asking(place.clone())).collect();
+        let askings: Vec<_> = (0..count)
+            .map(|_| Asking { among_others: true, ..self.asking(place.clone()) })
+            .collect();
         let clients: Vec<_> = askings
             .into_iter()
             .map(|asking| {
@@ -231,7 +236,13 @@ impl<'a> Story<'a> {
     fn write(&mut self) {
         let place = self.place();
         let since = self.shared.lock().order;
-        let asking = Asking { method: "POST", place: place.clone(), fields: Vec::new(), since };
+        let asking = Asking {
+            method: "POST",
+            place: place.clone(),
+            fields: Vec::new(),
+            since,
+            among_others: false,
+        };
         let (reply, _) = send(self.edge.wire(), &asking);
         self.log.push(format!("{asking:?} gave {}", reply.status));
         if reply.status < 400 {

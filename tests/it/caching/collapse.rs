@@ -498,3 +498,42 @@ fn early_hints_reach_the_one_for_whom_they_were_asked() {
     assert_eq!(&head, b"HTTP/1.1 103");
     edge.get("/a").expect_status(200).expect_body("ok");
 }
+
+#[test]
+fn a_head_that_began_a_fetch_and_leaves_cuts_nobody() {
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let body = vec![b'x'; 90_000];
+    let answer = body.clone();
+    let origin = Origin::script()
+        .take_over("/a", move |_, mut stream| {
+            let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(head.as_bytes()).expect("edgeproxy reads");
+            for half in answer.chunks(45_000) {
+                stream.write_all(format!("{:x}\r\n", half.len()).as_bytes()).expect("edgeproxy reads");
+                stream.write_all(half).expect("edgeproxy reads");
+                stream.write_all(b"\r\n").expect("edgeproxy reads");
+                wait.pass();
+            }
+            stream.write_all(b"0\r\n\r\n").expect("edgeproxy reads");
+        })
+        .start();
+    let edge = Edge::to(&origin);
+    let mut head = edge.wire();
+    let reply = head.request("HEAD", "edge.test", "/a", &[], b"");
+    reply.expect_status(200);
+    let mut reader = edge.wire();
+    reader.send("GET /a HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+    let mut start = [0; 2000];
+    reader.read_exact(&mut start).expect("it begins");
+    drop(head);
+    gate.open();
+    let mut rest = Vec::new();
+    while !rest.ends_with(b"0\r\n\r\n") {
+        let mut more = [0; 4096];
+        let count = reader.read(&mut more).expect("it goes on");
+        assert!(count > 0, "cut after {} bytes", rest.len());
+        rest.extend_from_slice(&more[..count]);
+    }
+    assert_eq!(origin.seen().len(), 1);
+}

@@ -8,7 +8,6 @@ use super::world::Fault;
 use super::world::Given;
 use super::world::Place;
 use super::world::World;
-use super::world::body;
 
 /// What the routes of the simulation say, by the first letter of the path.
 pub(super) const ROUTES: &str = "
@@ -16,6 +15,7 @@ routes:
   - {name: override, match: {path_prefix: /o}, upstream: origin, cache: {override_ttl: 100s}}
   - {name: default, match: {path_prefix: /t}, upstream: origin, cache: {ttl: 100s}}
   - {name: bare, match: {path_prefix: /k}, upstream: origin, cache: {key: {query: none}}}
+  - {name: pieces, match: {path_prefix: /s}, upstream: origin, cache: {slice: 16KiB}}
   - {name: all, upstream: origin}
 ";
 
@@ -30,6 +30,8 @@ pub(super) struct Asking {
     pub(super) fields: Vec<(&'static str, String)>,
     /// What had happened before.
     pub(super) since: u64,
+    /// Whether others ask for the same at the same time.
+    pub(super) among_others: bool,
 }
 
 impl Asking {
@@ -61,12 +63,17 @@ impl World {
         let now_given = self.given.iter().rev().take_while(|given| given.order > asking.since);
         let now_given: Vec<_> = now_given.filter(|given| given.serial == serial).collect();
         let is_cut = reply.end == End::Cut;
-        if is_cut && now_given.iter().all(|given| given.whole) {
+        // A client who is given his own pieces behind those of others is cut where they part.
+        let is_mixed = asking.among_others || asking.value("authorization").is_some();
+        let parts = asking.place.1.starts_with("/s") && is_mixed;
+        if is_cut && !parts && now_given.iter().all(|given| given.whole) {
             return Err("it was cut, and the origin did not do it".to_owned());
         }
         // Who gets no body, or a part that came, does not see that the rest of it did not.
         let is_partial = asking.method == "HEAD" || matches!(reply.status, 206 | 304);
-        if now_given.iter().any(|given| is_partial || given.whole != is_cut) {
+        if parts && is_cut && !now_given.is_empty()
+            || now_given.iter().any(|given| is_partial || given.whole != is_cut)
+        {
             return Ok(());
         }
         self.judge_life(serial, now)?;
@@ -74,7 +81,7 @@ impl World {
     }
 
     fn judge_body(&self, asking: &Asking, reply: &Reply, serial: usize) -> Result<(), String> {
-        let whole = body(serial);
+        let whole = self.body(serial);
         match (asking.method, reply.status) {
             ("HEAD", _) | (_, 304) => Ok(()),
             (_, 206) => {
