@@ -35,11 +35,11 @@ pub(crate) async fn keep(memory: &'static Memory, census: Arc<Census>) {
     }
 }
 
-/// What the process may have allocated before the store gives way, in bytes: the store's limit and a tenth
+/// What the process may have allocated before the store gives way, in bytes: the store's limit and a sixteenth
 /// of it for what an allocator cannot use, the program's own, and what connections take.
 fn allowed(limit: u64, own: u64, connections: u64) -> u64 {
     limit
-        .saturating_add(limit / 10)
+        .saturating_add(limit / 16)
         .saturating_add(own)
         .saturating_add(ROOM)
         .saturating_add(connections.saturating_mul(CONNECTION))
