@@ -14,6 +14,8 @@ const EVERY: Duration = Duration::from_millis(250);
 const STEPS: usize = 4096;
 /// What the program may hold beyond what it began with, in bytes, before it serves anybody.
 const ROOM: u64 = 8 << 20;
+/// What an allocator cannot use of a small store, in bytes: it has pages of every size.
+const SLACK: u64 = 16 << 20;
 /// What a connection may hold, in bytes: both sides' buffers and the proxy's state while a request runs.
 const CONNECTION: u64 = 128 << 10;
 
@@ -39,7 +41,7 @@ pub(crate) async fn keep(memory: &'static Memory, census: Arc<Census>) {
 /// of it for what an allocator cannot use, the program's own, and what connections take.
 fn allowed(limit: u64, own: u64, connections: u64) -> u64 {
     limit
-        .saturating_add(limit / 16)
+        .saturating_add((limit / 16).max(SLACK))
         .saturating_add(own)
         .saturating_add(ROOM)
         .saturating_add(connections.saturating_mul(CONNECTION))
