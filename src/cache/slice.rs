@@ -131,6 +131,12 @@ pub fn pieces(stretch: &Range<u64>, size: u64) -> impl Iterator<Item = Piece> + 
     (first..behind).map(move |index| Piece { index, size })
 }
 
+/// Which of `length` bytes that begin at `at` belong to a part.
+pub fn within(part: &Range<u64>, at: u64, length: usize) -> Range<usize> {
+    let place = |of: u64| usize::try_from(of.saturating_sub(at)).unwrap_or(length).min(length);
+    place(part.start)..place(part.end).max(place(part.start))
+}
+
 impl Version {
     /// The version that a piece is of, by the fields of its response.
     pub fn of(piece: &HeaderMap) -> Option<Self> {
@@ -218,6 +224,25 @@ mod tests {
     fn a_piece_is_asked_for_by_its_bytes() {
         assert_eq!(Piece { index: 0, size: SIZE }.wanted(), "bytes=0-99");
         assert_eq!(Piece { index: 3, size: SIZE }.wanted(), "bytes=300-399");
+    }
+
+    proptest! {
+        #[test]
+        fn what_comes_in_any_portions_is_the_part(
+            portions in prop::collection::vec(0usize..50, 0..20),
+            start in 0u64..300,
+            length in 0u64..300,
+        ) {
+            let part = start..start + length;
+            let (mut at, mut taken) = (0, Vec::new());
+            for portion in portions {
+                let here = within(&part, at, portion);
+                taken.extend(here.map(|place| at + place as u64));
+                at += portion as u64;
+            }
+            let expected: Vec<_> = part.filter(|place| *place < at).collect();
+            prop_assert_eq!(taken, expected);
+        }
     }
 
     #[test]

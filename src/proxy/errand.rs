@@ -174,10 +174,7 @@ pub(crate) fn begin(
     }
     request.set_version(Version::HTTP_11);
     // A HEAD would have its answer with the header, and the fetch would end there for all others.
-    let method = request.method.clone();
-    if method == Method::HEAD {
-        request.set_method(Method::GET);
-    }
+    request.set_method(Method::GET);
     // About its own connection.
     request.remove_header(&header::CONNECTION);
     if ctx.cache.piece.is_some() {
@@ -186,7 +183,6 @@ pub(crate) fn begin(
             request.remove_header(&name);
         }
     }
-    let errand_method = request.method.clone();
     let errand = Errand {
         runtime: Arc::clone(&ctx.runtime),
         conn: ctx.conn.clone(),
@@ -209,8 +205,9 @@ pub(crate) fn begin(
     let subrequest = SubrequestCtx::builder().user_ctx(user).build();
     // Pingora hands the header over as HTTP/1 text, and reads no other version from it.
     let own = session.as_downstream_mut().req_header_mut();
+    let method = own.method.clone();
     own.set_version(Version::HTTP_11);
-    own.set_method(errand_method);
+    own.set_method(Method::GET);
     let (prepared, handle) = spawner.create_subrequest(session.as_ref(), subrequest);
     let own = session.as_downstream_mut().req_header_mut();
     own.set_version(ctx.version);

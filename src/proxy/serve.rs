@@ -19,6 +19,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
+use crate::cache::slice;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::deliver;
 use crate::proxy::errand::Piece;
@@ -172,13 +173,8 @@ pub(crate) async fn handed_stretch(
     while at < part.end {
         match unless_gone(session, rest.next()).await? {
             Piece::Body(bytes) => {
-                let here = at..at + bytes.len() as u64;
-                at = here.end;
-                let within = |place: u64| {
-                    let place = place.clamp(here.start, here.end) - here.start;
-                    usize::try_from(place).unwrap_or(bytes.len())
-                };
-                let wanted = bytes.slice(within(part.start)..within(part.end));
+                let wanted = bytes.slice(slice::within(&part, at, bytes.len()));
+                at += bytes.len() as u64;
                 if !wanted.is_empty() {
                     body(session, wanted).await?;
                 }
