@@ -22,6 +22,8 @@ mod request;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 pub use self::fault::OriginFault;
 use self::head::Reply;
 use self::head::ReplyScan;
@@ -60,7 +62,20 @@ pub struct ReplyGuard {
     interim: u32,
     /// The last request may become a tunnel, or could have.
     offered: bool,
+    afterwards: Afterwards,
     fault: Option<OriginFault>,
+}
+
+/// What an origin does with the connection when its answer is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterwards {
+    /// It closes it.
+    Closes,
+    /// It waits for the next request, as far as it said for so long.
+    Persists {
+        /// The `timeout` of its `Keep-Alive`.
+        patience: Option<Duration>,
+    },
 }
 
 #[derive(Debug)]
@@ -93,6 +108,7 @@ impl ReplyGuard {
             reply: Receiving::Idle,
             interim: 0,
             offered: false,
+            afterwards: Afterwards::Persists { patience: None },
             fault: None,
         }
     }
@@ -151,6 +167,12 @@ impl ReplyGuard {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.fault.is_none() && matches!(self.reply, Receiving::Idle) && self.request.is_idle()
+    }
+
+    /// What the origin said last of the time behind its answer; before its first one that it persists.
+    #[must_use]
+    pub fn afterwards(&self) -> Afterwards {
+        self.afterwards
     }
 
     /// Whether the connection is a tunnel now, and nothing is checked any more.
@@ -251,6 +273,7 @@ impl ReplyGuard {
             ReplyScan::Head { end, reply } => (end, reply),
         };
         let asked = *asked;
+        let afterwards = reply.afterwards();
         match reply.judge(asked)? {
             Reply::Interim => {
                 self.interim = self.interim.saturating_add(1);
@@ -261,6 +284,7 @@ impl ReplyGuard {
             }
             Reply::Switched => self.reply = Receiving::Tunnel,
             Reply::Final(framing) => {
+                self.afterwards = afterwards;
                 let body = BodyScanner::new(framing);
                 self.reply = if body.at_end() { Receiving::Idle } else { Receiving::Body(body) };
             }

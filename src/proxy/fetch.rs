@@ -139,7 +139,8 @@ pub(crate) fn broke(
     if overdue || !idempotent || session.as_ref().retry_buffer_truncated() {
         error.set_retry(false);
     } else {
-        error.retry.decide_reuse(client_reused);
+        // Of our own pool's connections Pingora does not know.
+        error.retry.decide_reuse(client_reused || ctx.origin.reused);
     }
     if !error.retry() {
         note(&error, ctx);

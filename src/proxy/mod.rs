@@ -55,6 +55,7 @@ use pingora_proxy::Session;
 use crate::proxy::context::Arrival;
 use crate::proxy::context::RequestCtx;
 use crate::runtime::Runtime;
+use crate::upstream::pool::was_reused;
 
 /// The proxy: every listener's requests pass through it.
 pub struct EdgeProxy {
@@ -150,10 +151,10 @@ impl ProxyHttp for EdgeProxy {
         reused: bool,
         _peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        fetch::connected(reused, ctx);
+        fetch::connected(reused || was_reused(digest), ctx);
         Ok(())
     }
 

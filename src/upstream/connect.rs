@@ -1,36 +1,43 @@
 //! Connecting to HTTP/1 origins ourselves.
 //!
 //! Pingora asks its custom connector whenever a peer's ALPN is a custom one; we mark every HTTP/1
-//! peer so. The connector answers with a plain stream, on which Pingora then speaks HTTP/1 and which
-//! it pools as its own. What is gained: each byte passes [`OriginIo`], and TLS is one shared
-//! configuration per upstream.
+//! peer so. The connector answers with a plain stream, on which Pingora then speaks HTTP/1. What is
+//! gained: each byte passes [`OriginIo`], TLS is one shared configuration per upstream, and the
+//! connections are kept in [`Pool`]s of our own, of which Pingora knows nothing.
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::Weak;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use parking_lot::RwLock;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::Result;
 use pingora::connectors::http::custom::Connection;
 use pingora::connectors::http::custom::Connector;
 use pingora::protocols::ALPN;
+use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::tls::CustomALPN;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::Peer;
 use rustls::ClientConfig;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
-use crate::message::reply::ReplyGuard;
 use crate::message::reply::ReplyLimits;
 use crate::upstream::guard::OriginIo;
+use crate::upstream::line::Line;
+use crate::upstream::pool;
+use crate::upstream::pool::Pool;
 use crate::upstream::socket::Socket;
 use crate::upstream::tls;
 
@@ -53,6 +60,36 @@ pub struct Dial {
     pub(super) limits: ReplyLimits,
     /// How long an origin may be silent before it answers a request that offers a tunnel.
     pub(super) read: Duration,
+    /// What its pools allow.
+    pub(super) pool: pool::Settings,
+    pools: RwLock<HashMap<SocketAddr, Kept>>,
+    tended: AtomicBool,
+}
+
+/// The pool of one address, and what is needed to make connections for it.
+#[derive(Debug, Clone)]
+struct Kept {
+    pool: Arc<Pool>,
+    to: Arc<To>,
+}
+
+/// Where a connection goes.
+#[derive(Debug)]
+struct To {
+    address: SocketAddr,
+    /// The name sent and checked where TLS is spoken.
+    name: String,
+    patience: Duration,
+}
+
+impl To {
+    fn of(peer: &HttpPeer) -> Self {
+        Self {
+            address: peer._address.clone(),
+            name: peer.sni.clone(),
+            patience: peer.options.total_connection_timeout.unwrap_or(CONNECT),
+        }
+    }
 }
 
 /// Every [`Dial`] that a peer in flight may need, by group key.
@@ -65,7 +102,13 @@ impl Dials {
     /// Adds the dials of a new generation, at the start and after each reload. Those that nobody
     /// holds any more are forgotten.
     pub fn set<'a>(&self, dials: impl IntoIterator<Item = &'a Arc<Dial>>) {
-        let new: Vec<_> = dials.into_iter().map(|dial| (dial.key, Arc::downgrade(dial))).collect();
+        let mut new = Vec::new();
+        for dial in dials {
+            if let Some(before) = self.find(dial.key).filter(|before| !Arc::ptr_eq(before, dial)) {
+                dial.absorb(&before);
+            }
+            new.push((dial.key, Arc::downgrade(dial)));
+        }
         self.0.rcu(|old| {
             let alive = old.iter().filter(|(_, dial)| dial.strong_count() > 0);
             let mut all: HashMap<_, _> = alive.map(|(key, dial)| (*key, dial.clone())).collect();
@@ -112,7 +155,7 @@ impl Connector for EdgeConnector {
     }
 
     async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _peer: &P) -> Option<()> {
-        // Streams are pooled by Pingora; there are no sessions of our own.
+        // Streams come from our pools; there are no sessions of our own.
         None
     }
 
@@ -126,38 +169,134 @@ impl Connector for EdgeConnector {
 }
 
 impl Dial {
-    /// Connects to `peer` within its deadline, TLS handshake included.
-    async fn connect(&self, peer: &HttpPeer) -> Result<OriginIo> {
+    /// How connections of the group `key` are made and kept.
+    pub(super) fn new(
+        key: u64,
+        tls: Option<Arc<ClientConfig>>,
+        limits: ReplyLimits,
+        read: Duration,
+        pool: pool::Settings,
+    ) -> Self {
+        let (pools, tended) = (RwLock::default(), AtomicBool::new(false));
+        Self { key, tls, limits, read, pool, pools, tended }
+    }
+
+    /// The pool of the connections to `peer`.
+    pub fn pool(&self, peer: &HttpPeer) -> Arc<Pool> {
+        if let Some(kept) = self.pools.read().get(&peer._address) {
+            return Arc::clone(&kept.pool);
+        }
+        let mut pools = self.pools.write();
+        let kept = pools
+            .entry(peer._address.clone())
+            .or_insert_with(|| Kept { pool: Pool::new(self.pool), to: Arc::new(To::of(peer)) });
+        Arc::clone(&kept.pool)
+    }
+
+    /// Begins to look after the idle connections, once: closes those that are too old or that their
+    /// origins closed, and makes those that are to be kept ready. Ends with the dial.
+    pub fn tend(self: &Arc<Self>) {
+        if !self.tended.swap(true, Ordering::Relaxed) {
+            tokio::spawn(look_after(Arc::downgrade(self)));
+        }
+    }
+
+    /// Takes over the idle connections of another dial of the same key.
+    fn absorb(&self, before: &Self) {
+        for (address, theirs) in before.pools.read().iter() {
+            let mut pools = self.pools.write();
+            let kept = pools
+                .entry(address.clone())
+                .or_insert_with(|| Kept { pool: Pool::new(self.pool), to: Arc::clone(&theirs.to) });
+            kept.pool.absorb(&theirs.pool);
+        }
+    }
+
+    /// A connection to `peer`: one that waits, or a new one.
+    pub(super) async fn connect(self: &Arc<Self>, peer: &HttpPeer) -> Result<OriginIo> {
+        self.tend();
+        let pool = self.pool(peer);
+        if let Some(line) = pool.take(std::time::Instant::now()) {
+            return Ok(OriginIo::again(line, pool, self.limits).with_patience(self.read));
+        }
+        let line = self.make(&To::of(peer), &pool).await?;
+        Ok(OriginIo::fresh(line, Some(pool), self.limits).with_patience(self.read))
+    }
+
+    /// A new connection, counted.
+    async fn make(&self, to: &To, pool: &Pool) -> Result<Line> {
+        match self.open(to).await {
+            Ok(mut line) => {
+                pool.count(&mut line);
+                Ok(line)
+            }
+            Err(e) => {
+                pool.failed();
+                Err(e)
+            }
+        }
+    }
+
+    /// Connects within the deadline, TLS handshake included.
+    async fn open(&self, to: &To) -> Result<Line> {
         let started = Instant::now();
-        let patience = peer.options.total_connection_timeout.unwrap_or(CONNECT);
-        let deadline = started + patience;
+        let deadline = started + to.patience;
 
-        let socket = match timeout_at(deadline, Socket::connect(&peer._address)).await {
+        let socket = match timeout_at(deadline, Socket::connect(&to.address)).await {
             Ok(Ok(socket)) => socket,
-            Ok(Err(e)) => return Err(not_connected(peer, e)),
-            Err(_) => return Err(failed(ErrorType::ConnectTimedout, peer, None)),
+            Ok(Err(e)) => return Err(not_connected(to, e)),
+            Err(_) => return Err(failed(ErrorType::ConnectTimedout, to, None)),
         };
-        let guard = ReplyGuard::new(self.limits);
         let Some(config) = &self.tls else {
-            let io = OriginIo::plain(socket, &peer._address, guard, started.elapsed());
-            return Ok(io.with_patience(self.read));
+            return Ok(Line::plain(socket, &to.address, started.elapsed()));
         };
 
-        let name = tls::server_name(&peer.sni)
+        let name = tls::server_name(&to.name)
             .map_err(|e| Error::because(ErrorType::InvalidCert, "server name", e).into_up())?;
         let handshake = TlsConnector::from(config.clone()).connect(name, socket);
         match timeout_at(deadline, handshake).await {
-            Ok(Ok(stream)) => {
-                let io = OriginIo::tls(stream, &peer._address, guard, started.elapsed());
-                Ok(io.with_patience(self.read))
-            }
-            Ok(Err(e)) => Err(failed(ErrorType::TLSHandshakeFailure, peer, Some(e))),
-            Err(_) => Err(failed(ErrorType::TLSHandshakeTimedout, peer, None)),
+            Ok(Ok(stream)) => Ok(Line::tls(stream, &to.address, started.elapsed())),
+            Ok(Err(e)) => Err(failed(ErrorType::TLSHandshakeFailure, to, Some(e))),
+            Err(_) => Err(failed(ErrorType::TLSHandshakeTimedout, to, None)),
         }
+    }
+
+    /// One round among the idle connections.
+    async fn tidy(self: &Arc<Self>) {
+        let kept: Vec<Kept> = self.pools.read().values().cloned().collect();
+        let mut made = JoinSet::new();
+        for Kept { pool, to } in kept {
+            for _ in 0..pool.tidy(std::time::Instant::now()) {
+                // Requests come first.
+                let Some(slot) = pool.spare() else { break };
+                let (dial, pool, to) = (Arc::clone(self), Arc::clone(&pool), Arc::clone(&to));
+                made.spawn(async move {
+                    if let Ok(line) = dial.make(&to, &pool).await {
+                        pool.park(Box::new(line), None, std::time::Instant::now());
+                    }
+                    drop(slot);
+                });
+            }
+        }
+        made.join_all().await;
+        // An address that went, and that nobody holds any more. Without one there is nothing to lose.
+        self.pools
+            .write()
+            .retain(|_, kept| Arc::strong_count(&kept.pool) > 1 || !kept.pool.is_bare());
     }
 }
 
-fn not_connected(peer: &HttpPeer, e: io::Error) -> Box<Error> {
+async fn look_after(dial: Weak<Dial>) {
+    loop {
+        let Some(pause) = dial.upgrade().map(|dial| dial.pool.round()) else { return };
+        let Some(dial) = dial.upgrade() else { return };
+        dial.tidy().await;
+        drop(dial);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn not_connected(to: &To, e: io::Error) -> Box<Error> {
     let kind = match e.kind() {
         io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
         io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
@@ -166,11 +305,11 @@ fn not_connected(peer: &HttpPeer, e: io::Error) -> Box<Error> {
         }
         _ => ErrorType::ConnectError,
     };
-    failed(kind, peer, Some(e))
+    failed(kind, to, Some(e))
 }
 
-fn failed(kind: ErrorType, peer: &HttpPeer, cause: Option<io::Error>) -> Box<Error> {
-    let context = format!("connecting to {}", peer._address);
+fn failed(kind: ErrorType, to: &To, cause: Option<io::Error>) -> Box<Error> {
+    let context = format!("connecting to {}", to.address);
     match cause {
         Some(e) => Error::because(kind, context, e),
         None => Error::explain(kind, context),

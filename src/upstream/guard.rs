@@ -4,7 +4,8 @@
 //! Pingora's own parser is lenient where an origin's fault would become ours: it takes both framings
 //! in one head, an empty chunk size, or an unasked 101. [`OriginIo`] therefore shows each read to a
 //! [`ReplyGuard`] first. A fault becomes an [`io::Error`] that carries the [`OriginFault`], and the
-//! connection is never used again.
+//! connection is never used again. Where the exchange ended cleanly on both sides and the origin goes
+//! on listening, the connection goes back to its [`Pool`] by itself.
 
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,8 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::io::IoSlice;
+use std::ops::Deref;
+use std::ops::DerefMut;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use std::task::Poll;
 use std::task::Waker;
 use std::task::ready;
 use std::time::Duration;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use pingora::protocols::ALPN;
@@ -34,20 +37,21 @@ use pingora::protocols::Ssl;
 use pingora::protocols::TimingDigest;
 use pingora::protocols::UniqueID;
 use pingora::protocols::UniqueIDType;
-use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
-use tokio_rustls::client::TlsStream;
 
+use crate::message::reply::Afterwards;
 use crate::message::reply::OriginFault;
 use crate::message::reply::ReplyGuard;
+use crate::message::reply::ReplyLimits;
 use crate::refusal::Refusal;
 use crate::upstream::fault::overdue;
-use crate::upstream::socket::Socket;
+use crate::upstream::line::Line;
+use crate::upstream::pool::Pool;
 use crate::upstream::vigil::Awaited;
 use crate::upstream::vigil::Vigil;
 
@@ -59,20 +63,17 @@ const KEEP: usize = 2 * 1024;
 
 /// An origin connection under guard.
 pub struct OriginIo {
-    wire: Wire,
+    line: Lent,
     guard: ReplyGuard,
     answer: Answer,
     origin: Origin,
-    /// Bytes that the proxy wrote and the wire has not taken, from `sent` on.
-    pending: Vec<u8>,
+    /// How much of the line's pending bytes the wire has taken.
     sent: usize,
     /// How many bytes at the start of the next write the guard has seen already.
     inspected: usize,
     watch: Vigil,
-    tls: Option<Arc<SslDigest>>,
-    socket: Arc<SocketDigest>,
-    established: SystemTime,
-    took: Duration,
+    /// Whether the connection carried requests before this one.
+    history: History,
     /// How long the origin may be silent after a request that offers a tunnel.
     patience: Duration,
     silence: Option<Pin<Box<Sleep>>>,
@@ -81,10 +82,35 @@ pub struct OriginIo {
     held: Option<Waker>,
 }
 
-/// What carries the bytes.
-enum Wire {
-    Plain(Socket),
-    Tls(Box<TlsStream<Socket>>),
+/// A connection while a request has it.
+struct Lent {
+    /// Always there until it is given back.
+    line: Option<Box<Line>>,
+    /// Where it goes back to; `None` for one of a kind.
+    home: Option<Arc<Pool>>,
+}
+
+impl Deref for Lent {
+    type Target = Line;
+
+    fn deref(&self) -> &Line {
+        self.line.as_deref().expect("it is given back at the very end")
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Line {
+        self.line.as_deref_mut().expect("it is given back at the very end")
+    }
+}
+
+/// Whether a connection was used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum History {
+    /// It was made for this request.
+    Fresh,
+    /// It carried others.
+    Used,
 }
 
 /// Whether the origin has said anything to the request in flight.
@@ -103,66 +129,57 @@ enum Origin {
     Listening,
     /// It closed before it answered. What it said before that is still to be read.
     Gone,
+    /// We said that we would send no more.
+    Dismissed,
 }
 
 impl OriginIo {
-    /// Puts a plain connection to `peer` under guard; connecting `took` so long.
-    pub(super) fn plain(
-        socket: Socket,
-        peer: &SocketAddr,
-        guard: ReplyGuard,
-        took: Duration,
-    ) -> Self {
-        let digest = socket_digest(&socket, peer);
-        Self::new(Wire::Plain(socket), guard, digest, None, took)
+    /// Puts a connection under guard that was made for this request. It will go back to `home`.
+    pub(super) fn fresh(line: Line, home: Option<Arc<Pool>>, limits: ReplyLimits) -> Self {
+        Self::new(Box::new(line), home, limits, History::Fresh)
     }
 
-    /// Puts a TLS connection to `peer` under guard; connecting, handshake included, `took` so long.
-    pub(super) fn tls(
-        stream: TlsStream<Socket>,
-        peer: &SocketAddr,
-        guard: ReplyGuard,
-        took: Duration,
-    ) -> Self {
-        let (socket, session) = stream.get_ref();
-        let digest = socket_digest(socket, peer);
-        let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
-        let version = session.protocol_version().and_then(|version| version.as_str());
-        let tls = SslDigest::new(
-            cipher.unwrap_or("unknown"),
-            version.unwrap_or("unknown"),
-            None,
-            None,
-            Vec::new(),
-        );
-        Self::new(Wire::Tls(Box::new(stream)), guard, digest, Some(Arc::new(tls)), took)
+    /// Puts a connection under guard that waited in `home`.
+    pub(super) fn again(line: Box<Line>, home: Arc<Pool>, limits: ReplyLimits) -> Self {
+        let history = if line.carried > 0 { History::Used } else { History::Fresh };
+        Self::new(line, Some(home), limits, history)
     }
 
     fn new(
-        wire: Wire,
-        guard: ReplyGuard,
-        socket: SocketDigest,
-        tls: Option<Arc<SslDigest>>,
-        took: Duration,
+        line: Box<Line>,
+        home: Option<Arc<Pool>>,
+        limits: ReplyLimits,
+        history: History,
     ) -> Self {
         Self {
-            wire,
-            guard,
+            line: Lent { line: Some(line), home },
+            guard: ReplyGuard::new(limits),
             answer: Answer::Awaited,
             origin: Origin::Listening,
-            pending: Vec::new(),
             sent: 0,
             inspected: 0,
             watch: Vigil::default(),
-            tls,
-            socket: Arc::new(socket),
-            established: SystemTime::now(),
-            took,
+            history,
             patience: Duration::MAX,
             silence: None,
             flushes: 0,
             held: None,
         }
+    }
+
+    /// Whether the connection may carry another request: all of this one has left, all of its answer
+    /// has come, and nobody wants to close it. Then, how long the origin said that it will wait.
+    fn may_go_on(&self) -> Option<Option<Duration>> {
+        let patience = match self.guard.afterwards() {
+            Afterwards::Closes => return None,
+            Afterwards::Persists { patience } => patience,
+        };
+        let clean = self.guard.is_idle()
+            && self.origin == Origin::Listening
+            && self.inspected == 0
+            && self.waiting() == 0
+            && self.line.is_flushed();
+        clean.then_some(patience)
     }
 
     /// Sets how long the origin may be silent after a request that offers a tunnel. For all others
@@ -193,6 +210,7 @@ impl OriginIo {
     fn inspect(&mut self, data: &[u8]) -> io::Result<()> {
         let Some(fresh @ [_, ..]) = data.get(self.inspected..) else { return Ok(()) };
         if self.guard.is_idle() {
+            self.line.carried = self.line.carried.saturating_add(1);
             self.answer = Answer::Awaited;
             self.watch = Vigil::begin();
             self.flushes = 0;
@@ -236,7 +254,7 @@ impl OriginIo {
 
     /// Bytes waiting for the wire.
     fn waiting(&self) -> usize {
-        self.pending.len() - self.sent
+        self.line.pending.len() - self.sent
     }
 
     /// Inspects `data` and takes it, or as much of it as the wire does.
@@ -253,18 +271,18 @@ impl OriginIo {
         if self.origin == Origin::Gone {
             return true;
         }
-        let fits = self.pending.len() + data.len() <= GATHER;
+        let fits = self.line.pending.len() + data.len() <= GATHER;
         if fits {
-            self.pending.extend_from_slice(data);
+            self.line.pending.extend_from_slice(data);
         }
         fits
     }
 
     /// Hands everything that waits to the wire.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.pending.len() {
-            let rest = &self.pending[self.sent..];
-            match ready!(self.wire.as_pin().poll_write(cx, rest)) {
+        while self.waiting() > 0 {
+            let Line { wire, pending, .. } = &mut *self.line;
+            match ready!(wire.as_pin().poll_write(cx, &pending[self.sent..])) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(wrote) => self.sent += wrote,
                 Err(e) => self.on_write_error(e)?,
@@ -293,9 +311,9 @@ impl OriginIo {
 
     fn drained(&mut self) {
         self.sent = 0;
-        self.pending.clear();
-        if self.pending.capacity() > KEEP {
-            self.pending = Vec::new();
+        self.line.pending.clear();
+        if self.line.pending.capacity() > KEEP {
+            self.line.pending = Vec::new();
         }
     }
 
@@ -304,8 +322,9 @@ impl OriginIo {
     fn poll_through(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let waiting = self.waiting();
-            let slices = [IoSlice::new(&self.pending[self.sent..]), IoSlice::new(data)];
-            let wrote = match ready!(self.wire.as_pin().poll_write_vectored(cx, &slices)) {
+            let Line { wire, pending, .. } = &mut *self.line;
+            let slices = [IoSlice::new(&pending[self.sent..]), IoSlice::new(data)];
+            let wrote = match ready!(wire.as_pin().poll_write_vectored(cx, &slices)) {
                 Ok(wrote) => wrote,
                 Err(e) => {
                     self.on_write_error(e)?;
@@ -327,30 +346,18 @@ impl OriginIo {
     }
 }
 
-impl Wire {
-    fn as_pin(&mut self) -> Pin<&mut dyn Duplex> {
-        match self {
-            Self::Plain(socket) => Pin::new(socket),
-            Self::Tls(stream) => Pin::new(stream),
+impl Drop for OriginIo {
+    fn drop(&mut self) {
+        let Some(patience) = self.may_go_on() else { return };
+        if let (Some(line), Some(home)) = (self.line.line.take(), &self.line.home) {
+            home.park(line, patience, Instant::now());
         }
     }
 }
 
-/// Both directions of a stream.
-trait Duplex: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
-
 /// A fault as the error of a read or a write.
 fn breach(fault: OriginFault) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, fault)
-}
-
-fn socket_digest(socket: &Socket, peer: &SocketAddr) -> SocketDigest {
-    let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
-    // A fresh digest has no address yet, so that this cannot fail.
-    let _ = digest.peer_addr.set(Some(peer.clone()));
-    digest
 }
 
 impl AsyncRead for OriginIo {
@@ -372,9 +379,11 @@ impl AsyncRead for OriginIo {
             return Poll::Ready(Ok(()));
         }
         if this.guard.is_idle() {
-            // The next exchange has terms of its own, and until then there are none.
-            this.watch = Vigil::default();
-        } else if this.watch.has_ended() {
+            // Nothing is due. Pingora looks whether it could keep the connection: it is not to, the
+            // pool does.
+            return Poll::Ready(Ok(()));
+        }
+        if this.watch.has_ended() {
             return Poll::Ready(Err(overdue(Refusal::TotalTimeout)));
         }
         if this.must_hold() {
@@ -382,7 +391,7 @@ impl AsyncRead for OriginIo {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let Poll::Ready(read) = this.wire.as_pin().poll_read(cx, buf) else {
+        let Poll::Ready(read) = this.line.wire.as_pin().poll_read(cx, buf) else {
             return this.poll_overdue(cx).map(|refusal| Err(overdue(refusal)));
         };
         this.silence = None;
@@ -451,7 +460,7 @@ impl AsyncWrite for OriginIo {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
-        ready!(this.wire.as_pin().poll_flush(cx))?;
+        ready!(this.line.wire.as_pin().poll_flush(cx))?;
         this.flushes = this.flushes.saturating_add(1);
         if !this.must_hold()
             && let Some(held) = this.held.take()
@@ -464,7 +473,8 @@ impl AsyncWrite for OriginIo {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
-        this.wire.as_pin().poll_shutdown(cx)
+        this.origin = Origin::Dismissed;
+        this.line.wire.as_pin().poll_shutdown(cx)
     }
 }
 
@@ -484,29 +494,27 @@ impl Shutdown for OriginIo {
 
 impl UniqueID for OriginIo {
     fn id(&self) -> UniqueIDType {
-        // The descriptor itself: the pool asks the kernel whether it still belongs to the peer.
-        match &self.wire {
-            Wire::Plain(socket) => socket.as_raw_fd(),
-            Wire::Tls(stream) => stream.get_ref().0.as_raw_fd(),
-        }
+        self.line.socket().as_raw_fd()
     }
 }
 
 impl Ssl for OriginIo {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.tls.clone()
+        self.line.tls.clone()
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.tls.as_ref().map(|_| ALPN::H1)
+        self.line.tls.as_ref().map(|_| ALPN::H1)
     }
 }
 
 impl GetTimingDigest for OriginIo {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        // What was not established for this request took no time (see `pool::was_reused`).
+        let took = (self.history == History::Fresh).then_some(self.line.took);
         vec![Some(TimingDigest {
-            established_ts: self.established,
-            establishment_duration: Some(self.took),
+            established_ts: self.line.established,
+            establishment_duration: took,
             offload_wait_duration: None,
         })]
     }
@@ -520,7 +528,7 @@ impl GetProxyDigest for OriginIo {
 
 impl GetSocketDigest for OriginIo {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.socket.clone())
+        Some(self.line.socket.clone())
     }
 }
 
@@ -529,8 +537,8 @@ impl Peek for OriginIo {}
 impl fmt::Debug for OriginIo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OriginIo")
-            .field("peer", &self.socket.peer_addr())
-            .field("tls", &self.tls.is_some())
+            .field("peer", &self.line.socket.peer_addr())
+            .field("tls", &self.line.tls.is_some())
             .field("fault", &self.guard.fault())
             .finish_non_exhaustive()
     }

@@ -2,15 +2,18 @@
 //!
 //! [`Upstream`](peer::Upstream) chooses an address and answers with Pingora's `HttpPeer` for it;
 //! [`resolve`] keeps the addresses current. HTTP/1 connections are ours: [`connect`] dials them and
-//! [`guard`] checks every byte that an origin sends. HTTP/2 connections are Pingora's. [`lift`] makes
-//! the proxy that uses both, and [`fault`] says what an error on the origin's side means.
+//! [`guard`] checks every byte that an origin sends; those that are idle wait in a [`pool`]. HTTP/2
+//! connections are Pingora's. [`lift`] makes the proxy that uses both, and [`fault`] says what an
+//! error on the origin's side means.
 
 pub mod connect;
 pub mod endpoint;
 pub mod fault;
 pub mod guard;
 pub mod lift;
+mod line;
 pub mod peer;
+pub mod pool;
 pub mod resolve;
 mod socket;
 pub mod tls;

@@ -34,6 +34,7 @@ use crate::upstream::connect;
 use crate::upstream::connect::Dial;
 use crate::upstream::endpoint::Member;
 use crate::upstream::endpoint::Wish;
+use crate::upstream::pool;
 use crate::upstream::socket::KEEPALIVE_IDLE;
 use crate::upstream::socket::KEEPALIVE_INTERVAL;
 use crate::upstream::tls;
@@ -102,12 +103,16 @@ impl Upstream {
     pub fn build(settings: Settings, limits: ReplyLimits) -> Result<Arc<Self>, BuildError> {
         let key = group_key(&settings);
         let read = settings.timeouts.read;
+        let pool = pool::Settings { idle: settings.timeouts.idle, ..pool::Settings::default() };
         let mut authorities = None;
         let mut dial = None;
         match (settings.protocol, &settings.tls) {
-            (Protocol::Http1, None) => dial = Some(Dial { key, tls: None, limits, read }),
+            (Protocol::Http1, None) => {
+                dial = Some(Dial::new(key, None, limits, read, pool));
+            }
             (Protocol::Http1, Some(tls)) => {
-                dial = Some(Dial { key, tls: Some(tls::client_config(tls)?), limits, read });
+                let tls = Some(tls::client_config(tls)?);
+                dial = Some(Dial::new(key, tls, limits, read, pool));
             }
             (Protocol::Http2, None) => {}
             (Protocol::Http2, Some(tls)) => {

@@ -33,6 +33,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// fails is retried soon; until then its addresses of before stay, and an upstream that never had
 /// any answers `NoPeer`.
 pub async fn start(upstream: &Arc<Upstream>) {
+    if let Some(dial) = upstream.dial() {
+        dial.tend();
+    }
     let mut firsts = Vec::new();
     for (index, member) in upstream.members().iter().enumerate() {
         let Some((host, port)) = member.name() else { continue };

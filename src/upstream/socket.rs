@@ -2,7 +2,9 @@
 
 use std::io;
 use std::io::IoSlice;
+use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::task::Context;
@@ -50,6 +52,15 @@ impl Socket {
                 let path = address.as_pathname().ok_or(io::ErrorKind::InvalidInput)?;
                 Ok(Self::Unix(UnixStream::connect(path).await?))
             }
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }

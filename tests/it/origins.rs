@@ -509,6 +509,30 @@ fn a_connection_that_died_while_idle_is_replaced_without_a_word() {
 }
 
 #[test]
+fn a_post_is_never_sent_on_a_connection_that_its_origin_has_closed() {
+    let (closed, was_closed) = mpsc::channel();
+    let closed = Mutex::new(closed);
+    let origin = Origin::script()
+        .take_over("/a", move |_, mut stream| {
+            let answer =
+                "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: 4\r\n\r\nwell";
+            stream.write_all(answer.as_bytes()).expect("edgeproxy listens");
+            let _ = stream.shutdown(Shutdown::Both);
+            closed.lock().expect("nobody panics here").send(()).expect("the test waits");
+        })
+        .otherwise(|_| ok("paid").field("Connection", "close"))
+        .start();
+    let edge = Edge::to(&origin);
+    for _ in 0..20 {
+        edge.get("/a").expect_status(200).expect_body("well");
+        was_closed.recv().expect("the origin answers");
+        let reply = edge.wire().request("POST", "edge.test", "/b", &[], b"pay 10");
+        reply.expect_status(200).expect_body("paid");
+    }
+    assert_eq!(origin.seen_at("/b").len(), 20);
+}
+
+#[test]
 fn a_post_that_may_have_been_seen_is_not_sent_again() {
     let origin = forgets_its_connections();
     let edge = Edge::to(&origin);

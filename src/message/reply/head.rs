@@ -1,7 +1,10 @@
 //! The head of a response: status line and fields, and what they make of the body.
 
+use std::time::Duration;
+
 use http::Version;
 
+use super::Afterwards;
 use super::OriginFault;
 use super::ReplyLimits;
 use super::request::Asked;
@@ -43,6 +46,9 @@ pub(super) struct ReplyHead {
     length: Option<u64>,
     chunked: bool,
     websocket: bool,
+    closes: bool,
+    keeps: bool,
+    patience: Option<u32>,
 }
 
 impl Default for ReplyHead {
@@ -53,6 +59,9 @@ impl Default for ReplyHead {
             length: None,
             chunked: false,
             websocket: false,
+            closes: false,
+            keeps: false,
+            patience: None,
         }
     }
 }
@@ -64,6 +73,15 @@ impl ReplyHead {
         match name.len() {
             7 if is(b"upgrade") => {
                 self.websocket |= lists(value, b"websocket");
+                Ok(())
+            }
+            10 if is(b"connection") => {
+                self.closes |= lists(value, b"close");
+                self.keeps |= lists(value, b"keep-alive");
+                Ok(())
+            }
+            10 if is(b"keep-alive") => {
+                self.patience = patience(value).or(self.patience);
                 Ok(())
             }
             14 if is(b"content-length") => {
@@ -96,6 +114,16 @@ impl ReplyHead {
         }
     }
 
+    /// What the origin does with the connection behind this answer (RFC 9112 §9.3).
+    pub(super) fn afterwards(&self) -> Afterwards {
+        let persists = self.keeps || self.version != Version::HTTP_10;
+        if self.closes || !persists {
+            return Afterwards::Closes;
+        }
+        let seconds = self.patience.map(|seconds| Duration::from_secs(seconds.into()));
+        Afterwards::Persists { patience: seconds }
+    }
+
     /// What this head answers to such a request (RFC 9112 §6.3).
     pub(super) fn judge(&self, asked: Asked) -> Result<Reply, OriginFault> {
         let bodiless = matches!(self.status, 100..200 | 204);
@@ -117,6 +145,16 @@ impl ReplyHead {
             _ => Ok(Reply::Final(self.length.map_or(BodyFraming::UntilClose, BodyFraming::Length))),
         }
     }
+}
+
+/// The seconds of `Keep-Alive: timeout=5, max=100`.
+fn patience(value: &[u8]) -> Option<u32> {
+    let value = std::str::from_utf8(value).ok()?;
+    value.split(',').find_map(|parameter| {
+        let (name, seconds) = parameter.split_once('=')?;
+        let seconds = seconds.trim().parse().ok()?;
+        name.trim().eq_ignore_ascii_case("timeout").then_some(seconds)
+    })
 }
 
 /// Reads one response head from a buffer that only grows.

@@ -546,3 +546,44 @@ fn what_is_under_way_is_told() {
     guard.on_reply_bytes(b"Content-Length: 1\r\n\r\n").unwrap();
     assert!(!guard.is_in_head());
 }
+
+// ── what comes afterwards ──
+
+#[test]
+fn a_connection_persists_unless_its_origin_or_its_version_says_otherwise() {
+    let after = |reply: &str| {
+        let mut guard = asked(GET);
+        guard.on_reply_bytes(reply.as_bytes()).expect("a good reply");
+        assert!(guard.is_idle());
+        guard.afterwards()
+    };
+    let stays =
+        |seconds: Option<u64>| Afterwards::Persists { patience: seconds.map(Duration::from_secs) };
+    for (version, fields, expected) in [
+        ("1.1", "", stays(None)),
+        ("1.1", "Connection: keep-alive\r\n", stays(None)),
+        ("1.1", "Connection: close\r\n", Afterwards::Closes),
+        ("1.1", "connection: foo, CLOSE\r\n", Afterwards::Closes),
+        ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", Afterwards::Closes),
+        ("1.1", "Connection: closed\r\n", stays(None)),
+        ("1.0", "", Afterwards::Closes),
+        ("1.0", "Connection: Keep-Alive\r\n", stays(None)),
+        ("1.0", "Connection: close, keep-alive\r\n", Afterwards::Closes),
+        ("1.1", "Keep-Alive: timeout=5, max=100\r\n", stays(Some(5))),
+        ("1.1", "Keep-Alive: max=100 , Timeout = 7\r\n", stays(Some(7))),
+        ("1.1", "Keep-Alive: timeout=soon\r\n", stays(None)),
+        ("1.1", "Keep-Alive: timeout=-1\r\n", stays(None)),
+    ] {
+        let reply = format!("HTTP/{version} 200 OK\r\nContent-Length: 0\r\n{fields}\r\n");
+        assert_eq!(after(&reply), expected, "{reply}");
+    }
+}
+
+#[test]
+fn what_an_interim_reply_says_of_the_connection_does_not_count() {
+    let mut guard = asked(GET);
+    let interim = "HTTP/1.1 103 Early Hints\r\nConnection: close\r\n\r\n";
+    guard.on_reply_bytes(interim.as_bytes()).expect("a good interim reply");
+    guard.on_reply_bytes(EMPTY).expect("a good reply");
+    assert_eq!(guard.afterwards(), Afterwards::Persists { patience: None });
+}

@@ -1,10 +1,13 @@
 use pingora::protocols::IO;
+use pingora::protocols::l4::socket::SocketAddr;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use super::*;
 use crate::message::reply::ReplyLimits;
+use crate::upstream::pool::Settings;
+use crate::upstream::socket::Socket;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -15,8 +18,8 @@ fn post(length: usize) -> Vec<u8> {
 fn guarded() -> (OriginIo, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let peer = SocketAddr::Inet(([127, 0, 0, 1], 1).into());
-    let guard = ReplyGuard::new(ReplyLimits::default());
-    (OriginIo::plain(Socket::Unix(ours), &peer, guard, Duration::ZERO), theirs)
+    let line = Line::plain(Socket::Unix(ours), &peer, Duration::ZERO);
+    (OriginIo::fresh(line, None, ReplyLimits::default()), theirs)
 }
 
 async fn send(io: &mut OriginIo, bytes: &[u8]) {
@@ -56,7 +59,7 @@ async fn a_large_write_takes_what_was_gathered_along_and_keeps_the_order() {
     let slices = [IoSlice::new(b"1"), IoSlice::new(b""), IoSlice::new(b"2")];
     assert_eq!(io.write_vectored(&slices).await.unwrap(), 2);
     io.flush().await.unwrap();
-    assert!(io.pending.capacity() <= KEEP, "an idle connection keeps no large buffer");
+    assert!(io.line.pending.capacity() <= KEEP, "an idle connection keeps no large buffer");
     drop(io);
     assert_eq!(reader.await.unwrap(), [&head[..], &body, b"12"].concat());
 }
@@ -108,15 +111,25 @@ async fn an_end_within_an_answer_is_a_fault() {
 }
 
 #[tokio::test]
-async fn bytes_that_nobody_asked_for_make_the_connection_unusable() {
+async fn whoever_reads_between_two_requests_is_told_that_it_is_over() {
     let (mut io, mut origin) = guarded();
     origin.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    assert_eq!(io.read(&mut [0; 64]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn bytes_that_nobody_asked_for_make_the_connection_unusable() {
+    let (mut io, mut origin, pool) = pooled();
+    send(&mut io, REQUEST).await;
+    origin.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1").await.unwrap();
     let mut buf = [0; 64];
     for _ in 0..2 {
         let e = io.read(&mut buf).await.unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::InvalidData);
         assert!(carries_a_fault(&e));
     }
+    drop(io);
+    assert_eq!(pool.stats().open, 0);
 }
 
 #[tokio::test]
@@ -133,8 +146,7 @@ async fn the_digest_names_the_peer_and_the_id_is_the_descriptor() {
     let (io, _origin) = guarded();
     let peer = io.get_socket_digest().unwrap().peer_addr().cloned();
     assert_eq!(peer, Some(SocketAddr::Inet(([127, 0, 0, 1], 1).into())));
-    let Wire::Plain(socket) = &io.wire else { panic!("plain") };
-    assert_eq!(io.id(), socket.as_raw_fd());
+    assert_eq!(io.id(), io.line.socket().as_raw_fd());
     let stream: Box<dyn IO> = Box::new(io);
     assert!(stream.as_any().is::<OriginIo>());
 }
@@ -186,4 +198,100 @@ async fn silence_after_an_ordinary_request_is_the_proxys_affair() {
     send(&mut io, REQUEST).await;
     let hour = Duration::from_secs(3600);
     assert!(tokio::time::timeout(hour, io.read(&mut [0; 1])).await.is_err());
+}
+
+// ── back to the pool ──
+
+fn pooled() -> (OriginIo, UnixStream, Arc<Pool>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let peer = SocketAddr::Inet(([127, 0, 0, 1], 1).into());
+    let pool = Pool::new(Settings::default());
+    let mut line = Line::plain(Socket::Unix(ours), &peer, Duration::ZERO);
+    pool.count(&mut line);
+    (OriginIo::fresh(line, Some(pool.clone()), ReplyLimits::default()), theirs, pool)
+}
+
+/// How many connections wait in the pool after this exchange.
+async fn kept(request: &[u8], answer: &[u8]) -> u32 {
+    let (mut io, mut origin, pool) = pooled();
+    send(&mut io, request).await;
+    origin.write_all(answer).await.unwrap();
+    let mut got = 0;
+    while got < answer.len() {
+        match io.read(&mut [0; 1024]).await {
+            Ok(0) | Err(_) => break,
+            Ok(more) => got += more,
+        }
+    }
+    drop(io);
+    assert_eq!(pool.stats().open, pool.stats().idle, "what is not kept is closed");
+    pool.stats().idle
+}
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn a_connection_goes_back_after_a_whole_exchange() {
+    assert_eq!(kept(REQUEST, ANSWER).await, 1);
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    assert_eq!(kept(REQUEST, chunked).await, 1);
+    let body = [&post(2)[..], b"hi"].concat();
+    assert_eq!(kept(&body, ANSWER).await, 1);
+    assert_eq!(kept(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", &ANSWER[..ANSWER.len() - 2]).await, 1);
+    assert_eq!(kept(b"", b"").await, 1, "it was not used at all");
+}
+
+#[tokio::test]
+async fn a_connection_does_not_go_back_after_anything_else() {
+    let cut = &ANSWER[..ANSWER.len() - 1];
+    assert_eq!(kept(REQUEST, cut).await, 0, "the answer is not whole");
+    assert_eq!(kept(REQUEST, b"").await, 0, "there is no answer");
+    assert_eq!(kept(&REQUEST[..10], b"").await, 0, "the request is not whole");
+    assert_eq!(kept(&post(5), ANSWER).await, 0, "the answer came before the body was sent");
+    let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n";
+    assert_eq!(kept(REQUEST, interim).await, 0, "the final answer is due");
+    let closes = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(kept(REQUEST, closes).await, 0, "the origin closes");
+    let old = b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(kept(REQUEST, old).await, 0, "HTTP/1.0 closes");
+    let overrun = [ANSWER, b"more"].concat();
+    assert_eq!(kept(REQUEST, &overrun).await, 0, "it said more than it announced");
+    assert_eq!(kept(REQUEST, b"garbage\r\n\r\n").await, 0, "that is no answer");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_shut_down_does_not_go_back() {
+    let (mut io, _origin, pool) = pooled();
+    Shutdown::shutdown(&mut io).await;
+    drop(io);
+    assert_eq!(pool.stats().open, 0);
+}
+
+#[tokio::test]
+async fn a_request_of_which_some_has_not_left_does_not_leave_its_connection_to_another() {
+    let (mut io, mut origin, pool) = pooled();
+    // The head is out, the body waits for a flush when the answer is whole.
+    send(&mut io, &post(2)).await;
+    origin.write_all(ANSWER).await.unwrap();
+    io.write_all(b"hi").await.unwrap();
+    assert!(io.read(&mut [0; 256]).await.unwrap() > 0);
+    assert!(io.guard.is_idle(), "as far as the guard has seen");
+    drop(io);
+    assert_eq!(pool.stats().open, 0);
+}
+
+#[tokio::test]
+async fn a_connection_says_whether_it_was_used_before_and_is_new_to_the_guard() {
+    let (mut io, mut origin, pool) = pooled();
+    for used in [false, true] {
+        let digest = io.get_timing_digest();
+        let took = digest[0].as_ref().and_then(|timing| timing.establishment_duration);
+        assert_eq!(took.is_none(), used);
+        send(&mut io, REQUEST).await;
+        origin.write_all(ANSWER).await.unwrap();
+        assert!(io.read(&mut [0; 256]).await.unwrap() > 0);
+        drop(io);
+        let line = pool.take(Instant::now()).unwrap();
+        io = OriginIo::again(line, pool.clone(), ReplyLimits::default());
+    }
 }

@@ -1,0 +1,161 @@
+//! A connection to an HTTP/1 origin below the requests that it carries, one after the other.
+//!
+//! While a request runs, a [`Line`] is lent to an [`OriginIo`](crate::upstream::guard::OriginIo); in
+//! between it waits in its [`Pool`](crate::upstream::pool::Pool).
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use pingora::protocols::SocketDigest;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::tls::SslDigest;
+use socket2::SockRef;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
+use tokio_rustls::client::TlsStream;
+
+use crate::upstream::pool::Opened;
+use crate::upstream::socket::Socket;
+
+/// A connection to an origin.
+pub(super) struct Line {
+    pub(super) wire: Wire,
+    /// Bytes that the proxy wrote and the wire has not taken. Kept for its room.
+    pub(super) pending: Vec<u8>,
+    pub(super) tls: Option<Arc<SslDigest>>,
+    pub(super) socket: Arc<SocketDigest>,
+    /// When it was established, for the eyes of people.
+    pub(super) established: SystemTime,
+    /// How long connecting took, handshake included.
+    pub(super) took: Duration,
+    /// When it was established, for its age.
+    pub(super) born: Instant,
+    /// The requests that it carried to their end.
+    pub(super) carried: u32,
+    /// It counts as open for as long as it lives.
+    pub(super) opened: Option<Opened>,
+}
+
+/// What carries the bytes.
+pub(super) enum Wire {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// What came of an idle connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Idle {
+    /// Nothing: it can carry the next request.
+    Quiet,
+    /// The origin closed it, or it broke.
+    Closed,
+    /// The origin said something that nobody asked for.
+    Spoke,
+}
+
+impl Line {
+    /// A plain connection to `peer`; connecting took so long.
+    pub(super) fn plain(socket: Socket, peer: &SocketAddr, took: Duration) -> Self {
+        let digest = socket_digest(&socket, peer);
+        Self::new(Wire::Plain(socket), digest, None, took)
+    }
+
+    /// A TLS connection to `peer`; connecting, handshake included, took so long.
+    pub(super) fn tls(stream: TlsStream<Socket>, peer: &SocketAddr, took: Duration) -> Self {
+        let (socket, session) = stream.get_ref();
+        let digest = socket_digest(socket, peer);
+        let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+        let version = session.protocol_version().and_then(|version| version.as_str());
+        let tls = SslDigest::new(
+            cipher.unwrap_or("unknown"),
+            version.unwrap_or("unknown"),
+            None,
+            None,
+            Vec::new(),
+        );
+        Self::new(Wire::Tls(Box::new(stream)), digest, Some(Arc::new(tls)), took)
+    }
+
+    fn new(wire: Wire, socket: SocketDigest, tls: Option<Arc<SslDigest>>, took: Duration) -> Self {
+        Self {
+            wire,
+            pending: Vec::new(),
+            tls,
+            socket: Arc::new(socket),
+            established: SystemTime::now(),
+            took,
+            born: Instant::now(),
+            carried: 0,
+            opened: None,
+        }
+    }
+
+    /// The connection's descriptor.
+    pub(super) fn socket(&self) -> &Socket {
+        match &self.wire {
+            Wire::Plain(socket) => socket,
+            Wire::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether all that was written has left this process.
+    pub(super) fn is_flushed(&self) -> bool {
+        match &self.wire {
+            Wire::Plain(_) => true,
+            Wire::Tls(stream) => !stream.get_ref().1.wants_write(),
+        }
+    }
+
+    /// What has come of it while it was idle, asked of the kernel: what the runtime knows may be older.
+    pub(super) fn look(&mut self) -> Idle {
+        if let Wire::Tls(stream) = &mut self.wire {
+            // TLS says things of its own, as new session tickets; they are taken here.
+            let mut byte = [0; 1];
+            let mut buf = ReadBuf::new(&mut byte);
+            let mut cx = Context::from_waker(Waker::noop());
+            match Pin::new(stream.as_mut()).poll_read(&mut cx, &mut buf) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => return Idle::Spoke,
+                Poll::Ready(_) => return Idle::Closed,
+            }
+        }
+        let mut byte = [MaybeUninit::uninit(); 1];
+        match SockRef::from(self.socket()).peek(&mut byte) {
+            Ok(0) => Idle::Closed,
+            Ok(_) => Idle::Spoke,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Idle::Quiet,
+            Err(_) => Idle::Closed,
+        }
+    }
+}
+
+impl Wire {
+    pub(super) fn as_pin(&mut self) -> Pin<&mut dyn Duplex> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket),
+            Self::Tls(stream) => Pin::new(stream),
+        }
+    }
+}
+
+/// Both directions of a stream.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+
+fn socket_digest(socket: &Socket, peer: &SocketAddr) -> SocketDigest {
+    let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+    // A fresh digest has no address yet, so that this cannot fail.
+    let _ = digest.peer_addr.set(Some(peer.clone()));
+    digest
+}

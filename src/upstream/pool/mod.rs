@@ -1,0 +1,335 @@
+//! The connections to one address of an upstream: how many there may be, who waits for one, and those
+//! that wait for a request.
+//!
+//! A request first takes a [`Slot`], which bounds what is in use, and then a connection: one that is
+//! idle, or a new one. The last one that came back goes out first, so that those that are too many
+//! grow old and are closed.
+//!
+//! Nothing waits for idle connections: each is looked at right before it is used, and from time to time by
+//! the one task of its upstream ([`Dial::tend`](crate::upstream::connect::Dial::tend)).
+
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use pingora::protocols::Digest;
+
+use self::queue::Queue;
+pub use self::queue::Refused;
+pub use self::queue::Slot;
+use crate::upstream::line::Idle;
+use crate::upstream::line::Line;
+
+/// The shortest and the longest time between two looks at what is idle. In the longest one a connection
+/// that its origin closed costs a descriptor, and nothing else.
+const ROUND_LEAST: Duration = Duration::from_secs(1);
+const ROUND_MOST: Duration = Duration::from_secs(5);
+
+/// What a pool allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Connections at once, idle ones included; at least 1.
+    pub max_connections: u32,
+    /// Requests that may wait for one.
+    pub queue: u32,
+    /// How long they wait.
+    pub queue_timeout: Duration,
+    /// How long a connection may be idle.
+    pub idle: Duration,
+    /// How old a connection may become; `None` is no limit.
+    pub max_age: Option<Duration>,
+    /// How many requests a connection may carry; `None` is no limit.
+    pub max_requests: Option<u32>,
+    /// How many connections are kept ready although nobody asked for them.
+    pub min_idle: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_connections: 100,
+            queue: 1000,
+            queue_timeout: Duration::from_secs(5),
+            idle: Duration::from_secs(90),
+            max_age: None,
+            max_requests: None,
+            min_idle: 0,
+        }
+    }
+}
+
+/// A pool at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Connections that exist. 0 where HTTP/2 is spoken: those are Pingora's.
+    pub open: u32,
+    /// Of these, those that wait for a request.
+    pub idle: u32,
+    /// Requests that have a connection, or a stream of one.
+    pub in_use: u32,
+    /// Requests that wait for one.
+    pub queued: u32,
+    /// How often a connection was used once more.
+    pub reused: u64,
+    /// How many connections were made.
+    pub created: u64,
+    /// How many could not be made.
+    pub failed: u64,
+}
+
+/// The connections to one address.
+#[derive(Debug)]
+pub struct Pool {
+    /// How many requests one connection carries at once.
+    streams: u32,
+    queue: Queue,
+    shelf: Mutex<Shelf>,
+    counts: Arc<Counts>,
+}
+
+/// The idle connections, the one that came back last at the end.
+#[derive(Debug)]
+struct Shelf {
+    settings: Settings,
+    idle: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    line: Box<Line>,
+    /// From then on it is not used any more.
+    until: Option<Instant>,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("until", &self.until).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    open: AtomicU32,
+    reused: AtomicU64,
+    created: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Counts a connection for as long as it exists.
+#[derive(Debug)]
+pub(super) struct Opened(Arc<Counts>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pool {
+    /// A pool of HTTP/1 connections, each of which carries one request at a time.
+    #[must_use]
+    pub fn new(settings: Settings) -> Arc<Self> {
+        Self::of_streams(settings, 1)
+    }
+
+    /// Bounds the streams of HTTP/2 connections that carry up to `streams` requests at once. The
+    /// connections themselves are Pingora's.
+    #[must_use]
+    pub fn of_streams(settings: Settings, streams: u32) -> Arc<Self> {
+        Arc::new(Self {
+            streams: streams.max(1),
+            queue: Queue::new(limit(&settings, streams), settings.queue),
+            shelf: Mutex::new(Shelf { settings, idle: VecDeque::new() }),
+            counts: Arc::default(),
+        })
+    }
+
+    /// A place among those that are in use, as soon as there is one: first come, first served.
+    ///
+    /// Waits no longer than `patience` and the pool's own timeout. A request that gives up leaves the
+    /// queue; a place that was about to be its goes to the next.
+    ///
+    /// # Errors
+    /// There is none, and the queue is full, or the time is over.
+    pub async fn acquire(self: &Arc<Self>, patience: Duration) -> Result<Slot, Refused> {
+        if let Some(slot) = queue::enter(self) {
+            return Ok(slot);
+        }
+        let queue_timeout = self.settings().queue_timeout;
+        queue::wait(self, patience.min(queue_timeout)).await
+    }
+
+    /// What it allows.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.shelf.lock().settings
+    }
+
+    /// Allows something else from now on. What is too much goes as it comes back.
+    pub fn adjust(self: &Arc<Self>, settings: Settings) {
+        self.shelf.lock().settings = settings;
+        queue::adjust(self, limit(&settings, self.streams), settings.queue);
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let idle = self.shelf.lock().idle.len();
+        let (in_use, queued) = self.queue.numbers();
+        Stats {
+            open: self.counts.open.load(Ordering::Relaxed),
+            idle: u32::try_from(idle).unwrap_or(u32::MAX),
+            in_use,
+            queued,
+            reused: self.counts.reused.load(Ordering::Relaxed),
+            created: self.counts.created.load(Ordering::Relaxed),
+            failed: self.counts.failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// An idle connection on which nothing has happened. Those on which something has are closed.
+    pub(super) fn take(&self, now: Instant) -> Option<Box<Line>> {
+        loop {
+            // The lock is not held while the kernel is asked.
+            let waiting = self.shelf.lock().idle.pop_back()?;
+            if let Some(line) = waiting.still_good(now) {
+                self.counts.reused.fetch_add(1, Ordering::Relaxed);
+                return Some(line);
+            }
+        }
+    }
+
+    /// Takes a connection back whose origin waits for the next request, as far as it said for
+    /// `patience`.
+    pub(super) fn park(&self, line: Box<Line>, patience: Option<Duration>, now: Instant) {
+        let too_many = {
+            let mut shelf = self.shelf.lock();
+            let settings = shelf.settings;
+            if settings.max_requests.is_some_and(|most| line.carried >= most) {
+                drop(shelf);
+                return;
+            }
+            let until = settings.until(line.born, patience, now);
+            if until.is_some_and(|until| until <= now) {
+                drop(shelf);
+                return;
+            }
+            shelf.idle.push_back(Waiting { line, until });
+            let most = usize::try_from(settings.max_connections.max(1)).unwrap_or(usize::MAX);
+            (shelf.idle.len() > most).then(|| shelf.idle.pop_front())
+        };
+        // Closing takes the kernel its time.
+        drop(too_many);
+    }
+
+    /// Counts `line` as one of this pool's, for as long as it exists.
+    pub(super) fn count(&self, line: &mut Line) {
+        self.counts.created.fetch_add(1, Ordering::Relaxed);
+        self.counts.open.fetch_add(1, Ordering::Relaxed);
+        line.opened = Some(Opened(Arc::clone(&self.counts)));
+    }
+
+    /// A connection could not be made.
+    pub(super) fn failed(&self) {
+        self.counts.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Moves the idle connections of `other` here.
+    pub(super) fn absorb(&self, other: &Self) {
+        let mut theirs = std::mem::take(&mut other.shelf.lock().idle);
+        for waiting in &mut theirs {
+            if waiting.line.opened.is_some() {
+                self.counts.open.fetch_add(1, Ordering::Relaxed);
+                waiting.line.opened = Some(Opened(Arc::clone(&self.counts)));
+            }
+        }
+        self.shelf.lock().idle.append(&mut theirs);
+    }
+
+    /// Closes idle connections that are too old, or that their origins closed. Answers how many are
+    /// missing to those that are to be kept ready.
+    pub(super) fn tidy(&self, now: Instant) -> u32 {
+        let mut at = 0;
+        loop {
+            // One at a time, so that whoever needs one finds the others.
+            let Some(waiting) = self.shelf.lock().idle.remove(at) else { break };
+            let until = waiting.until;
+            let Some(line) = waiting.still_good(now) else { continue };
+            let mut shelf = self.shelf.lock();
+            let back = at.min(shelf.idle.len());
+            shelf.idle.insert(back, Waiting { line, until });
+            at = back + 1;
+        }
+        let shelf = self.shelf.lock();
+        let idle = u32::try_from(shelf.idle.len()).unwrap_or(u32::MAX);
+        let open = self.counts.open.load(Ordering::Relaxed);
+        let room = shelf.settings.max_connections.saturating_sub(open);
+        shelf.settings.min_idle.saturating_sub(idle).min(room)
+    }
+
+    /// A place for a connection that nobody asked for, if nobody needs it.
+    pub(super) fn spare(self: &Arc<Self>) -> Option<Slot> {
+        queue::enter(self)
+    }
+
+    /// Whether there is nothing in it that somebody could miss.
+    pub(super) fn is_bare(&self) -> bool {
+        let stats = self.stats();
+        stats.open == 0 && stats.in_use == 0 && stats.queued == 0
+    }
+}
+
+impl Settings {
+    /// The time between two looks at what is idle.
+    pub(super) fn round(&self) -> Duration {
+        if self.min_idle > 0 {
+            return ROUND_LEAST;
+        }
+        let life = self.max_age.map_or(self.idle, |age| age.min(self.idle));
+        (life / 4).clamp(ROUND_LEAST, ROUND_MOST)
+    }
+
+    /// When a connection that is idle from `now` on is to be closed.
+    fn until(&self, born: Instant, patience: Option<Duration>, now: Instant) -> Option<Instant> {
+        // Not at the last moment of what the origin promised: a request needs its time to get there.
+        let promised = patience
+            .map(|patience| patience.saturating_sub(Duration::from_secs(1).min(patience / 2)));
+        let idle = promised.map_or(self.idle, |promised| promised.min(self.idle));
+        let idle = now.checked_add(idle);
+        let aged = self.max_age.and_then(|age| born.checked_add(age));
+        idle.into_iter().chain(aged).min()
+    }
+}
+
+impl Waiting {
+    /// The connection, if it may still be used.
+    fn still_good(mut self, now: Instant) -> Option<Box<Line>> {
+        if self.until.is_some_and(|until| until <= now) {
+            return None;
+        }
+        match self.line.look() {
+            Idle::Quiet => Some(self.line),
+            Idle::Closed | Idle::Spoke => None,
+        }
+    }
+}
+
+fn limit(settings: &Settings, streams: u32) -> u32 {
+    settings.max_connections.max(1).saturating_mul(streams.max(1))
+}
+
+/// Whether Pingora was given a connection that had carried requests before. To Pingora all are new; what
+/// was not established for this request took no time to establish.
+#[must_use]
+pub fn was_reused(digest: Option<&Digest>) -> bool {
+    let last = digest.and_then(|digest| digest.timing_digest.last()?.as_ref());
+    last.is_some_and(|timing| timing.establishment_duration.is_none())
+}

@@ -1,0 +1,132 @@
+//! The pools of an upstream's connections, before a real origin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::upstreams::peer::HttpPeer;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+
+use super::OK;
+use super::harness::Answer;
+use super::harness::Edge;
+use super::harness::Origin;
+use crate::message::reply::ReplyLimits;
+use crate::upstream::connect::Dial;
+use crate::upstream::peer::Upstream;
+use crate::upstream::pool::Refused;
+use crate::upstream::pool::Settings;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A way to `origin` with a pool that allows this.
+fn dial(origin: &Origin, pool: Settings) -> (Arc<Dial>, HttpPeer) {
+    let upstream = Upstream::build(origin.settings(), ReplyLimits::default()).unwrap();
+    let peer = *upstream.choose(&[]).unwrap();
+    (Arc::new(Dial::new(peer.group_key, None, ReplyLimits::default(), SOON, pool)), peer)
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let waits = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(SOON, waits).await.expect("it comes true");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_clients_share_four_connections() {
+    let origin = Origin::tcp((0..1000).map(|_| Answer::keep(OK))).await;
+    let settings = Settings { max_connections: 4, queue: 96, ..Settings::default() };
+    let (dial, peer) = dial(&origin, settings);
+    let pool = dial.pool(&peer);
+    let mut clients = JoinSet::new();
+    for _ in 0..100 {
+        let (dial, pool, peer) = (dial.clone(), pool.clone(), peer.clone());
+        clients.spawn(async move {
+            for _ in 0..10 {
+                let slot = pool.acquire(SOON).await.unwrap();
+                assert!(pool.stats().open <= 4);
+                let mut io = dial.connect(&peer).await.unwrap();
+                io.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+                io.flush().await.unwrap();
+                io.read_exact(&mut vec![0; OK.len()]).await.unwrap();
+                drop(io);
+                drop(slot);
+            }
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    assert_eq!(origin.connections(), 4);
+    let stats = pool.stats();
+    assert_eq!((stats.created, stats.reused, stats.in_use, stats.queued), (4, 996, 0, 0));
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once() {
+    let origin = Origin::tcp([]).await;
+    let settings = Settings { max_connections: 1, queue: 0, ..Settings::default() };
+    let (dial, peer) = dial(&origin, settings);
+    let pool = dial.pool(&peer);
+    let _slot = pool.acquire(SOON).await.unwrap();
+    assert_eq!(pool.acquire(SOON).await.unwrap_err(), Refused::QueueFull);
+}
+
+#[tokio::test]
+async fn connections_are_kept_ready_before_anybody_asks_and_made_anew_when_they_go() {
+    let origin = Origin::tcp([Answer::close(OK), Answer::keep(OK)]).await;
+    let (dial, peer) = dial(&origin, Settings { min_idle: 2, ..Settings::default() });
+    let pool = dial.pool(&peer);
+    dial.tend();
+    until(|| pool.stats().idle == 2 && origin.connections() == 2).await;
+
+    // The first answer closes its connection.
+    let mut io = dial.connect(&peer).await.unwrap();
+    assert_eq!(pool.stats().idle, 1);
+    io.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    io.flush().await.unwrap();
+    io.read_exact(&mut vec![0; OK.len()]).await.unwrap();
+    drop(io);
+    until(|| pool.stats().idle == 2 && origin.connections() == 3).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_made_is_counted() {
+    let origin = Origin::tcp([]).await;
+    let (dial, mut peer) = dial(&origin, Settings::default());
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    peer._address = gone.local_addr().unwrap().into();
+    drop(gone);
+    assert!(dial.connect(&peer).await.is_err());
+    let stats = dial.pool(&peer).stats();
+    assert_eq!((stats.failed, stats.created, stats.open), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn an_idle_connection_survives_the_generation_that_made_it() {
+    let origin = Origin::tcp([Answer::keep(OK), Answer::keep(OK)]).await;
+    let edge = Edge::before(origin.settings()).await;
+    assert!(edge.get("/").await.ends_with("hello"));
+    let next = Upstream::build(origin.settings(), ReplyLimits::default()).unwrap();
+    edge.dials().set(next.dial());
+    assert!(edge.get("/").await.ends_with("hello"));
+    assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_pool_is_one_for_each_address_and_its_task_ends_with_the_dial() {
+    let origin = Origin::tcp([]).await;
+    let (dial, peer) = dial(&origin, Settings::default());
+    assert!(Arc::ptr_eq(&dial.pool(&peer), &dial.pool(&peer)));
+    let mut other = peer.clone();
+    other._address = std::net::SocketAddr::from(([192, 0, 2, 1], 80)).into();
+    assert!(!Arc::ptr_eq(&dial.pool(&peer), &dial.pool(&other)));
+    dial.tend();
+    let gone = Arc::downgrade(&dial);
+    drop(dial);
+    until(|| gone.strong_count() == 0).await;
+}
