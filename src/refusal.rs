@@ -50,8 +50,13 @@ pub enum Refusal {
     UnknownTransferCoding,
     /// A method that is not a token (RFC 9110 §9.1).
     BadMethod,
-    /// An HTTP/2 stream that is no request (RFC 9113 §8.1.1), as the HTTP/2 layer found.
+    /// An HTTP/2 stream that is no request (RFC 9113 §8.1.1), as the HTTP/2
+    /// layer found.
     MalformedStream,
+    /// An HTTP/2 connection that breaks the rules of frames, compression or flow (RFC 9113 §5.4.1).
+    BrokenConnection,
+    /// An HTTP/2 connection that makes work without asking for anything (RFC 9113 §10.5).
+    Flood,
     /// A version that we do not speak (RFC 9110 §15.6.6).
     UnsupportedVersion,
     // ── too much, too slow ──
@@ -134,6 +139,8 @@ impl Refusal {
         Self::UnknownTransferCoding,
         Self::BadMethod,
         Self::MalformedStream,
+        Self::BrokenConnection,
+        Self::Flood,
         Self::UnsupportedVersion,
         Self::TargetTooLong,
         Self::HeadTooLarge,
@@ -184,7 +191,9 @@ impl Refusal {
             | Self::BadConnection
             | Self::BadUpgrade
             | Self::BadMethod
-            | Self::MalformedStream => StatusCode::BAD_REQUEST,
+            | Self::MalformedStream
+            | Self::BrokenConnection => StatusCode::BAD_REQUEST,
+            Self::Flood => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::PurgeAddress => StatusCode::FORBIDDEN,
             Self::PurgeToken => StatusCode::UNAUTHORIZED,
@@ -236,6 +245,8 @@ impl Refusal {
             Self::UnknownTransferCoding => "unknown_transfer_coding",
             Self::BadMethod => "bad_method",
             Self::MalformedStream => "malformed_stream",
+            Self::BrokenConnection => "broken_connection",
+            Self::Flood => "flood",
             Self::UnsupportedVersion => "unsupported_version",
             Self::TargetTooLong => "target_too_long",
             Self::HeadTooLarge => "head_too_large",
@@ -290,6 +301,8 @@ impl Refusal {
             Self::UnknownTransferCoding => "The transfer coding is not known.",
             Self::BadMethod => "The method is not valid.",
             Self::MalformedStream => "The HTTP/2 request is malformed.",
+            Self::BrokenConnection => "The HTTP/2 connection breaks the rules.",
+            Self::Flood => "The HTTP/2 connection is flooded.",
             Self::UnsupportedVersion => "This HTTP version is not spoken here.",
             Self::TargetTooLong => "The request target is too long.",
             Self::HeadTooLarge => "The header section is too large.",

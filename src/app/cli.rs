@@ -94,7 +94,14 @@ pub struct QuickFlags {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run the proxy.
-    Run(RunFlags),
+    Run {
+        /// How to run.
+        #[command(flatten)]
+        run: RunFlags,
+        /// The one-line mode.
+        #[command(flatten)]
+        quick: QuickFlags,
+    },
     /// Check the configuration, or ask which route a request takes.
     Check {
         /// A method and a URL: which route would it take, and why?
@@ -212,6 +219,16 @@ enum About {
 }
 
 impl Cli {
+    /// Brings the flags of `run`, which may stand before the verb and behind it, to one place.
+    ///
+    /// # Errors
+    /// A flag that has a value in both places.
+    pub fn settle(&mut self) -> Result<(), &'static str> {
+        let Some(Verb::Run { run, quick }) = &mut self.verb else { return Ok(()) };
+        self.run.add(&std::mem::take(run));
+        self.quick.add(std::mem::take(quick))
+    }
+
     /// The first flag that means nothing beside this verb, and the verb: what is accepted has an
     /// effect.
     #[must_use]
@@ -221,13 +238,13 @@ impl Cli {
         use About::Running;
 
         let (verb, uses): (_, &[About]) = match &self.verb {
-            None | Some(Verb::Run(_)) if self.quick.clear_cache => {
+            None | Some(Verb::Run { .. }) if self.quick.clear_cache => {
                 ("--clear-cache", &[Configuration, Deed])
             }
-            None | Some(Verb::Run(_)) if self.quick.print_config => {
+            None | Some(Verb::Run { .. }) if self.quick.print_config => {
                 ("--print-config", &[Configuration, Deed])
             }
-            None | Some(Verb::Run(_)) => ("run", &[Configuration, Running]),
+            None | Some(Verb::Run { .. }) => ("run", &[Configuration, Running]),
             Some(Verb::Check { .. }) => ("check", &[Configuration]),
             Some(Verb::Config { what: ConfigVerb::Show }) => ("config show", &[Configuration]),
             Some(Verb::Explain(_)) => ("explain", &[Configuration]),
@@ -237,19 +254,15 @@ impl Cli {
             Some(Verb::Completions { .. }) => ("completions", &[]),
             Some(Verb::Man(_)) => ("man", &[]),
         };
-        let run = match &self.verb {
-            Some(Verb::Run(own)) => self.run.or(own),
-            _ => self.run.clone(),
-        };
         let QuickFlags { port, origin, cache_ttl, print_config, clear_cache } = &self.quick;
         let flags = [
             ("-c", self.conf.is_some(), Configuration),
             ("--port", port.is_some(), Configuration),
             ("--origin", origin.is_some(), Configuration),
             ("--cache-ttl", cache_ttl.is_some(), Configuration),
-            ("-d", run.daemon, Running),
-            ("-t", run.test, Running),
-            ("-u", run.upgrade, Running),
+            ("-d", self.run.daemon, Running),
+            ("-t", self.run.test, Running),
+            ("-u", self.run.upgrade, Running),
             ("--print-config", *print_config, Deed),
             ("--clear-cache", *clear_cache, Deed),
         ];
@@ -259,15 +272,31 @@ impl Cli {
 }
 
 impl RunFlags {
-    /// Flags may stand before the verb and behind it.
-    #[must_use]
-    pub fn or(&self, other: &Self) -> Self {
-        Self {
-            daemon: self.daemon || other.daemon,
-            test: self.test || other.test,
-            upgrade: self.upgrade || other.upgrade,
-        }
+    fn add(&mut self, other: &Self) {
+        self.daemon |= other.daemon;
+        self.test |= other.test;
+        self.upgrade |= other.upgrade;
     }
+}
+
+impl QuickFlags {
+    fn add(&mut self, other: Self) -> Result<(), &'static str> {
+        let Self { port, origin, cache_ttl, print_config, clear_cache } = other;
+        add("--port", &mut self.port, port)?;
+        add("--origin", &mut self.origin, origin)?;
+        add("--cache-ttl", &mut self.cache_ttl, cache_ttl)?;
+        self.print_config |= print_config;
+        self.clear_cache |= clear_cache;
+        Ok(())
+    }
+}
+
+fn add<T>(flag: &'static str, to: &mut Option<T>, other: Option<T>) -> Result<(), &'static str> {
+    if to.is_some() && other.is_some() {
+        return Err(flag);
+    }
+    *to = to.take().or(other);
+    Ok(())
 }
 
 /// For verbs that look at no configuration: `-c` is understood, so that it is refused in our words, and
@@ -290,8 +319,34 @@ pub enum ConfigVerb {
 mod tests {
     use super::*;
 
+    fn settled(line: &str) -> Result<Cli, &'static str> {
+        let mut cli = Cli::try_parse_from(line.split(' ')).expect("it is understood");
+        cli.settle().map(|()| cli)
+    }
+
     fn idle(line: &str) -> Option<(&'static str, &'static str)> {
-        Cli::try_parse_from(line.split(' ')).expect("it is understood").idle_flag()
+        settled(line).expect("nothing is said twice").idle_flag()
+    }
+
+    #[test]
+    fn flags_of_run_may_stand_before_it_and_behind_it() {
+        for line in [
+            "edgeproxy --port 1 --origin http://a --cache-ttl 5m -d",
+            "edgeproxy run --port 1 --origin http://a --cache-ttl 5m -d",
+            "edgeproxy -d --port 1 run --origin http://a --cache-ttl 5m",
+        ] {
+            let cli = settled(line).expect("nothing is said twice");
+            assert_eq!(cli.quick.port, Some(1), "{line}");
+            assert_eq!(cli.quick.origin.as_deref(), Some("http://a"), "{line}");
+            assert!(cli.quick.cache_ttl.is_some() && cli.run.daemon && !cli.run.test, "{line}");
+        }
+        for (line, flag) in [
+            ("edgeproxy --port 1 run --port 2", "--port"),
+            ("edgeproxy --origin http://a run --origin http://a", "--origin"),
+            ("edgeproxy --cache-ttl 1s run --cache-ttl 1s", "--cache-ttl"),
+        ] {
+            assert_eq!(settled(line).err(), Some(flag), "{line}");
+        }
     }
 
     #[test]
@@ -310,6 +365,7 @@ mod tests {
             ("edgeproxy --port 1 --origin http://a -d --print-config", "-d", "--print-config"),
             ("edgeproxy --print-config check -c a", "--print-config", "check"),
             ("edgeproxy --clear-cache run -d -c a", "-d", "--clear-cache"),
+            ("edgeproxy run --clear-cache -d -c a", "-d", "--clear-cache"),
         ] {
             assert_eq!(idle(line), Some((flag, verb)), "{line}");
         }
@@ -322,6 +378,8 @@ mod tests {
             "edgeproxy -c a run -t",
             "edgeproxy -t run -c a",
             "edgeproxy --port 1 --origin http://a --cache-ttl 5m -d",
+            "edgeproxy run --port 1 --origin http://a",
+            "edgeproxy run --port 1 --origin http://a --print-config",
             "edgeproxy --port 1 --origin http://a check",
             "edgeproxy --port 1 --origin http://a config show",
             "edgeproxy --port 1 --origin http://a --print-config",

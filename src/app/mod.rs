@@ -54,14 +54,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     } else {
         Role::Command
     };
-    let cli = match Cli::try_parse_from(&arguments) {
+    let mut cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(e) => {
             let _ = e.print();
             return if e.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    match dispatch(&cli, role, &arguments) {
+    let settled = cli.settle().map_err(|flag| {
+        Failure::usage(format!("{flag} stands before `run` and behind it: write it once"))
+    });
+    match settled.and_then(|()| dispatch(&cli, role, &arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
             if !message.is_empty() {
@@ -124,8 +127,7 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
         return Err(Failure::usage("--cache-ttl belongs to --port and --origin"));
     }
     match &cli.verb {
-        None => run(cli, &cli.run, role, arguments),
-        Some(Verb::Run(flags)) => run(cli, &cli.run.or(flags), role, arguments),
+        None | Some(Verb::Run { .. }) => run(cli, &cli.run, role, arguments),
         Some(Verb::Check { route, json }) => check::check(cli, route.as_deref(), *json),
         Some(Verb::Config { what: ConfigVerb::Show }) => {
             let loaded = load(cli)?;

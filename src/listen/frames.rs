@@ -12,6 +12,8 @@ const HEADER: usize = 9;
 const PREFACE: usize = 24;
 /// DATA, HEADERS, RST_STREAM and CONTINUATION: they belong to requests.
 const OF_REQUESTS: [u8; 4] = [0x0, 0x1, 0x3, 0x9];
+/// The client gives a stream up.
+const RST_STREAM: u8 = 0x3;
 /// Frames that may come at once.
 const BURST: f64 = 4_000.0;
 /// Frames that may come each second.
@@ -43,8 +45,14 @@ impl Frames {
         self.allowed = (self.allowed + bytes as f64 / BYTES_EACH).min(BURST);
     }
 
-    /// These bytes came from the client; false when there were too many idle frames.
-    pub(super) fn came(&mut self, mut bytes: &[u8], now: Instant) -> bool {
+    /// These bytes came from the client; false when there were too many idle frames. Tells which streams
+    /// it gave up.
+    pub(super) fn came(
+        &mut self,
+        mut bytes: &[u8],
+        now: Instant,
+        mut given_up: impl FnMut(u32),
+    ) -> bool {
         let since = self.since.replace(now).unwrap_or(now);
         let earned = now.saturating_duration_since(since).as_secs_f64() * PER_SECOND;
         self.allowed = (self.allowed + earned).min(BURST);
@@ -58,7 +66,10 @@ impl Frames {
             bytes = &bytes[taken..];
             if self.have == HEADER {
                 self.have = 0;
-                let [a, b, c, kind, ..] = self.header;
+                let [a, b, c, kind, _, stream @ ..] = self.header;
+                if kind == RST_STREAM {
+                    given_up(u32::from_be_bytes(stream));
+                }
                 self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 if !OF_REQUESTS.contains(&kind) {
                     self.allowed -= 1.0;
@@ -87,7 +98,7 @@ mod tests {
 
     fn frames() -> (Frames, Instant) {
         let (mut frames, now) = (Frames::new(), Instant::now());
-        assert!(frames.came(START, now));
+        assert!(frames.came(START, now, |_| {}));
         (frames, now)
     }
 
@@ -95,7 +106,7 @@ mod tests {
     fn a_flood_of_every_idle_kind_is_noticed() {
         for kind in [2, 4, PING, 7, WINDOW_UPDATE, 0xa, 0xff] {
             let (mut frames, now) = frames();
-            let count = (1..10_000).find(|_| !frames.came(&frame(kind, 8), now));
+            let count = (1..10_000).find(|_| !frames.came(&frame(kind, 8), now, |_| {}));
             assert_eq!(count, Some(4_001), "{kind}");
         }
     }
@@ -104,18 +115,19 @@ mod tests {
     fn frames_of_requests_do_not_count() {
         for kind in OF_REQUESTS {
             let (mut frames, now) = frames();
-            assert!((0..10_000).all(|_| frames.came(&frame(kind, 8), now)), "{kind}");
+            assert!((0..10_000).all(|_| frames.came(&frame(kind, 8), now, |_| {})), "{kind}");
         }
     }
 
     #[test]
     fn how_the_bytes_are_cut_does_not_matter() {
         let flood = frame(PING, 8).repeat(4_001);
-        let whole = |bytes: &[u8]| frames().0.came(bytes, Instant::now());
+        let whole = |bytes: &[u8]| frames().0.came(bytes, Instant::now(), |_| {});
         assert!(!whole(&flood) && whole(&flood[17..]));
         for size in [1, 2, 7, 9, 10, 16, 17, 1_000] {
             let (mut frames, now) = frames();
-            let results: Vec<_> = flood.chunks(size).map(|cut| frames.came(cut, now)).collect();
+            let results: Vec<_> =
+                flood.chunks(size).map(|cut| frames.came(cut, now, |_| {})).collect();
             assert_eq!(results.last(), Some(&false), "{size}");
             let early = (17 * 4_000) / size;
             assert!(results[..early].iter().all(|fine| *fine), "{size}");
@@ -127,17 +139,29 @@ mod tests {
         let (mut frames, mut now) = frames();
         for _ in 0..10_000 {
             now += Duration::from_millis(6);
-            assert!(frames.came(&frame(PING, 8), now));
+            assert!(frames.came(&frame(PING, 8), now, |_| {}));
         }
         for _ in 0..100_000 {
             frames.sent(64);
-            assert!(frames.came(&frame(WINDOW_UPDATE, 4).repeat(2), now));
+            assert!(frames.came(&frame(WINDOW_UPDATE, 4).repeat(2), now, |_| {}));
         }
         // The answer to a PING has 17 bytes, and does not pay for the next one.
         let answered = (0..20_000).all(|_| {
             frames.sent(17);
-            frames.came(&frame(PING, 8), now)
+            frames.came(&frame(PING, 8), now, |_| {})
         });
         assert!(!answered);
+    }
+
+    #[test]
+    fn streams_that_are_given_up_are_told_of() {
+        let (mut frames, now) = frames();
+        let reset = |stream: u8| [0, 0, 4, RST_STREAM, 0, 0, 0, 1, stream, 0, 0, 0, 8];
+        let bytes = [&reset(1)[..], &frame(PING, 8), &reset(3)].concat();
+        let mut streams = Vec::new();
+        for cut in bytes.chunks(5) {
+            assert!(frames.came(cut, now, |stream| streams.push(stream)));
+        }
+        assert_eq!(streams, [0x101, 0x103]);
     }
 }

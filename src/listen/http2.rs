@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use h2::SendStream;
+use pingora::Error;
 use pingora::apps::HttpServerApp;
 use pingora::protocols::Digest;
 use pingora::protocols::Stream;
@@ -32,6 +33,7 @@ use crate::listen::io::EdgeIo;
 use crate::listen::patience::Patience;
 use crate::listen::serve::EdgeApp;
 use crate::listen::shortcut::Rest;
+use crate::refusal::Refusal;
 use crate::terms::pace::MinRate;
 use crate::terms::pace::Pace;
 
@@ -50,7 +52,7 @@ where
     pub(super) async fn serve_http2(&self, io: Box<EdgeIo>, shutdown: &ShutdownWatch) {
         let conn = Arc::clone(io.conn());
         let mut io = io;
-        io.become_http2();
+        io.become_http2(Arc::clone(&self.watch));
         self.http2(io, &conn, shutdown).await;
     }
 
@@ -64,7 +66,16 @@ where
         let stream: Stream = io;
         let opening =
             tokio::time::timeout(self.limits.header_timeout, handshake(stream, Some(options)));
-        let Ok(Ok(mut h2)) = opening.await else { return };
+        let mut h2 = match opening.await {
+            Ok(Ok(h2)) => h2,
+            Ok(Err(error)) => {
+                if is_breach(&error) {
+                    self.watch.ended(conn, Refusal::BrokenConnection, None);
+                }
+                return;
+            }
+            Err(_) => return,
+        };
 
         let active = Arc::new(Active::new(Instant::now()));
         let mut patience = Patience::new(self.limits.idle_timeout, shutdown);
@@ -112,7 +123,6 @@ where
                     }
                 }
                 Ok(Some(H2Accept::Rejected)) => {
-                    self.watch.rejected(conn);
                     malformed += 1;
                     if malformed >= MALFORMED_STREAMS {
                         return;
@@ -177,6 +187,12 @@ where
             }
         });
     }
+}
+
+/// Whether a handshake failed by what the client sent, and not because it went away.
+fn is_breach(error: &Error) -> bool {
+    let cause = error.cause.as_deref().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|error| !error.is_io())
 }
 
 /// What happens next on a connection.

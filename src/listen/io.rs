@@ -6,6 +6,7 @@
 //! sends beyond that (a pipelined request) stays here until the next round, so that Pingora never
 //! sees a byte that is not the current request's.
 
+mod multiplexed;
 mod short;
 
 use std::fmt;
@@ -45,12 +46,12 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::io::ReadBuf;
-use tokio::time::Instant;
 
 use crate::listen::census::Place;
 use crate::listen::conn::Conn;
-use crate::listen::frames::Frames;
+use crate::listen::io::multiplexed::Multiplexed;
 use crate::listen::transport::Transport;
+use crate::listen::watch::Watch;
 use crate::message::chunked::BodyScanner;
 use crate::message::head::BodyFraming;
 use crate::message::head::RequestHead;
@@ -86,8 +87,8 @@ pub struct EdgeIo {
     /// Counted until the last byte has left.
     place: Option<Place>,
     mode: Mode,
-    /// Of HTTP/2: how many frames the client may send.
-    frames: Option<Box<Frames>>,
+    /// Of HTTP/2: what it is watched for.
+    http2: Option<Box<Multiplexed>>,
     /// Read from the transport, given to nobody yet.
     received: BytesMut,
     /// The canonical head of the current request, given out first.
@@ -135,7 +136,7 @@ impl EdgeIo {
             conn,
             place: None,
             mode: Mode::Http1,
-            frames: None,
+            http2: None,
             received: BytesMut::new(),
             head: Bytes::new(),
             body: BodyScanner::new(BodyFraming::None),
@@ -223,21 +224,17 @@ impl EdgeIo {
     }
 
     /// From here on every byte passes: HTTP/2.
-    pub(crate) fn become_http2(&mut self) {
+    pub(crate) fn become_http2(&mut self, watch: Arc<dyn Watch>) {
         self.mode = Mode::Http2;
-        self.frames = Some(Box::new(Frames::new()));
+        self.http2 = Some(Box::new(Multiplexed::new(watch)));
     }
 
     /// Bytes from the client pass; those of HTTP/2 are counted in frames.
     fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(frames) = &mut self.frames else { return Ok(()) };
-        if frames.came(bytes, Instant::now()) {
-            return Ok(());
+        match &mut self.http2 {
+            Some(http2) => http2.came(&self.conn, bytes),
+            None => Ok(()),
         }
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the client floods the connection with frames that ask for nothing",
-        ))
     }
 
     fn transport(&mut self) -> io::Result<&mut Transport> {
@@ -420,8 +417,8 @@ impl AsyncWrite for EdgeIo {
             Poll::Ready(Ok(n)) => {
                 this.writing.moved(n);
                 this.conn.count_out(n);
-                if let Some(frames) = &mut this.frames {
-                    frames.sent(n);
+                if let Some(http2) = &mut this.http2 {
+                    http2.went(&this.conn, &buf[..n]);
                 }
                 Poll::Ready(Ok(n))
             }

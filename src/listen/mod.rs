@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod census;
 pub mod conn;
+mod ends;
 mod frames;
 mod http2;
 pub mod io;

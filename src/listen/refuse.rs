@@ -5,11 +5,12 @@ use std::time::SystemTime;
 
 use crate::refusal::Refusal;
 
-/// A whole HTTP/1.1 response that closes the connection, to a client that sent `heard`.
+/// A whole HTTP/1.1 response that closes the connection, to a client that sent `heard`, under this id
+/// (empty for none).
 ///
 /// What was heard could not be understood as a whole; what it seems to say decides about the form of
 /// the answer, and about nothing else.
-pub(crate) fn response(refusal: Refusal, heard: &[u8], now: SystemTime) -> Vec<u8> {
+pub(crate) fn response(refusal: Refusal, heard: &[u8], id: &str, now: SystemTime) -> Vec<u8> {
     let status = refusal.status();
     let json = Refusal::prefers_json(accept(heard));
     let body = refusal.body(json);
@@ -25,6 +26,9 @@ pub(crate) fn response(refusal: Refusal, heard: &[u8], now: SystemTime) -> Vec<u
         Refusal::content_type(json),
         body.len(),
     );
+    if !id.is_empty() {
+        let _ = write!(text, "X-Request-Id: {id}\r\n");
+    }
     if refusal == Refusal::MethodNotAllowed {
         let _ = write!(text, "Allow: {}\r\n", Refusal::METHODS);
     }
@@ -51,7 +55,7 @@ mod tests {
 
     /// Head and body of what is answered to these bytes.
     fn answer(refusal: Refusal, heard: &str) -> (String, String) {
-        let bytes = response(refusal, heard.as_bytes(), SystemTime::UNIX_EPOCH);
+        let bytes = response(refusal, heard.as_bytes(), "0193", SystemTime::UNIX_EPOCH);
         let text = String::from_utf8(bytes).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         (head.to_owned(), body.to_owned())
@@ -62,6 +66,7 @@ mod tests {
         let (head, body) = answer(Refusal::BareLineFeed, "GET / HTTP/1.1\n\n");
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
         assert!(head.contains("\r\nConnection: close"), "{head}");
+        assert!(head.contains("\r\nX-Request-Id: 0193\r\n"), "{head}");
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
         assert!(!head.contains("Allow"), "{head}");
         assert!(body.contains("Lines must end in CRLF."), "{body}");

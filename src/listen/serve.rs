@@ -316,8 +316,8 @@ where
     }
 
     async fn refuse(&self, mut io: Box<EdgeIo>, refusal: Refusal, took: Duration) {
-        self.watch.refused(io.conn(), refusal, took, io.received());
-        let response = refuse::response(refusal, io.received(), SystemTime::now());
+        let id = self.watch.refused(io.conn(), refusal, took, io.received());
+        let response = refuse::response(refusal, io.received(), &id, SystemTime::now());
         let _ = io.write_all(&response).await;
         Shutdown::shutdown(io.as_mut()).await;
     }

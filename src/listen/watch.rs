@@ -32,12 +32,12 @@ pub trait Watch: Send + Sync + 'static {
     fn turned_away(&self, listener: usize, why: Full);
     /// A TLS handshake ended.
     fn handshake(&self, listener: usize, settled: Handshake);
-    /// A request was refused before it became one: what was answered, how long after its first byte,
-    /// and what there was of a head.
-    fn refused(&self, conn: &Conn, refusal: Refusal, took: Duration, received: &[u8]);
-    /// An HTTP/2 stream was no request, and was reset or answered 400 by the layer that reads it, which
-    /// does not say which; there is nothing to show of it.
-    fn rejected(&self, conn: &Conn);
+    /// A request was refused before it became one: what is answered, how long after its first byte,
+    /// and what there was of a head. Returns the id under which it is known; empty for none.
+    fn refused(&self, conn: &Conn, refusal: Refusal, took: Duration, received: &[u8]) -> String;
+    /// The layer that reads HTTP/2 ended a stream or the connection, with this status or none; there is
+    /// nothing to show of a request.
+    fn ended(&self, conn: &Conn, refusal: Refusal, status: Option<u16>);
     /// A request panicked; only it was harmed.
     fn panicked(&self, conn: &Conn);
 }

@@ -52,7 +52,7 @@ pub(crate) fn request_id(headers: &HeaderMap, now: SystemTime) -> String {
 
 /// A UUID of version 7, without hyphens. It has to be unique, not a secret: asking the system for
 /// random bytes would cost more than all else that is done for a short answer.
-fn new_id(now: SystemTime) -> String {
+pub(crate) fn new_id(now: SystemTime) -> String {
     thread_local! {
         static RANDOM: RefCell<Random> = RefCell::new(Random::default());
     }

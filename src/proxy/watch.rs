@@ -19,6 +19,7 @@ use crate::observe::metrics::labels::Handshake;
 use crate::observe::metrics::labels::Method;
 use crate::observe::metrics::labels::TlsVersion;
 use crate::observe::metrics::requests::Finished;
+use crate::proxy::arrive;
 use crate::refusal::Refusal;
 use crate::runtime::Runtime;
 
@@ -67,17 +68,19 @@ impl Watch for Reporter {
         }
     }
 
-    fn refused(&self, conn: &Conn, refusal: Refusal, took: Duration, received: &[u8]) {
+    fn refused(&self, conn: &Conn, refusal: Refusal, took: Duration, received: &[u8]) -> String {
+        let id = arrive::new_id(SystemTime::now());
         let line = first_line(received);
         let status = Some(refusal.status().as_u16());
         let sent = refusal.body(false).len() as u64;
-        self.record(conn, &Refused { refusal, took, line, status, sent });
+        self.record(conn, &Refused { refusal, took, line, status, sent, id: &id });
+        id
     }
 
-    fn rejected(&self, conn: &Conn) {
+    fn ended(&self, conn: &Conn, refusal: Refusal, status: Option<u16>) {
         let line = FirstLine { protocol: "HTTP/2", ..first_line(b"") };
-        let (refusal, took) = (Refusal::MalformedStream, Duration::ZERO);
-        self.record(conn, &Refused { refusal, took, line, status: None, sent: 0 });
+        let took = Duration::ZERO;
+        self.record(conn, &Refused { refusal, took, line, status, sent: 0, id: "" });
     }
 
     fn panicked(&self, conn: &Conn) {
@@ -96,11 +99,13 @@ struct Refused<'a> {
     status: Option<u16>,
     /// Bytes of the answer's body.
     sent: u64,
+    /// What it is known by; empty for nothing.
+    id: &'a str,
 }
 
 impl Reporter {
     fn record(&self, conn: &Conn, refused: &Refused<'_>) {
-        let Refused { refusal, took, line, status, sent } = *refused;
+        let Refused { refusal, took, line, status, sent, id } = *refused;
         let FirstLine { method, target, protocol } = line;
         let runtime = self.runtime.load();
         runtime.metrics.refused(refusal);
@@ -128,6 +133,7 @@ impl Reporter {
             bytes_sent: sent,
             duration: took,
             refusal: Some(refusal),
+            request_id: id,
             ..Record::default()
         });
     }
@@ -163,8 +169,10 @@ impl Watch for Unwatched {
     }
     fn turned_away(&self, _listener: usize, _why: Full) {}
     fn handshake(&self, _listener: usize, _settled: Settled) {}
-    fn refused(&self, _conn: &Conn, _refusal: Refusal, _took: Duration, _received: &[u8]) {}
-    fn rejected(&self, _conn: &Conn) {}
+    fn refused(&self, _: &Conn, _: Refusal, _: Duration, _: &[u8]) -> String {
+        String::new()
+    }
+    fn ended(&self, _conn: &Conn, _refusal: Refusal, _status: Option<u16>) {}
     fn panicked(&self, _conn: &Conn) {}
 }
 

@@ -55,7 +55,9 @@ fn all_are_refused(cases: &[Case]) {
 
         assert!(origin.seen().is_empty(), "{told:?} reached the origin: {:?}", origin.seen());
         edge.wait_for_metric(&counter, before + 1.0);
-        edge.wait_for_access(&format!("\"refusal\":\"{refusal}\""));
+        let id = reply.value("x-request-id").unwrap_or_else(|| panic!("{told:?}: {reply:?}"));
+        let line = edge.wait_for_access(&format!("\"request_id\":\"{id}\""));
+        assert!(line.contains(&format!("\"refusal\":\"{refusal}\"")), "{told:?}: {line}");
     }
     edge.get("/well").expect_status(200).expect_body("from the origin");
     assert_eq!(origin.seen().len(), 1, "only the last request was one");

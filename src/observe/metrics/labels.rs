@@ -241,6 +241,8 @@ impl UpstreamError {
             | Refusal::UnknownTransferCoding
             | Refusal::BadMethod
             | Refusal::MalformedStream
+            | Refusal::BrokenConnection
+            | Refusal::Flood
             | Refusal::UnsupportedVersion
             | Refusal::TargetTooLong
             | Refusal::HeadTooLarge

@@ -65,6 +65,24 @@ fn with_a_lifetime_what_says_nothing_is_kept() {
 }
 
 #[test]
+fn the_verb_that_is_the_default_may_be_said() {
+    let (origin, port) = (origin(), free_port());
+    let folder = Arc::new(folder());
+    let mut command = Command::new(binary());
+    command.args(["run", "--port", &port.to_string(), "--cache-ttl", "5m"]);
+    command.arg("--origin").arg(format!("http://{}", origin.address));
+    command.env("XDG_STATE_HOME", folder.path());
+    let _edge = Edge::start(Arc::clone(&folder), command);
+    get(port, "/silent").expect_miss();
+    get(port, "/silent").expect_hit().expect_body("hello");
+
+    let twice = run(&["--port", "3000", "run", "--port", "3001", "--origin", "http://a"]);
+    assert_eq!(twice.code, Some(64), "{}", twice.err);
+    let said = "--port stands before `run` and behind it";
+    assert!(twice.err.contains(said), "{}", twice.err);
+}
+
+#[test]
 fn without_a_lifetime_only_what_allows_it_is_kept() {
     let (origin, port) = (origin(), free_port());
     let folder = Arc::new(folder());

@@ -19,6 +19,7 @@ use super::LIMITS;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::PATIENCE;
+use crate::harness::Respond;
 use crate::harness::edge::simple;
 use crate::harness::ok;
 
@@ -338,10 +339,145 @@ fn a_stream_that_the_http_2_layer_rejects_is_logged_and_counted() {
         assert_eq!(line["refusal"], "malformed_stream", "{line}");
         assert_eq!(line["protocol"], "HTTP/2", "{line}");
         assert_eq!(line["client"], "127.0.0.1", "{line}");
-        // Whether there was one is known to the layer below alone.
-        assert_eq!(line.get("status"), None, "{line}");
     }
+    // The first was reset, the second was answered.
+    let refused = lines.iter().filter(|line| !line.contains("/well"));
+    let mut statuses: Vec<Option<u64>> = refused
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["status"].as_u64())
+        .collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [None, Some(400)]);
     assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn what_the_http_2_library_ends_by_itself_is_logged_and_counted_by_its_reason() {
+    let gate = Arc::new(Gate::default());
+    let origin = Origin::script()
+        .with("/held", {
+            let gate = Arc::clone(&gate);
+            move |_| {
+                gate.pass();
+                ok("held")
+            }
+        })
+        .otherwise(|_| ok("well"))
+        .start();
+    let mut edge = Edge::with(&simple(
+        &origin,
+        "limits: {header_bytes: 4KiB, target_bytes: 1KiB, h2_streams: 1}\naccess_log: {to: stdout, format: json}",
+    ));
+    let at = edge.address("http");
+    let large: &'static str = "a".repeat(8192).leak();
+    let ask = |fields: &[(&str, &str)]| {
+        let mut client = Frames::open(at);
+        client.headers(1, fields, true);
+        client.outcome(1)
+    };
+    let mut expected = Vec::new();
+    // Streams: no method, a pseudo-field of responses, a field of one hop, a length that is not kept.
+    for fields in [
+        without(":method"),
+        request(&[(":status", "200")]),
+        request(&[("connection", "close")]),
+        request(&[("content-length", "5")]),
+    ] {
+        assert_eq!(ask(&fields), Outcome::Reset, "{fields:?}");
+        expected.push(("malformed_stream", None));
+    }
+    // It answers this one itself.
+    assert_eq!(ask(&request(&[("x", large)])), Outcome::Status(431));
+    expected.push(("head_too_large", Some(431)));
+    // More at once than was announced.
+    let mut client = Frames::open(at);
+    client.headers(1, &request(&[(":path", "/held")]), true);
+    client.headers(3, &request(&[]), true);
+    assert_eq!(client.outcome(3), Outcome::Reset);
+    expected.push(("overloaded", None));
+    gate.open();
+    assert_eq!(client.outcome(1), Outcome::Status(200));
+    drop(client);
+    // Connections: what is no name of a field, DATA outside of streams, a PING of the wrong size, a header block that is none.
+    assert_eq!(ask(&request(&[("X-Upper", "a")])), Outcome::Gone);
+    expected.push(("broken_connection", None));
+    let no_block: &[u8] = &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    for (kind, flags, stream, payload) in
+        [(0, 0, 0, &b"x"[..]), (6, 0, 0, b"x"), (HEADERS, END_HEADERS | END_STREAM, 1, no_block)]
+    {
+        let mut client = Frames::open(at);
+        client.send(kind, flags, stream, payload);
+        assert_eq!(client.outcome(u32::MAX), Outcome::Gone, "{kind}");
+        expected.push(("broken_connection", None));
+    }
+    // What asks for nothing, too often.
+    let mut client = Frames::open(at);
+    for _ in 0..20_000 {
+        client.send(6, 0, 0, &[0; 8]);
+    }
+    assert_eq!(client.outcome(u32::MAX), Outcome::Gone);
+    expected.push(("flood", None));
+
+    for reason in ["malformed_stream", "head_too_large", "overloaded", "broken_connection", "flood"]
+    {
+        let count = expected.iter().filter(|(expected, _)| *expected == reason).count();
+        let metric = edge.metric(&format!("edgeproxy_refusals_total{{reason=\"{reason}\"}}"));
+        assert_eq!(metric, f64::from(u32::try_from(count).expect("few")), "{reason}");
+    }
+    edge.signal(Signal::SIGTERM);
+    assert_eq!(edge.wait().code(), Some(0));
+    let lines: Vec<Value> = edge
+        .access_log()
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .filter(|line: &Value| line["refusal"].is_string())
+        .collect();
+    let mut logged: Vec<_> = lines
+        .iter()
+        .map(|line| (line["refusal"].as_str().expect("a reason"), line["status"].as_u64()))
+        .collect();
+    logged.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(logged, expected, "{lines:#?}");
+    assert!(lines.iter().all(|line| line["protocol"] == "HTTP/2"), "{lines:#?}");
+}
+
+#[test]
+fn what_is_ended_without_a_breach_is_not_counted() {
+    let gate = Arc::new(Gate::default());
+    let origin = Origin::script()
+        .with("/held", {
+            let gate = Arc::clone(&gate);
+            move |_| {
+                gate.pass();
+                ok("held")
+            }
+        })
+        // Less than was promised: ours to reset, if it was begun.
+        .on("/cut", Respond::raw("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nhalf"))
+        .otherwise(|_| ok("well"))
+        .start();
+    let mut edge = Edge::with(&simple(&origin, "access_log: {to: stdout}"));
+    let mut client = Frames::open(edge.address("http"));
+    client.headers(1, &request(&[(":path", "/cut")]), true);
+    while !matches!(client.outcome(1), Outcome::Reset | Outcome::Status(502)) {}
+    // An answer before the body is there, which nobody reads then.
+    client.headers(3, &request(&[(":method", "POST"), (":path", "/none\\")]), false);
+    assert_eq!(client.outcome(3), Outcome::Status(400));
+    // The client changes its mind.
+    client.headers(5, &request(&[(":path", "/held")]), true);
+    client.send(RESET, 0, 5, &[0, 0, 0, 8]);
+    gate.open();
+    client.headers(7, &request(&[]), true);
+    assert_eq!(client.outcome(7), Outcome::Status(200));
+    for reason in ["malformed_stream", "overloaded", "broken_connection", "flood"] {
+        let name = format!("edgeproxy_refusals_total{{reason=\"{reason}\"}}");
+        assert_eq!(edge.metric(&name), 0.0, "{reason}");
+    }
+    // Nor is the GOAWAY of a process that ends.
+    edge.signal(Signal::SIGTERM);
+    assert_eq!(client.outcome(u32::MAX), Outcome::Gone);
+    assert_eq!(edge.wait().code(), Some(0));
+    assert!(edge.access_log().iter().all(|line| !line.contains("broken_connection")));
 }
 
 /// The library that reads HTTP/2 takes the fragment off before anybody here sees it.

@@ -112,8 +112,10 @@ impl Watch for Counts {
     }
     fn turned_away(&self, _listener: usize, _why: Full) {}
     fn handshake(&self, _listener: usize, _settled: Handshake) {}
-    fn refused(&self, _conn: &Conn, _refusal: Refusal, _took: Duration, _received: &[u8]) {}
-    fn rejected(&self, _conn: &Conn) {}
+    fn refused(&self, _: &Conn, _: Refusal, _: Duration, _: &[u8]) -> String {
+        String::new()
+    }
+    fn ended(&self, _conn: &Conn, _refusal: Refusal, _status: Option<u16>) {}
     fn panicked(&self, _conn: &Conn) {
         self.panics.fetch_add(1, Ordering::SeqCst);
     }
