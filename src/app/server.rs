@@ -290,6 +290,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         memory,
         flights,
         uses: Arc::default(),
+        ranges: Arc::default(),
         certificates: prepared
             .iter()
             .map(|p| p.tls.as_ref().map(|(store, _)| Arc::clone(store)))

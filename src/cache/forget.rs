@@ -51,6 +51,17 @@ pub fn must_forget(
     forgotten
 }
 
+/// Whether the response says that it is what a GET of the request's URI gets: its Content-Location is that
+/// URI (RFC 9110 §8.7, §9.3.3).
+pub fn is_of_its_target(target: &Target<'_>, response: &HeaderMap) -> bool {
+    let mut lines = response.get_all(header::CONTENT_LOCATION).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    let named = line.to_str().ok().and_then(|reference| resolve(target, reference));
+    named.is_some_and(|named| {
+        named.path == without_dots(target.path) && named.query.as_deref() == target.query
+    })
+}
+
 /// Methods that change nothing, as registered (RFC 9110 §9.2.1, RFC 3253, RFC 4918, RFC 5323). Of any
 /// other, safety is unknown, and unknown counts as unsafe.
 pub(crate) fn is_safe(method: &Method) -> bool {

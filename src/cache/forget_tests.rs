@@ -163,3 +163,27 @@ proptest! {
         let _ = resolve(&BASE, &reference);
     }
 }
+
+#[test]
+fn an_answer_is_of_its_target_only_where_it_says_so() {
+    let is = |locations: &[&str]| {
+        let mut headers = HeaderMap::new();
+        for location in locations {
+            headers.append(
+                header::CONTENT_LOCATION,
+                HeaderValue::from_str(location).expect("a value"),
+            );
+        }
+        is_of_its_target(&BASE, &headers)
+    };
+    for own in ["", "/a/b?q=1", "b?q=1", "?q=1", "https://example.com/a/b?q=1", "./../a/b?q=1"] {
+        assert!(is(&[own]), "{own}");
+    }
+    for other in
+        ["/a/b", "b", "/a/b?q=2", "https://example.org/a/b?q=1", "http://example.com/a/b?q=1"]
+    {
+        assert!(!is(&[other]), "{other}");
+    }
+    assert!(!is(&[]));
+    assert!(!is(&["", ""]));
+}

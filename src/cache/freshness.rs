@@ -170,6 +170,16 @@ pub enum LifetimeSource {
 }
 
 impl LifetimeSource {
+    /// Whether the response itself says how long it is fresh.
+    pub fn is_stated(self) -> bool {
+        match self {
+            Self::SMaxage | Self::MaxAge | Self::Expires => true,
+            Self::Override | Self::Status | Self::Default | Self::Heuristic | Self::NoCache => {
+                false
+            }
+        }
+    }
+
     /// The name in logs, metrics and explanations.
     pub fn label(self) -> &'static str {
         match self {

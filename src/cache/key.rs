@@ -11,9 +11,11 @@ use http::header;
 
 use crate::cache::KeyRules;
 use crate::cache::QueryRule;
+use crate::cache::Ranges;
 use crate::cache::fields::push;
 use crate::cache::fields::trim;
 use crate::cache::slice::Piece;
+use crate::message::range::Spec;
 
 /// What is asked for, in the normal form that routing and the origin see too.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +52,7 @@ pub struct Key {
 pub enum Parts {
     /// The resource is the whole key.
     One,
-    /// Fields or cookies of the request are part of the key, or it is stored in pieces.
+    /// Fields or cookies of the request are part of the key, or it is stored in pieces or by range.
     Many,
 }
 
@@ -92,6 +94,15 @@ impl Key {
         push(&mut bytes, b"piece");
         bytes.extend_from_slice(&piece.size.to_be_bytes());
         bytes.extend_from_slice(&piece.index.to_be_bytes());
+        Self { bytes, resource: self.resource }
+    }
+
+    /// The key of the answer to a request for this range of what this is the key of.
+    #[must_use]
+    pub fn range(&self, range: Spec) -> Self {
+        let mut bytes = self.bytes.clone();
+        push(&mut bytes, b"range");
+        push(&mut bytes, range.to_string().as_bytes());
         Self { bytes, resource: self.resource }
     }
 
@@ -152,7 +163,8 @@ impl<'a> Asked<'a> {
 }
 
 fn parts(rules: &KeyRules) -> Parts {
-    let one = rules.headers.is_empty() && rules.cookies.is_empty() && rules.slice.is_none();
+    let whole = rules.slice.is_none() && rules.ranges == Ranges::Whole;
+    let one = whole && rules.headers.is_empty() && rules.cookies.is_empty();
     if one { Parts::One } else { Parts::Many }
 }
 

@@ -6,7 +6,7 @@
 //! [`revalidate`] asks the origin about it and takes in a 304, [`storable`] judges a new response,
 //! [`forget`] says what an unsafe method invalidates, [`purge`] what an operator wants gone,
 //! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`condition`], [`deception`],
-//! [`mod@slice`], [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of; [`explain`]
+//! [`mod@slice`], [`part`], [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of; [`explain`]
 //! tells people what they decide.
 //!
 //! Nothing here reads a clock, does I/O or knows a server: facts come in as `http` types and
@@ -25,6 +25,7 @@ pub mod groups;
 pub mod key;
 pub mod lookup;
 pub mod normalise;
+pub mod part;
 pub mod purge;
 pub mod reuse;
 pub mod revalidate;
@@ -140,6 +141,8 @@ pub struct Policy {
     pub enabled: bool,
     /// Which methods are answered from the store.
     pub methods: Methods,
+    /// What is done with the answer to a POST.
+    pub posts: Posts,
     /// Only responses with these are stored; empty: with any that may be.
     pub statuses: Vec<Statuses>,
     /// How often something has to be asked for, within a while, before it is stored.
@@ -269,6 +272,26 @@ pub struct KeyRules {
     pub cookies: Vec<String>,
     /// Objects are stored in pieces of this many bytes, each under a key of its own.
     pub slice: Option<u64>,
+    /// What is fetched where a range is asked for, and nothing is stored.
+    pub ranges: Ranges,
+}
+
+/// What is fetched where a range is asked for, and nothing is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ranges {
+    /// The whole, of which the range is then a part.
+    Whole,
+    /// The range, which is stored under a key of its own.
+    AsAsked,
+}
+
+/// What is done with the answer to a POST that says for how long it answers a GET (RFC 9110 §9.3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Posts {
+    /// It is not stored.
+    NotStored,
+    /// It is.
+    Stored,
 }
 
 /// Which query parameters are part of the key.
@@ -289,6 +312,7 @@ impl Default for Policy {
         Self {
             enabled: true,
             methods: Methods::GetAndHead,
+            posts: Posts::NotStored,
             statuses: Vec::new(),
             min_uses: 1,
             bypass: Vec::new(),
@@ -314,6 +338,7 @@ impl Default for Policy {
                 headers: Vec::new(),
                 cookies: Vec::new(),
                 slice: None,
+                ranges: Ranges::Whole,
             },
         }
     }

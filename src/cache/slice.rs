@@ -155,7 +155,7 @@ impl Version {
 
 /// The bytes that a response says it has, and the length of the whole (RFC 9110 §14.4): `None` when it
 /// does not say both, once and without contradiction.
-fn content_range(response: &HeaderMap) -> Option<(Range<u64>, u64)> {
+pub(super) fn content_range(response: &HeaderMap) -> Option<(Range<u64>, u64)> {
     let mut lines = response.get_all(header::CONTENT_RANGE).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
     let (unit, rest) = line.to_str().ok()?.split_once(' ')?;
@@ -166,7 +166,7 @@ fn content_range(response: &HeaderMap) -> Option<(Range<u64>, u64)> {
     valid.then(|| (first..last + 1, length))
 }
 
-fn content_length(response: &HeaderMap) -> Option<u64> {
+pub(super) fn content_length(response: &HeaderMap) -> Option<u64> {
     let mut lines = response.get_all(header::CONTENT_LENGTH).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
     number(line.to_str().ok()?)

@@ -1,5 +1,6 @@
 //! Byte ranges (RFC 9110 §14): which bytes a request asks for, and how several are sent at once.
 
+use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -83,7 +84,8 @@ fn is_nonzero_suffix(spec: &[u8]) -> bool {
 }
 
 /// One range as asked for (§14.1.1).
-enum Spec {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Spec {
     /// From here to there, both included.
     Between(u64, u64),
     /// From here to the end.
@@ -93,6 +95,25 @@ enum Spec {
 }
 
 impl Spec {
+    /// The one range that a request asks for; `None` where it asks for none, for several, or for what
+    /// cannot be read.
+    #[must_use]
+    pub fn only(request: &HeaderMap) -> Option<Self> {
+        let mut lines = request.get_all(header::RANGE).into_iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+        let (unit, spec) = line.as_bytes().split_at_checked(6)?;
+        if !unit.eq_ignore_ascii_case(b"bytes=") {
+            return None;
+        }
+        Self::parse(list::trim(spec))
+    }
+
+    /// The value of Range that asks for it.
+    #[must_use]
+    pub fn to_value(self) -> HeaderValue {
+        header_value(format!("bytes={self}"))
+    }
+
     fn parse(text: &[u8]) -> Option<Self> {
         let dash = text.iter().position(|&byte| byte == b'-')?;
         match (&text[..dash], &text[dash + 1..]) {
@@ -105,14 +126,25 @@ impl Spec {
         }
     }
 
-    /// The bytes that exist; `None` if there are none.
-    fn within(&self, length: u64) -> Option<Range<u64>> {
+    /// The bytes of it that exist in a representation of this length; `None` if there are none.
+    #[must_use]
+    pub fn within(&self, length: u64) -> Option<Range<u64>> {
         let range = match *self {
             Self::Between(first, last) => first..last.saturating_add(1).min(length),
             Self::From(first) => first..length,
             Self::Last(count) => length.saturating_sub(count)..length,
         };
         (range.start < range.end).then_some(range)
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Between(first, last) => write!(f, "{first}-{last}"),
+            Self::From(first) => write!(f, "{first}-"),
+            Self::Last(count) => write!(f, "-{count}"),
+        }
     }
 }
 

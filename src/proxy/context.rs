@@ -20,6 +20,7 @@ use crate::cache::status::Source;
 use crate::listen::conn::Conn;
 use crate::message::admit::Admitted;
 use crate::message::forwarded::Client;
+use crate::message::range::Spec;
 use crate::message::target::Scheme;
 use crate::proxy::finish;
 use crate::refusal::Refusal;
@@ -29,6 +30,8 @@ use crate::runtime::Runtime;
 use crate::storage::flights::Flight;
 use crate::storage::flights::Origin;
 use crate::storage::flights::Told;
+use crate::storage::memory::Fill;
+use crate::storage::memory::Generation;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +84,18 @@ pub struct RequestCtx {
     pub(crate) logged: bool,
 }
 
+/// The answer to a POST, on its way into the store.
+#[derive(Debug, Default)]
+pub enum Posted {
+    /// It is not stored.
+    #[default]
+    Not,
+    /// It may be. Where the sequence of purges stood before the origin was asked.
+    Asked(Generation),
+    /// It is being stored.
+    Filling(Fill),
+}
+
 /// What the cache has to do with a request.
 #[derive(Default)]
 pub struct CacheSide {
@@ -92,6 +107,10 @@ pub struct CacheSide {
     pub fields: Option<Arc<HeaderMap>>,
     /// The piece that is asked for, where the object is stored in pieces.
     pub piece: Option<Piece>,
+    /// The range that is asked for, where it is stored by itself.
+    pub range: Option<Spec>,
+    /// The answer to a POST that may be stored.
+    pub posted: Posted,
     /// How often it was asked for lately, where nothing is stored and that counts.
     pub uses: Option<u32>,
     /// What is told of it in Cache-Status.

@@ -29,6 +29,7 @@ use crate::listen::conn;
 use crate::listen::conn::Conn;
 use crate::message::admit::Admitted;
 use crate::message::forwarded::Client;
+use crate::message::range::Spec;
 use crate::proxy::context::Arrival;
 use crate::proxy::context::RequestCtx;
 use crate::route::captures::Captures;
@@ -112,6 +113,7 @@ struct Errand {
     fields: Option<Arc<http::HeaderMap>>,
     uses: Option<u32>,
     piece: Option<slice::Piece>,
+    range: Option<Spec>,
     version: Version,
     flight: Arc<Flight>,
 }
@@ -177,7 +179,7 @@ pub(crate) fn begin(
     request.set_method(Method::GET);
     // About its own connection.
     request.remove_header(&header::CONNECTION);
-    if ctx.cache.piece.is_some() {
+    if ctx.cache.piece.is_some() || ctx.cache.range.is_some() {
         // About the whole, of which this is to bring a piece.
         for name in OF_THE_WHOLE {
             request.remove_header(&name);
@@ -197,6 +199,7 @@ pub(crate) fn begin(
         fields: ctx.cache.fields.clone(),
         uses: ctx.cache.uses,
         piece: ctx.cache.piece,
+        range: ctx.cache.range,
         version: ctx.version,
         flight: Arc::clone(lead.flight()),
     };
@@ -266,6 +269,7 @@ pub(crate) fn take_over(session: &mut Session, ctx: &mut RequestCtx) {
     ctx.cache.fields = errand.fields;
     ctx.cache.uses = errand.uses;
     ctx.cache.piece = errand.piece;
+    ctx.cache.range = errand.range;
     ctx.version = errand.version;
     ctx.flight = Some(errand.flight);
 }

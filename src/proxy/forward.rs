@@ -107,6 +107,9 @@ pub(crate) fn rebuild(
     if let Some(piece) = ctx.cache.piece {
         request.insert_header(header::RANGE, piece.wanted())?;
     }
+    if let Some(range) = ctx.cache.range {
+        request.insert_header(header::RANGE, range.to_value())?;
+    }
 
     for rule in &route.headers.request {
         match rule {

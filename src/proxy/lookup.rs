@@ -32,7 +32,9 @@ use crate::cache::status::Outcome;
 use crate::message::admit::Admitted;
 use crate::message::conditional;
 use crate::message::target::Scheme;
+use crate::proxy::context::Posted;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::posted;
 use crate::proxy::store;
 use crate::route::Route;
 use crate::route::action::Action;
@@ -67,6 +69,9 @@ pub(crate) fn prepare(session: &mut Session, ctx: &mut RequestCtx) {
     let asked = match may_look(&view, &route.cache) {
         Look::Yes(asked) => asked,
         Look::No(bypass) => {
+            if bypass == Bypass::Method && posted::may_answer_a_get(&view, &route.cache) {
+                ctx.cache.posted = Posted::Asked(runtime.memory.generation());
+            }
             let (why, outcome) = match bypass {
                 Bypass::Disabled | Bypass::Route => (Forward::Bypass, Outcome::Bypass),
                 Bypass::Method => (Forward::Method, Outcome::Miss),

@@ -16,7 +16,9 @@ mod forward;
 mod freshen;
 mod lookup;
 mod obtain;
+mod parts;
 mod piece;
+mod posted;
 mod purge;
 mod receive;
 mod serve;
@@ -263,9 +265,10 @@ impl ProxyHttp for EdgeProxy {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
+        posted::take(body.as_ref(), end_of_stream, ctx);
         deliver::pass_body(body, ctx);
         Ok(None)
     }

@@ -12,6 +12,7 @@ use pingora_proxy::Session;
 use tokio::sync::mpsc::Receiver;
 
 use crate::cache::Policy;
+use crate::cache::Ranges;
 use crate::cache::freshness::Restraint;
 use crate::cache::reuse::Origin;
 use crate::cache::reuse::Reuse;
@@ -24,6 +25,8 @@ use crate::proxy::context::RequestCtx;
 use crate::proxy::errand;
 use crate::proxy::errand::Handed;
 use crate::proxy::lookup;
+use crate::proxy::parts;
+use crate::proxy::parts::Next;
 use crate::proxy::serve;
 use crate::proxy::sliced;
 use crate::proxy::sliced::Sliced;
@@ -52,7 +55,6 @@ pub(super) enum Known {
 
 /// Answers from the store or by a shared fetch. `false`: the request has to ask for itself.
 pub(crate) async fn answer(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-    let runtime = Arc::clone(&ctx.runtime);
     let Some(policy) = ctx.route().map(|route| Arc::clone(&route.cache)) else { return Ok(false) };
     if let Some(size) = policy.key.slice {
         match sliced::answer(session, ctx, &policy, size).await? {
@@ -64,6 +66,27 @@ pub(crate) async fn answer(session: &mut Session, ctx: &mut RequestCtx) -> Resul
             }
         }
     }
+    if policy.key.ranges == Ranges::AsAsked
+        && let Some(base) = ctx.cache.key.clone()
+    {
+        match parts::answer(session, ctx, &policy).await? {
+            Next::Answered => return Ok(true),
+            Next::Whole => {}
+            Next::Part => {
+                let answered = share(session, ctx, &policy).await?;
+                if !answered || ctx.cache.status.detail == Some(store::NOT_A_PIECE) {
+                    parts::pass(ctx, &base);
+                }
+                return Ok(answered);
+            }
+        }
+    }
+    share(session, ctx, &policy).await
+}
+
+/// Answers from what is stored under the request's key, or by a fetch for all who ask for it.
+async fn share(session: &mut Session, ctx: &mut RequestCtx, policy: &Policy) -> Result<bool> {
+    let runtime = Arc::clone(&ctx.runtime);
     for _ in 0..JOINS {
         let (Some(key), Some(fields)) = (ctx.cache.key.clone(), ctx.cache.fields.clone()) else {
             return Ok(false);
@@ -71,7 +94,7 @@ pub(crate) async fn answer(session: &mut Session, ctx: &mut RequestCtx) -> Resul
         let now = SystemTime::now();
         // Before the store is looked into: what is purged from here on is not what is joined.
         let generation = runtime.memory.generation();
-        let found = match look(ctx, &policy, now) {
+        let found = match look(ctx, policy, now) {
             Known::Answer(entry) => {
                 serve::entry(session, ctx, &entry, now).await?;
                 return Ok(true);
@@ -102,12 +125,12 @@ pub(crate) async fn answer(session: &mut Session, ctx: &mut RequestCtx) -> Resul
             Joined::Lead(lead) => {
                 let flight = Arc::clone(lead.flight());
                 let (mut fetch, handed) = errand::begin(session, ctx, lead);
-                return fetch.beside(lead_on(session, ctx, &flight, handed, found, &policy)).await;
+                return fetch.beside(lead_on(session, ctx, &flight, handed, found, policy)).await;
             }
             Joined::Follow(flight) => {
                 if let Stage::Filling(live) = flight.stage() {
                     // It was asked for before this request came: it has to be as good as stored.
-                    let life = store::life(Restraint::of(live.headers()), &live.times(), &policy);
+                    let life = store::life(Restraint::of(live.headers()), &live.times(), policy);
                     let verdict = may_serve(&life, &ctx.cache.asked, now, Origin::Reachable);
                     if verdict != Reuse::Fresh {
                         return Ok(false);
@@ -118,7 +141,7 @@ pub(crate) async fn answer(session: &mut Session, ctx: &mut RequestCtx) -> Resul
                     // Whoever it is that asks may be slow for a reason of his own.
                     return Ok(false);
                 };
-                if followed(session, ctx, &flight, stage, found, &policy).await? {
+                if followed(session, ctx, &flight, stage, found, policy).await? {
                     return Ok(true);
                 }
             }
@@ -139,8 +162,9 @@ async fn lead_on(
     loop {
         match serve::unless_gone(session, handed_on(flight, &mut handed)).await? {
             Some(Handed::Interim(response)) => serve::interim(session, response).await?,
-            Some(Handed::Response(response, rest)) => {
+            Some(Handed::Response(mut response, rest)) => {
                 learn(ctx, flight);
+                parts::restore(ctx, &mut response)?;
                 let served = serve::handed(session, ctx, response, rest).await;
                 return ended(ctx, flight, served).await;
             }

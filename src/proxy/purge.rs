@@ -87,9 +87,11 @@ pub(crate) async fn by_method(session: &mut Session, ctx: &mut RequestCtx) -> Re
     Ok(true)
 }
 
-/// Forgets what the answer to an unsafe method makes invalid (RFC 9111 §4.4, RFC 9875 §3).
-pub(crate) fn invalidate(session: &Session, response: &ResponseHeader, ctx: &RequestCtx) {
-    let Some(admitted) = &ctx.admitted else { return };
+/// Forgets what the answer to an unsafe method makes invalid (RFC 9111 §4.4, RFC 9875 §3). Says by how many
+/// purges.
+pub(crate) fn invalidate(session: &Session, response: &ResponseHeader, ctx: &RequestCtx) -> u64 {
+    let Some(admitted) = &ctx.admitted else { return 0 };
+    let mut purges = 0;
     let asked = key::Target {
         space: "",
         scheme: ctx.scheme().as_str(),
@@ -110,10 +112,12 @@ pub(crate) fn invalidate(session: &Session, response: &ResponseHeader, ctx: &Req
             continue;
         };
         let named = key::Target { path: target.path(), query: target.query(), ..asked };
-        purge::invalidate(&ctx.runtime, &named);
+        purges += purge::invalidate(&ctx.runtime, &named);
     }
     for name in groups::invalidated(method, &response.headers) {
         let group = Group::new(ctx.scheme(), &admitted.authority, name);
         purge::invalidate_group(&ctx.runtime, group);
+        purges += 1;
     }
+    purges
 }

@@ -13,12 +13,14 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::cache::date;
+use crate::cache::part;
 use crate::cache::slice::Answer;
 use crate::cache::slice::Piece;
 use crate::message::hops;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::freshen;
+use crate::proxy::posted;
 use crate::proxy::purge;
 use crate::refusal::Refusal;
 
@@ -47,7 +49,8 @@ pub(crate) fn examine(
         return Ok(());
     }
     note(response, ctx);
-    purge::invalidate(session, response, ctx);
+    posted::consider(session, response, ctx);
+    let purges = purge::invalidate(session, response, ctx);
     freshen::by_head(session, response, ctx);
     // The client speaks our version, whatever the origin's (RFC 9110 §2.5).
     response.set_version(Version::HTTP_11);
@@ -71,8 +74,12 @@ pub(crate) fn examine(
     if let Some(piece) = ctx.cache.piece {
         take_for_piece(piece, response, ctx)?;
     }
+    if ctx.cache.range.is_some() {
+        take_for_range(response)?;
+    }
     // Another connection's offer; ours makes its own.
     response.remove_header(&header::ALT_SVC);
+    posted::begin(session, response, ctx, purges);
     Ok(())
 }
 
@@ -86,6 +93,21 @@ fn take_for_piece(piece: Piece, response: &mut ResponseHeader, ctx: &mut Request
         Answer::Misfit => return Err(malformed(ctx, "other bytes than were asked for")),
         Answer::Other => {
             // It means nothing there, and would make a whole look like a piece.
+            if response.status == StatusCode::OK {
+                response.remove_header(&header::CONTENT_RANGE);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What answers the request for a range that is stored by itself: within the store it is a 200 as well.
+fn take_for_range(response: &mut ResponseHeader) -> Result<()> {
+    match part::judge(response.status, &response.headers) {
+        part::Answer::Part => response.set_status(StatusCode::OK)?,
+        // As it is, it is not stored.
+        part::Answer::Unclear => {}
+        part::Answer::Other => {
             if response.status == StatusCode::OK {
                 response.remove_header(&header::CONTENT_RANGE);
             }

@@ -24,6 +24,7 @@ use crate::proxy::context::RequestCtx;
 use crate::proxy::deliver;
 use crate::proxy::errand::Piece;
 use crate::proxy::errand::Rest;
+use crate::proxy::parts;
 use crate::proxy::stored;
 use crate::proxy::stored::Body;
 use crate::proxy::stored::Plan;
@@ -52,8 +53,13 @@ pub(crate) async fn entry(
     entry: &Arc<Entry>,
     now: SystemTime,
 ) -> Result<()> {
-    let (times, response) = (entry.times(), entry.response_header());
-    let selection = stored::select(entry, &session.req_header().method, headers(session));
+    let (times, mut response) = (entry.times(), entry.response_header());
+    let selection = match ctx.cache.range {
+        // It is what was asked for.
+        Some(_) => Selection::Whole,
+        None => stored::select(entry, &session.req_header().method, headers(session)),
+    };
+    parts::restore(ctx, &mut response)?;
     let plan = head(session, ctx, response, &selection, (&times, Age::Always), now).await?;
     if plan.is_empty() {
         return whole(ctx);
@@ -81,7 +87,11 @@ pub(crate) async fn live(
     if let Some(length) = live.length().filter(|_| may_have_length) {
         response.insert_header(header::CONTENT_LENGTH, length)?;
     }
-    let selection = forwards(deliver::selection(session, &response), live.length());
+    let selection = match ctx.cache.range {
+        Some(_) => Selection::Whole,
+        None => forwards(deliver::selection(session, &response), live.length()),
+    };
+    parts::restore(ctx, &mut response)?;
     let plan = head(session, ctx, response, &selection, (&live.times(), Age::IfAny), now).await?;
     if plan.is_empty() {
         return whole(ctx);

@@ -76,7 +76,9 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
     }
     if validated.is_some() {
         ctx.cache.outcome = Some(Outcome::Revalidated);
-    } else if ctx.cache.piece.is_some() && !stands_for_a_piece(response) {
+    } else if (ctx.cache.piece.is_some() || ctx.cache.range.is_some())
+        && !stands_for_a_piece(response)
+    {
         ctx.cache.status = ctx.cache.status.with_detail(NOT_A_PIECE);
         return RespCacheable::Uncacheable(NoCacheReason::Custom(NOT_A_PIECE));
     }
@@ -139,9 +141,9 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
     RespCacheable::Cacheable(meta(&kept, header, validated))
 }
 
-/// Why the answer to the request for a piece is not stored under the piece's key: it is the whole, or says
+/// Why the answer to the request for a piece, or for a range, is not stored under its key: it is the whole, or says
 /// only that there is no such piece.
-const NOT_A_PIECE: &str = "not-a-piece";
+pub(super) const NOT_A_PIECE: &str = "not-a-piece";
 
 /// Whether this may be stored as the answer to the request for a piece: it is the piece (see `receive`),
 /// or would be the answer to the request for any.

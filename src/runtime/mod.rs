@@ -21,6 +21,7 @@ use crate::route::Route;
 use crate::route::action::Action;
 use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
+use crate::storage::ranges::AskedRanges;
 use crate::storage::uses::Uses;
 use crate::tls::store::CertificateStore;
 use crate::upstream::Protocol;
@@ -46,6 +47,8 @@ pub struct Runtime {
     pub flights: Arc<Flights>,
     /// How often what is not stored was asked for. It outlives every generation.
     pub uses: Arc<Uses>,
+    /// Which ranges were asked for. It outlives every generation.
+    pub ranges: Arc<AskedRanges>,
     /// The certificates of each listener, in the plan's order; `None` is plain text.
     pub certificates: Vec<Option<Arc<CertificateStore>>>,
     /// The access log.

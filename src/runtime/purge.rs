@@ -150,12 +150,15 @@ pub fn purge_routes(runtime: &Runtime, url: Url, routes: &[&Route], by: &Asker) 
     report(vec![purged], &order)
 }
 
-/// Drops all that is stored for a URL since a request may have changed it (RFC 9111 §4.4).
-pub fn invalidate(runtime: &Runtime, url: &key::Target<'_>) {
-    for resource in resources(&runtime.plan, url, |_| true) {
-        let dropped = runtime.memory.purge_resource(&resource, Kind::Hard);
+/// Drops all that is stored for a URL since a request may have changed it (RFC 9111 §4.4). Says by how many
+/// purges.
+pub fn invalidate(runtime: &Runtime, url: &key::Target<'_>) -> u64 {
+    let resources = resources(&runtime.plan, url, |_| true);
+    for resource in &resources {
+        let dropped = runtime.memory.purge_resource(resource, Kind::Hard);
         runtime.metrics.invalidated(dropped as u64);
     }
+    resources.len() as u64
 }
 
 /// Drops all that belongs to a group since a request may have changed it (RFC 9875 §3).

@@ -3,6 +3,7 @@
 pub mod flights;
 pub mod intern;
 pub mod memory;
+pub mod ranges;
 pub mod uses;
 
 /// The memory tier, as meant.

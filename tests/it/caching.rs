@@ -8,6 +8,8 @@ mod invalidation;
 mod keys;
 mod multiplexed;
 mod origins2;
+mod parts;
+mod posts;
 mod rules;
 mod safety;
 mod short_way;

@@ -7,7 +7,9 @@ use http::StatusCode;
 use crate::cache::ClientDirectives;
 use crate::cache::Methods;
 use crate::cache::Policy;
+use crate::cache::Posts;
 use crate::cache::QueryRule;
+use crate::cache::Ranges;
 use crate::cache::SetCookie;
 use crate::cache::StatusTtl;
 use crate::cache::Statuses;
@@ -161,19 +163,19 @@ fn requests_and_statuses(section: &Cache, at: &Path, report: &mut Report<'_>) {
     if let Some(methods) = &section.methods {
         let at = at.key("methods");
         for (n, method) in methods.iter().enumerate() {
-            if !matches!(method.as_str(), "GET" | "HEAD") {
+            if !matches!(method.as_str(), "GET" | "HEAD" | "POST") {
                 report
                     .error(
                         &at.index(n),
                         format!("\"{method}\" is not a method whose answers are stored"),
                     )
-                    .help("write [GET, HEAD], [GET], or `cache: off`");
+                    .help("write [GET, HEAD], [GET], either with POST, or `cache: off`");
             }
         }
         if !methods.iter().any(|method| method == "GET") {
             report
                 .error(&at, "what answers a HEAD is the stored answer to a GET")
-                .help("write [GET, HEAD], [GET], or `cache: off`");
+                .help("write [GET, HEAD], [GET], either with POST, or `cache: off`");
         }
     }
     for (n, statuses) in section.statuses.iter().flatten().enumerate() {
@@ -322,6 +324,12 @@ fn pieces(own: &Cache, whole: &Cache, at: &Path, report: &mut Report<'_>) {
     let Some(OrOff::Is(piece)) = whole.slice else { return };
     let written_here =
         own.slice.is_some() || own.max_object.is_some() || own.collapse_wait.is_some();
+    let is_as_asked = whole.ranges == Some(schema::cache::Ranges::AsAsked);
+    if is_as_asked && (own.slice.is_some() || own.ranges.is_some()) {
+        report
+            .error(&at.key("ranges"), "`as-asked` has no effect beside `slice`")
+            .help("pieces are what is fetched for a range: keep one of the two");
+    }
     if !written_here {
         return;
     }
@@ -369,6 +377,10 @@ fn build(whole: &Cache) -> Policy {
     let time = |value: Option<OrOff<Period>>| value.and_then(OrOff::get).map(|period| period.0);
     let mut policy = Policy {
         enabled: true,
+        posts: match whole.methods.iter().flatten().any(|method| method == "POST") {
+            true => Posts::Stored,
+            false => Posts::NotStored,
+        },
         methods: match whole.methods.iter().flatten().any(|method| method == "HEAD") {
             true => Methods::GetAndHead,
             false => Methods::Get,
@@ -442,6 +454,11 @@ fn build(whole: &Cache) -> Policy {
             policy.key.headers.push(DEVICE_CLASS);
         }
     }
+    policy.key.ranges = match whole.ranges {
+        None => policy.key.ranges,
+        Some(schema::cache::Ranges::Whole) => Ranges::Whole,
+        Some(schema::cache::Ranges::AsAsked) => Ranges::AsAsked,
+    };
     policy.key.slice = whole.slice.and_then(OrOff::get).map(|piece| piece.0);
     policy.normalise = forms::rules(whole.normalise.as_ref(), whole.key.as_ref());
     policy

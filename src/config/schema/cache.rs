@@ -56,7 +56,8 @@ pub enum Eviction {
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
     /// The methods that are answered from the store and fill it: `[GET, HEAD]`, or `[GET]`, which leaves
-    /// HEAD to the origin.
+    /// HEAD to the origin. `POST` beside them is never answered from the store: its answer is stored where
+    /// it says that it is what a GET of the same URL gets, and for how long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub methods: Option<Vec<String>>,
     /// Only responses with these statuses (`404`, `4xx`) are stored, among those that may be; empty is all.
@@ -105,6 +106,10 @@ pub struct Cache {
     /// the whole; `off` is whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slice: Option<OrOff<ByteSize>>,
+    /// What is fetched where a range is asked for and nothing is stored: the `whole`, of which it is then a
+    /// part, or the range `as-asked`, which is stored by itself and answers the ranges that lie in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<Ranges>,
     /// Responses whose Content-Type is not what the path's suffix promises (a page under `/a.css`) are
     /// stored (`off`), are not when they do not state a lifetime (`unstated`), or never are (`all`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -201,6 +206,16 @@ impl JsonSchema for Statuses {
             "description": "A status (`404`), or all that begin with a digit (`5xx`)."
         })
     }
+}
+
+/// What is fetched where a range is asked for and nothing is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ranges {
+    /// The whole, of which it is then a part.
+    Whole,
+    /// The range, which is stored by itself.
+    AsAsked,
 }
 
 /// What is done with a cacheable response that carries Set-Cookie.
@@ -321,6 +336,10 @@ impl Cache {
             stale_if_error: Some(OrOff::Off),
             max_object: Some(ByteSize(built_in.max_object)),
             slice: Some(OrOff::Off),
+            ranges: Some(match built_in.key.ranges {
+                policy::Ranges::Whole => Ranges::Whole,
+                policy::Ranges::AsAsked => Ranges::AsAsked,
+            }),
             suffix_guard: Some(match built_in.guard {
                 Guard::Off => SuffixGuard::Off,
                 Guard::Unstated => SuffixGuard::Unstated,
@@ -378,6 +397,7 @@ impl Cache {
             stale_if_error: own.stale_if_error.or(outer.stale_if_error),
             max_object: own.max_object.or(outer.max_object),
             slice: own.slice.or(outer.slice),
+            ranges: own.ranges.or(outer.ranges),
             suffix_guard: own.suffix_guard.or(outer.suffix_guard),
             set_cookie: own.set_cookie.or(outer.set_cookie),
             client_directives: own.client_directives.or(outer.client_directives),

@@ -218,3 +218,22 @@ proptest! {
         prop_assert_eq!(body.content_length(), sent + body.closing().len() as u64);
     }
 }
+
+#[test]
+fn one_range_alone_is_said_again_as_it_was() {
+    let only = |value: &str| {
+        let request = HeaderMap::from_iter([(
+            header::RANGE,
+            HeaderValue::from_str(value).expect("a valid value"),
+        )]);
+        Spec::only(&request).map(|spec| spec.to_value())
+    };
+    for (asked, said) in
+        [("bytes=0-99", "bytes=0-99"), ("Bytes= 5-", "bytes=5-"), ("bytes=-007", "bytes=-7")]
+    {
+        assert_eq!(only(asked).as_ref().map(HeaderValue::as_bytes), Some(said.as_bytes()));
+    }
+    for none in ["bytes=0-1,3-4", "bytes=4-3", "bytes=-", "lines=1-2", "bytes="] {
+        assert_eq!(only(none), None, "{none}");
+    }
+}

@@ -19,6 +19,13 @@ const REMEMBERED: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Generation(pub(super) u64);
 
+impl Generation {
+    /// How many purges there were since an earlier one.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// What a purge does to the entries that it concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -5,15 +5,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+
 use crate::cache::key::Parts;
 use crate::cache::key::Resource;
 use crate::cache::purge::Many;
+use crate::storage::memory::Abandoned;
+use crate::storage::memory::Arrival;
 use crate::storage::memory::Cell;
 use crate::storage::memory::Memory;
+use crate::storage::memory::body::Body;
 use crate::storage::memory::broad::Met;
 use crate::storage::memory::entry::Entry;
+use crate::storage::memory::fill::Draft;
 use crate::storage::memory::purge::Generation;
 use crate::storage::memory::purge::Kind;
+use crate::storage::memory::purge::Standing;
+use crate::storage::memory::select::Selection;
 
 /// How far a count of entries came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,6 +103,20 @@ impl Memory {
                 .count()
         });
         count
+    }
+
+    /// Whether no purge so far concerns a response that was asked for when `arrival` says.
+    pub fn is_current(&self, arrival: &Arrival<'_>) -> bool {
+        let hash = self.hash(arrival.key);
+        let entry = Selection::new(arrival.headers, arrival.request)
+            .map_err(Abandoned::from)
+            .and_then(|selection| Draft::new(self, arrival, selection))
+            .and_then(|draft| {
+                draft.complete(self, hash, self.next_id(), Body::One(Bytes::new()), 0)
+            });
+        let Ok(entry) = entry else { return false };
+        let shard = self.cell(hash).shard.read();
+        self.0.broad.spares(&entry, Met::New) && shard.stamps.standing(&entry) == Standing::Current
     }
 
     /// Removes this very entry, if it is still there.

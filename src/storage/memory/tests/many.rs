@@ -18,6 +18,7 @@ use crate::storage::memory::Kind;
 
 const ROUTES: [&str; 2] = ["r", "s"];
 const RULES: KeyRules = KeyRules {
+    ranges: crate::cache::Ranges::Whole,
     host: None,
     query: QueryRule::All,
     sort_query: false,
