@@ -79,9 +79,9 @@ bench-fill: ## memory of the process while its store is full
 	python3 benches/memory/fill.py $(ARGS)
 
 .PHONY: bench-parts
-bench-parts: ## the cache's decisions and the memory tier by themselves
+bench-parts: ## balancing, the cache's decisions and the memory tier by themselves
 	@scripts/setup build
-	cargo bench --locked --bench parts -- decisions tier
+	cargo bench --locked --bench parts -- balance decisions tier
 
 .PHONY: bench-evict
 bench-evict: ## eviction policies: their share of hits over the same requests

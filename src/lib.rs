@@ -13,6 +13,7 @@ pub mod units;
 // ── L1: decisions (pure: no I/O, no clock, no Pingora) ──────────────────────────────────────────
 pub mod balance;
 pub mod cache;
+pub mod resilience;
 pub mod route;
 
 // ── L2: machinery ───────────────────────────────────────────────────────────────────────────────

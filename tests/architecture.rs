@@ -49,6 +49,7 @@ const MODULES: &[(&str, Kind, &str)] = &[
     ("message",  Pure,   "refusal units"),
     // L1: decisions. A route carries the cache policy that it was given.
     ("balance",  Pure,   "units"),
+    ("resilience", Pure, "units"),
     ("cache",    Pure,   "message units"),
     ("route",    Pure,   "message units cache"),
     // L2: machinery. Siblings do not know each other, except that a listener has TLS settings; what
@@ -58,17 +59,17 @@ const MODULES: &[(&str, Kind, &str)] = &[
     ("listen",   Server, "refusal units message terms tls"),
     ("observe",  Server, "refusal units message cache"),
     ("storage",  Server, "refusal units message cache"),
-    ("upstream", Server, "refusal units message balance terms"),
+    ("upstream", Server, "refusal units message balance resilience terms"),
     // L3: configuration.
-    ("config",   Data,   "refusal units message balance cache route terms tls listen observe storage upstream"),
+    ("config",   Data,   "refusal units message balance resilience cache route terms tls listen observe storage upstream"),
     // L4: a running generation.
-    ("runtime",  Server, "refusal units message balance cache route terms tls listen observe storage upstream config"),
+    ("runtime",  Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream config"),
     // L5: faces, which do not know each other.
-    ("admin",    Server, "refusal units message balance cache route terms tls listen observe storage upstream config runtime"),
+    ("admin",    Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream config runtime"),
     ("demo",     Server, "units"),
-    ("proxy",    Server, "refusal units message balance cache route terms tls listen observe storage upstream config runtime"),
+    ("proxy",    Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream config runtime"),
     // L6: the program.
-    ("app",      Server, "refusal units message balance cache route terms tls listen observe storage upstream config runtime admin demo proxy"),
+    ("app",      Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream config runtime admin demo proxy"),
 ];
 
 /// What a pure layer does not say: the outside world. A word at the end of a path stands for all

@@ -1,4 +1,4 @@
-//! Parts of the program by themselves: `cargo bench --bench parts [decisions|tier|evict]`.
+//! Parts of the program by themselves: `cargo bench --bench parts [balance|decisions|tier|evict]`.
 //!
 //! What a whole request costs is for `benches/compare` to say; this says which part it is in.
 
@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::time::Duration;
 use std::time::Instant;
 
+mod balance;
 mod decisions;
 mod evict;
 mod tier;
@@ -17,15 +18,19 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// A part of the benchmark by its name.
 type Part = (&'static str, fn());
 
-const PARTS: [Part; 3] =
-    [("decisions", decisions::run), ("tier", tier::run), ("evict", evict::run)];
+const PARTS: [Part; 4] = [
+    ("balance", balance::run),
+    ("decisions", decisions::run),
+    ("tier", tier::run),
+    ("evict", evict::run),
+];
 
 fn main() {
     // Cargo adds flags of its own.
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     if let Some(unknown) = wanted.iter().find(|word| PARTS.iter().all(|(name, _)| name != word)) {
-        eprintln!("there is no part {unknown:?}: decisions, tier and evict are all");
+        eprintln!("there is no part {unknown:?}: balance, decisions, tier and evict are all");
         std::process::exit(64);
     }
     for (name, run) in PARTS {

@@ -8,6 +8,13 @@ use std::collections::BinaryHeap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
+use crate::balance::Peers;
+use crate::balance::READY;
+use crate::balance::chance::Chance;
+use crate::balance::chance::among_usable;
+use crate::balance::chance::draw;
+use crate::balance::chance::evenly;
+
 /// The longest cycle that is worked out. Weights that need a longer one are scaled down; see
 /// [`WeightedRoundRobin::new`].
 pub const LONGEST_CYCLE: usize = 4096;
@@ -45,18 +52,23 @@ impl WeightedRoundRobin {
     ///
     /// Slots of unusable peers are passed over, so that their share falls to the others in
     /// proportion to the others' weights, not to a neighbour alone. Where nearly all slots are
-    /// unusable, `usable` is asked once for each peer instead.
+    /// unusable, all peers are asked instead.
     pub fn pick(&self, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        self.choose(0, &AllReady(usable))
+    }
+
+    /// The next peer that is usable and, as far as it is not ready, has the chance.
+    pub(super) fn choose(&self, random: u64, peers: &impl Peers) -> Option<usize> {
         if self.cycle.is_empty() {
             return None;
         }
-        for _ in 0..TRIES.min(self.cycle.len()) {
-            let peer = self.cycle[self.step() % self.cycle.len()] as usize;
-            if usable(peer) {
-                return Some(peer);
-            }
-        }
-        self.pick_among_few(usable)
+        let tries = TRIES.min(self.cycle.len());
+        let next = |_: &mut Chance| self.cycle[self.step() % self.cycle.len()] as usize;
+        // Most slots may be unusable, or other threads took the usable ones. A step in the weights
+        // of the usable peers, spread evenly, holds their shares then, too.
+        draw(tries, peers, &mut Chance::new(random), next).or_else(|| {
+            among_usable(self.weights.iter().copied(), peers, evenly(self.step() as u64))
+        })
     }
 
     /// How many choices make one whole cycle.
@@ -70,26 +82,26 @@ impl WeightedRoundRobin {
         // Relaxed: the count orders nothing but itself.
         self.next.fetch_add(1, Ordering::Relaxed)
     }
+}
 
-    /// Chooses when most slots are unusable, or when other threads took the usable ones: a step in
-    /// the weights of the usable peers, spread by the golden ratio so that shares still hold.
-    fn pick_among_few(&self, usable: impl Fn(usize) -> bool) -> Option<usize> {
-        let of_weight = |&(_, weight): &(usize, u64)| weight > 0;
-        let peers: Vec<(usize, u64)> = (self.weights.iter().copied().enumerate())
-            .filter(of_weight)
-            .filter(|&(peer, _)| usable(peer))
-            .collect();
-        let total: u64 = peers.iter().map(|&(_, weight)| weight).sum();
-        // The fractional parts of n·φ fill the interval evenly for every n (Weyl's sequence).
-        let spread = (self.step() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mut at = ((u128::from(spread) * u128::from(total)) >> 64) as u64;
-        for (peer, weight) in peers {
-            if at < weight {
-                return Some(peer);
-            }
-            at -= weight;
-        }
-        None
+/// Peers of which only is known whether they are usable.
+struct AllReady<F>(F);
+
+impl<F: Fn(usize) -> bool> Peers for AllReady<F> {
+    fn is_usable(&self, peer: usize) -> bool {
+        self.0(peer)
+    }
+
+    fn in_flight(&self, _: usize) -> u32 {
+        0
+    }
+
+    fn cost(&self, _: usize) -> u64 {
+        0
+    }
+
+    fn readiness(&self, _: usize) -> u32 {
+        READY
     }
 }
 
@@ -154,4 +166,5 @@ fn evenly_spread(weights: &[u64]) -> Vec<u32> {
 }
 
 #[cfg(test)]
+#[path = "weighted_tests.rs"]
 mod tests;

@@ -1,0 +1,359 @@
+//! The circuit breaker of one peer: closed, open, half-open.
+//!
+//! Closed, requests pass, and their failures are counted. When there are too many, it opens, and
+//! nothing passes until its time is over; then, half-open, a few probes pass, and either all of them
+//! succeed and it closes, or one fails and it opens again.
+
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::resilience::breaker::word::Phase;
+use crate::resilience::breaker::word::Word;
+use crate::resilience::window::Count;
+use crate::resilience::window::Window;
+
+mod word;
+
+/// The most probes there can be.
+pub const MOST_PROBES: u32 = word::MOST;
+
+/// When a breaker opens and closes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How many failures in a row open it. 0: it does not open by that.
+    pub failures: u32,
+    /// The percentage of failures in the window that opens it. `None`: it does not open by that.
+    pub rate: Option<u32>,
+    /// How many requests in the window the percentage needs to say anything.
+    pub min_requests: u32,
+    /// Over how long the percentage is taken.
+    pub window: Duration,
+    /// How long it stays open; also how long a probe may take until it counts as lost.
+    pub open_for: Duration,
+    /// How many probes pass when it is half-open, all of which have to succeed; from 1 to
+    /// [`MOST_PROBES`].
+    pub probes: u32,
+}
+
+impl Default for Settings {
+    /// Five failures in a row, no percentage, open for 30 s, one probe.
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            rate: None,
+            min_requests: 20,
+            window: Duration::from_secs(10),
+            open_for: Duration::from_secs(30),
+            probes: 1,
+        }
+    }
+}
+
+/// What a breaker does with requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// They pass.
+    Closed,
+    /// They do not.
+    Open {
+        /// When the first probe may pass.
+        until: Duration,
+    },
+    /// A few pass, to see how they fare. Also when the time is over and no probe has come yet.
+    HalfOpen,
+}
+
+impl State {
+    /// The word for it in logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+/// A change of state, as it happened; told to exactly one caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transition {
+    /// It opened.
+    Opened(Cause),
+    /// The first probe passed.
+    HalfOpened,
+    /// It closed: all probes succeeded.
+    Closed,
+}
+
+/// Why a breaker opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Too many failures in a row.
+    Failures,
+    /// Too many failures among the requests of the window.
+    Rate,
+    /// A probe failed.
+    Probe,
+}
+
+impl Cause {
+    /// The word for it in logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Failures => "failures",
+            Self::Rate => "rate",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+/// How a request went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should.
+    Success,
+    /// The peer is to blame.
+    Failure,
+    /// It says nothing about the peer: the client went away, nobody was asked.
+    Neutral,
+}
+
+/// The leave for one request to pass; given back with [`Breaker::leave`].
+///
+/// One that is never given back counts for nothing; if it was a probe's, its place is free again
+/// after [`Settings::open_for`].
+#[derive(Debug)]
+#[must_use = "a pass is given back with `leave`"]
+pub struct Pass {
+    kind: Kind,
+    round: u16,
+    opened: bool,
+}
+
+/// What a pass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any request while the breaker is closed.
+    Normal,
+    /// One of the few while it is half-open.
+    Probe,
+}
+
+impl Pass {
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What changed by giving it: the first probe makes the breaker half-open.
+    #[must_use]
+    pub fn transition(&self) -> Option<Transition> {
+        self.opened.then_some(Transition::HalfOpened)
+    }
+}
+
+/// The breaker of one peer, shared by all threads.
+///
+/// All of its state that has to change together is one atomic word. While it is closed and all goes
+/// well, a request costs a few reads of it.
+#[derive(Debug)]
+pub struct Breaker {
+    settings: Settings,
+    word: AtomicU64,
+    /// Failures in a row.
+    failures: AtomicU32,
+    /// All requests, and of note the failed ones.
+    window: Window,
+}
+
+impl Breaker {
+    /// A closed one.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let window = Window::new(settings.window);
+        let word = AtomicU64::new(Word::closed(0).pack());
+        Self { settings, word, failures: AtomicU32::new(0), window }
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether [`Breaker::enter`] would give a pass. Changes nothing.
+    #[must_use]
+    pub fn admits(&self, now: Duration) -> bool {
+        self.passing(self.load(), now).is_some()
+    }
+
+    /// Asks for a pass. Every request to the peer has one.
+    pub fn enter(&self, now: Duration) -> Option<Pass> {
+        loop {
+            let word = self.load();
+            let next = self.passing(word, now)?;
+            if word.phase == Phase::Closed {
+                return Some(Pass { kind: Kind::Normal, round: word.round, opened: false });
+            }
+            if self.replace(word, next) {
+                let opened = word.phase == Phase::Open;
+                return Some(Pass { kind: Kind::Probe, round: next.round, opened });
+            }
+        }
+    }
+
+    /// Gives a pass back, and says what that changed.
+    ///
+    /// A pass from before the last change of state says nothing about the peer as it is now and
+    /// changes nothing, nor does a probe's that was taken for lost.
+    pub fn leave(&self, pass: Pass, verdict: Verdict, now: Duration) -> Option<Transition> {
+        match pass.kind {
+            Kind::Normal => self.leave_closed(pass.round, verdict, now),
+            Kind::Probe => self.leave_half_open(pass.round, verdict, now),
+        }
+    }
+
+    /// What it does with requests now.
+    #[must_use]
+    pub fn state(&self, now: Duration) -> State {
+        let word = self.load();
+        match word.phase {
+            Phase::Closed => State::Closed,
+            Phase::Open if now < word.time() => State::Open { until: word.time() },
+            Phase::Open | Phase::HalfOpen => State::HalfOpen,
+        }
+    }
+
+    /// How many failures in a row there were, up to now.
+    #[must_use]
+    pub fn consecutive_failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Closes it and forgets everything. Passes that are out count for nothing.
+    pub fn reset(&self) {
+        loop {
+            let word = self.load();
+            self.forget();
+            if self.replace(word, Word::closed(word.next_round())) {
+                return;
+            }
+        }
+    }
+
+    /// The word after a pass; `None` when there is no pass.
+    fn passing(&self, word: Word, now: Duration) -> Option<Word> {
+        let probes = self.settings.probes.clamp(1, MOST_PROBES);
+        match word.phase {
+            Phase::Closed => Some(word),
+            Phase::Open if now < word.time() => None,
+            Phase::Open => Some(Word::half_open(word.round, now, 1, 0)),
+            Phase::HalfOpen if word.taken + word.won < probes => {
+                Some(Word::half_open(word.round, now, word.taken + 1, word.won))
+            }
+            // All probes that are out are lost. A new round: should one come back, it is too late.
+            Phase::HalfOpen if now >= word.time().saturating_add(self.settings.open_for) => {
+                Some(Word::half_open(word.next_round(), now, 1, word.won))
+            }
+            Phase::HalfOpen => None,
+        }
+    }
+
+    fn leave_closed(&self, round: u16, verdict: Verdict, now: Duration) -> Option<Transition> {
+        let word = self.load();
+        if word.phase != Phase::Closed || word.round != round {
+            return None;
+        }
+        let cause = match verdict {
+            Verdict::Neutral => return None,
+            Verdict::Success => {
+                // Read first: a write would take the line away from all other threads.
+                if self.failures.load(Ordering::Relaxed) != 0 {
+                    self.failures.store(0, Ordering::Relaxed);
+                }
+                if self.settings.rate.is_some() {
+                    self.window.add(Count::One, now);
+                }
+                return None;
+            }
+            Verdict::Failure => self.failed(now)?,
+        };
+        let until = now.saturating_add(self.settings.open_for);
+        // Another thread may have been first: then the change is that thread's.
+        self.replace(word, Word::open(word.next_round(), until))
+            .then_some(Transition::Opened(cause))
+    }
+
+    /// Counts a failure and says whether it is one too many.
+    fn failed(&self, now: Duration) -> Option<Cause> {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let too_many = self.settings.failures > 0 && failures >= self.settings.failures;
+        let cause = too_many.then_some(Cause::Failures);
+        let Some(rate) = self.settings.rate else {
+            return cause;
+        };
+        self.window.add(Count::One, now);
+        self.window.add(Count::Noted, now);
+        let counts = self.window.sum(now);
+        let enough = counts.all >= u64::from(self.settings.min_requests);
+        let too_often = enough && counts.noted * 100 >= counts.all * u64::from(rate);
+        cause.or(too_often.then_some(Cause::Rate))
+    }
+
+    fn leave_half_open(&self, round: u16, verdict: Verdict, now: Duration) -> Option<Transition> {
+        let probes = self.settings.probes.clamp(1, MOST_PROBES);
+        loop {
+            let word = self.load();
+            if word.phase != Phase::HalfOpen || word.round != round {
+                return None;
+            }
+            let taken = word.taken.saturating_sub(1);
+            let (next, transition) = match verdict {
+                Verdict::Neutral => {
+                    (Word::half_open(word.round, word.time(), taken, word.won), None)
+                }
+                Verdict::Success if word.won + 1 < probes => {
+                    (Word::half_open(word.round, word.time(), taken, word.won + 1), None)
+                }
+                Verdict::Success => {
+                    // Before it closes: what is counted afterwards is to stay.
+                    self.forget();
+                    (Word::closed(word.next_round()), Some(Transition::Closed))
+                }
+                Verdict::Failure => {
+                    let until = now.saturating_add(self.settings.open_for);
+                    let opened = Transition::Opened(Cause::Probe);
+                    (Word::open(word.next_round(), until), Some(opened))
+                }
+            };
+            if self.replace(word, next) {
+                return transition;
+            }
+        }
+    }
+
+    fn forget(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.window.clear();
+    }
+
+    // Relaxed: the word is all there is to agree upon; the counts beside it may be a little late.
+    fn load(&self) -> Word {
+        Word::unpack(self.word.load(Ordering::Relaxed))
+    }
+
+    /// Whether the word was still `from` and is `to` now.
+    fn replace(&self, from: Word, to: Word) -> bool {
+        let (from, to) = (from.pack(), to.pack());
+        self.word.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+#[cfg(test)]
+#[path = "breaker_tests.rs"]
+mod tests;
