@@ -182,7 +182,7 @@ where
             let _busy = busy;
             let session = ServerSession::new_http2(session);
             let run = AssertUnwindSafe(app.process_new_http(session, &shutdown)).catch_unwind();
-            if conn::on(Arc::clone(&conn), run).await.is_err() {
+            if let Some(Err(_)) = conn::on(Arc::clone(&conn), run).await {
                 watch.panicked(&conn);
             }
         });

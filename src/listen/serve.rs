@@ -300,11 +300,12 @@ where
         let session = ServerSession::new_http1(io);
         let run = AssertUnwindSafe(self.app.process_new_http(session, shutdown)).catch_unwind();
         let back = match conn::on(Arc::clone(&conn), run).await {
-            Ok(back) => back,
-            Err(_) => {
+            Some(Ok(back)) => back,
+            Some(Err(_)) => {
                 self.watch.panicked(&conn);
                 None
             }
+            None => None,
         };
         let (stream, _) = back?.consume();
         let mut io = stream.into_any().downcast::<EdgeIo>().ok()?;

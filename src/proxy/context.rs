@@ -240,6 +240,12 @@ impl RequestCtx {
         self.route.map(|index| &self.runtime.plan.routes.routes()[index])
     }
 
+    /// Whether the request took longer than its route allows.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.time_left().is_some_and(|left| left.is_zero())
+    }
+
     /// How long the route gives the origin from now to the end of its header; `None` is no limit.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {

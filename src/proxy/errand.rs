@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::join;
 use http::HeaderName;
 use http::Method;
@@ -223,7 +224,8 @@ pub(crate) fn begin(
         drop(lead);
     };
     fetch.run = Some(match conn {
-        Some(conn) => Box::pin(conn::on(conn, run)),
+        // Given up, it has failed with its lead.
+        Some(conn) => Box::pin(conn::on(conn, run).map(|_| ())),
         None => Box::pin(run),
     });
     (fetch, handed)

@@ -33,6 +33,8 @@ const CONNECT_ATTEMPTS: u32 = 3;
 const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 /// The type of the error that makes Pingora ask once more: a 304 was about something else.
 pub(crate) const ASK_AGAIN: &str = "a 304 about something else";
+/// What is over is given so long to say so before it is given up without a word.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 /// The least time that an origin is given to answer a read.
 const LEAST_READ: Duration = Duration::from_millis(100);
 
@@ -74,8 +76,11 @@ pub(crate) fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Box<Http
         peer.options.total_connection_timeout = Some(cut(peer.options.total_connection_timeout));
         peer.options.read_timeout = Some(cut(peer.options.read_timeout));
     }
+    let ends = left.map(|left| tokio::time::Instant::now() + left);
     terms::agree(Terms {
-        ends: left.map(|left| tokio::time::Instant::now() + left),
+        ends,
+        // Each byte of an HTTP/1 origin passes us, and is waited for until then only.
+        given_up: ends.filter(|_| upstream.dial().is_none()).map(|ends| ends + LAST_WORDS),
         header: upstream.settings().timeouts.read,
         upload: paced_upload(session, ctx),
     });

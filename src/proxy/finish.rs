@@ -54,6 +54,11 @@ pub(crate) fn record(session: &Session, _error: Option<&Error>, ctx: &mut Reques
 
 /// Records a request that was never finished: its task was dropped, or it panicked.
 pub(crate) fn record_abandoned(ctx: &mut RequestCtx) {
+    if ctx.refusal.is_none() && ctx.origin.began.is_some() && !ctx.logged && ctx.is_overdue() {
+        // It was given up for that.
+        ctx.refusal = Some(Refusal::TotalTimeout);
+        ctx.tell();
+    }
     let arrived = ctx.conn.is_some() && ctx.arrival == Arrival::Client;
     if std::mem::replace(&mut ctx.logged, true) || !arrived {
         return;

@@ -268,6 +268,7 @@ impl ProxyHttp for EdgeProxy {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
+        deliver::hold_to_time(ctx)?;
         posted::take(body.as_ref(), end_of_stream, ctx);
         deliver::pass_body(body, ctx);
         Ok(None)

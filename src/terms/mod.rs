@@ -6,10 +6,16 @@
 
 pub mod pace;
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::pin::pin;
 use std::sync::OnceLock;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio::time::Sleep;
+use tokio::time::sleep_until;
 
 use crate::terms::pace::MinRate;
 
@@ -18,6 +24,9 @@ use crate::terms::pace::MinRate;
 pub struct Terms {
     /// When its response has to be whole; `None` is no limit.
     pub ends: Option<Instant>,
+    /// When all that is still done for it is given up, where nobody on the way looks at `ends` while the
+    /// origin is silent; `None` where somebody does.
+    pub given_up: Option<Instant>,
     /// How long an origin may take from the first byte of its header to the last.
     pub header: Duration,
     /// The slowest that the client may send its body, where its connection does not see to that.
@@ -28,9 +37,26 @@ tokio::task_local! {
     static CURRENT: OnceLock<Terms>;
 }
 
-/// Runs `work`, one request, whose terms are still to be settled.
-pub(crate) async fn scope<F: Future>(work: F) -> F::Output {
-    CURRENT.scope(OnceLock::new(), work).await
+/// Runs `work`, one request, whose terms are still to be settled. `None`: it was given up, as they say.
+pub(crate) async fn scope<F: Future>(work: F) -> Option<F::Output> {
+    CURRENT.scope(OnceLock::new(), until_given_up(work)).await
+}
+
+async fn until_given_up<F: Future>(work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    // Few requests have a deadline of this kind: the others are not to be larger for it.
+    let mut deadline: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if deadline.is_none() {
+            let given_up = current().and_then(|terms| terms.given_up);
+            deadline = given_up.map(|at| Box::pin(sleep_until(at)));
+        }
+        deadline.as_mut().map_or(Poll::Pending, |at| at.as_mut().poll(cx).map(|()| None))
+    })
+    .await
 }
 
 /// Settles the terms of the running request, once: later ones do not count. Without effect where no
@@ -43,4 +69,43 @@ pub fn agree(terms: Terms) {
 #[must_use]
 pub fn current() -> Option<Terms> {
     CURRENT.try_with(|current| current.get().copied()).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    fn terms(given_up: Option<Instant>) -> Terms {
+        Terms { ends: None, given_up, header: Duration::ZERO, upload: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_is_given_up_when_its_terms_say_so_and_not_before() {
+        let start = Instant::now();
+        let late = start + Duration::from_secs(9);
+        let given_up = scope(async {
+            agree(terms(Some(late)));
+            // Later ones do not count.
+            agree(terms(None));
+            pending::<()>().await;
+        });
+        assert_eq!(given_up.await, None);
+        assert_eq!(Instant::now(), late);
+
+        let in_time = scope(async {
+            agree(terms(Some(late + Duration::from_secs(9))));
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            "done"
+        });
+        assert_eq!(in_time.await, Some("done"));
+
+        let without = scope(async {
+            agree(terms(None));
+            tokio::time::sleep(Duration::from_secs(1_000_000)).await;
+            "done"
+        });
+        assert_eq!(without.await, Some("done"));
+    }
 }

@@ -96,7 +96,10 @@ mod tests {
 
     fn vigil(ends: Option<Duration>, upload: Option<MinRate>) -> Vigil {
         let ends = ends.map(|after| Instant::now() + after);
-        Vigil { terms: Some(Terms { ends, header: secs(10), upload }), ..Vigil::default() }
+        Vigil {
+            terms: Some(Terms { ends, given_up: None, header: secs(10), upload }),
+            ..Vigil::default()
+        }
     }
 
     /// What it comes to, and after how many seconds; `None` after an hour.

@@ -4,6 +4,7 @@ pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod edge;
+pub(crate) mod frames;
 pub(crate) mod http2;
 pub(crate) mod line;
 pub(crate) mod origin;

@@ -21,12 +21,14 @@ use crate::harness::Origin;
 use crate::harness::PATIENCE;
 use crate::harness::Respond;
 use crate::harness::edge::simple;
+use crate::harness::frames::END_HEADERS;
+use crate::harness::frames::END_STREAM;
+use crate::harness::frames::HEADERS;
+use crate::harness::frames::RESET;
+use crate::harness::frames::block;
+use crate::harness::frames::frame;
+use crate::harness::frames::literal;
 use crate::harness::ok;
-
-const HEADERS: u8 = 1;
-const RESET: u8 = 3;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// A client that writes HTTP/2 frames by hand, since honest clients would not send what we need.
 struct Frames(TcpStream);
@@ -51,24 +53,13 @@ impl Frames {
     }
 
     fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).expect("tests send small frames").to_be_bytes();
-        let mut frame = length[1..].to_vec();
-        frame.extend_from_slice(&[kind, flags]);
-        frame.extend_from_slice(&stream.to_be_bytes());
-        frame.extend_from_slice(payload);
         // A connection that has ended already is seen when it is read.
-        let _ = self.0.write_all(&frame);
+        let _ = self.0.write_all(&frame(kind, flags, stream, payload));
     }
 
     fn headers(&mut self, stream: u32, fields: &[(&str, &str)], end: bool) {
-        let mut block = Vec::new();
-        for (name, value) in fields {
-            block.push(0); // A literal that is not remembered (RFC 7541 §6.2.2).
-            literal(&mut block, name);
-            literal(&mut block, value);
-        }
         let flags = END_HEADERS | if end { END_STREAM } else { 0 };
-        self.send(HEADERS, flags, stream, &block);
+        self.send(HEADERS, flags, stream, &block(fields));
     }
 
     /// Reads on until this stream is answered or reset.
@@ -93,23 +84,6 @@ impl Frames {
             }
         }
     }
-}
-
-/// A string without Huffman coding (RFC 7541 §5.2).
-fn literal(block: &mut Vec<u8>, text: &str) {
-    let mut rest = text.len();
-    if rest < 127 {
-        block.push(u8::try_from(rest).expect("below 127"));
-    } else {
-        block.push(127);
-        rest -= 127;
-        while rest >= 128 {
-            block.push(u8::try_from(rest % 128 + 128).expect("below 256"));
-            rest /= 128;
-        }
-        block.push(u8::try_from(rest).expect("below 128"));
-    }
-    block.extend_from_slice(text.as_bytes());
 }
 
 /// `:status`, which comes first: from the static table, or a literal of three digits that the dynamic

@@ -1,0 +1,237 @@
+//! The same of origins that speak HTTP/2: what is no whole answer is a failure, and is not stored.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+use std::time::Instant;
+
+use super::LATE;
+use crate::harness::Edge;
+use crate::harness::client::End;
+use crate::harness::frames::DATA;
+use crate::harness::frames::END_HEADERS;
+use crate::harness::frames::END_STREAM;
+use crate::harness::frames::GOAWAY;
+use crate::harness::frames::HEADERS;
+use crate::harness::frames::RESET;
+use crate::harness::frames::RawOrigin2;
+use crate::harness::frames::block;
+use crate::harness::frames::frame;
+use crate::harness::http2;
+
+fn in_front_of(origin: &RawOrigin2, more: &str) -> Edge {
+    Edge::with(&format!(
+        "listeners:\n  - {{name: http, address: \"127.0.0.1:0\", h2c: true}}\n\
+         upstreams:\n  origin:\n    addresses: [\"{}\"]\n    protocol: http2\n    \
+         timeouts: {{read: 30s}}\nroutes:\n  - {{upstream: origin}}\n\
+         access_log: {{to: stdout, format: json}}\n{more}\n",
+        origin.address
+    ))
+}
+
+/// A frame of the answer; its stream is known when it is asked for.
+#[derive(Debug, Clone)]
+struct Part {
+    kind: u8,
+    flags: u8,
+    payload: Vec<u8>,
+}
+
+fn part(kind: u8, flags: u8, payload: &[u8]) -> Part {
+    Part { kind, flags, payload: payload.to_vec() }
+}
+
+/// A header that makes everything behind it storable.
+fn head(more: &[(&str, &str)]) -> Part {
+    let fields = [&[(":status", "200"), ("cache-control", "max-age=60")], more].concat();
+    part(HEADERS, END_HEADERS, &block(&fields))
+}
+
+fn interim(status: &str) -> Part {
+    part(HEADERS, END_HEADERS, &block(&[(":status", status)]))
+}
+
+fn data(text: &str) -> Part {
+    part(DATA, 0, text.as_bytes())
+}
+
+fn last(text: &str) -> Part {
+    part(DATA, END_STREAM, text.as_bytes())
+}
+
+fn reset(code: u8) -> Part {
+    part(RESET, 0, &[0, 0, 0, code])
+}
+
+fn write(to: &mut TcpStream, stream: u32, parts: &[Part]) -> bool {
+    parts.iter().all(|part| {
+        let stream = if part.kind == GOAWAY { 0 } else { stream };
+        to.write_all(&frame(part.kind, part.flags, stream, &part.payload)).is_ok()
+    })
+}
+
+/// Asks for what is answered so, over both versions: the client never gets it as a whole answer, and the
+/// origin is asked each time.
+#[track_caller]
+fn is_a_failure(told: &str, parts: &[Part], then_closes: bool) {
+    let answer = parts.to_vec();
+    let origin = RawOrigin2::start(move |to, stream| write(to, stream, &answer) && !then_closes);
+    let edge = in_front_of(&origin, "");
+    let mut asked = 0;
+    for (method, target) in [("GET", "/a"), ("GET", "/a"), ("POST", "/b")] {
+        let mut wire = edge.wire();
+        wire.send(format!(
+            "{method} {target} HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 0\r\n\r\n"
+        ));
+        if let Some(reply) = wire.any_reply(method) {
+            let failed = [502, 504].contains(&reply.status) && !reply.text().contains("body");
+            assert!(failed || reply.end == End::Cut, "{told}: {method} {reply:?}");
+        }
+        assert!(origin.asked() > asked, "{told}: {method} was answered from the store");
+        asked = origin.asked();
+    }
+    let whole = http2::run(async {
+        let mut client = http2::plain(edge.address("http")).await;
+        http2::get(&mut client, "http://edge.test/a", &[]).await
+    });
+    if let Ok(reply) = whole {
+        assert!([502, 504].contains(&reply.status), "{told}: {reply:?}");
+    }
+    assert!(origin.asked() > asked, "{told}: it was answered from the store");
+}
+
+#[test]
+fn a_length_that_is_not_kept_is_a_failure() {
+    for (told, parts) in [
+        ("less", vec![head(&[("content-length", "10")]), last("body")]),
+        (
+            "less, with trailers",
+            vec![
+                head(&[("content-length", "10")]),
+                data("body"),
+                part(HEADERS, END_HEADERS | END_STREAM, &block(&[("x", "y")])),
+            ],
+        ),
+        ("more", vec![head(&[("content-length", "3")]), last("body")]),
+        ("two", vec![head(&[("content-length", "4"), ("content-length", "5")]), last("body")]),
+        ("a list", vec![head(&[("content-length", "4, 5")]), last("body")]),
+        ("none", vec![head(&[("content-length", "x")]), last("body")]),
+        ("negative", vec![head(&[("content-length", "-4")]), last("body")]),
+        ("signed", vec![head(&[("content-length", "+4")]), last("body")]),
+        (
+            "nothing of it",
+            vec![part(
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                &block(&[
+                    (":status", "200"),
+                    ("cache-control", "max-age=60"),
+                    ("content-length", "4"),
+                ]),
+            )],
+        ),
+    ] {
+        is_a_failure(told, &parts, false);
+    }
+}
+
+#[test]
+fn fields_of_one_hop_and_malformed_ones_are_a_failure() {
+    for field in [
+        ("connection", "close"),
+        ("connection", "x"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-connection", "close"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "h2c"),
+        ("X-Upper", "a"),
+        ("x y", "a"),
+        (":path", "/"),
+        (":evil", "a"),
+        (":status", "201"),
+        ("x", "a\r\nb: c"),
+    ] {
+        is_a_failure(&format!("{field:?}"), &[head(&[field]), last("body")], false);
+    }
+    for status in ["", "20", "2000", "abc", "099", "+20"] {
+        let head = part(HEADERS, END_HEADERS, &block(&[(":status", status)]));
+        is_a_failure(&format!("{status:?}"), &[head, last("body")], false);
+    }
+    let without = part(HEADERS, END_HEADERS, &block(&[("cache-control", "max-age=60")]));
+    is_a_failure("no status", &[without, last("body")], false);
+    is_a_failure("no header", &[last("body")], false);
+}
+
+#[test]
+fn a_stream_that_ends_before_its_end_is_a_failure() {
+    for code in 0..=13 {
+        let told = format!("reset with {code}");
+        is_a_failure(&told, &[reset(code)], false);
+        is_a_failure(&told, &[head(&[]), reset(code)], false);
+        is_a_failure(&told, &[head(&[]), data("body"), reset(code)], false);
+        is_a_failure(&told, &[head(&[("content-length", "10")]), data("body"), reset(code)], false);
+    }
+    is_a_failure("closed", &[head(&[]), data("body")], true);
+    let goaway = part(GOAWAY, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
+    is_a_failure("goaway", &[head(&[]), data("body"), goaway], true);
+}
+
+#[test]
+fn a_101_opens_nothing_and_interim_responses_without_end_are_a_failure() {
+    let last_interim =
+        |status| part(HEADERS, END_HEADERS | END_STREAM, &block(&[(":status", status)]));
+    is_a_failure("101 and no more", &[last_interim("101")], false);
+    is_a_failure("101 and the end", &[interim("101"), data("body")], true);
+    is_a_failure("103 and no more", &[last_interim("103")], false);
+
+    // HTTP/2 has no 101; the library passes it over like every interim response, and what is answered
+    // then is the answer.
+    let origin = RawOrigin2::start(|to, stream| {
+        write(to, stream, &[interim("101"), head(&[]), last("body")])
+    });
+    let edge = in_front_of(&origin, "");
+    edge.get_with("/a", &[("Connection", "Upgrade"), ("Upgrade", "websocket")]);
+    edge.get("/b").expect_status(200).expect_body("body");
+
+    // As long as they are taken.
+    let origin = RawOrigin2::start(|to, stream| {
+        loop {
+            if !write(to, stream, &[interim("103")]) {
+                return false;
+            }
+        }
+    });
+    let edge = in_front_of(&origin, "defaults: {timeout: 500ms}");
+    for _ in 0..2 {
+        edge.get("/a").expect_status(504);
+    }
+}
+
+#[test]
+fn the_time_of_a_route_bounds_the_whole_exchange() {
+    // A byte every now and then; and nothing any more after the first ones.
+    for drips in [true, false] {
+        let origin = RawOrigin2::start(move |to, stream| {
+            let mut more = write(to, stream, &[head(&[]), data("body")]);
+            let began = Instant::now();
+            while drips && more && began.elapsed() < 2 * LATE {
+                std::thread::sleep(Duration::from_millis(50));
+                more = write(to, stream, &[data("x")]);
+            }
+            more
+        });
+        for method in ["GET", "POST"] {
+            let edge = in_front_of(&origin, "defaults: {timeout: 500ms}");
+            let began = Instant::now();
+            let mut wire = edge.wire();
+            wire.send(format!(
+                "{method} / HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 0\r\n\r\n"
+            ));
+            let reply = wire.any_reply(method).expect("it was begun");
+            assert_eq!((reply.status, reply.end), (200, End::Cut), "{drips} {method}: {reply:?}");
+            assert!(began.elapsed() < LATE, "{drips} {method}: {:?}", began.elapsed());
+            edge.wait_for_metric("edgeproxy_refusals_total{reason=\"total_timeout\"}", 1.0);
+        }
+        assert_eq!(origin.asked(), 2, "{drips}");
+    }
+}
