@@ -9,6 +9,7 @@ use nix::unistd::geteuid;
 
 use crate::app::cli::QuickFlags;
 use crate::config::schema;
+use crate::message::secret::MASK;
 use crate::message::target::Authority;
 use crate::units::Period;
 
@@ -111,8 +112,9 @@ struct Origin {
 impl Origin {
     fn parse(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| {
+            let shown = without_user(text);
             format!(
-                "--origin {text}: {why}; write it like http://localhost:8000 or https://example.org"
+                "--origin {shown}: {why}; write it like http://localhost:8000 or https://example.org"
             )
         };
         let (tls, rest) = if let Some(rest) = text.strip_prefix("http://") {
@@ -123,6 +125,11 @@ impl Origin {
             return Err(wrong("it starts with neither http:// nor https://"));
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains('@') {
+            return Err(wrong(
+                "a user and a password are no part of an origin; set the header Authorization in a file",
+            ));
+        }
         if rest.contains(['/', '?', '#']) {
             return Err(wrong("a path is not part of an origin"));
         }
@@ -137,9 +144,37 @@ impl Origin {
     }
 }
 
+/// The text, without what may be a password: all before the last `@`, but for the scheme.
+fn without_user(text: &str) -> String {
+    let Some((user, host)) = text.rsplit_once('@') else { return text.to_owned() };
+    let scheme = user.find("://").map_or("", |at| &user[..at + 3]);
+    format!("{scheme}{MASK}@{host}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_neither_taken_nor_shown() {
+        for text in [
+            "http://user:hunter2@localhost:8000",
+            "https://user:hunter2@example.org/",
+            "http://user:hunter2@x@example.org",
+            "http://user:hunter2/@example.org",
+            "user:hunter2@example.org",
+            "ftp://user:hunter2@example.org/a",
+            "http://user:hunter2@",
+        ] {
+            let told = Origin::parse(text).expect_err(text);
+            assert!(!told.contains("hunter2") && told.contains("***@"), "{told}");
+        }
+        let told = Origin::parse("http://user:hunter2@localhost:8000").expect_err("a password");
+        assert!(
+            told.contains("--origin http://***@localhost:8000: a user and a password"),
+            "{told}"
+        );
+    }
 
     #[test]
     fn an_origin_without_port_takes_the_schemes() {

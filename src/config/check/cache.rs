@@ -62,10 +62,13 @@ pub(super) fn store(
     for (at, section) in [(defaults, Some(&config.defaults.cache))].into_iter().chain(sections) {
         let Some(Switch::On(Cache { max_object: Some(largest), .. })) = section else { continue };
         // The built-in limit is nobody's wish.
-        if largest.0 > memory && Some(*largest) != built_in {
+        if largest.0 > storage::memory::largest(memory) && Some(*largest) != built_in {
             report
                 .warning(&at.key("max_object"), "objects of this size never fit into the cache")
-                .help(format!("cache.memory is {}", config.cache.memory));
+                .help(format!(
+                    "cache.memory is {}, of which one object may take half",
+                    config.cache.memory
+                ));
         }
     }
     let eviction = match config.cache.eviction {

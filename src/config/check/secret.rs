@@ -37,7 +37,8 @@ impl fmt::Debug for Files<'_> {
     }
 }
 
-/// Where text stands under the name of a header, query parameter or cookie that makes it a secret.
+/// Where text stands under the name of a header, query parameter or cookie that makes it a secret, or as
+/// the token of a section that takes one.
 ///
 /// This asks the document, not what was understood of it: a secret in a value of the wrong shape, or
 /// beside a misspelt key, is one as well.
@@ -65,6 +66,10 @@ fn names_a_secret(steps: &[Step]) -> bool {
     match section.as_str() {
         "headers" | "set" | "add" => is_field(name),
         "query" | "cookies" => is_named_so(name.as_bytes()),
+        // Misspelt, it is still one.
+        "admin" | "purge" => {
+            !name.ends_with("_file") && (name.starts_with("to") || is_named_so(name.as_bytes()))
+        }
         _ => false,
     }
 }

@@ -157,6 +157,35 @@ fn a_line_that_is_no_yaml_shows_nothing_of_a_secret_either() {
 }
 
 #[test]
+fn a_token_of_the_wrong_shape_or_under_a_misspelt_key_is_not_shown() {
+    for wrong in [
+        "admin: {token: [hunter2]}",
+        "admin: {token: {value: hunter2}}",
+        "admin: {tokn: x, token: {a: [hunter2]}}",
+        "admin: {tokne: hunter2}",
+        "admin: {to: hunter2, token: 5}",
+        "admin: {secret: hunter2}",
+        "defaults: {purge: {token: [hunter2]}}",
+        "defaults: {purge: {tokens: hunter2}}",
+        "defaults: {purge: {from: 5, token: hunter2}}",
+    ] {
+        let text = format!("{HEAD}{wrong}\nroutes: [{{upstream: a}}]\n");
+        let found = load_text(&text, "t.yaml").expect_err(wrong);
+        assert!(!found.to_string().contains("hunter2"), "{found}");
+        assert!(!found.to_json().contains("hunter2"), "{found}");
+    }
+    for (wrong, shown) in [
+        ("admin: {tokn_file: /run/token}", "/run/token"),
+        ("admin: {token: [\"${TOKEN}\"]}", "${TOKEN}"),
+        ("admin: {adress: \"127.0.0.1:1\"}", "127.0.0.1:1"),
+    ] {
+        let text = format!("{HEAD}{wrong}\nroutes: [{{upstream: a}}]\n");
+        let found = load_text(&text, "t.yaml").expect_err(wrong).to_string();
+        assert!(found.contains(shown), "{found}");
+    }
+}
+
+#[test]
 fn what_is_no_secret_stays_in_the_picture() {
     let text = format!(
         "{HEAD}routes: [{{upstrem: a, match: {{headers: {{authorization: present, x-v: plain}}}}}}]\n"

@@ -107,14 +107,20 @@ pub struct Options {
     pub keep_expired: Duration,
 }
 
+/// The largest body that a tier of `limit` bytes takes, in bytes.
+#[must_use]
+pub fn largest(limit: u64) -> u64 {
+    limit / 2
+}
+
 impl Options {
-    /// The usual layout under a limit of `limit` bytes: no body may take more than half of it.
+    /// The usual layout under a limit of `limit` bytes: no body may be larger than [`largest`].
     pub fn with_limit(limit: u64) -> Self {
         Self {
             limit,
             policy: Policy::default(),
             variants: 16,
-            max_object: limit / 2,
+            max_object: largest(limit),
             keep_expired: Duration::from_secs(3600),
         }
     }

@@ -145,7 +145,7 @@ fn what_makes_no_sense_is_explained() {
         ("ftp://localhost", "neither http:// nor https://"),
         ("http://", "the host or the port is not valid"),
         ("http://a b", "the host or the port is not valid"),
-        ("http://user@host", "the host or the port is not valid"),
+        ("http://user:hunter2@host", "--origin http://***@host: a user and a password"),
         ("http://localhost:0", "the host or the port is not valid"),
         ("http://localhost:99999", "the host or the port is not valid"),
         ("http://localhost/path", "a path is not part of an origin"),

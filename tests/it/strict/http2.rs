@@ -454,6 +454,22 @@ fn what_is_ended_without_a_breach_is_not_counted() {
     assert!(edge.access_log().iter().all(|line| !line.contains("broken_connection")));
 }
 
+/// The library that reads HTTP/2 drops them before anybody here sees them.
+#[test]
+fn pseudo_fields_in_trailers_go_no_further() {
+    let origin = Origin::always(ok("well"));
+    let edge = Edge::to(&origin);
+    let mut client = Frames::open(edge.address("http"));
+    client.headers(1, &request(&[(":method", "POST")]), false);
+    client.send(0, 0, 1, b"body");
+    client.headers(1, &[(":path", "/evil"), (":authority", "evil.test"), ("x-t", "a")], true);
+    assert_eq!(client.outcome(1), Outcome::Status(200));
+    let seen = origin.seen();
+    assert_eq!(seen.iter().map(|seen| seen.target()).collect::<Vec<_>>(), ["/bad"]);
+    assert_eq!(seen[0].value("host"), Some("edge.test"));
+    assert_eq!(seen[0].body, b"body");
+}
+
 /// The library that reads HTTP/2 takes the fragment off before anybody here sees it.
 #[test]
 fn a_fragment_goes_no_further() {
