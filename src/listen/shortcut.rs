@@ -125,6 +125,11 @@ pub struct Sent {
     pub gone: Gone,
 }
 
+impl Sent {
+    /// Nothing was tried yet.
+    pub const NOTHING: Self = Self { bytes: 0, gone: Gone::NotYet };
+}
+
 /// Whether bytes have left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone {

@@ -210,8 +210,10 @@ impl ShortWay {
         }
         let first_byte = visit.started.elapsed();
 
-        let sent = match outlet.send(out, &first) {
-            Ok(Sent { bytes, gone }) if gone == Gone::NotYet || !body.is_done() => {
+        // What has several parts leaves by all of them at once.
+        let several = !body.is_done();
+        let sent = match if several { Ok(Sent::NOTHING) } else { outlet.send(out, &first) } {
+            Ok(Sent { bytes, gone: Gone::NotYet }) => {
                 let rest = Remaining {
                     visit,
                     hit,
