@@ -49,7 +49,7 @@ const MODULES: &[(&str, Kind, &str)] = &[
     ("message",  Pure,   "refusal units"),
     // L1: decisions. A route carries the cache policy that it was given.
     ("balance",  Pure,   "units"),
-    ("resilience", Pure, "units"),
+    ("resilience", Pure, "units balance"),
     ("cache",    Pure,   "message units"),
     ("route",    Pure,   "message units cache"),
     // L2: machinery. Siblings do not know each other, except that a listener has TLS settings; what

@@ -15,7 +15,7 @@ const FUTURE: u32 = 1 << 16;
 const FORGOTTEN: f64 = 1000.0;
 
 /// What a request is taken to need at a peer that has not answered lately but has one to answer.
-const UNKNOWN: f64 = 1e9;
+const UNKNOWN: u64 = 1_000_000_000;
 
 /// Peak-EWMA latency of one peer.
 ///
@@ -62,20 +62,21 @@ impl PeakEwma {
         Duration::from_nanos(self.nanoseconds(now) as u64)
     }
 
-    /// What one more request costs: the latency times the requests that are then in flight, in
-    /// nanoseconds.
+    /// What a request costs there by itself, for [`Peers::cost`](crate::balance::Peers::cost): the
+    /// latency in nanoseconds.
     ///
-    /// A peer of which nothing is known costs nothing while it has no request in flight, and much
+    /// Where nothing is known of the peer, nothing while it has no request in flight, and much
     /// from then on: one request finds out, and the others wait for what it finds.
     #[must_use]
     pub fn cost(&self, in_flight: u32, now: Duration) -> u64 {
         let known = self.nanoseconds(now);
-        let cost = if known < FORGOTTEN {
-            UNKNOWN * f64::from(in_flight)
+        if known >= FORGOTTEN {
+            known as u64
+        } else if in_flight == 0 {
+            0
         } else {
-            known * (f64::from(in_flight) + 1.0)
-        };
-        cost as u64
+            UNKNOWN
+        }
     }
 
     fn nanoseconds(&self, now: Duration) -> f64 {
@@ -164,7 +165,7 @@ mod tests {
         assert_eq!(latency.cost(1, milliseconds(1)), 1_000_000_000);
         latency.observe(milliseconds(2), milliseconds(3));
         let cost = latency.cost(1, milliseconds(3));
-        assert!(cost.abs_diff(4_000_000) < 4000, "{cost}");
+        assert!(cost.abs_diff(2_000_000) < 2000, "{cost}");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | [`weighted`] | by turns, in exact shares |
 //! | `random` | by chance |
 //! | `least` | the fewest requests in flight |
-//! | `two_choices`, [`ewma`] | the lower cost of two |
+//! | `two_choices`, [`ewma`] | the better of two by latency and requests in flight |
 //! | [`mod@hash`] | by a key |
 //!
 //! Three rules hold for all. The share of an unusable peer falls to the others in proportion to
@@ -54,7 +54,7 @@ pub enum Algorithm {
     Random,
     /// The fewest requests in flight for the weight: of all in a small group, of some in a large one.
     LeastConnections,
-    /// Of two, the lower cost: latency times requests in flight.
+    /// Of two, the one where a request costs less by latency and requests in flight.
     PeakEwma,
     /// By the key of the request: [`Ask::hash`].
     ConsistentHash {
@@ -81,7 +81,7 @@ pub trait Peers {
     /// How many requests are there now.
     fn in_flight(&self, peer: usize) -> u32;
 
-    /// What one more request would cost there, in any unit: [`PeakEwma::cost`].
+    /// What a request costs there by itself, in any unit: [`PeakEwma::cost`].
     fn cost(&self, peer: usize) -> u64;
 
     /// Of how much of its share it is capable, in thousandths: below [`READY`] in its slow start.

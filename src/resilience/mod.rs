@@ -4,8 +4,11 @@
 //! |---|---|
 //! | [`breaker`] | may this peer be asked at all, after how it failed? |
 //! | [`health`] | what do the active checks of a peer add up to? |
+//! | [`ejection`] | does this peer fail where its group does not? |
 //! | [`retry`] | is this failed request tried again, and when? |
 //! | [`budget`] | are there few enough retries in the whole group? |
+//! | [`hedge`] | has this request taken so long that another one is sent beside it? |
+//! | [`limit`] | how many requests at once does the group take without queueing? |
 //! | [`window`] | how much of what happened lately? |
 //!
 //! Everything here is about one peer or one group and is shared by all threads: counts are atomics,
@@ -13,6 +16,11 @@
 
 pub mod breaker;
 pub mod budget;
+pub mod ejection;
 pub mod health;
+pub mod hedge;
+pub mod limit;
 pub mod retry;
+#[cfg(test)]
+mod tests;
 pub mod window;
