@@ -226,6 +226,12 @@ impl Statuses {
 }
 
 impl Policy {
+    /// Whether the route's word goes over what a response with this status says of its own life. That of an
+    /// error is never lengthened: what it says stands.
+    pub fn overrides(&self, status: StatusCode) -> bool {
+        self.override_ttl.is_some() && status.as_u16() < 400
+    }
+
     /// What is said of responses with this status; of a status by itself before its class.
     pub fn status_ttl(&self, status: StatusCode) -> Option<StatusTtl> {
         let said = |wanted: Statuses| {

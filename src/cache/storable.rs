@@ -424,7 +424,8 @@ fn live(
         Some(stated) => overridden(stated, response.status, policy, age),
         None => unstated(request, response, directives, policy, exchange, age)?,
     };
-    let overridden = lifetime_source == LifetimeSource::Override;
+    let overridden =
+        lifetime_source == LifetimeSource::Override && policy.overrides(response.status);
     // An override is the operator's word against the response's; only no-store and private stand.
     let always = directives.no_cache == Reach::Whole && !overridden;
     let closed = always || directives.must_revalidate || directives.proxy_revalidate;

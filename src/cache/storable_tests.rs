@@ -352,6 +352,17 @@ fn an_override_never_lengthens_the_life_of_an_error() {
 }
 
 #[test]
+fn an_override_leaves_an_error_that_has_to_be_confirmed_to_be_confirmed() {
+    let said = [("cache-control", "max-age=60, no-cache"), ("etag", "\"1\"")];
+    let validation = |status| {
+        let over = case(&said).status(status).policy(|policy| policy.override_ttl = Some(secs(9)));
+        over.kept().life.validation
+    };
+    assert_eq!(validation(200), Validation::WhenStale);
+    assert_eq!(validation(404), Validation::Always);
+}
+
+#[test]
 fn the_longest_lifetime_cuts_all_but_the_override() {
     let cut = |lines| case(lines).policy(|policy| policy.max_ttl = Some(secs(30)));
     assert_eq!(cut(&[MINUTE]).lifetime().0, secs(30));

@@ -30,12 +30,23 @@ use crate::proxy::dress::Dress;
 use crate::proxy::fetch;
 use crate::proxy::stored::Selection;
 use crate::refusal::Refusal;
+use crate::storage::flights::Stage;
 use crate::terms;
 use crate::upstream::fault::error_of;
 
 /// Whether the client already has what this response says.
-pub(crate) fn is_not_modified(session: &Session, response: &ResponseHeader) -> bool {
-    selection(session, response) == Selection::NotModified
+pub(crate) fn is_not_modified(
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &RequestCtx,
+) -> bool {
+    !is_read_from_the_store(ctx) && selection(session, response) == Selection::NotModified
+}
+
+/// Whether this is a fetch whose response is being stored. All who wait for it read it there, each what he
+/// wants of it; an answer of its own that ended sooner than the response would end the fetch for them.
+fn is_read_from_the_store(ctx: &RequestCtx) -> bool {
+    ctx.flight.as_ref().is_some_and(|flight| !matches!(flight.stage(), Stage::Asking))
 }
 
 /// The part of a response that answers the client's conditions and range.
@@ -51,7 +62,14 @@ pub(crate) fn length(response: &ResponseHeader) -> Option<u64> {
 }
 
 /// The part of a stored response that the client asked for; edits the response accordingly.
-pub(crate) fn select_range(session: &Session, response: &mut ResponseHeader) -> RangeType {
+pub(crate) fn select_range(
+    session: &Session,
+    response: &mut ResponseHeader,
+    ctx: &RequestCtx,
+) -> RangeType {
+    if is_read_from_the_store(ctx) {
+        return RangeType::None;
+    }
     let (selection, Some(length)) = (selection(session, response), length(response)) else {
         return RangeType::None;
     };

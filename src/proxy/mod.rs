@@ -238,18 +238,18 @@ impl ProxyHttp for EdgeProxy {
         &self,
         session: &Session,
         response: &ResponseHeader,
-        _ctx: &mut RequestCtx,
+        ctx: &mut RequestCtx,
     ) -> Result<bool> {
-        Ok(deliver::is_not_modified(session, response))
+        Ok(deliver::is_not_modified(session, response, ctx))
     }
 
     fn range_header_filter(
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        _ctx: &mut RequestCtx,
+        ctx: &mut RequestCtx,
     ) -> RangeType {
-        deliver::select_range(session, response)
+        deliver::select_range(session, response, ctx)
     }
 
     async fn response_filter(

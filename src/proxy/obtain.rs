@@ -130,7 +130,12 @@ async fn share(session: &mut Session, ctx: &mut RequestCtx, policy: &Policy) -> 
             Joined::Follow(flight) => {
                 if let Stage::Filling(live) = flight.stage() {
                     // It was asked for before this request came: it has to be as good as stored.
-                    let life = store::life(Restraint::of(live.headers()), &live.times(), policy);
+                    let life = store::life(
+                        live.status(),
+                        Restraint::of(live.headers()),
+                        &live.times(),
+                        policy,
+                    );
                     let verdict = may_serve(&life, &ctx.cache.asked, now, Origin::Reachable);
                     if verdict != Reuse::Fresh {
                         return Ok(false);

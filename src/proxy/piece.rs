@@ -82,8 +82,8 @@ impl Got {
         match self {
             Self::Stored(entry) => Version::of(&entry.headers()),
             Self::Arriving(arriving) => Version::of(arriving.live.headers()),
-            // It is not stored, and this request's alone.
-            Self::Handed(response, ..) if response.status == StatusCode::PARTIAL_CONTENT => {
+            // It is not stored, and this request's alone. Only a piece has a Content-Range (see `receive`).
+            Self::Handed(response, ..) if is_a_piece(response.status) => {
                 Version::of(&response.headers)
             }
             Self::Handed(..) | Self::Failed(_) | Self::NotCached | Self::Alone | Self::Unshared => {
@@ -91,6 +91,11 @@ impl Got {
             }
         }
     }
+}
+
+/// Whether a response with this status may be a piece: 200 is how the store knows it.
+fn is_a_piece(status: StatusCode) -> bool {
+    matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
 }
 
 /// Takes a piece from the store, or takes part in its fetch.
@@ -229,7 +234,8 @@ fn followed(
     let got = match stage {
         Stage::Filling(live) if live.selects(&fields) => {
             // It may have been asked for before this request came: it has to be as good as stored.
-            let life = store::life(Restraint::of(live.headers()), &live.times(), policy);
+            let life =
+                store::life(live.status(), Restraint::of(live.headers()), &live.times(), policy);
             let verdict = may_serve(&life, &ctx.cache.asked, SystemTime::now(), Origin::Reachable);
             let reader = live.reader().filter(|_| verdict == Reuse::Fresh)?;
             Got::Arriving(Arriving { live, reader, fetch: None })

@@ -1,6 +1,8 @@
 //! The life of a stored response as reuse is judged by it: its times from the store, the rest from its own
 //! header and from what the route says now.
 
+use http::StatusCode;
+
 use crate::cache::Policy;
 use crate::cache::freshness::Life;
 use crate::cache::freshness::Restraint;
@@ -12,7 +14,7 @@ use crate::storage::memory::Times;
 /// own header.
 #[must_use]
 pub fn life_of(entry: &Entry, policy: &Policy) -> Life {
-    let mut life = life(entry.restraint(), &entry.times(), policy);
+    let mut life = life(entry.status(), entry.restraint(), &entry.times(), policy);
     if let Some(purged) = entry.stale_since() {
         life.expire(purged);
     }
@@ -21,7 +23,7 @@ pub fn life_of(entry: &Entry, policy: &Policy) -> Life {
 
 /// The same of a response that is still being stored.
 #[must_use]
-pub fn life(restraint: Restraint, times: &Times, policy: &Policy) -> Life {
+pub fn life(status: StatusCode, restraint: Restraint, times: &Times, policy: &Policy) -> Life {
     Life {
         arrived: times.responded,
         age_at_arrival: times.age,
@@ -30,9 +32,9 @@ pub fn life(restraint: Restraint, times: &Times, policy: &Policy) -> Life {
         stale_if_error: times.if_error,
         staleness: restraint.staleness,
         // A lifetime that the route sets counts whatever the response says.
-        validation: match policy.override_ttl {
-            Some(_) => Validation::WhenStale,
-            None => restraint.validation,
+        validation: match policy.overrides(status) {
+            true => Validation::WhenStale,
+            false => restraint.validation,
         },
         change: restraint.change,
     }

@@ -199,7 +199,7 @@ impl<'a> Story<'a> {
             _ => {}
         }
         let since = self.shared.lock().order;
-        Asking { method, place, fields, since, among_others: false }
+        Asking { method, place, fields, since }
     }
 
     fn ask(&mut self) {
@@ -217,9 +217,7 @@ impl<'a> Story<'a> {
     fn ask_at_once(&mut self) {
         let place = self.place();
         let count = 2 + self.dice.below(4);
-        let askings: Vec<_> = (0..count)
-            .map(|_| Asking { among_others: true, ..self.asking(place.clone()) })
-            .collect();
+        let askings: Vec<_> = (0..count).map(|_| self.asking(place.clone())).collect();
         let clients: Vec<_> = askings
             .into_iter()
             .map(|asking| {
@@ -236,13 +234,7 @@ impl<'a> Story<'a> {
     fn write(&mut self) {
         let place = self.place();
         let since = self.shared.lock().order;
-        let asking = Asking {
-            method: "POST",
-            place: place.clone(),
-            fields: Vec::new(),
-            since,
-            among_others: false,
-        };
+        let asking = Asking { method: "POST", place: place.clone(), fields: Vec::new(), since };
         let (reply, _) = send(self.edge.wire(), &asking);
         self.log.push(format!("{asking:?} gave {}", reply.status));
         if reply.status < 400 {

@@ -537,3 +537,57 @@ fn a_head_that_began_a_fetch_and_leaves_cuts_nobody() {
     }
     assert_eq!(origin.seen().len(), 1);
 }
+
+/// What the one who began a fetch needs of it ends sooner than what others read along.
+#[track_caller]
+fn is_whole_for_others(first: (&str, &str), status: u16) {
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let origin = Origin::script()
+        .take_over("/a", move |_, mut stream| {
+            let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nETag: \"1\"\r\n\
+                        Transfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+            stream.write_all(head.as_bytes()).expect("edgeproxy reads");
+            wait.pass();
+            stream.write_all(b"5\r\nlater\r\n0\r\n\r\n").expect("edgeproxy reads");
+        })
+        .start();
+    let edge = Edge::to(&origin);
+    let mut conditional = edge.wire();
+    conditional.ask("GET", "edge.test", "/a", &[first], b"");
+    origin.wait_for(1);
+    let mut reader = asking(&edge);
+    let head = String::from_utf8(first_half_chunked(&mut reader)).expect("text");
+    assert!(head.contains("collapsed"), "{head}");
+    gate.open();
+    let mut rest = Vec::new();
+    while !rest.ends_with(b"0\r\n\r\n") {
+        let mut byte = [0; 1];
+        reader.read_exact(&mut byte).expect("all of it comes");
+        rest.push(byte[0]);
+    }
+    assert!(rest.windows(5).any(|bytes| bytes == b"later"), "{rest:?}");
+    conditional.reply().expect_status(status);
+    assert_eq!(origin.seen().len(), 1);
+    edge.get("/a").expect_hit().expect_body("firstlater");
+}
+
+fn first_half_chunked(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"first\r\n") {
+        let mut byte = [0; 1];
+        stream.read_exact(&mut byte).expect("the first half streams");
+        bytes.push(byte[0]);
+    }
+    bytes
+}
+
+#[test]
+fn a_client_that_has_it_already_does_not_end_the_fetch_for_others() {
+    is_whole_for_others(("If-None-Match", "\"1\""), 304);
+}
+
+#[test]
+fn a_client_that_wants_a_part_does_not_end_the_fetch_for_others() {
+    is_whole_for_others(("Range", "bytes=0-1"), 200);
+}

@@ -9,6 +9,7 @@ use crate::caching::minute;
 use crate::caching::numbered;
 use crate::caching::with_rules;
 use crate::harness::Origin;
+use crate::harness::Respond;
 use crate::harness::ok;
 use crate::harness::status;
 
@@ -217,4 +218,21 @@ fn the_origin_reads_what_the_variant_is_selected_by() {
     }
     edge.get("/").expect_miss().expect_body("answer 1");
     edge.get_with("/", &[("X-Plan", "paid")]).expect_miss().expect_body("answer 2");
+}
+
+#[test]
+fn an_override_leaves_errors_that_have_to_be_confirmed_to_be_confirmed() {
+    let answer = |status: u16| {
+        Respond::raw(format!(
+            "HTTP/1.1 {status} Status\r\nCache-Control: max-age=60, no-cache\r\nETag: \"1\"\r\n\
+             Content-Length: 4\r\n\r\nbody"
+        ))
+    };
+    let origin = Origin::script().on("/page", answer(200)).on("/error", answer(404)).start();
+    let edge = with_rules(&origin, "{override_ttl: 30s}");
+    for target in ["/page", "/error"] {
+        edge.get(target).expect_miss();
+    }
+    edge.get("/page").expect_hit();
+    edge.get("/error").expect_cache("EXPIRED");
 }

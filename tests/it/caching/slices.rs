@@ -322,3 +322,20 @@ fn a_stale_piece_is_confirmed_by_itself() {
     edge.get_with("/", &part).expect_hit();
     assert_eq!(ranges(&origin), ["bytes=0-16383", "bytes=0-16383"]);
 }
+
+#[test]
+fn pieces_for_one_client_alone_follow_those_of_the_same_version_that_are_everybodys() {
+    const GUESSED: &[(&str, &str)] =
+        &[("Last-Modified", "Sat, 01 Jan 2000 00:00:00 GMT"), ("ETag", "\"1\"")];
+    let body = version(1);
+    let origin = {
+        let body = body.clone();
+        Origin::script().with("/", move |seen| partial(seen, &body, GUESSED)).start()
+    };
+    let edge = with_rules(&origin, RULES);
+    edge.get_with("/", &[("Range", "bytes=0-9")]).expect_status(206).expect_miss();
+    // What is guessed to be fresh is not stored for who has a cookie.
+    let whole = edge.get_with("/", &[("Cookie", "a=b")]);
+    whole.expect_status(200).expect_hit();
+    assert!(whole.end == End::Whole && whole.body == body, "{} bytes", whole.body.len());
+}

@@ -30,8 +30,6 @@ pub(super) struct Asking {
     pub(super) fields: Vec<(&'static str, String)>,
     /// What had happened before.
     pub(super) since: u64,
-    /// Whether others ask for the same at the same time.
-    pub(super) among_others: bool,
 }
 
 impl Asking {
@@ -63,15 +61,14 @@ impl World {
         let now_given = self.given.iter().rev().take_while(|given| given.order > asking.since);
         let now_given: Vec<_> = now_given.filter(|given| given.serial == serial).collect();
         let is_cut = reply.end == End::Cut;
-        // A client who is given his own pieces behind those of others is cut where they part.
-        let is_mixed = asking.among_others || asking.value("authorization").is_some();
-        let parts = asking.place.1.starts_with("/s") && is_mixed;
-        if is_cut && !parts && now_given.iter().all(|given| given.whole) {
+        // Whoever is given pieces of his own behind those that are everybody's is cut where they part.
+        let has_own = asking.place.1.starts_with("/s") && asking.value("authorization").is_some();
+        if is_cut && !has_own && now_given.iter().all(|given| given.whole) {
             return Err("it was cut, and the origin did not do it".to_owned());
         }
         // Who gets no body, or a part that came, does not see that the rest of it did not.
         let is_partial = asking.method == "HEAD" || matches!(reply.status, 206 | 304);
-        if parts && is_cut && !now_given.is_empty()
+        if has_own && is_cut && !now_given.is_empty()
             || now_given.iter().any(|given| is_partial || given.whole != is_cut)
         {
             return Ok(());
@@ -169,7 +166,11 @@ impl World {
             (false, None, Said::Nothing) if given.with_cookie && !policy.public => 0,
             (false, None, Said::Nothing) => {
                 let heuristic = given.modified.map_or(0, |modified| {
-                    given.at.saturating_add_signed(policy.skew).saturating_sub(modified) / 10
+                    given
+                        .at
+                        .saturating_add_signed(policy.skew)
+                        .saturating_sub(modified)
+                        .div_ceil(10)
                 });
                 let rule = if place.1.starts_with("/t") { RULE + age_at_arrival } else { 0 };
                 heuristic.max(rule)
