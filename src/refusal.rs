@@ -92,8 +92,14 @@ pub enum Refusal {
     // ── the origin ──
     /// The upstream is switched off.
     UpstreamOff,
-    /// The upstream has no address that can be used now.
+    /// The upstream has no backend that can be used now.
     NoPeer,
+    /// The backends that are left are given a rest by their circuit breakers.
+    BreakerOpen,
+    /// As many requests as may wait for a connection to the backend.
+    QueueFull,
+    /// No connection to the backend became free in time.
+    QueueTimeout,
     /// The connection to the origin was refused or reset while connecting.
     ConnectFailed,
     /// The TLS handshake with the origin failed.
@@ -158,6 +164,9 @@ impl Refusal {
         Self::NotValidated,
         Self::UpstreamOff,
         Self::NoPeer,
+        Self::BreakerOpen,
+        Self::QueueFull,
+        Self::QueueTimeout,
         Self::ConnectFailed,
         Self::OriginTls,
         Self::OriginClosed,
@@ -209,7 +218,12 @@ impl Refusal {
             Self::ConnectFailed | Self::OriginTls | Self::OriginClosed | Self::OriginMalformed => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::UpstreamOff | Self::NoPeer | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamOff
+            | Self::NoPeer
+            | Self::BreakerOpen
+            | Self::QueueFull
+            | Self::QueueTimeout
+            | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotCached
             | Self::NotValidated
             | Self::ConnectTimeout
@@ -264,6 +278,9 @@ impl Refusal {
             Self::NotValidated => "not_validated",
             Self::UpstreamOff => "upstream_off",
             Self::NoPeer => "no_peer",
+            Self::BreakerOpen => "breaker_open",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
             Self::ConnectFailed => "connect_failed",
             Self::OriginTls => "origin_tls",
             Self::OriginClosed => "origin_closed",
@@ -320,6 +337,8 @@ impl Refusal {
             Self::NotValidated => "What is stored is out of date, and the server cannot be asked.",
             Self::UpstreamOff => "The service is switched off.",
             Self::NoPeer => "No server is available.",
+            Self::QueueFull | Self::QueueTimeout => "The servers are busy.",
+            Self::BreakerOpen => "The servers are given a rest after too many failures.",
             Self::ConnectFailed => "The server could not be reached.",
             Self::OriginTls => "The server could not be reached securely.",
             Self::OriginClosed => "The server closed the connection.",

@@ -339,7 +339,7 @@ fn private_socket(
 }
 
 fn demo_socket(plan: &Plan) -> Result<Option<TcpListener>, StartError> {
-    let wanted = plan.upstreams.iter().flat_map(|u| &u.addresses).any(|a| a.at == Place::Demo);
+    let wanted = plan.upstreams.iter().flat_map(|u| &u.backends).any(|b| b.at == Place::Demo);
     if !wanted {
         return Ok(None);
     }

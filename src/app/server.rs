@@ -266,7 +266,8 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         upstreams.push(upstream);
     }
     let dials = Arc::new(Dials::default());
-    dials.set(upstreams.iter().filter_map(|upstream| upstream.dial()));
+    let all: Vec<_> = upstreams.iter().flat_map(|upstream| upstream.dials()).collect();
+    dials.set(&all);
     for upstream in &upstreams {
         crate::upstream::resolve::start(upstream).await;
     }
@@ -281,6 +282,8 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     metrics.reloaded(Reload::InUse, SystemTime::now());
     let listeners: Vec<&str> = plan.listeners.iter().map(|l| &*l.name).collect();
     let routes: Vec<&str> = plan.routes.routes().iter().map(|r| &*r.name).collect();
+    let watched = upstreams.clone();
+    metrics.watch_backends(move || crate::runtime::upstreams::samples(&watched));
     let runtime = Arc::new(Runtime {
         upstreams,
         metrics: Arc::clone(&metrics),

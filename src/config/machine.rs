@@ -20,6 +20,8 @@ use crate::config::schema::Config;
 use crate::config::schema::listen::Certificate;
 use crate::config::schema::process::Process;
 use crate::config::schema::secret::Secret;
+use crate::config::schema::upstream::OriginTls;
+use crate::config::schema::value::Switch;
 use crate::listen::local;
 use crate::tls;
 use crate::tls::files::Part;
@@ -41,12 +43,23 @@ pub(super) fn look(config: &Config, folder: &FilePath, now: SystemTime, report: 
         is_ours(address, &Path::root().key("admin").key("address"), report);
     }
     for (name, upstream) in &config.upstreams {
-        let at = Path::root().key("upstreams").key(name.as_str()).key("tls").key("ca");
-        let ca = upstream.tls.as_ref().and_then(|tls| tls.ca.as_deref());
-        let Some(ca) = there(ca, &at, folder, report) else { continue };
-        if let Err(wrong) = upstream::tls::check_authorities(&ca) {
-            report.error(&at, wrong.to_string()).help("PEM certificates are expected");
+        let at = Path::root().key("upstreams").key(name.as_str());
+        authorities(&upstream.tls, &at.key("tls").key("ca"), folder, report);
+        for (n, address) in upstream.addresses.iter().enumerate() {
+            if let Some(tls) = &address.tls {
+                let at = at.key("addresses").index(n).key("tls").key("ca");
+                authorities(tls, &at, folder, report);
+            }
         }
+    }
+}
+
+/// The file of authorities, if one is named.
+fn authorities(tls: &Switch<OriginTls>, at: &Path, folder: &FilePath, report: &mut Report<'_>) {
+    let ca = tls.as_ref().and_then(|tls| tls.ca.as_deref());
+    let Some(ca) = there(ca, at, folder, report) else { return };
+    if let Err(wrong) = upstream::tls::check_authorities(&ca) {
+        report.error(at, wrong.to_string()).help("PEM certificates are expected");
     }
 }
 

@@ -68,9 +68,9 @@ impl Plan {
             }
         }
         for upstream in &mut self.upstreams {
-            upstream.tls.as_mut().and_then(|tls| tls.ca.as_mut()).map(absolute);
-            for address in &mut upstream.addresses {
-                if let upstream::Place::Unix(path) = &mut address.at {
+            for backend in &mut upstream.backends {
+                backend.tls.as_mut().and_then(|tls| tls.ca.as_mut()).map(absolute);
+                if let upstream::Place::Unix(path) = &mut backend.at {
                     absolute(path);
                 }
             }

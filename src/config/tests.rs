@@ -97,7 +97,10 @@ prop_compose! {
         config.trusted_proxies = vec![word(1)];
         config.listeners[0].tls = if flags[1] { Switch::On(Default::default()) } else { Switch::Off };
         let mut upstream = schema::upstream::Upstream { host: word(2), ..Default::default() };
-        upstream.addresses.push(schema::upstream::Address { address: word(3), weight: numbers[3] });
+        upstream.addresses.push(schema::upstream::Address {
+            weight: numbers[3],
+            ..schema::upstream::Address::new(word(3))
+        });
         upstream.addresses.push(schema::upstream::Address::new(word(3)));
         config.upstreams.insert(word(4), upstream);
         let key = Key {

@@ -4,19 +4,21 @@
 //! [`Metrics::upstream`]); what a request does with them is a few atomic additions. The registry is a
 //! value, so tests and several generations do not share one by accident.
 
+mod backends;
 pub mod labels;
 pub mod process;
 pub mod requests;
 mod sampled;
+mod upstream;
+
+pub use upstream::UpstreamMetrics;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
-use prometheus::Histogram;
 use prometheus::HistogramOpts;
 use prometheus::HistogramVec;
 use prometheus::IntCounter;
@@ -34,19 +36,20 @@ use prometheus::proto::MetricType;
 
 use crate::cache::purge::Manner;
 use crate::refusal::Refusal;
+pub use backends::BackendSample;
+use backends::Backends;
+use backends::BackendsCollector;
 use labels::ConnectionRefusal;
 use labels::Handshake;
 use labels::Label;
-use labels::Reused;
-use labels::StatusClass;
 use labels::TlsVersion;
-use labels::UpstreamError;
 use requests::Requests;
 use requests::RequestsCollector;
 use requests::RouteMetrics;
 use requests::RouteTable;
 use sampled::Sampled;
 use sampled::SampledCollector;
+use upstream::Upstreams;
 
 /// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +138,24 @@ definitions! {
         "Time from asking an origin to the header of its response.";
     UPSTREAM_CONNECTIONS: Counter "edgeproxy_upstream_connections_total" ["upstream", "reused"]
         "Connections to origins taken for a request, kept ones and new ones.";
+    UPSTREAM_RETRIES: Counter "edgeproxy_upstream_retries_total" ["upstream", "outcome"]
+        "Further attempts after one that failed: sent, or over the budget and not sent.";
+    BACKEND_UP: Gauge "edgeproxy_backend_up" ["upstream", "backend"]
+        "Whether the backend gets requests: 1 or 0.";
+    BACKEND_REQUESTS: Counter "edgeproxy_backend_requests_total" ["upstream", "backend"]
+        "Attempts sent to the backend.";
+    BACKEND_FAILURES: Counter "edgeproxy_backend_failures_total" ["upstream", "backend"]
+        "Attempts sent to the backend that failed.";
+    BACKEND_ANSWERS: Counter "edgeproxy_backend_answers_total" ["upstream", "backend"]
+        "Attempts that the backend answered, with whatever status.";
+    BACKEND_SECONDS: Counter "edgeproxy_backend_response_seconds_total" ["upstream", "backend"]
+        "Time to the headers of all answers together; divided by the answers it is their mean.";
+    BACKEND_IN_FLIGHT: Gauge "edgeproxy_backend_requests_in_flight" ["upstream", "backend"]
+        "Requests that the backend has now.";
+    BACKEND_BREAKER: Gauge "edgeproxy_backend_breaker_state" ["upstream", "backend"]
+        "The circuit breaker: 0 closed, 1 half-open, 2 open.";
+    BACKEND_OPENED: Counter "edgeproxy_backend_breaker_opened_total" ["upstream", "backend"]
+        "How often the circuit breaker has opened.";
     LOG_DROPPED: Counter "edgeproxy_access_log_dropped_total" []
         "Lines of the access log that were dropped.";
     PANICS: Counter "edgeproxy_panics_total" []
@@ -184,10 +205,8 @@ pub struct Metrics {
     purges: IntCounterVec,
     invalidated: IntCounter,
     groups_invalidated: IntCounter,
-    upstream_requests: IntCounterVec,
-    upstream_errors: IntCounterVec,
-    upstream_duration: HistogramVec,
-    upstream_connections: IntCounterVec,
+    upstreams: Upstreams,
+    backends: Arc<Backends>,
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_time: IntGauge,
@@ -211,6 +230,8 @@ impl Metrics {
         new.register(RequestsCollector(Arc::clone(&requests)));
         let sampled = Arc::new(Sampled::new(process::started(now)));
         new.register(SampledCollector(Arc::clone(&sampled)));
+        let backends = Arc::new(Backends::new());
+        new.register(BackendsCollector(Arc::clone(&backends)));
         let refusals = new.counters(&REFUSALS);
         new.gauges(&BUILD_INFO).with_label_values(&[version]).set(1);
         Self {
@@ -229,10 +250,8 @@ impl Metrics {
             purges: new.counters(&CACHE_PURGES),
             invalidated: new.counters(&CACHE_INVALIDATED).with_label_values::<&str>(&[]),
             groups_invalidated: new.counters(&CACHE_GROUPS).with_label_values::<&str>(&[]),
-            upstream_requests: new.counters(&UPSTREAM_REQUESTS),
-            upstream_errors: new.counters(&UPSTREAM_ERRORS),
-            upstream_duration: new.histograms(&UPSTREAM_DURATION),
-            upstream_connections: new.counters(&UPSTREAM_CONNECTIONS),
+            upstreams: Upstreams::new(&new),
+            backends,
             panics: new.counters(&PANICS).with_label_values::<&str>(&[]),
             reload_successful: new.gauges(&RELOAD_SUCCESSFUL).with_label_values::<&str>(&[]),
             reload_time: new.gauges(&RELOAD_TIME).with_label_values::<&str>(&[]),
@@ -275,18 +294,12 @@ impl Metrics {
     /// The counters of an upstream.
     #[must_use]
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        UpstreamMetrics {
-            requests: each::<StatusClass, _>(|class| {
-                self.upstream_requests.with_label_values(&[name, class])
-            }),
-            errors: each::<UpstreamError, _>(|reason| {
-                self.upstream_errors.with_label_values(&[name, reason])
-            }),
-            duration: self.upstream_duration.with_label_values(&[name]),
-            connections: each::<Reused, _>(|reused| {
-                self.upstream_connections.with_label_values(&[name, reused])
-            }),
-        }
+        self.upstreams.of(name)
+    }
+
+    /// Has the backends sampled when somebody looks.
+    pub fn watch_backends(&self, samples: impl Fn() -> Vec<BackendSample> + Send + Sync + 'static) {
+        self.backends.watch(Box::new(samples));
     }
 
     /// Counts a request that was answered here because something was wrong.
@@ -426,34 +439,6 @@ pub struct Connected {
 impl Drop for Connected {
     fn drop(&mut self) {
         self.open.dec();
-    }
-}
-
-/// The counters of an upstream.
-#[derive(Debug, Clone)]
-pub struct UpstreamMetrics {
-    requests: Box<[IntCounter]>,
-    errors: Box<[IntCounter]>,
-    duration: Histogram,
-    connections: Box<[IntCounter]>,
-}
-
-impl UpstreamMetrics {
-    /// Counts a request that an origin answered, and the time to its header.
-    pub fn answered(&self, status: u16, duration: Duration) {
-        self.requests[StatusClass::of(Some(status)).index()].inc();
-        self.duration.observe(duration.as_secs_f64());
-    }
-
-    /// Counts a request that an origin did not answer.
-    pub fn failed(&self, error: UpstreamError) {
-        self.requests[StatusClass::None.index()].inc();
-        self.errors[error.index()].inc();
-    }
-
-    /// Counts a connection that a request was given.
-    pub fn connected(&self, reused: Reused) {
-        self.connections[reused.index()].inc();
     }
 }
 

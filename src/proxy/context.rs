@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use http::HeaderMap;
 use http::Version;
-use pingora::protocols::l4::socket::SocketAddr;
 
 use crate::cache::directives::RequestDirectives;
 use crate::cache::key::Key;
@@ -32,6 +31,8 @@ use crate::storage::flights::Origin;
 use crate::storage::flights::Told;
 use crate::storage::memory::Fill;
 use crate::storage::memory::Generation;
+use crate::upstream::backend::Backend;
+use crate::upstream::lease::Lease;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,10 +145,16 @@ impl CacheSide {
 /// What the origin has to do with a request.
 #[derive(Default)]
 pub struct OriginSide {
-    /// The addresses that were tried, the current one last.
-    pub tried: Vec<SocketAddr>,
-    /// Why the last address could not be connected to.
+    /// The backends that were tried, the current one last.
+    pub tried: Vec<Arc<Backend>>,
+    /// The backend that it is at now.
+    pub lease: Option<Lease>,
+    /// What is waited before the next attempt.
+    pub wait: Option<Duration>,
+    /// Why the last attempt failed.
     pub failed: Option<Refusal>,
+    /// How many attempts are held against nobody: the connection was dead before.
+    pub uncounted: u32,
     /// How often an origin was asked.
     pub attempts: u32,
     /// The address that answered, or was asked last.

@@ -137,6 +137,9 @@ fn unvalidated(refusal: Refusal, ctx: &RequestCtx) -> Refusal {
     let out_of_reach = matches!(
         refusal,
         Refusal::NoPeer
+            | Refusal::BreakerOpen
+            | Refusal::QueueFull
+            | Refusal::QueueTimeout
             | Refusal::UpstreamOff
             | Refusal::ConnectFailed
             | Refusal::OriginTls

@@ -1,34 +1,37 @@
 //! May we ask an origin, and which one?
 
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
 use http::Version;
 use pingora::Error;
-use pingora::ErrorSource;
-use pingora::ErrorType;
 use pingora::Result;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::Peer;
 use pingora_proxy::Session;
 
 use crate::observe::metrics::labels::Reused;
-use crate::observe::metrics::labels::UpstreamError;
 use crate::proxy::admit;
 use crate::proxy::answer;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::lookup;
 use crate::refusal::Refusal;
 use crate::route::action::Action;
+use crate::route::predicate::pairs;
 use crate::terms;
 use crate::terms::Terms;
 use crate::terms::pace::MinRate;
+use crate::upstream::HashBy;
+use crate::upstream::Protocol;
+use crate::upstream::Settings;
 use crate::upstream::fault::error_of;
-use crate::upstream::fault::refusal_of;
+use crate::upstream::peer::Wish;
+use crate::upstream::pool;
 
-/// How many addresses of an upstream are tried while connections to it fail.
-const CONNECT_ATTEMPTS: u32 = 3;
 /// How long a tunnel may be silent. Whoever talks WebSocket pings far more often.
 const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 /// The type of the error that makes Pingora ask once more: a 304 was about something else.
@@ -50,45 +53,117 @@ pub(crate) async fn may_go(session: &mut Session, ctx: &mut RequestCtx) -> Resul
 }
 
 /// The peer for the next attempt.
-pub(crate) fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+pub(crate) async fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
     let Some(Action::Upstream(index)) = ctx.route().map(|route| &route.action) else {
         return Err(refused(ctx, Refusal::Internal));
     };
     let upstream = Arc::clone(&ctx.runtime.upstreams[*index]);
-    let left = ctx.time_left();
-    if left.is_some_and(|left| left.is_zero()) {
+    // What the last attempt came to is no news of this one.
+    ctx.origin.lease = None;
+    ctx.origin.status = None;
+    ctx.origin.took = None;
+    ctx.origin.interim = 0;
+    ctx.refusal = None;
+    if let Some(wait) = ctx.origin.wait.take() {
+        tokio::time::sleep(wait).await;
+    }
+    let left = time_left(ctx, upstream.settings());
+    if left.is_zero() {
         return Err(refused(ctx, Refusal::TotalTimeout));
     }
-    let mut peer = upstream.choose(&ctx.origin.tried).map_err(|refusal| refused(ctx, refusal))?;
-    // There is no other address: what was found out of this one stands.
-    if let Some(failed) = ctx.origin.failed
-        && ctx.origin.tried.contains(peer.address())
-    {
-        return Err(refused(ctx, failed));
+    let wish = Wish {
+        tried: &ctx.origin.tried,
+        hash: upstream.settings().balance.by.as_ref().map(|by| hash(by, session, ctx)),
+        sticky: None,
+    };
+    let mut lease = match upstream.lend(&wish) {
+        Ok(lease) => lease,
+        // What was found out of the others stands.
+        Err(refusal) => return Err(refused(ctx, ctx.origin.failed.unwrap_or(refusal))),
+    };
+    if let Err(full) = lease.connection(left.min(upstream.settings().pool.queue_timeout)).await {
+        return Err(refused(
+            ctx,
+            match full {
+                pool::Refused::QueueFull => Refusal::QueueFull,
+                pool::Refused::QueueTimeout => Refusal::QueueTimeout,
+            },
+        ));
     }
-    if session.is_upgrade_req() && upstream.dial().is_some() {
-        // The origin's deadline for its answer is kept by the connection itself (see `guard`): what
-        // Pingora waits for here is also the silence within a tunnel.
-        peer.options.read_timeout = Some(TUNNEL_IDLE);
+    // Some of it was spent waiting.
+    let left = time_left(ctx, upstream.settings());
+    if ctx.origin.attempts == 0 {
+        upstream.budget().deposit(upstream.now());
     }
-    if let Some(left) = left {
-        let cut = |timeout: Option<Duration>| timeout.map_or(left, |t| t.min(left)).max(LEAST_READ);
-        peer.options.total_connection_timeout = Some(cut(peer.options.total_connection_timeout));
-        peer.options.read_timeout = Some(cut(peer.options.read_timeout));
+    let mut peer = lease.peer();
+    let timeouts = upstream.settings().timeouts;
+    let whole = ctx.time_left();
+    let answer = upstream.settings().retry.per_try.map_or(left, |per_try| per_try.min(left));
+    let cut = |timeout: Option<Duration>, to: Duration| timeout.map_or(to, |t| t.min(to));
+    peer.options.total_connection_timeout =
+        Some(cut(peer.options.total_connection_timeout, answer.max(LEAST_READ)));
+    match upstream.settings().protocol {
+        // Our own connections know a header from what follows it; see `terms`.
+        Protocol::Http1 => {
+            if session.is_upgrade_req() {
+                // The origin's deadline for its answer is kept by the connection itself (see
+                // `guard`): what Pingora waits for here is also the silence within a tunnel.
+                peer.options.read_timeout = Some(TUNNEL_IDLE);
+            }
+        }
+        Protocol::Http2 => {
+            peer.options.read_timeout =
+                Some(cut(peer.options.read_timeout, answer.max(LEAST_READ)));
+        }
     }
-    let ends = left.map(|left| tokio::time::Instant::now() + left);
+    if let Some(whole) = whole {
+        peer.options.read_timeout = Some(cut(peer.options.read_timeout, whole.max(LEAST_READ)));
+    }
+    let now = tokio::time::Instant::now();
+    let ends = whole.map(|whole| now + whole);
+    let is_ours = upstream.settings().protocol == Protocol::Http1;
     terms::agree(Terms {
         ends,
         // Each byte of an HTTP/1 origin passes us, and is waited for until then only.
-        given_up: ends.filter(|_| upstream.dial().is_none()).map(|ends| ends + LAST_WORDS),
-        header: upstream.settings().timeouts.read,
+        given_up: ends.filter(|_| !is_ours).map(|ends| ends + LAST_WORDS),
+        answer_by: Some(now + answer),
+        header: timeouts.read,
         upload: paced_upload(session, ctx),
     });
     ctx.origin.attempts += 1;
     ctx.origin.began = Some(Instant::now());
     ctx.origin.address = Some(peer.address().to_string());
-    ctx.origin.tried.push(peer.address().clone());
+    ctx.origin.tried.push(Arc::clone(lease.backend()));
+    ctx.origin.lease = Some(lease);
     Ok(peer)
+}
+
+/// How long there is until the header of an answer has to be there, all attempts together.
+pub(crate) fn time_left(ctx: &RequestCtx, upstream: &Settings) -> Duration {
+    let total = upstream.timeouts.total.saturating_sub(ctx.started.elapsed());
+    ctx.time_left().map_or(total, |left| left.min(total))
+}
+
+/// What a request has in common with others that come to the same backend, as a number.
+fn hash(by: &HashBy, session: &Session, ctx: &RequestCtx) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match by {
+        HashBy::Uri => {
+            if let Some(admitted) = &ctx.admitted {
+                admitted.authority.host().hash(&mut hasher);
+                admitted.target.path().hash(&mut hasher);
+                admitted.target.query().hash(&mut hasher);
+            }
+        }
+        HashBy::Client => {
+            ctx.client.as_ref().and_then(|client| client.address).hash(&mut hasher);
+        }
+        HashBy::Header(name) => session.get_header_bytes(name).hash(&mut hasher),
+        HashBy::Cookie(name) => {
+            pairs::cookies(&session.req_header().headers, name).next().hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 /// How fast the client has to send its body to the origin. On HTTP/1 the connection sees to that, and
@@ -110,65 +185,7 @@ pub(crate) fn connected(reused: bool, ctx: &mut RequestCtx) {
     }
 }
 
-/// No connection came about. Nothing was sent, so another address may be tried.
-pub(crate) fn not_connected(mut error: Box<Error>, ctx: &mut RequestCtx) -> Box<Error> {
-    error.as_up();
-    note(&error, ctx);
-    ctx.origin.failed = Some(refusal_of(&error));
-    if let Some(Action::Upstream(index)) = ctx.route().map(|route| &route.action)
-        && let Some(address) = ctx.origin.tried.last()
-    {
-        ctx.runtime.upstreams[*index].unreachable(address);
-    }
-    let time = ctx.time_left().is_none_or(|left| !left.is_zero());
-    error.set_retry(time && ctx.origin.attempts < CONNECT_ATTEMPTS);
-    error
-}
-
-/// The exchange broke. Only what is safe to say twice, on a connection that had died unnoticed, is
-/// said again.
-pub(crate) fn broke(
-    session: &mut Session,
-    error: Box<Error>,
-    client_reused: bool,
-    ctx: &mut RequestCtx,
-) -> Box<Error> {
-    let mut error = error;
-    if error.etype() == &ErrorType::Custom(ASK_AGAIN) {
-        ctx.origin.tried.pop();
-        error.set_retry(true);
-        return error;
-    }
-    let idempotent = session.req_header().method.is_idempotent();
-    let overdue = matches!(refusal_of(&error), Refusal::TotalTimeout | Refusal::BodyTimeout);
-    if overdue || !idempotent || session.as_ref().retry_buffer_truncated() {
-        error.set_retry(false);
-    } else {
-        // Of our own pool's connections Pingora does not know.
-        error.retry.decide_reuse(client_reused || ctx.origin.reused);
-    }
-    if !error.retry() {
-        note(&error, ctx);
-    } else {
-        // The same address, with a connection of its own.
-        ctx.origin.tried.pop();
-    }
-    error
-}
-
-/// Counts a failure of the origin.
-fn note(error: &Error, ctx: &RequestCtx) {
-    let refusal = refusal_of(error);
-    // Who waits for the client in vain is not at fault.
-    if error.esource() != &ErrorSource::Upstream || refusal == Refusal::BodyTimeout {
-        return;
-    }
-    if let Some(Action::Upstream(index)) = ctx.route().map(|route| &route.action) {
-        ctx.runtime.upstream_metrics[*index].failed(UpstreamError::of(refusal));
-    }
-}
-
-fn refused(ctx: &mut RequestCtx, refusal: Refusal) -> Box<Error> {
+pub(crate) fn refused(ctx: &mut RequestCtx, refusal: Refusal) -> Box<Error> {
     ctx.refusal = Some(refusal);
     error_of(refusal)
 }

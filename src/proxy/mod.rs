@@ -2,6 +2,7 @@
 //! the file of its phase; decisions are made in the pure layers.
 
 mod admit;
+mod again;
 mod answer;
 mod arrive;
 pub mod context;
@@ -144,7 +145,7 @@ impl ProxyHttp for EdgeProxy {
         session: &mut Session,
         ctx: &mut RequestCtx,
     ) -> Result<Box<HttpPeer>> {
-        fetch::choose(session, ctx)
+        fetch::choose(session, ctx).await
     }
 
     async fn connected_to_upstream(
@@ -162,12 +163,12 @@ impl ProxyHttp for EdgeProxy {
 
     fn fail_to_connect(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _peer: &HttpPeer,
         ctx: &mut RequestCtx,
         error: Box<Error>,
     ) -> Box<Error> {
-        fetch::not_connected(error, ctx)
+        again::not_connected(session, error, ctx)
     }
 
     fn error_while_proxy(
@@ -176,9 +177,9 @@ impl ProxyHttp for EdgeProxy {
         session: &mut Session,
         error: Box<Error>,
         ctx: &mut RequestCtx,
-        client_reused: bool,
+        _client_reused: bool,
     ) -> Box<Error> {
-        fetch::broke(session, error, client_reused, ctx)
+        again::broke(session, error, ctx)
     }
 
     // 5 ─ What the origin sees.

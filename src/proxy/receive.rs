@@ -1,5 +1,6 @@
 //! What an origin says, before it is stored or passed on.
 
+use std::time::Duration;
 use std::time::SystemTime;
 
 use http::HeaderMap;
@@ -17,6 +18,7 @@ use crate::cache::part;
 use crate::cache::slice::Answer;
 use crate::cache::slice::Piece;
 use crate::message::hops;
+use crate::proxy::again;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::freshen;
@@ -49,6 +51,9 @@ pub(crate) fn examine(
         return Ok(());
     }
     note(response, ctx);
+    if let Some(error) = again::try_another(session, response.status, retry_after(response), ctx) {
+        return Err(error);
+    }
     posted::consider(session, response, ctx);
     let purges = purge::invalidate(session, response, ctx);
     freshen::by_head(session, response, ctx);
@@ -129,6 +134,20 @@ pub(crate) fn examine_trailers(trailers: &mut HeaderMap) {
 fn note(response: &ResponseHeader, ctx: &mut RequestCtx) {
     ctx.origin.status = Some(response.status.as_u16());
     ctx.origin.took = ctx.origin.began.map(|began| began.elapsed());
+    if let (Some(lease), Some(took)) = (&mut ctx.origin.lease, ctx.origin.took) {
+        lease.answered(response.status.as_u16(), took);
+    }
+}
+
+/// How long the origin asks to be left alone (RFC 9110 §10.2.3).
+fn retry_after(response: &ResponseHeader) -> Option<Duration> {
+    let value = response.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = SystemTime::now();
+    let at = date::parse(value.as_bytes(), now)?;
+    Some(at.duration_since(now).unwrap_or_default())
 }
 
 fn malformed(ctx: &mut RequestCtx, what: &'static str) -> Box<Error> {

@@ -1,6 +1,6 @@
 //! Conditions on method, header, query and cookie.
 
-mod pairs;
+pub(crate) mod pairs;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -4,6 +4,7 @@
 pub mod explain;
 pub mod life;
 pub mod purge;
+pub mod upstreams;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -6,10 +6,10 @@
 
 pub mod pace;
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::pin::pin;
-use std::sync::OnceLock;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub struct Terms {
     /// When all that is still done for it is given up, where nobody on the way looks at `ends` while the
     /// origin is silent; `None` where somebody does.
     pub given_up: Option<Instant>,
+    /// When the header of the response has to be whole; `None` is no limit.
+    pub answer_by: Option<Instant>,
     /// How long an origin may take from the first byte of its header to the last.
     pub header: Duration,
     /// The slowest that the client may send its body, where its connection does not see to that.
@@ -34,12 +36,12 @@ pub struct Terms {
 }
 
 tokio::task_local! {
-    static CURRENT: OnceLock<Terms>;
+    static CURRENT: Cell<Option<Terms>>;
 }
 
 /// Runs `work`, one request, whose terms are still to be settled. `None`: it was given up, as they say.
 pub(crate) async fn scope<F: Future>(work: F) -> Option<F::Output> {
-    CURRENT.scope(OnceLock::new(), until_given_up(work)).await
+    CURRENT.scope(Cell::new(None), until_given_up(work)).await
 }
 
 async fn until_given_up<F: Future>(work: F) -> Option<F::Output> {
@@ -59,16 +61,16 @@ async fn until_given_up<F: Future>(work: F) -> Option<F::Output> {
     .await
 }
 
-/// Settles the terms of the running request, once: later ones do not count. Without effect where no
-/// client asked.
+/// Settles the terms of the running request; a further attempt has terms of its own. Without effect
+/// where no client asked.
 pub fn agree(terms: Terms) {
-    let _ = CURRENT.try_with(|current| current.set(terms));
+    let _ = CURRENT.try_with(|current| current.set(Some(terms)));
 }
 
 /// The terms of the running request, once they are settled.
 #[must_use]
 pub fn current() -> Option<Terms> {
-    CURRENT.try_with(|current| current.get().copied()).ok().flatten()
+    CURRENT.try_with(Cell::get).ok().flatten()
 }
 
 #[cfg(test)]
@@ -78,7 +80,7 @@ mod tests {
     use super::*;
 
     fn terms(given_up: Option<Instant>) -> Terms {
-        Terms { ends: None, given_up, header: Duration::ZERO, upload: None }
+        Terms { ends: None, given_up, answer_by: None, header: Duration::ZERO, upload: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -87,8 +89,6 @@ mod tests {
         let late = start + Duration::from_secs(9);
         let given_up = scope(async {
             agree(terms(Some(late)));
-            // Later ones do not count.
-            agree(terms(None));
             pending::<()>().await;
         });
         assert_eq!(given_up.await, None);

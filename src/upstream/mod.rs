@@ -1,17 +1,21 @@
-//! A named group of origin addresses, and how edgeproxy talks to them.
+//! A named group of backends, and how edgeproxy talks to them.
 //!
-//! [`Upstream`](peer::Upstream) chooses an address and answers with Pingora's `HttpPeer` for it;
+//! [`Upstream`](peer::Upstream) chooses a [`Backend`](backend::Backend) and lends it to a request as a
+//! [`Lease`](lease::Lease), which gives Pingora's `HttpPeer` for it and takes back how it went;
 //! [`resolve`] keeps the addresses current. HTTP/1 connections are ours: [`connect`] dials them and
 //! [`guard`] checks every byte that an origin sends; those that are idle wait in a [`pool`]. HTTP/2
 //! connections are Pingora's. [`lift`] makes the proxy that uses both, and [`fault`] says what an
 //! error on the origin's side means.
 
+pub mod backend;
 pub mod connect;
-pub mod endpoint;
 pub mod fault;
+mod group;
 pub mod guard;
+pub mod lease;
 pub mod lift;
 mod line;
+mod pattern;
 pub mod peer;
 pub mod pool;
 pub mod resolve;
@@ -27,6 +31,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
+use crate::balance::Algorithm;
+use crate::resilience::breaker;
+use crate::resilience::budget;
+use crate::resilience::retry;
+
 /// An upstream, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -34,10 +45,15 @@ pub struct Settings {
     pub name: Arc<str>,
     /// Switched off: every request is answered 503.
     pub active: bool,
-    /// Where it is; never empty.
-    pub addresses: Vec<Address>,
-    /// TLS towards it; `None` is plain text.
-    pub tls: Option<OriginTls>,
+    /// Its backends; never empty, each with an id of its own.
+    pub backends: Vec<Backend>,
+    /// How one of them is chosen.
+    pub balance: Balance,
+    /// Below this percentage of usable backends, health and ejection are not heeded; 0 always heeds
+    /// them.
+    pub panic_threshold: u32,
+    /// How long a backend that came up takes until it gets its whole share; zero is at once.
+    pub slow_start: Duration,
     /// The HTTP version spoken to it.
     pub protocol: Protocol,
     /// The Host that it sees; `None` passes the client's on.
@@ -46,15 +62,81 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// How often names are resolved again.
     pub resolve_every: Duration,
+    /// When a backend is given a rest; `None` never.
+    pub breaker: Option<Breaker>,
+    /// When a failed attempt is followed by another.
+    pub retry: Retry,
+    /// How many connections each backend is given, and how they are kept.
+    pub pool: pool::Settings,
 }
 
-/// One address of an upstream.
+/// One backend, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct Backend {
+    /// What it is called, in its upstream unique.
+    pub id: Arc<str>,
     /// Where.
     pub at: Place,
     /// Its share of requests relative to its siblings; at least 1.
     pub weight: u32,
+    /// Whether it gets requests.
+    pub active: bool,
+    /// It gets requests only while none of the others can be used.
+    pub backup: bool,
+    /// TLS towards it; `None` is plain text.
+    pub tls: Option<OriginTls>,
+}
+
+impl Backend {
+    /// A backend of weight 1, in plain text.
+    #[must_use]
+    pub fn new(id: &str, at: Place) -> Self {
+        Self { id: id.into(), at, weight: 1, active: true, backup: false, tls: None }
+    }
+}
+
+/// How a backend is chosen, as meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balance {
+    /// How one is chosen among those that are usable.
+    pub algorithm: Algorithm,
+    /// What requests have in common that come to the same backend; `None` for algorithms that do not
+    /// ask.
+    pub by: Option<HashBy>,
+}
+
+/// What requests have in common that a consistent hash brings to the same backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashBy {
+    /// The host, path and query.
+    Uri,
+    /// The client's address.
+    Client,
+    /// The first value of this field.
+    Header(HeaderName),
+    /// The cookie of this name.
+    Cookie(String),
+}
+
+/// When a backend is given a rest, as meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breaker {
+    /// How many failures, and for how long.
+    pub settings: breaker::Settings,
+    /// The statuses that count as failures.
+    pub statuses: Vec<u16>,
+}
+
+/// When a failed attempt is followed by another, as meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Which, how often, how soon.
+    pub settings: retry::Settings,
+    /// How many in all.
+    pub budget: budget::Settings,
+    /// How long one attempt may take to the header of its answer; `None` leaves it to the other
+    /// deadlines.
+    pub per_try: Option<Duration>,
 }
 
 /// Where an origin listens.
@@ -83,7 +165,7 @@ pub enum Protocol {
 }
 
 /// TLS towards an upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OriginTls {
     /// The name sent as SNI and checked in the certificate; `None` takes the address's host name.
     pub server_name: Option<String>,
@@ -91,6 +173,12 @@ pub struct OriginTls {
     pub ca: Option<PathBuf>,
     /// Whether the certificate is checked. Off only by an explicit setting.
     pub verify: bool,
+}
+
+impl Default for OriginTls {
+    fn default() -> Self {
+        Self { server_name: None, ca: None, verify: true }
+    }
 }
 
 /// Every deadline towards an upstream.
@@ -104,4 +192,6 @@ pub struct Timeouts {
     pub write: Duration,
     /// How long an unused connection is kept.
     pub idle: Duration,
+    /// From the arrival of a request to the header of its answer, all attempts together.
+    pub total: Duration,
 }

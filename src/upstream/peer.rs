@@ -1,68 +1,62 @@
-//! A running upstream: which address is next, and how Pingora is to talk to it.
+//! A running upstream: its backends, and which of them a request is lent.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::hash::DefaultHasher;
-use std::hash::Hash;
-use std::hash::Hasher;
 use std::io;
 use std::net::IpAddr;
-use std::net::Ipv4Addr;
 use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use pingora::protocols::ALPN;
-use pingora::protocols::TcpKeepalive;
 use pingora::protocols::l4::socket::SocketAddr;
-use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::upstreams::peer::PeerOptions;
-use pingora::upstreams::peer::Scheme;
 use tokio::task::AbortHandle;
 
-use crate::balance::WeightedRoundRobin;
 use crate::message::reply::ReplyLimits;
 use crate::refusal::Refusal;
-use crate::upstream::OriginTls;
+use crate::resilience::budget::Budget;
+use crate::upstream;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
 use crate::upstream::Settings;
-use crate::upstream::connect;
+use crate::upstream::backend::Backend;
+use crate::upstream::backend::Reason;
+use crate::upstream::backend::Report;
+use crate::upstream::backend::random;
 use crate::upstream::connect::Dial;
-use crate::upstream::endpoint::Member;
-use crate::upstream::endpoint::Wish;
-use crate::upstream::pool;
-use crate::upstream::socket::KEEPALIVE_IDLE;
-use crate::upstream::socket::KEEPALIVE_INTERVAL;
+use crate::upstream::group::Group;
+use crate::upstream::group::Now;
+use crate::upstream::group::Wanted;
+use crate::upstream::lease;
+use crate::upstream::lease::Lease;
+use crate::upstream::pattern;
+use crate::upstream::pool::Pool;
 use crate::upstream::tls;
 use crate::upstream::tls::TlsError;
-
-/// Streams at once on one HTTP/2 connection to an origin.
-const H2_STREAMS: usize = 100;
-
-/// What one such stream may hold that its client does not take. Pingora's own choice is 8 MiB.
-const H2_STREAM_WINDOW: u32 = 256 << 10;
-
-/// What all streams of such a connection may hold together: clients that do not read must not take
-/// the room of those that do.
-const H2_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * H2_STREAMS as u32;
-
-/// How many keepalive probes go unanswered before the kernel gives a connection up.
-const KEEPALIVE_PROBES: usize = 3;
 
 /// An upstream in use.
 #[derive(Debug)]
 pub struct Upstream {
     settings: Settings,
-    dial: Option<Arc<Dial>>,
-    members: Vec<Member>,
-    balance: WeightedRoundRobin,
+    sources: Mutex<Vec<Source>>,
+    group: ArcSwap<Group>,
+    budget: Budget,
     started: Instant,
-    /// The tasks that resolve its names; they end with it.
+    /// The tasks that work for it; they end with it.
     tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// One configured backend, and what it stands for now.
+#[derive(Debug)]
+struct Source {
+    settings: upstream::Backend,
+    pattern: HttpPeer,
+    dial: Option<Arc<Dial>>,
+    backends: Vec<Arc<Backend>>,
 }
 
 /// Why an upstream cannot be used.
@@ -73,6 +67,26 @@ pub enum BuildError {
     Tls(TlsError),
     /// The path cannot be that of a Unix socket.
     UnixPath(PathBuf, io::Error),
+}
+
+/// What new answers changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing.
+    None,
+    /// An address came or went.
+    Addresses,
+}
+
+/// What a request wants of an upstream.
+#[derive(Debug, Default)]
+pub struct Wish<'a> {
+    /// Where it was sent already: these come again only when there is no other.
+    pub tried: &'a [Arc<Backend>],
+    /// What it has in common with others that a consistent hash is to bring to the same backend.
+    pub hash: Option<u64>,
+    /// The backend that served the client before ([`Backend::key`]).
+    pub sticky: Option<u64>,
 }
 
 impl fmt::Display for BuildError {
@@ -96,46 +110,33 @@ impl Upstream {
     /// The upstream of `settings`, whose HTTP/1 answers must keep to `limits`. Addresses and Unix
     /// sockets are usable at once, names after [`resolve::start`](crate::upstream::resolve::start).
     ///
-    /// Reads the file of authorities, if it names one.
+    /// Reads the files of authorities that it names.
     ///
     /// # Errors
     /// Fails when its TLS cannot be set up, or a socket path is too long.
     pub fn build(settings: Settings, limits: ReplyLimits) -> Result<Arc<Self>, BuildError> {
-        let key = group_key(&settings);
-        let read = settings.timeouts.read;
-        let pool = pool::Settings { idle: settings.timeouts.idle, ..pool::Settings::default() };
-        let mut authorities = None;
-        let mut dial = None;
-        match (settings.protocol, &settings.tls) {
-            (Protocol::Http1, None) => {
-                dial = Some(Dial::new(key, None, limits, read, pool));
-            }
-            (Protocol::Http1, Some(tls)) => {
-                let tls = Some(tls::client_config(tls)?);
-                dial = Some(Dial::new(key, tls, limits, read, pool));
-            }
-            (Protocol::Http2, None) => {}
-            (Protocol::Http2, Some(tls)) => {
-                authorities = Some(tls::authorities_for_pingora(tls)?);
-            }
+        let mut sources: Vec<Source> = Vec::with_capacity(settings.backends.len());
+        for backend in &settings.backends {
+            let source = Source::new(&settings, backend.clone(), limits, &sources)?;
+            sources.push(source);
         }
-
-        let mut members = Vec::with_capacity(settings.addresses.len());
-        for address in &settings.addresses {
-            let pattern = pattern(&settings, &address.at, key, authorities.clone())?;
-            let member = Member::new(address.at.clone(), pattern);
-            member.learn(fixed(&address.at)?);
-            members.push(member);
-        }
-        let weights: Vec<u32> = settings.addresses.iter().map(|address| address.weight).collect();
-        Ok(Arc::new(Self {
-            settings,
-            dial: dial.map(Arc::new),
-            members,
-            balance: WeightedRoundRobin::new(&weights),
+        let upstream = Self {
+            sources: Mutex::new(sources),
+            group: ArcSwap::from_pointee(Group::new(Vec::new(), &settings.balance.algorithm)),
+            budget: Budget::new(settings.retry.budget),
             started: Instant::now(),
             tasks: Mutex::default(),
-        }))
+            settings,
+        };
+        {
+            let mut sources = upstream.sources.lock();
+            for source in sources.iter_mut() {
+                let addresses = fixed(&source.settings.at)?;
+                source.learn(addresses, &upstream.settings, Duration::ZERO);
+            }
+            upstream.regroup(&sources);
+        }
+        Ok(Arc::new(upstream))
     }
 
     /// What it was built from.
@@ -144,59 +145,160 @@ impl Upstream {
         &self.settings
     }
 
-    /// How its HTTP/1 connections are made, for [`Dials::set`](connect::Dials::set); `None` for
-    /// HTTP/2.
+    /// How its HTTP/1 connections are made, for [`Dials::set`](crate::upstream::connect::Dials::set),
+    /// each once; none for HTTP/2.
     #[must_use]
-    pub fn dial(&self) -> Option<&Arc<Dial>> {
-        self.dial.as_ref()
+    pub fn dials(&self) -> Vec<Arc<Dial>> {
+        let mut dials: Vec<Arc<Dial>> = Vec::new();
+        for dial in self.sources.lock().iter().filter_map(|source| source.dial.as_ref()) {
+            if !dials.iter().any(|known| known.key == dial.key) {
+                dials.push(Arc::clone(dial));
+            }
+        }
+        dials
+    }
+
+    /// The budget of its further attempts.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// The time by which everything here goes: since it was started.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Says where the demo origin of this process listens.
     pub fn set_demo(&self, at: std::net::SocketAddr) {
-        for member in self.members.iter().filter(|member| *member.place() == Place::Demo) {
-            member.learn(vec![SocketAddr::Inet(at)]);
+        let mut sources = self.sources.lock();
+        for source in sources.iter_mut().filter(|source| source.settings.at == Place::Demo) {
+            source.learn(vec![SocketAddr::Inet(at)], &self.settings, self.now());
         }
+        self.regroup(&sources);
     }
 
-    /// The next address, by weight, and every setting to talk to it. Does no I/O.
-    ///
-    /// `tried` are the addresses that this request has been sent to already; they come again only
-    /// when there is no other. Addresses that could not be connected to a moment ago come last.
+    /// Lends a request a backend, chosen as the settings say. Does no I/O and does not wait.
     ///
     /// # Errors
-    /// [`Refusal::UpstreamOff`], or [`Refusal::NoPeer`] when no name has been resolved yet.
-    pub fn choose(&self, tried: &[SocketAddr]) -> Result<Box<HttpPeer>, Refusal> {
+    /// [`Refusal::UpstreamOff`]; [`Refusal::NoPeer`] when none is usable, and
+    /// [`Refusal::BreakerOpen`] when breakers alone are in the way.
+    pub fn lend(self: &Arc<Self>, wish: &Wish<'_>) -> Result<Lease, Refusal> {
         if !self.settings.active {
             return Err(Refusal::UpstreamOff);
         }
-        let now = self.started.elapsed();
-        for wish in [Wish::Rested, Wish::Untried, Wish::Any] {
-            let usable = |index: usize| {
-                self.members.get(index).is_some_and(|member| member.has(wish, tried, now))
+        let now = self.moment();
+        let group = self.group.load();
+        let mut refused = Refusal::NoPeer;
+        // A breaker that others probe by now: there may be another backend.
+        for _ in 0..3 {
+            let wanted = Wanted {
+                tried: wish.tried,
+                hash: wish.hash,
+                sticky: wish.sticky,
+                random: random(),
             };
-            let member = self.balance.pick(usable).and_then(|index| self.members.get(index));
-            if let Some(peer) = member.and_then(|member| member.take(wish, tried, now)) {
-                return Ok(peer);
+            let backend = group.pick(&wanted, now)?;
+            match Lease::take(self, backend, now.at) {
+                Some(lease) => return Ok(lease),
+                None => refused = Refusal::BreakerOpen,
             }
         }
-        Err(Refusal::NoPeer)
+        Err(refused)
     }
 
-    /// Remembers for ten seconds that `address` could not be connected to.
-    pub fn unreachable(&self, address: &SocketAddr) {
-        let now = self.started.elapsed();
-        for member in &self.members {
-            member.rest(address, now);
+    /// Whether a request that was sent to `tried` can still be sent elsewhere.
+    #[must_use]
+    pub fn has_other(&self, tried: &[Arc<Backend>]) -> bool {
+        self.group.load().has_other(tried, self.moment())
+    }
+
+    /// Gives the backend of this id no more requests, or gives them again; what it has it finishes.
+    /// `false`: there is none of this id.
+    pub fn drain(&self, id: &str, draining: bool) -> bool {
+        let now = self.now();
+        let sources = self.sources.lock();
+        let Some(source) = sources.iter().find(|source| &*source.settings.id == id) else {
+            return false;
+        };
+        for backend in &source.backends {
+            if backend.set(Reason::Draining, draining) && !draining {
+                backend.came_up(now);
+            }
         }
+        true
     }
 
-    pub(super) fn members(&self) -> &[Member] {
-        &self.members
+    /// What is known of each backend.
+    #[must_use]
+    pub fn report(&self) -> Vec<Report> {
+        let now = self.now();
+        self.group.load().backends().map(|backend| backend.report(now)).collect()
+    }
+
+    /// The backends that are names: the id, the name and the port of each.
+    pub(super) fn names(&self) -> Vec<(Arc<str>, String, u16)> {
+        let sources = self.sources.lock();
+        let named = sources.iter().filter_map(|source| match &source.settings.at {
+            Place::Tcp { host, port } if host.parse::<IpAddr>().is_err() => {
+                Some((Arc::clone(&source.settings.id), host.clone(), *port))
+            }
+            Place::Tcp { .. } | Place::Unix(_) | Place::Demo => None,
+        });
+        named.collect()
+    }
+
+    /// What the backend of this id stands for now; `None` when there is none of this id.
+    pub(super) fn learn(&self, id: &str, addresses: Vec<SocketAddr>) -> Option<Change> {
+        let mut sources = self.sources.lock();
+        let source = sources.iter_mut().find(|source| &*source.settings.id == id)?;
+        let change = source.learn(addresses, &self.settings, self.now());
+        if change == Change::Addresses {
+            self.regroup(&sources);
+        }
+        Some(change)
+    }
+
+    /// The name of this backend could not be resolved: its breakers hear of it.
+    pub(super) fn unresolved(&self, id: &str) {
+        let now = self.now();
+        let backends: Vec<_> = {
+            let sources = self.sources.lock();
+            let of = sources.iter().filter(|source| &*source.settings.id == id);
+            of.flat_map(|source| source.backends.clone()).collect()
+        };
+        for backend in backends {
+            lease::unresolved(self, &backend, now);
+        }
     }
 
     /// Ends `task` when the upstream goes.
     pub(super) fn adopt(&self, task: AbortHandle) {
         self.tasks.lock().push(task);
+    }
+
+    fn moment(&self) -> Now {
+        Now {
+            at: self.now(),
+            slow_start: self.settings.slow_start,
+            panic_threshold: self.settings.panic_threshold,
+        }
+    }
+
+    /// Makes what the sources stand for now the group that requests choose from.
+    fn regroup(&self, sources: &[Source]) {
+        // An address that two names share is one backend, the first one's.
+        let mut seen = HashSet::new();
+        let backends = sources
+            .iter()
+            .flat_map(|source| &source.backends)
+            .filter(|backend| {
+                seen.insert((backend.address().to_string(), backend.peer().group_key))
+            })
+            .cloned();
+        let group = Group::new(backends.collect(), &self.settings.balance.algorithm);
+        self.group.store(Arc::new(group));
     }
 }
 
@@ -208,92 +310,66 @@ impl Drop for Upstream {
     }
 }
 
-/// The key under which Pingora pools connections: peers share them only when nothing that was
-/// settled at the handshake differs.
-fn group_key(settings: &Settings) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    settings.name.hash(&mut hasher);
-    matches!(settings.protocol, Protocol::Http2).hash(&mut hasher);
-    if let Some(tls) = &settings.tls {
-        tls.server_name.hash(&mut hasher);
-        tls.verify.hash(&mut hasher);
-        tls.ca.hash(&mut hasher);
-        // Other authorities in the same file are other authorities. A file that cannot be read is
-        // reported by whoever needs it.
-        let authorities = tls.ca.as_ref().and_then(|path| std::fs::read(path).ok());
-        authorities.hash(&mut hasher);
+impl Source {
+    fn new(
+        settings: &Settings,
+        backend: upstream::Backend,
+        limits: ReplyLimits,
+        others: &[Self],
+    ) -> Result<Self, BuildError> {
+        let tls = backend.tls.as_ref();
+        let key = pattern::group_key(settings, tls, &backend.at);
+        let known = others.iter().filter_map(|other| other.dial.clone());
+        let known = known.into_iter().find(|dial| dial.key == key);
+        let new =
+            |tls| Arc::new(Dial::new(key, tls, limits, settings.timeouts.read, settings.pool));
+        let mut authorities = None;
+        let mut dial = None;
+        match (settings.protocol, tls) {
+            (Protocol::Http1, _) if known.is_some() => dial = known,
+            (Protocol::Http1, None) => dial = Some(new(None)),
+            (Protocol::Http1, Some(tls)) => dial = Some(new(Some(tls::client_config(tls)?))),
+            (Protocol::Http2, None) => {}
+            (Protocol::Http2, Some(tls)) => {
+                authorities = Some(tls::authorities_for_pingora(tls)?);
+            }
+        }
+        let pattern = pattern::pattern(settings, &backend.at, tls, key, authorities)?;
+        Ok(Self { settings: backend, pattern, dial, backends: Vec::new() })
     }
-    settings.tls.is_some().hash(&mut hasher);
-    hasher.finish()
-}
 
-/// Everything about the peers of one address but the address itself.
-fn pattern(
-    settings: &Settings,
-    place: &Place,
-    key: u64,
-    authorities: Option<Arc<CaType>>,
-) -> Result<HttpPeer, TlsError> {
-    let mut options = PeerOptions::new();
-    let timeouts = settings.timeouts;
-    options.connection_timeout = Some(timeouts.connect);
-    options.total_connection_timeout = Some(timeouts.connect);
-    options.read_timeout = Some(timeouts.read);
-    options.write_timeout = Some(timeouts.write);
-    options.idle_timeout = Some(timeouts.idle);
-    options.tcp_keepalive = Some(TcpKeepalive {
-        idle: KEEPALIVE_IDLE,
-        interval: KEEPALIVE_INTERVAL,
-        count: KEEPALIVE_PROBES,
-        user_timeout: Duration::ZERO,
-    });
-    options.ca = authorities;
-    let verify = settings.tls.as_ref().is_none_or(|tls| tls.verify);
-    options.verify_cert = verify;
-    options.verify_hostname = verify;
-
-    let sni = match &settings.tls {
-        Some(tls) => server_name(tls, place)?,
-        None => String::new(),
-    };
-    let scheme = match settings.protocol {
-        // Even with TLS, which is then our connector's: Pingora only gets the stream.
-        Protocol::Http1 => {
-            options.alpn = connect::marker();
-            Scheme::HTTP
+    /// Replaces the addresses. Those known before keep their state.
+    fn learn(
+        &mut self,
+        mut addresses: Vec<SocketAddr>,
+        settings: &Settings,
+        now: Duration,
+    ) -> Change {
+        addresses.sort();
+        addresses.dedup();
+        if self.backends.iter().map(|backend| backend.address()).eq(&addresses) {
+            return Change::None;
         }
-        // In plain text, Pingora takes H2 without an alternative for prior knowledge.
-        Protocol::Http2 => {
-            options.alpn = ALPN::H2;
-            options.max_h2_streams = H2_STREAMS;
-            options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
-            options.h2_connection_window_size = Some(H2_CONNECTION_WINDOW);
-            Scheme::from_tls_bool(settings.tls.is_some())
-        }
-    };
-    Ok(HttpPeer {
-        _address: SocketAddr::Inet((Ipv4Addr::UNSPECIFIED, 0).into()),
-        scheme,
-        sni,
-        proxy: None,
-        client_cert_key: None,
-        group_key: key,
-        options,
-    })
-}
-
-/// The name to send and to check at `place`. Never empty: Pingora would then check nothing.
-fn server_name(tls: &OriginTls, place: &Place) -> Result<String, TlsError> {
-    let name = match (&tls.server_name, place) {
-        (Some(name), _) => name.as_str(),
-        (None, Place::Tcp { host, .. }) => host.as_str(),
-        (None, Place::Unix(_) | Place::Demo) if tls.verify => return Err(TlsError::NoServerName),
-        (None, Place::Unix(_) | Place::Demo) => "localhost",
-    };
-    // The final dot of an absolute name is DNS's affair; no certificate has it.
-    let name = name.strip_suffix('.').unwrap_or(name);
-    tls::server_name(name)?;
-    Ok(name.to_owned())
+        let alone = match &self.settings.at {
+            Place::Tcp { host, .. } => host.parse::<IpAddr>().is_ok(),
+            Place::Unix(_) | Place::Demo => true,
+        };
+        let breaker = settings.breaker.as_ref().map(|breaker| &breaker.settings);
+        let backends = addresses.into_iter().map(|address| {
+            let known = self.backends.iter().find(|backend| *backend.address() == address);
+            known.cloned().unwrap_or_else(|| {
+                let mut peer = self.pattern.clone();
+                peer._address = address;
+                let pool = match &self.dial {
+                    Some(dial) => dial.pool(&peer),
+                    None => Pool::of_streams(settings.pool, pattern::H2_STREAMS),
+                };
+                Arc::new(Backend::new(&self.settings, peer, pool, alone, breaker, now))
+            })
+        });
+        self.backends = backends.collect();
+        Change::Addresses
+    }
 }
 
 /// The addresses that need no resolution.

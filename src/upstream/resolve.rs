@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tokio::time::timeout;
 
-use crate::upstream::endpoint::Change;
+use crate::upstream::peer::Change;
 use crate::upstream::peer::Upstream;
 
 /// How long the start waits for first answers, which then come when they come.
@@ -33,14 +33,13 @@ const RETRY: Duration = Duration::from_secs(1);
 /// fails is retried soon; until then its addresses of before stay, and an upstream that never had
 /// any answers `NoPeer`.
 pub async fn start(upstream: &Arc<Upstream>) {
-    if let Some(dial) = upstream.dial() {
+    for dial in upstream.dials() {
         dial.tend();
     }
     let mut firsts = Vec::new();
-    for (index, member) in upstream.members().iter().enumerate() {
-        let Some((host, port)) = member.name() else { continue };
+    for (id, host, port) in upstream.names() {
         let (done, first) = oneshot::channel();
-        let name = Name { host: host.to_owned(), port, index };
+        let name = Name { id, host, port };
         let every = upstream.settings().resolve_every;
         let task = tokio::spawn(keep(Arc::downgrade(upstream), name, Pace::new(every), done));
         upstream.adopt(task.abort_handle());
@@ -55,12 +54,11 @@ pub async fn start(upstream: &Arc<Upstream>) {
     let _ = timeout(START, all).await;
 }
 
-/// One name of an upstream.
+/// A backend that is a name.
 struct Name {
+    id: Arc<str>,
     host: String,
     port: u16,
-    /// Which of the upstream's members it is.
-    index: usize,
 }
 
 async fn keep(upstream: Weak<Upstream>, name: Name, mut pace: Pace, first: oneshot::Sender<()>) {
@@ -68,7 +66,9 @@ async fn keep(upstream: Weak<Upstream>, name: Name, mut pace: Pace, first: onesh
     loop {
         let answer = look_up(&name).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        let wait = pace.next(note(&upstream, &name, answer, pace.failures));
+        // The backend may have been removed.
+        let Some(answer) = note(&upstream, &name, answer, pace.failures) else { return };
+        let wait = pace.next(answer);
         drop(upstream);
         if let Some(first) = first.take() {
             let _ = first.send(());
@@ -87,31 +87,31 @@ async fn look_up(name: &Name) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// Puts an answer to use and tells the operator what is news.
+/// Puts an answer to use and tells the operator what is news; `None` when nobody needs it any more.
 fn note(
     upstream: &Upstream,
     name: &Name,
     answer: io::Result<Vec<SocketAddr>>,
     failures: u32,
-) -> Answer {
-    let Some(member) = upstream.members().get(name.index) else { return Answer::Failed };
+) -> Option<Answer> {
     let (label, host) = (&*upstream.settings().name, name.host.as_str());
     match answer {
         Ok(addresses) => {
             let count = addresses.len();
-            if member.learn(addresses) == Change::Addresses || failures > 0 {
+            if upstream.learn(&name.id, addresses)? == Change::Addresses || failures > 0 {
                 info!(target: "edgeproxy::upstream", upstream = label, host, addresses = count;
                     "name resolved");
             }
-            Answer::Good
+            Some(Answer::Good)
         }
-        // Only the first of a row: the others say nothing new.
         Err(e) => {
+            // Only the first of a row: the others say nothing new.
             if failures == 0 {
                 warn!(target: "edgeproxy::upstream", upstream = label, host, reason:% = e;
                     "name not resolved");
             }
-            Answer::Failed
+            upstream.unresolved(&name.id);
+            Some(Answer::Failed)
         }
     }
 }

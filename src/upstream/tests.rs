@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::upstreams::peer::HttpPeer;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 
@@ -16,12 +17,19 @@ use self::harness::Origin;
 use self::harness::settings;
 use crate::message::reply::ReplyLimits;
 use crate::refusal::Refusal;
-use crate::upstream::Address;
+use crate::upstream::Backend;
 use crate::upstream::OriginTls;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
+use crate::upstream::lease::Lease;
 use crate::upstream::peer::Upstream;
+use crate::upstream::peer::Wish;
 use crate::upstream::resolve;
+
+/// The peer that a request would get.
+fn lent(upstream: &Arc<Upstream>) -> Box<HttpPeer> {
+    upstream.lend(&Wish::default()).expect("there is one").peer()
+}
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -160,7 +168,7 @@ async fn a_tls_origin_is_verified_by_its_own_authority_and_kept() {
     let tls = harness::Tls::of("origin.test");
     let origin = Origin::tls(&tls, [Answer::keep(OK), Answer::keep(OK)]).await;
     let mut settings = origin.settings();
-    settings.tls = Some(tls.trusted_as("origin.test"));
+    settings.backends[0].tls = Some(tls.trusted_as("origin.test"));
     let edge = Edge::before(settings).await;
     for _ in 0..2 {
         assert!(edge.get("/").await.ends_with("\r\n\r\nhello"));
@@ -173,7 +181,7 @@ async fn a_certificate_of_another_name_is_refused() {
     let tls = harness::Tls::of("origin.test");
     let origin = Origin::tls(&tls, [Answer::keep(OK)]).await;
     let mut settings = origin.settings();
-    settings.tls = Some(tls.trusted_as("other.test"));
+    settings.backends[0].tls = Some(tls.trusted_as("other.test"));
     let edge = Edge::before(settings).await;
     assert!(edge.get("/").await.starts_with("HTTP/1.1 502"));
     assert_eq!(edge.refusals(), [Refusal::OriginTls]);
@@ -186,7 +194,7 @@ async fn only_verify_off_accepts_a_certificate_of_nobody() {
     for (verify, reply) in [(true, "HTTP/1.1 502"), (false, "HTTP/1.1 200")] {
         let origin = Origin::tls(&tls, [Answer::keep(OK)]).await;
         let mut settings = origin.settings();
-        settings.tls = Some(OriginTls { verify, ..stranger.trusted_as("origin.test") });
+        settings.backends[0].tls = Some(OriginTls { verify, ..stranger.trusted_as("origin.test") });
         let edge = Edge::before(settings).await;
         assert!(edge.get("/").await.starts_with(reply), "verify: {verify}");
     }
@@ -197,7 +205,7 @@ async fn a_handshake_that_stalls_is_a_connect_timeout() {
     let origin = Origin::tcp([Answer::keep(b"")]).await;
     let mut settings = origin.settings();
     let tls = harness::Tls::of("origin.test");
-    settings.tls = Some(tls.trusted_as("origin.test"));
+    settings.backends[0].tls = Some(tls.trusted_as("origin.test"));
     settings.timeouts.connect = Duration::from_millis(50);
     let edge = Edge::before(settings).await;
     edge.get("/").await;
@@ -211,7 +219,7 @@ async fn http2_by_prior_knowledge_and_over_tls() {
         let origin = Origin::http2(trusted.is_some().then_some(&tls)).await;
         let mut settings = origin.settings();
         settings.protocol = Protocol::Http2;
-        settings.tls = trusted;
+        settings.backends[0].tls = trusted;
         let edge = Edge::before(settings).await;
         for _ in 0..2 {
             assert!(edge.get("/").await.contains("hello"));
@@ -227,7 +235,7 @@ async fn http2_over_tls_checks_the_name_unless_told_not_to() {
         let origin = Origin::http2(Some(&tls)).await;
         let mut settings = origin.settings();
         settings.protocol = Protocol::Http2;
-        settings.tls = Some(OriginTls { verify, ..tls.trusted_as("other.test") });
+        settings.backends[0].tls = Some(OriginTls { verify, ..tls.trusted_as("other.test") });
         let edge = Edge::before(settings).await;
         edge.get("/").await;
         assert_eq!(edge.refusals(), refusals, "verify: {verify}");
@@ -247,12 +255,12 @@ async fn an_upstream_switched_off_and_one_not_yet_resolved_say_so() {
     let mut off = settings(Place::Demo);
     off.active = false;
     let off = Upstream::build(off, ReplyLimits::default()).unwrap();
-    assert_eq!(off.choose(&[]).unwrap_err(), Refusal::UpstreamOff);
+    assert_eq!(off.lend(&Wish::default()).unwrap_err(), Refusal::UpstreamOff);
 
     let demo = Upstream::build(settings(Place::Demo), ReplyLimits::default()).unwrap();
-    assert_eq!(demo.choose(&[]).unwrap_err(), Refusal::NoPeer);
+    assert_eq!(demo.lend(&Wish::default()).unwrap_err(), Refusal::NoPeer);
     demo.set_demo(([127, 0, 0, 1], 8000).into());
-    assert_eq!(demo.choose(&[]).unwrap()._address.to_string(), "127.0.0.1:8000");
+    assert_eq!(lent(&demo)._address.to_string(), "127.0.0.1:8000");
 }
 
 #[tokio::test]
@@ -260,7 +268,7 @@ async fn a_name_is_resolved_at_the_start_and_its_task_ends_with_the_upstream() {
     let place = Place::Tcp { host: "localhost".to_owned(), port: 8000 };
     let upstream = Upstream::build(settings(place), ReplyLimits::default()).unwrap();
     resolve::start(&upstream).await;
-    let peer = upstream.choose(&[]).unwrap();
+    let peer = lent(&upstream);
     assert!(peer._address.as_inet().unwrap().ip().is_loopback());
 
     let gone = Arc::downgrade(&upstream);
@@ -272,16 +280,18 @@ async fn a_name_is_resolved_at_the_start_and_its_task_ends_with_the_upstream() {
 async fn weights_share_out_requests_and_an_unreachable_address_stands_back() {
     let mut two = settings(Place::Tcp { host: "192.0.2.1".to_owned(), port: 80 });
     let second = Place::Tcp { host: "192.0.2.2".to_owned(), port: 80 };
-    two.addresses.push(Address { at: second, weight: 3 });
+    two.backends.push(Backend { weight: 3, ..Backend::new("two", second) });
     let upstream = Upstream::build(two, ReplyLimits::default()).unwrap();
-    let next = || upstream.choose(&[]).unwrap()._address;
-    let first = |n: usize| (0..n).map(|_| next()).filter(|at| at.to_string() == "192.0.2.1:80");
-    assert_eq!(first(8).count(), 2);
-    let other = (0..4).map(|_| next()).find(|at| at.to_string() == "192.0.2.2:80").unwrap();
-    upstream.unreachable(&other);
-    assert_eq!(first(8).count(), 8);
-    let tried = [next()];
-    assert_eq!(upstream.choose(&tried).unwrap()._address, other, "better than one tried");
+    let next = || upstream.lend(&Wish::default()).unwrap();
+    let is_first = |lease: &Lease| &**lease.backend().id() == "one";
+    let first = |n: usize| (0..n).map(|_| next()).filter(is_first).count();
+    assert_eq!(first(8), 2);
+    let mut other = (0..4).map(|_| next()).find(|lease| !is_first(lease)).unwrap();
+    other.unreachable();
+    assert_eq!(first(8), 8);
+    let tried = [Arc::clone(next().backend())];
+    let lease = upstream.lend(&Wish { tried: &tried, ..Wish::default() }).unwrap();
+    assert!(!is_first(&lease), "better than one tried");
 }
 
 #[test]
@@ -290,12 +300,12 @@ fn peers_of_different_handshakes_never_share_a_connection() {
     let place = Place::Tcp { host: "192.0.2.1".to_owned(), port: 443 };
     let plain = settings(place);
     let mut verified = plain.clone();
-    verified.tls = Some(tls.trusted_as("origin.test"));
+    verified.backends[0].tls = Some(tls.trusted_as("origin.test"));
     let other = harness::Tls::of("origin.test");
     let mut trusting = verified.clone();
-    trusting.tls = Some(other.trusted_as("origin.test"));
+    trusting.backends[0].tls = Some(other.trusted_as("origin.test"));
     let mut unverified = verified.clone();
-    unverified.tls = Some(OriginTls { verify: false, ..tls.trusted_as("origin.test") });
+    unverified.backends[0].tls = Some(OriginTls { verify: false, ..tls.trusted_as("origin.test") });
     let mut http2 = verified.clone();
     http2.protocol = Protocol::Http2;
     let mut renamed = plain.clone();
@@ -303,7 +313,7 @@ fn peers_of_different_handshakes_never_share_a_connection() {
     let mut keys: Vec<u64> = [&plain, &verified, &trusting, &unverified, &http2, &renamed]
         .map(|settings| {
             let upstream = Upstream::build(settings.clone(), ReplyLimits::default()).unwrap();
-            upstream.choose(&[]).unwrap().group_key
+            lent(&upstream).group_key
         })
         .to_vec();
     keys.sort_unstable();
@@ -317,11 +327,11 @@ fn what_cannot_work_is_refused_when_it_is_built() {
     let mut nameless = settings(Place::Unix("/run/origin.sock".into()));
     let tls = harness::Tls::of("a.test");
     let verified = OriginTls { server_name: None, ca: tls.ca(), verify: true };
-    nameless.tls = Some(verified.clone());
+    nameless.backends[0].tls = Some(verified.clone());
     assert!(build(nameless).unwrap_err().to_string().contains("no server name"));
 
     let mut missing = settings(Place::Demo);
-    missing.tls = Some(OriginTls { ca: Some("/nowhere/ca.pem".into()), ..verified });
+    missing.backends[0].tls = Some(OriginTls { ca: Some("/nowhere/ca.pem".into()), ..verified });
     assert!(build(missing).unwrap_err().to_string().contains("/nowhere/ca.pem"));
 
     let long = settings(Place::Unix("x".repeat(200).into()));

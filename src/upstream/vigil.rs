@@ -30,6 +30,8 @@ pub(super) enum Awaited {
 pub(super) struct Vigil {
     terms: Option<Terms>,
     header_ends: Option<Instant>,
+    /// A header has begun and is whole.
+    answered: bool,
     upload: Pace,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -42,6 +44,7 @@ impl Vigil {
 
     /// Bytes came from the origin; whether a header has begun with them, or is still not whole.
     pub(super) fn header_is(&mut self, under_way: bool) {
+        self.answered = !under_way;
         self.header_ends = match (under_way, self.terms) {
             (true, Some(terms)) => self.header_ends.or_else(|| Some(Instant::now() + terms.header)),
             _ => None,
@@ -68,7 +71,9 @@ impl Vigil {
         {
             return Poll::Ready(Refusal::BodyTimeout);
         }
-        let (at, refusal) = match (terms.ends, self.header_ends) {
+        let answer_by = if self.answered { None } else { terms.answer_by };
+        let header_ends = [self.header_ends, answer_by].into_iter().flatten().min();
+        let (at, refusal) = match (terms.ends, header_ends) {
             (Some(ends), Some(header)) if header < ends => (header, Refusal::OriginTimeout),
             (Some(ends), _) => (ends, Refusal::TotalTimeout),
             (None, Some(header)) => (header, Refusal::OriginTimeout),
@@ -96,10 +101,8 @@ mod tests {
 
     fn vigil(ends: Option<Duration>, upload: Option<MinRate>) -> Vigil {
         let ends = ends.map(|after| Instant::now() + after);
-        Vigil {
-            terms: Some(Terms { ends, given_up: None, header: secs(10), upload }),
-            ..Vigil::default()
-        }
+        let terms = Terms { ends, given_up: None, answer_by: None, header: secs(10), upload };
+        Vigil { terms: Some(terms), ..Vigil::default() }
     }
 
     /// What it comes to, and after how many seconds; `None` after an hour.

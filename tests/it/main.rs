@@ -16,3 +16,4 @@ mod shipped;
 mod simulation;
 mod strict;
 mod tour;
+mod upstreams;

@@ -184,6 +184,27 @@ fn the_gateway_shares_what_is_read_and_passes_what_is_written() {
 }
 
 #[test]
+fn the_group_of_backends_serves_while_one_of_them_does() {
+    let [a, b, spare] = ["a", "b", "spare"].map(|name| Origin::always(ok(name)));
+    let nobody = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+        listener.local_addr().expect("a bound socket has an address").to_string()
+    };
+    let (a_at, b_at, spare_at) =
+        (a.address.to_string(), b.address.to_string(), spare.address.to_string());
+    let environment = [("A", &*a_at), ("B", &b_at), ("C", &nobody), ("SPARE", &spare_at)];
+    let edge = start("upstreams.yaml", &environment);
+    for n in 0..12 {
+        edge.get(&format!("/{n}")).expect_status(200);
+    }
+    assert_eq!((a.seen().len() + b.seen().len(), spare.seen().len()), (12, 0));
+
+    let environment = [("A", &*nobody), ("B", &nobody), ("C", &nobody), ("SPARE", &spare_at)];
+    let edge = start("upstreams.yaml", &environment);
+    edge.get("/").expect_status(200).expect_body("spare");
+}
+
+#[test]
 fn the_site_leads_to_https_and_keeps_its_files() {
     let origin =
         Origin::script().otherwise(|seen| ok(seen.target()).field("Set-Cookie", "a=1")).start();

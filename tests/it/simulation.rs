@@ -99,7 +99,7 @@ fn tell_all(seeds: impl Iterator<Item = u64>) -> Tally {
 fn start(folder: Arc<tempfile::TempDir>, clock: &Clock, origin: &Origin) -> Edge {
     let yaml = format!(
         "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
-         upstreams: {{origin: {{addresses: [\"{}\"]}}}}\n{ROUTES}",
+         upstreams: {{origin: {{breaker: off, addresses: [\"{}\"]}}}}\n{ROUTES}",
         origin.address
     );
     let mut command = Command::new(binary());

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path as FilePath;
 use std::path::PathBuf;
 
+use crate::message::target::Scheme;
 use crate::upstream::Place;
 
 /// What is wrong with an address, and what to write instead.
@@ -73,8 +74,46 @@ pub(super) fn clash(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
+/// Where an origin is, and what its address says of TLS.
+pub(super) struct Origin {
+    /// Where.
+    pub(super) place: Place,
+    /// The scheme, where it was written as a URL.
+    pub(super) scheme: Option<Scheme>,
+}
+
 /// The address of an origin; a relative socket is below `folder`.
-pub(super) fn origin(text: &str, folder: &FilePath) -> Result<Place, Wrong> {
+pub(super) fn origin(text: &str, folder: &FilePath) -> Result<Origin, Wrong> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Ok(Origin { place: place(text, folder)?, scheme: None });
+    };
+    let (scheme, port) = match scheme.to_ascii_lowercase().as_str() {
+        "http" => (Scheme::Http, 80),
+        "https" => (Scheme::Https, 443),
+        _ => {
+            let help = "write \"host:port\", \"http://host\", \"https://host\" or \"unix:/path\"";
+            return Err(Wrong::new(format!("\"{scheme}\" is not spoken to origins"), help));
+        }
+    };
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if authority.contains('@') {
+        let help = "send them as a header: `headers: {request: {set: {authorization: …}}}`";
+        return Err(Wrong::new("an address holds no user and password", help));
+    }
+    if !path.is_empty() || rest.contains(['?', '#']) {
+        let help = format!("the path goes to `rewrite: {{add_prefix: /{path}}}` of the route");
+        return Err(Wrong::new(format!("\"{text}\": an address has no path"), help));
+    }
+    let bare = match authority.rsplit_once(':') {
+        Some((_, port)) => port.ends_with(']'),
+        None => true,
+    };
+    let authority = if bare { format!("{authority}:{port}") } else { authority.to_owned() };
+    Ok(Origin { place: place(&authority, folder)?, scheme: Some(scheme) })
+}
+
+/// Where an origin is, written without a scheme.
+fn place(text: &str, folder: &FilePath) -> Result<Place, Wrong> {
     if text == "demo" {
         return Ok(Place::Demo);
     }
@@ -83,9 +122,6 @@ pub(super) fn origin(text: &str, folder: &FilePath) -> Result<Place, Wrong> {
             return Err(Wrong::new("the socket has no path", "write \"unix:/run/app.sock\""));
         }
         return Ok(Place::Unix(folder.join(PathBuf::from(path))));
-    }
-    if let Some((scheme, rest)) = text.split_once("://") {
-        return Err(from_url(text, scheme, rest));
     }
     let message = || format!("\"{text}\" is not the address of an origin");
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
@@ -119,26 +155,6 @@ pub(super) fn origin(text: &str, folder: &FilePath) -> Result<Place, Wrong> {
     Ok(Place::Tcp { host: host.to_ascii_lowercase(), port })
 }
 
-/// Advice for somebody who wrote a URL.
-fn from_url(text: &str, scheme: &str, rest: &str) -> Wrong {
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let with_port = |default: u16| {
-        let bare = authority.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err());
-        if bare { format!("{authority}:{default}") } else { authority.to_owned() }
-    };
-    let mut help = match scheme {
-        "https" => format!("write \"{}\", and `tls: on` beside `addresses`", with_port(443)),
-        "http" => format!("write \"{}\"", with_port(80)),
-        _ => "write \"host:port\", \"unix:/path/to.sock\" or \"demo\"".to_owned(),
-    };
-    if !path.is_empty() {
-        help.push_str(&format!(
-            "; the path goes to `rewrite: {{add_prefix: /{path}}}` of the route"
-        ));
-    }
-    Wrong::new(format!("\"{text}\" is a URL; an address has no scheme and no path"), help)
-}
-
 /// Whether this can be looked up in DNS (RFC 1123 §2.1; `_` occurs in service names).
 pub(super) fn is_host(text: &str) -> bool {
     let label = |label: &str| {
@@ -158,7 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn origin_at(text: &str) -> Result<Place, Wrong> {
-        origin(text, FilePath::new("/etc/edge"))
+        origin(text, FilePath::new("/etc/edge")).map(|origin| origin.place)
     }
 
     fn tcp(host: &str, port: u16) -> Result<Place, Wrong> {
@@ -188,11 +204,23 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_answered_with_its_address() {
-        let help = |text| origin_at(text).expect_err("a URL").help;
-        assert_eq!(help("http://a"), "write \"a:80\"");
-        assert!(help("https://a").starts_with("write \"a:443\", and `tls: on`"));
+    fn a_url_has_a_scheme_and_perhaps_a_port_but_no_path_and_no_password() {
+        let read = |text| origin(text, FilePath::new("/")).map(|o| (o.place, o.scheme));
+        let at = |host: &str, port| Place::Tcp { host: host.to_owned(), port };
+        assert_eq!(read("http://a"), Ok((at("a", 80), Some(Scheme::Http))));
+        assert_eq!(read("https://a/"), Ok((at("a", 443), Some(Scheme::Https))));
+        assert_eq!(read("HTTPS://a:8443"), Ok((at("a", 8443), Some(Scheme::Https))));
+        assert_eq!(read("http://[::1]"), Ok((at("::1", 80), Some(Scheme::Http))));
+        assert_eq!(read("http://[::1]:81"), Ok((at("::1", 81), Some(Scheme::Http))));
+        assert_eq!(read("a:80"), Ok((at("a", 80), None)));
+        let help =
+            |text| origin(text, FilePath::new("/")).map(|_| ()).expect_err("no address").help;
         assert!(help("http://a:8080/x").contains("`rewrite: {add_prefix: /x}`"));
+        assert!(help("http://a?x").contains("rewrite"));
+        assert!(help("ftp://a").contains("https://host"));
+        let secret =
+            origin("http://me:secret@a", FilePath::new("/")).map(|_| ()).expect_err("a secret");
+        assert!(!format!("{} {}", secret.message, secret.help).contains("secret@"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod listen;
 mod matching;
 mod observe;
 mod purge;
+mod resilience;
 pub(in crate::config) mod route;
 pub(in crate::config) mod secret;
 mod upstream;

@@ -7,21 +7,28 @@ use std::time::Duration;
 
 use http::uri::Authority;
 
+use crate::balance::Algorithm;
 use crate::config::check::DAY;
 use crate::config::check::address;
 use crate::config::check::file;
+use crate::config::check::header;
 use crate::config::check::period;
+use crate::config::check::resilience;
 use crate::config::check::within;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema;
 use crate::config::schema::route::Route;
-use crate::upstream::Address;
+use crate::message::target::Scheme;
+use crate::upstream::Backend;
+use crate::upstream::Balance;
+use crate::upstream::HashBy;
 use crate::upstream::OriginTls;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
 use crate::upstream::Settings;
 use crate::upstream::Timeouts;
+use crate::upstream::pool;
 
 /// The upstreams, in the order of their names: a route's index counts in this order.
 pub(super) fn upstreams(
@@ -63,24 +70,25 @@ fn one(
             .error(&at.key("addresses"), "the upstream has no address")
             .help("write one: `addresses: [\"10.0.0.1:8080\"]`");
     }
-    let addresses = addresses(&written.addresses, folder, &at.key("addresses"), report);
     let tls = written.tls.as_ref().map(|tls| self::tls(tls, folder, &at.key("tls"), report));
-    if let Some(tls) = &tls {
-        for (n, address) in &addresses {
-            let problem = match address.at {
-                Place::Tcp { .. } => continue,
-                Place::Demo => "the demo origin speaks plain text",
-                Place::Unix(_) if tls.server_name.is_some() || !tls.verify => continue,
-                Place::Unix(_) => "TLS over a socket needs `tls.server_name`",
-            };
-            report.error(&at.key("addresses").index(*n), problem);
-        }
+    let backends = backends(&written.addresses, tls.as_ref(), folder, &at.key("addresses"), report);
+    if !backends.is_empty() && backends.iter().all(|backend| backend.backup) {
+        report
+            .warning(&at.key("addresses"), "all backends are backups")
+            .help("they serve while no other can; without others that is always");
     }
+    let threshold = written.panic_threshold;
+    within(report, &at.key("panic_threshold"), threshold, 0, 100);
     Settings {
         name: name.into(),
         active: written.active,
-        addresses: addresses.into_iter().map(|(_, address)| address).collect(),
-        tls,
+        backends,
+        balance: balance(written, at, report),
+        panic_threshold: threshold,
+        slow_start: written.slow_start.get().map_or(Duration::ZERO, |time| {
+            let moment = Duration::from_millis(1);
+            period(report, &at.key("slow_start"), time, moment, DAY)
+        }),
         protocol: match written.protocol {
             schema::upstream::Protocol::Http1 => Protocol::Http1,
             schema::upstream::Protocol::Http2 => Protocol::Http2,
@@ -94,41 +102,207 @@ fn one(
             Duration::from_secs(1),
             DAY,
         ),
+        breaker: written
+            .breaker
+            .as_ref()
+            .map(|b| resilience::breaker(b, &at.key("breaker"), report)),
+        retry: resilience::retry(&written.retry, &written.timeouts, &at.key("retry"), report),
+        pool: pool(written, &at.key("pool"), report),
     }
 }
 
-/// The addresses that are clear, each with its position in the list.
-fn addresses(
+/// How connections are kept.
+fn pool(
+    upstream: &schema::upstream::Upstream,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> pool::Settings {
+    let written = &upstream.pool;
+    within(report, &at.key("max_connections"), written.max_connections, 1, 100_000);
+    within(report, &at.key("queue"), written.queue, 0, 1_000_000);
+    if let Some(most) = written.max_requests.get() {
+        within(report, &at.key("max_requests"), most, 1, 1_000_000_000);
+    }
+    if written.warm > written.max_connections {
+        report
+            .error(&at.key("warm"), "more than `max_connections`")
+            .help("what is kept ready counts among the connections");
+    }
+    if upstream.protocol == schema::upstream::Protocol::Http2 {
+        let built_in = schema::upstream::Pool::default();
+        let unused = [
+            ("max_age", written.max_age != built_in.max_age),
+            ("max_requests", written.max_requests != built_in.max_requests),
+            ("warm", written.warm != built_in.warm),
+        ];
+        for (key, _) in unused.iter().filter(|(_, is_set)| *is_set) {
+            report.error_in_key(
+                &at.key(*key),
+                format!("`{key}` has no effect with `protocol: http2`"),
+            );
+        }
+    }
+    let moment = Duration::from_millis(1);
+    pool::Settings {
+        max_connections: written.max_connections,
+        queue: written.queue,
+        queue_timeout: period(report, &at.key("queue_timeout"), written.queue_timeout, moment, DAY),
+        idle: upstream.timeouts.idle.0,
+        max_age: written
+            .max_age
+            .get()
+            .map(|age| period(report, &at.key("max_age"), age, Duration::from_secs(1), DAY)),
+        max_requests: written.max_requests.get(),
+        min_idle: written.warm,
+    }
+}
+
+/// How a backend is chosen.
+fn balance(written: &schema::upstream::Upstream, at: &Path, report: &mut Report<'_>) -> Balance {
+    let algorithm = match written.balance {
+        schema::upstream::Balance::RoundRobin => Algorithm::RoundRobin,
+        schema::upstream::Balance::Random => Algorithm::Random,
+        schema::upstream::Balance::LeastConnections => Algorithm::LeastConnections,
+        schema::upstream::Balance::PeakEwma => Algorithm::PeakEwma,
+        schema::upstream::Balance::Hash => {
+            let bound = written.hash_bound.get();
+            if let Some(bound) = bound {
+                within(report, &at.key("hash_bound"), bound, 100, 1000);
+            }
+            Algorithm::ConsistentHash { bound }
+        }
+    };
+    let built_in = schema::upstream::Upstream::default();
+    let by = hash_by(&written.hash_by, &at.key("hash_by"), report);
+    if written.balance != schema::upstream::Balance::Hash {
+        let unused = [
+            ("hash_by", written.hash_by != built_in.hash_by),
+            ("hash_bound", written.hash_bound != built_in.hash_bound),
+        ];
+        for (key, _) in unused.iter().filter(|(_, is_set)| *is_set) {
+            report
+                .error_in_key(
+                    &at.key(*key),
+                    format!("`{key}` has no effect without `balance: hash`"),
+                )
+                .help("write `balance: hash` beside it, or remove it");
+        }
+        return Balance { algorithm, by: None };
+    }
+    Balance { algorithm, by }
+}
+
+/// What requests have in common that come to the same backend.
+fn hash_by(written: &str, at: &Path, report: &mut Report<'_>) -> Option<HashBy> {
+    match written.split_once(':') {
+        None if written == "uri" => return Some(HashBy::Uri),
+        None if written == "client" => return Some(HashBy::Client),
+        Some(("header", name)) => return header::name(name, at, report).map(HashBy::Header),
+        Some(("cookie", name)) if !name.is_empty() && !name.contains([';', '=', ' ', ',']) => {
+            return Some(HashBy::Cookie(name.to_owned()));
+        }
+        Some(_) | None => {}
+    }
+    report
+        .error(at, format!("\"{written}\" is nothing that requests have in common"))
+        .help("write uri, client, \"header:NAME\" or \"cookie:NAME\"");
+    None
+}
+
+/// The backends that are clear.
+fn backends(
     written: &[schema::upstream::Address],
+    outer: Option<&OriginTls>,
     folder: &FilePath,
     at: &Path,
     report: &mut Report<'_>,
-) -> Vec<(usize, Address)> {
-    let mut addresses = Vec::with_capacity(written.len());
-    let mut first: HashMap<Place, usize> = HashMap::new();
-    for (n, schema::upstream::Address { address, weight }) in written.iter().enumerate() {
+) -> Vec<Backend> {
+    let mut backends: Vec<Backend> = Vec::with_capacity(written.len());
+    let mut places: HashMap<Place, usize> = HashMap::new();
+    let mut ids: HashMap<String, usize> = HashMap::new();
+    for (n, address) in written.iter().enumerate() {
         let at = at.index(n);
-        if address.is_empty() && report.is_broken(&at) {
+        if address.address.is_empty() && report.is_broken(&at) {
             continue;
         }
-        within(report, &at.key("weight"), *weight, 1, 1000);
-        match address::origin(address, folder) {
-            Ok(place) => {
-                if let Some(m) = first.get(&place) {
-                    report
-                        .warning(&at, format!("addresses[{m}] is the same"))
-                        .help("for a larger share write a weight: `{address: …, weight: 2}`");
-                } else {
-                    first.insert(place.clone(), n);
-                }
-                addresses.push((n, Address { at: place, weight: *weight }));
-            }
-            Err(wrong) => {
-                report.error(&at, wrong.message).help(wrong.help);
+        let Some(backend) = backend(address, outer, folder, &at, report) else { continue };
+        if let Some(m) = places.insert(backend.at.clone(), n) {
+            report
+                .warning(&at, format!("addresses[{m}] is the same"))
+                .help("for a larger share write a weight: `{address: …, weight: 2}`");
+            if address.id.is_none() {
+                continue;
             }
         }
+        if let Some(m) = ids.insert(backend.id.to_string(), n) {
+            report
+                .error(&at, format!("addresses[{m}] has the id \"{}\" too", backend.id))
+                .help("each backend of an upstream needs an id of its own");
+        }
+        backends.push(backend);
     }
-    addresses
+    backends
+}
+
+fn backend(
+    written: &schema::upstream::Address,
+    outer: Option<&OriginTls>,
+    folder: &FilePath,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<Backend> {
+    within(report, &at.key("weight"), written.weight, 1, 1000);
+    let address::Origin { place, scheme } = match address::origin(&written.address, folder) {
+        Ok(origin) => origin,
+        Err(wrong) => {
+            report.error(at, wrong.message).help(wrong.help);
+            return None;
+        }
+    };
+    let own = written
+        .tls
+        .as_ref()
+        .map(|tls| tls.as_ref().map(|tls| self::tls(tls, folder, &at.key("tls"), report)));
+    let tls = match (own, scheme) {
+        (Some(None), Some(Scheme::Https)) => {
+            report.error(&at.key("tls"), "`off`, and the address says https");
+            None
+        }
+        (Some(Some(tls)), Some(Scheme::Http)) => {
+            report.error_in_key(&at.key("tls"), "TLS, and the address says http");
+            Some(tls)
+        }
+        (Some(own), _) => own,
+        (None, Some(Scheme::Http)) => None,
+        (None, Some(Scheme::Https)) => Some(outer.cloned().unwrap_or_default()),
+        (None, None) => outer.cloned(),
+    };
+    if let Some(tls) = &tls {
+        let problem = match place {
+            Place::Tcp { .. } => None,
+            Place::Demo => Some("the demo origin speaks plain text"),
+            Place::Unix(_) if tls.server_name.is_some() || !tls.verify => None,
+            Place::Unix(_) => Some("TLS over a socket needs `tls.server_name`"),
+        };
+        if let Some(problem) = problem {
+            report.error(at, problem);
+        }
+    }
+    if let Some(id) = &written.id
+        && (id.is_empty() || id.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/'))
+    {
+        report
+            .error(&at.key("id"), format!("\"{id}\" is no id for a backend"))
+            .help("write it without spaces and slashes: it stands in logs, metrics and paths");
+    }
+    Some(Backend {
+        id: written.id.as_deref().unwrap_or(&written.address).into(),
+        at: place,
+        weight: written.weight,
+        active: written.active,
+        backup: written.backup,
+        tls,
+    })
 }
 
 fn tls(
@@ -178,5 +352,6 @@ fn timeouts(written: &schema::upstream::Timeouts, at: &Path, report: &mut Report
         read: time("read", written.read),
         write: time("write", written.write),
         idle: time("idle", written.idle),
+        total: time("total", written.total),
     }
 }

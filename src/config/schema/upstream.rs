@@ -18,6 +18,7 @@ use serde::de::MapAccess;
 use serde::de::Visitor;
 use serde::de::value::MapAccessDeserializer;
 
+use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::units::Period;
 
@@ -27,9 +28,27 @@ use crate::units::Period;
 pub struct Upstream {
     /// `false` switches it off: its routes answer 503.
     pub active: bool,
-    /// Where it is: `host:port`, `unix:/path/to.sock`, or `demo`, the origin built in for trying
-    /// things out. At least one; requests are spread by weight.
+    /// Its backends: `host:port`, `http://host`, `https://host`, `unix:/path/to.sock`, or `demo`, the
+    /// origin built in for trying things out. At least one.
     pub addresses: Vec<Address>,
+    /// How one of them is chosen for a request.
+    pub balance: Balance,
+    /// What requests have in common that come to the same backend, with `balance: hash`: `uri`,
+    /// `client`, `header:NAME` or `cookie:NAME`.
+    pub hash_by: String,
+    /// The most requests at once that a backend is given, in percent of the mean, before its requests
+    /// go to the next, with `balance: hash`; or `off`.
+    pub hash_bound: OrOff<u32>,
+    /// Below this percentage of usable backends, health is not heeded; 0 always heeds it.
+    pub panic_threshold: u32,
+    /// How long a backend that came up takes until it gets its whole share, or `off`.
+    pub slow_start: OrOff<Period>,
+    /// When a backend that fails is given a rest: `off`, `on`, or the settings.
+    pub breaker: Switch<Breaker>,
+    /// When a failed attempt is followed by another: `off`, `on`, or the settings.
+    pub retry: Switch<Retry>,
+    /// How many connections each backend is given, and how they are kept.
+    pub pool: Pool,
     /// TLS towards it: `off`, `on`, or its settings.
     pub tls: Switch<OriginTls>,
     /// The HTTP version spoken to it.
@@ -42,14 +61,108 @@ pub struct Upstream {
     pub resolve_every: Period,
 }
 
-/// One address of an upstream: `"10.0.0.1:8080"`, or with a weight
+/// One backend of an upstream: `"10.0.0.1:8080"`, or with settings of its own
 /// `{address: "10.0.0.1:8080", weight: 2}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
+    /// What it is called; without it, as its address.
+    pub id: Option<String>,
     /// Where.
     pub address: String,
     /// Its share of requests relative to its siblings.
     pub weight: u32,
+    /// Whether it gets requests.
+    pub active: bool,
+    /// It gets requests only while none of the others can be used.
+    pub backup: bool,
+    /// TLS towards it; without it, as the upstream says.
+    pub tls: Option<Switch<OriginTls>>,
+}
+
+/// How a backend is chosen for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// In turn, each by its weight.
+    RoundRobin,
+    /// By chance, each by its weight.
+    Random,
+    /// The one with the fewest requests for its weight.
+    LeastConnections,
+    /// The cheaper of two taken by chance: latency of late, peaks counting at once, for each request
+    /// in flight.
+    PeakEwma,
+    /// The same one for requests that have in common what `hash_by` names, as long as it can be used.
+    Hash,
+}
+
+/// When a backend that fails is given a rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Breaker {
+    /// So many failures in a row open it.
+    pub failures: u32,
+    /// So many percent of failures open it, or `off`.
+    pub rate: OrOff<u32>,
+    /// How many requests there have to be within `window` before the rate counts.
+    pub min_requests: u32,
+    /// The time over which the rate is taken.
+    pub window: Period,
+    /// How long the backend gets no requests.
+    pub open_for: Period,
+    /// How many requests then try it, at once and in all, before it is closed again.
+    pub probes: u32,
+    /// The statuses that are failures. No answer, or none that is one, always is.
+    pub statuses: Vec<u16>,
+}
+
+/// When a failed attempt is followed by another, at another backend where there is one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// The most attempts, the first one included.
+    pub attempts: u32,
+    /// The longest wait before the second one, a random part of which is waited; it doubles.
+    pub backoff: Period,
+    /// What it does not exceed.
+    pub max_backoff: Period,
+    /// How long one attempt may take to the header of its answer, or `off`.
+    pub per_try: OrOff<Period>,
+    /// Answers with these statuses are failures too.
+    pub statuses: Vec<u16>,
+    /// Also requests that may change something when they are said twice.
+    pub non_idempotent: bool,
+    /// How many there may be for all requests.
+    pub budget: RetryBudget,
+}
+
+/// How many connections a backend is given, and how they are kept. How long they may be idle is
+/// `timeouts.idle`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// The most connections at once to one backend; over HTTP/2 each carries 100 requests.
+    pub max_connections: u32,
+    /// How many requests may wait for one; more are answered 503.
+    pub queue: u32,
+    /// How long they wait.
+    pub queue_timeout: Period,
+    /// How old a connection may become, or `off`.
+    pub max_age: OrOff<Period>,
+    /// How many requests one connection may carry, or `off`.
+    pub max_requests: OrOff<u32>,
+    /// How many connections are kept ready although nobody asked for them.
+    pub warm: u32,
+}
+
+/// How many further attempts there may be for all requests of an upstream together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryBudget {
+    /// In percent of the requests of the last ten seconds.
+    pub percent: u32,
+    /// So many a second in any case.
+    pub min_per_second: u32,
 }
 
 /// The HTTP version spoken to an upstream.
@@ -88,6 +201,8 @@ pub struct Timeouts {
     pub write: Period,
     /// How long an unused connection is kept.
     pub idle: Period,
+    /// From the arrival of a request to the header of its answer, all attempts together.
+    pub total: Period,
 }
 
 impl Default for Upstream {
@@ -95,6 +210,14 @@ impl Default for Upstream {
         Self {
             active: true,
             addresses: Vec::new(),
+            balance: Balance::RoundRobin,
+            hash_by: "uri".to_owned(),
+            hash_bound: OrOff::Is(125),
+            panic_threshold: 0,
+            slow_start: OrOff::Off,
+            breaker: Switch::On(Breaker::default()),
+            retry: Switch::On(Retry::default()),
+            pool: Pool::default(),
             tls: Switch::Off,
             protocol: Protocol::Http1,
             host: "pass".to_owned(),
@@ -117,40 +240,107 @@ impl Default for Timeouts {
             read: Period(Duration::from_secs(30)),
             write: Period(Duration::from_secs(30)),
             idle: Period(Duration::from_secs(90)),
+            total: Period(Duration::from_secs(30)),
         }
     }
 }
 
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            rate: OrOff::Off,
+            min_requests: 20,
+            window: Period(Duration::from_secs(10)),
+            open_for: Period(Duration::from_secs(30)),
+            probes: 1,
+            statuses: vec![502, 503, 504],
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            backoff: Period(Duration::from_millis(100)),
+            max_backoff: Period(Duration::from_secs(2)),
+            per_try: OrOff::Off,
+            statuses: Vec::new(),
+            non_idempotent: false,
+            budget: RetryBudget::default(),
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            max_connections: 100,
+            queue: 1000,
+            queue_timeout: Period(Duration::from_secs(5)),
+            max_age: OrOff::Off,
+            max_requests: OrOff::Off,
+            warm: 0,
+        }
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { percent: 20, min_per_second: 10 }
+    }
+}
+
 impl Address {
-    /// An address of weight 1.
+    /// An address with nothing else said.
     #[must_use]
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), weight: 1 }
+        Self {
+            id: None,
+            address: address.into(),
+            weight: 1,
+            active: true,
+            backup: false,
+            tls: None,
+        }
     }
 }
 
 /// The long form of an address.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Weighted {
-    /// `host:port`, `unix:/path/to.sock` or `demo`.
+struct Long {
+    /// What it is called in logs, metrics and on the admin listener. Default: as its address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    /// `host:port`, `http://host`, `https://host`, `unix:/path/to.sock` or `demo`.
     address: String,
     /// Its share of requests relative to its siblings, 1 to 1000.
     weight: u32,
+    /// `false` gives it no requests.
+    active: bool,
+    /// It gets requests only while none of the others can be used.
+    backup: bool,
+    /// TLS towards it. Default: as the upstream says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<Switch<OriginTls>>,
 }
 
-impl Default for Weighted {
+impl Default for Long {
     fn default() -> Self {
-        Self { address: String::new(), weight: 1 }
+        let Address { id, address, weight, active, backup, tls } = Address::new("");
+        Self { id, address, weight, active, backup, tls }
     }
 }
 
 impl Serialize for Address {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.weight == 1 {
+        if *self == Self::new(self.address.as_str()) {
             return serializer.serialize_str(&self.address);
         }
-        Weighted { address: self.address.clone(), weight: self.weight }.serialize(serializer)
+        let Self { id, address, weight, active, backup, tls } = self.clone();
+        Long { id, address, weight, active, backup, tls }.serialize(serializer)
     }
 }
 
@@ -162,7 +352,7 @@ impl<'de> Deserialize<'de> for Address {
             type Value = Address;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an address, or a section with address and weight")
+                f.write_str("an address, or a section with an address")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Address, E> {
@@ -175,9 +365,9 @@ impl<'de> Deserialize<'de> for Address {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Address, A::Error> {
-                let Weighted { address, weight } =
-                    Weighted::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Address { address, weight })
+                let Long { id, address, weight, active, backup, tls } =
+                    Long::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Address { id, address, weight, active, backup, tls })
             }
         }
 
@@ -191,10 +381,12 @@ impl JsonSchema for Address {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let weighted = generator.subschema_for::<Weighted>();
+        let long = generator.subschema_for::<Long>();
         json_schema!({
-            "description": "`host:port`, `unix:/path/to.sock` or `demo`; or the same with a weight.",
-            "anyOf": [{"type": "string"}, weighted]
+            "description":
+                "`host:port`, `http://host`, `https://host`, `unix:/path/to.sock` or `demo`; or the \
+                 same with settings of its own.",
+            "anyOf": [{"type": "string"}, long]
         })
     }
 }

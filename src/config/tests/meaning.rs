@@ -136,7 +136,7 @@ fn a_fixed_response_says_that_it_is_text() {
 fn addresses_may_be_sockets_and_have_weights() {
     let text = "upstreams: {a: {addresses: [{address: \"unix:run/a.sock\", weight: 3}, demo]}}\n\
                 routes: [{upstream: a}]\n";
-    let addresses = config(text).plan.upstreams[0].addresses.clone();
+    let addresses = config(text).plan.upstreams[0].backends.clone();
     assert_eq!(addresses[0].at, Place::Unix("/etc/edge/run/a.sock".into()));
     assert_eq!((addresses[0].weight, addresses[1].weight), (3, 1));
     assert_eq!(addresses[1].at, Place::Demo);

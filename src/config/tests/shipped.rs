@@ -20,11 +20,18 @@ fn shipped(name: &str) -> Loaded {
         .unwrap_or_else(|found| panic!("{found}"))
 }
 
+const ALL: [&str; 6] = [
+    "edge.yaml",
+    "api-gateway.yaml",
+    "static-site.yaml",
+    "sidecar.yaml",
+    "upstreams.yaml",
+    "reference.yaml",
+];
+
 #[test]
 fn every_shipped_file_loads_without_a_warning() {
-    for name in
-        ["edge.yaml", "api-gateway.yaml", "static-site.yaml", "sidecar.yaml", "reference.yaml"]
-    {
+    for name in ALL {
         let loaded = shipped(name);
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
     }
@@ -32,9 +39,7 @@ fn every_shipped_file_loads_without_a_warning() {
 
 #[test]
 fn every_shipped_file_means_the_same_when_shown_and_loaded_again() {
-    for name in
-        ["edge.yaml", "api-gateway.yaml", "static-site.yaml", "sidecar.yaml", "reference.yaml"]
-    {
+    for name in ALL {
         let first = shipped(name);
         let yaml = show(&first.config);
         let again = super::load_text(&yaml, name).unwrap_or_else(|found| panic!("{found}\n{yaml}"));
@@ -71,7 +76,7 @@ fn the_showcase_has_both_listeners_the_demo_and_the_admin_listener() {
     let tls = plan.listeners[1].tls.as_ref().expect("the second one speaks TLS");
     assert!(tls.http2);
     assert_eq!(tls.certificates[0].hosts, ["localhost", "127.0.0.1", "edge.localhost"]);
-    assert_eq!(plan.upstreams[0].addresses[0].at, crate::upstream::Place::Demo);
+    assert_eq!(plan.upstreams[0].backends[0].at, crate::upstream::Place::Demo);
     assert_eq!(plan.admin, Some(AdminAddress::Tcp(([127, 0, 0, 1], 9180).into())));
     let by_name = |name: &str| {
         let found = plan.routes.routes().iter().find(|route| &*route.name == name);

@@ -139,6 +139,12 @@ labels! {
     UpstreamError {
         /// No address that can be used.
         NoPeer = "no_peer",
+        /// Open circuit breakers alone were in the way.
+        BreakerOpen = "breaker_open",
+        /// As many requests as may wait for a connection.
+        QueueFull = "queue_full",
+        /// No connection became free in time.
+        QueueTimeout = "queue_timeout",
         /// The connection was refused or reset while connecting.
         ConnectFailed = "connect_failed",
         /// It was not accepted in time.
@@ -163,6 +169,14 @@ labels! {
         Yes = "true",
         /// It was made for this request.
         No = "false",
+    }
+
+    /// What became of a further attempt.
+    Retried {
+        /// It was made.
+        Sent = "sent",
+        /// There had been too many.
+        OverBudget = "over_budget",
     }
 }
 
@@ -212,6 +226,9 @@ impl UpstreamError {
     pub fn of(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NoPeer => Self::NoPeer,
+            Refusal::BreakerOpen => Self::BreakerOpen,
+            Refusal::QueueFull => Self::QueueFull,
+            Refusal::QueueTimeout => Self::QueueTimeout,
             Refusal::ConnectFailed => Self::ConnectFailed,
             Refusal::ConnectTimeout => Self::ConnectTimeout,
             Refusal::OriginTls => Self::OriginTls,
@@ -346,6 +363,7 @@ mod tests {
         is_closed_set::<TlsVersion>();
         is_closed_set::<UpstreamError>();
         is_closed_set::<Reused>();
+        is_closed_set::<Retried>();
     }
 
     #[test]

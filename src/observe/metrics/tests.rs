@@ -2,9 +2,12 @@ use super::*;
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::labels::CacheResult;
 use super::labels::Method;
+use super::labels::Reused;
+use super::labels::UpstreamError;
 use super::requests::Finished;
 
 const START: SystemTime = UNIX_EPOCH;
@@ -103,8 +106,44 @@ fn busy() -> Metrics {
     metrics.watch_cache("memory", || CacheUsage { bytes: 1, limit: 2, objects: 3, evictions: 4 });
     metrics.watch_access_log(|| 5);
     metrics.watch_fetches(|| 6);
+    metrics.watch_backends(|| vec![backend()]);
     metrics.purged("tag", Manner::Soft);
     metrics
+}
+
+/// A backend of which everything is known.
+fn backend() -> BackendSample {
+    BackendSample {
+        upstream: "api".into(),
+        backend: "one".into(),
+        up: true,
+        requests: 7,
+        failures: 1,
+        answers: 6,
+        seconds: 0.5,
+        in_flight: 2,
+        breaker: Some(2),
+        opened: 1,
+    }
+}
+
+#[test]
+fn the_numbers_of_a_backend_are_those_of_the_moment() {
+    let (_, samples) = parse(&busy().render());
+    let of = |name: &str| {
+        let found = samples.iter().find(|(sample, _, _)| sample == name).expect(name);
+        assert_eq!(found.1["upstream"], "api");
+        assert_eq!(found.1["backend"], "one");
+        found.2
+    };
+    assert_eq!(of("edgeproxy_backend_up"), 1.0);
+    assert_eq!(of("edgeproxy_backend_requests_total"), 7.0);
+    assert_eq!(of("edgeproxy_backend_failures_total"), 1.0);
+    assert_eq!(of("edgeproxy_backend_answers_total"), 6.0);
+    assert_eq!(of("edgeproxy_backend_response_seconds_total"), 0.5);
+    assert_eq!(of("edgeproxy_backend_requests_in_flight"), 2.0);
+    assert_eq!(of("edgeproxy_backend_breaker_state"), 2.0);
+    assert_eq!(of("edgeproxy_backend_breaker_opened_total"), 1.0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::route::encode;
 
 /// The values of a query parameter, decoded as forms encode them: `+` is a space, `%XX` an octet, a
 /// name without `=` has the empty value. A `%` that encodes nothing stands for itself.
-pub(super) fn parameters<'q>(
+pub(crate) fn parameters<'q>(
     query: Option<&'q str>,
     name: &str,
 ) -> impl Iterator<Item = Cow<'q, [u8]>> {
@@ -22,7 +22,7 @@ pub(super) fn parameters<'q>(
 
 /// The values of a cookie over all Cookie lines (RFC 6265 §5.4; HTTP/2 may split them, RFC 9113
 /// §8.2.3). Names are compared byte by byte; quotes around a value belong to it.
-pub(super) fn cookies<'h>(
+pub(crate) fn cookies<'h>(
     headers: &'h HeaderMap,
     name: &str,
 ) -> impl Iterator<Item = Cow<'h, [u8]>> {

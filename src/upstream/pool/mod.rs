@@ -179,6 +179,12 @@ impl Pool {
         queue::adjust(self, limit(&settings, self.streams), settings.queue);
     }
 
+    /// How many requests it carries at once.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.shelf.lock().settings.max_connections.saturating_mul(self.streams)
+    }
+
     /// How it stands.
     #[must_use]
     pub fn stats(&self) -> Stats {

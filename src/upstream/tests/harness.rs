@@ -34,12 +34,17 @@ use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
+use crate::balance::Algorithm;
 use crate::message::reply::ReplyLimits;
 use crate::refusal::Refusal;
-use crate::upstream::Address;
+use crate::resilience::budget;
+use crate::resilience::retry;
+use crate::upstream::Backend;
+use crate::upstream::Balance;
 use crate::upstream::OriginTls;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
+use crate::upstream::Retry;
 use crate::upstream::Settings;
 use crate::upstream::Timeouts;
 use crate::upstream::connect::Dials;
@@ -49,6 +54,8 @@ use crate::upstream::fault::fault_of;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::lift::lift;
 use crate::upstream::peer::Upstream;
+use crate::upstream::peer::Wish;
+use crate::upstream::pool;
 
 /// An upstream of one address, with patient deadlines.
 pub(super) fn settings(at: Place) -> Settings {
@@ -56,12 +63,27 @@ pub(super) fn settings(at: Place) -> Settings {
     Settings {
         name: "origin".into(),
         active: true,
-        addresses: vec![Address { at, weight: 1 }],
-        tls: None,
+        backends: vec![Backend::new("one", at)],
+        balance: Balance { algorithm: Algorithm::RoundRobin, by: None },
+        panic_threshold: 0,
+        slow_start: Duration::ZERO,
         protocol: Protocol::Http1,
         host: None,
-        timeouts: Timeouts { connect: long, read: long, write: long, idle: long },
+        timeouts: Timeouts { connect: long, read: long, write: long, idle: long, total: long },
         resolve_every: long,
+        breaker: None,
+        retry: Retry {
+            settings: retry::Settings {
+                attempts: 1,
+                backoff: Duration::ZERO,
+                max_backoff: Duration::ZERO,
+                statuses: Vec::new(),
+                non_idempotent: false,
+            },
+            budget: budget::Settings { percent: 20, minimum: 10 },
+            per_try: None,
+        },
+        pool: pool::Settings::default(),
     }
 }
 
@@ -87,7 +109,7 @@ impl Edge {
     pub(super) async fn before(settings: Settings) -> Self {
         let upstream = Upstream::build(settings, ReplyLimits::default()).unwrap();
         let dials = Arc::new(Dials::default());
-        dials.set(upstream.dial());
+        dials.set(&upstream.dials());
         let seen = Arc::new(Seen::default());
         let mini = Mini { upstream, seen: seen.clone() };
         let connector = EdgeConnector::new(dials.clone());
@@ -139,7 +161,7 @@ impl ProxyHttp for Mini {
     fn new_ctx(&self) {}
 
     async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> Result<Box<HttpPeer>> {
-        self.upstream.choose(&[]).map_err(error_of)
+        self.upstream.lend(&Wish::default()).map(|lease| lease.peer()).map_err(error_of)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, (): &mut ()) -> FailToProxy {

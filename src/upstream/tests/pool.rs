@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// A way to `origin` with a pool that allows this.
 fn dial(origin: &Origin, pool: Settings) -> (Arc<Dial>, HttpPeer) {
     let upstream = Upstream::build(origin.settings(), ReplyLimits::default()).unwrap();
-    let peer = *upstream.choose(&[]).unwrap();
+    let peer = *super::lent(&upstream);
     (Arc::new(Dial::new(peer.group_key, None, ReplyLimits::default(), SOON, pool)), peer)
 }
 
@@ -112,7 +112,7 @@ async fn an_idle_connection_survives_the_generation_that_made_it() {
     let edge = Edge::before(origin.settings()).await;
     assert!(edge.get("/").await.ends_with("hello"));
     let next = Upstream::build(origin.settings(), ReplyLimits::default()).unwrap();
-    edge.dials().set(next.dial());
+    edge.dials().set(&next.dials());
     assert!(edge.get("/").await.ends_with("hello"));
     assert_eq!(origin.connections(), 1);
 }

@@ -22,7 +22,7 @@ use crate::harness::http2;
 fn in_front_of(origin: &RawOrigin2, more: &str) -> Edge {
     Edge::with(&format!(
         "listeners:\n  - {{name: http, address: \"127.0.0.1:0\", h2c: true}}\n\
-         upstreams:\n  origin:\n    addresses: [\"{}\"]\n    protocol: http2\n    \
+         upstreams:\n  origin:\n    addresses: [\"{}\"]\n    breaker: off\n    protocol: http2\n    \
          timeouts: {{read: 30s}}\nroutes:\n  - {{upstream: origin}}\n\
          access_log: {{to: stdout, format: json}}\n{more}\n",
         origin.address

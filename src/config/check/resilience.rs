@@ -1,0 +1,113 @@
+//! Checks what an upstream does about failures: its breaker, its further attempts.
+
+use std::time::Duration;
+
+use crate::config::check::DAY;
+use crate::config::check::period;
+use crate::config::check::within;
+use crate::config::path::Path;
+use crate::config::report::Report;
+use crate::config::schema;
+use crate::config::schema::value::Switch;
+use crate::resilience::breaker;
+use crate::resilience::budget;
+use crate::resilience::retry;
+use crate::upstream::Breaker;
+use crate::upstream::Retry;
+
+/// The shortest time that means anything.
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// When a backend is given a rest.
+pub(super) fn breaker(
+    written: &schema::upstream::Breaker,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Breaker {
+    within(report, &at.key("failures"), written.failures, 1, 1_000_000);
+    within(report, &at.key("min_requests"), written.min_requests, 1, 1_000_000);
+    within(report, &at.key("probes"), written.probes, 1, 1000);
+    let rate = written.rate.get();
+    if let Some(rate) = rate {
+        within(report, &at.key("rate"), rate, 1, 100);
+    }
+    statuses(&written.statuses, &at.key("statuses"), report);
+    Breaker {
+        settings: breaker::Settings {
+            failures: written.failures,
+            rate,
+            min_requests: written.min_requests,
+            window: period(report, &at.key("window"), written.window, Duration::from_secs(1), DAY),
+            open_for: period(report, &at.key("open_for"), written.open_for, MOMENT, DAY),
+            probes: written.probes,
+        },
+        statuses: written.statuses.clone(),
+    }
+}
+
+/// When a failed attempt is followed by another.
+pub(super) fn retry(
+    written: &Switch<schema::upstream::Retry>,
+    timeouts: &schema::upstream::Timeouts,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Retry {
+    let built_in = schema::upstream::Retry { attempts: 1, ..Default::default() };
+    let written = written.as_ref().unwrap_or(&built_in);
+    within(report, &at.key("attempts"), written.attempts, 1, 10);
+    within(report, &at.key("budget").key("percent"), written.budget.percent, 0, 1000);
+    within(
+        report,
+        &at.key("budget").key("min_per_second"),
+        written.budget.min_per_second,
+        0,
+        100_000,
+    );
+    statuses(&written.statuses, &at.key("statuses"), report);
+    if written.max_backoff < written.backoff {
+        report
+            .error(&at.key("max_backoff"), "it is shorter than `backoff`")
+            .help("the first wait already exceeds it; make it longer, or `backoff` shorter");
+    }
+    if let Some(per_try) = written.per_try.get()
+        && per_try > timeouts.total
+    {
+        report
+            .error(&at.key("per_try"), "it is longer than `timeouts.total`")
+            .help("one attempt cannot take longer than all of them together");
+    }
+    Retry {
+        settings: retry::Settings {
+            attempts: written.attempts,
+            backoff: period(report, &at.key("backoff"), written.backoff, Duration::ZERO, DAY),
+            max_backoff: period(
+                report,
+                &at.key("max_backoff"),
+                written.max_backoff,
+                Duration::ZERO,
+                DAY,
+            ),
+            statuses: written.statuses.clone(),
+            non_idempotent: written.non_idempotent,
+        },
+        budget: budget::Settings {
+            percent: written.budget.percent,
+            minimum: written.budget.min_per_second,
+        },
+        per_try: written
+            .per_try
+            .get()
+            .map(|time| period(report, &at.key("per_try"), time, MOMENT, DAY)),
+    }
+}
+
+/// Statuses that are failures.
+fn statuses(written: &[u16], at: &Path, report: &mut Report<'_>) {
+    for (n, status) in written.iter().enumerate() {
+        if !(400..=599).contains(status) {
+            report
+                .error(&at.index(n), format!("{status} is no failure"))
+                .help("statuses of failures are 400 to 599");
+        }
+    }
+}

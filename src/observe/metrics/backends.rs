@@ -1,0 +1,108 @@
+//! What is known of each backend, asked for when somebody looks: backends come and go at run time, and so
+//! do their numbers.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::core::Desc;
+use prometheus::proto::MetricFamily;
+
+use super::BACKEND_ANSWERS;
+use super::BACKEND_BREAKER;
+use super::BACKEND_FAILURES;
+use super::BACKEND_IN_FLIGHT;
+use super::BACKEND_OPENED;
+use super::BACKEND_REQUESTS;
+use super::BACKEND_SECONDS;
+use super::BACKEND_UP;
+use super::Definition;
+use super::family;
+use super::sample;
+
+/// What is known of one backend at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackendSample {
+    /// The name of its upstream.
+    pub upstream: Arc<str>,
+    /// Its own.
+    pub backend: Arc<str>,
+    /// Whether it gets requests.
+    pub up: bool,
+    /// Attempts sent to it.
+    pub requests: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// Those that it answered.
+    pub answers: u64,
+    /// The time to the headers of these, in seconds.
+    pub seconds: f64,
+    /// Requests that it has now.
+    pub in_flight: u32,
+    /// 0 closed, 1 half-open, 2 open; `None` has no breaker.
+    pub breaker: Option<u8>,
+    /// How often the breaker has opened.
+    pub opened: u64,
+}
+
+type Watch = Box<dyn Fn() -> Vec<BackendSample> + Send + Sync>;
+
+/// What [`Backends`] gives.
+const SAMPLED: &[Definition] = &[
+    BACKEND_UP,
+    BACKEND_REQUESTS,
+    BACKEND_FAILURES,
+    BACKEND_ANSWERS,
+    BACKEND_SECONDS,
+    BACKEND_IN_FLIGHT,
+    BACKEND_BREAKER,
+    BACKEND_OPENED,
+];
+
+/// Who asks for the samples.
+pub(super) struct Backends {
+    watch: Mutex<Option<Watch>>,
+    descriptions: Vec<Desc>,
+}
+
+impl Backends {
+    pub(super) fn new() -> Self {
+        let descriptions = SAMPLED.iter().map(Definition::description).collect();
+        Self { watch: Mutex::default(), descriptions }
+    }
+
+    pub(super) fn watch(&self, watch: Watch) {
+        *self.watch.lock() = Some(watch);
+    }
+}
+
+/// Lets the registry own what `Metrics` uses too.
+pub(super) struct BackendsCollector(pub(super) Arc<Backends>);
+
+impl Collector for BackendsCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let samples = self.0.watch.lock().as_ref().map(|watch| watch()).unwrap_or_default();
+        let family_of = |definition: &Definition, number: fn(&BackendSample) -> Option<f64>| {
+            let metrics = samples.iter().filter_map(|one| {
+                let labels = [&*one.upstream, &*one.backend];
+                Some(sample(definition, &labels, number(one)?))
+            });
+            family(definition, metrics.collect())
+        };
+        let families = vec![
+            family_of(&BACKEND_UP, |one| Some(f64::from(u8::from(one.up)))),
+            family_of(&BACKEND_REQUESTS, |one| Some(one.requests as f64)),
+            family_of(&BACKEND_FAILURES, |one| Some(one.failures as f64)),
+            family_of(&BACKEND_ANSWERS, |one| Some(one.answers as f64)),
+            family_of(&BACKEND_SECONDS, |one| Some(one.seconds)),
+            family_of(&BACKEND_IN_FLIGHT, |one| Some(f64::from(one.in_flight))),
+            family_of(&BACKEND_BREAKER, |one| one.breaker.map(f64::from)),
+            family_of(&BACKEND_OPENED, |one| one.breaker.map(|_| one.opened as f64)),
+        ];
+        families.into_iter().filter(|family| !family.get_metric().is_empty()).collect()
+    }
+}

@@ -1,0 +1,88 @@
+//! The counters of upstreams.
+
+use std::time::Duration;
+
+use prometheus::Histogram;
+use prometheus::HistogramVec;
+use prometheus::IntCounter;
+use prometheus::IntCounterVec;
+
+use super::Maker;
+use super::UPSTREAM_CONNECTIONS;
+use super::UPSTREAM_DURATION;
+use super::UPSTREAM_ERRORS;
+use super::UPSTREAM_REQUESTS;
+use super::UPSTREAM_RETRIES;
+use super::each;
+use super::labels::Label;
+use super::labels::Retried;
+use super::labels::Reused;
+use super::labels::StatusClass;
+use super::labels::UpstreamError;
+
+/// The counters of all upstreams.
+pub(super) struct Upstreams {
+    requests: IntCounterVec,
+    errors: IntCounterVec,
+    duration: HistogramVec,
+    connections: IntCounterVec,
+    retries: IntCounterVec,
+}
+
+impl Upstreams {
+    pub(super) fn new(new: &Maker<'_>) -> Self {
+        Self {
+            requests: new.counters(&UPSTREAM_REQUESTS),
+            errors: new.counters(&UPSTREAM_ERRORS),
+            duration: new.histograms(&UPSTREAM_DURATION),
+            connections: new.counters(&UPSTREAM_CONNECTIONS),
+            retries: new.counters(&UPSTREAM_RETRIES),
+        }
+    }
+
+    /// Those of the upstream of this name.
+    pub(super) fn of(&self, name: &str) -> UpstreamMetrics {
+        let counters = |all: &IntCounterVec, value| all.with_label_values(&[name, value]);
+        UpstreamMetrics {
+            requests: each::<StatusClass, _>(|class| counters(&self.requests, class)),
+            errors: each::<UpstreamError, _>(|reason| counters(&self.errors, reason)),
+            duration: self.duration.with_label_values(&[name]),
+            connections: each::<Reused, _>(|reused| counters(&self.connections, reused)),
+            retries: each::<Retried, _>(|outcome| counters(&self.retries, outcome)),
+        }
+    }
+}
+
+/// The counters of an upstream.
+#[derive(Debug, Clone)]
+pub struct UpstreamMetrics {
+    requests: Box<[IntCounter]>,
+    errors: Box<[IntCounter]>,
+    duration: Histogram,
+    connections: Box<[IntCounter]>,
+    retries: Box<[IntCounter]>,
+}
+
+impl UpstreamMetrics {
+    /// Counts a request that an origin answered, and the time to its header.
+    pub fn answered(&self, status: u16, duration: Duration) {
+        self.requests[StatusClass::of(Some(status)).index()].inc();
+        self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a request that an origin did not answer.
+    pub fn failed(&self, error: UpstreamError) {
+        self.requests[StatusClass::None.index()].inc();
+        self.errors[error.index()].inc();
+    }
+
+    /// Counts a connection that a request was given.
+    pub fn connected(&self, reused: Reused) {
+        self.connections[reused.index()].inc();
+    }
+
+    /// Counts a further attempt.
+    pub fn retried(&self, outcome: Retried) {
+        self.retries[outcome.index()].inc();
+    }
+}

@@ -1,0 +1,192 @@
+//! When an attempt fails: whose fault is it, and may the request be sent once more?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use pingora::Error;
+use pingora::ErrorSource;
+use pingora::ErrorType;
+use pingora::RetryType;
+use pingora_proxy::Session;
+
+use crate::observe::metrics::UpstreamMetrics;
+use crate::observe::metrics::labels::Retried;
+use crate::observe::metrics::labels::UpstreamError;
+use crate::proxy::context::RequestCtx;
+use crate::proxy::fetch::ASK_AGAIN;
+use crate::proxy::fetch::time_left;
+use crate::refusal::Refusal;
+use crate::resilience::retry;
+use crate::resilience::retry::Counted;
+use crate::resilience::retry::Decision;
+use crate::resilience::retry::Failed;
+use crate::resilience::retry::Sent;
+use crate::resilience::retry::What;
+use crate::route::action::Action;
+use crate::upstream::backend::random;
+use crate::upstream::fault::refusal_of;
+use crate::upstream::peer::Upstream;
+
+/// The type of the error that makes Pingora ask another: the answer was a failure.
+const TRY_ANOTHER: &str = "an answer that is a failure";
+
+/// No connection came about. Nothing was sent, so another attempt harms nobody.
+pub(crate) fn not_connected(
+    session: &Session,
+    mut error: Box<Error>,
+    ctx: &mut RequestCtx,
+) -> Box<Error> {
+    error.as_up();
+    note(&error, ctx);
+    ctx.origin.failed = Some(refusal_of(&error));
+    if let Some(lease) = &mut ctx.origin.lease {
+        lease.unreachable();
+    }
+    let again = may_try_again(session, ctx, What::Connect, Sent::Nothing, None);
+    error.set_retry(again.is_some());
+    error
+}
+
+/// The exchange broke. Said again is only what harms nobody when it is said twice.
+pub(crate) fn broke(
+    session: &mut Session,
+    mut error: Box<Error>,
+    ctx: &mut RequestCtx,
+) -> Box<Error> {
+    if error.etype() == &ErrorType::Custom(ASK_AGAIN) {
+        ctx.origin.tried.pop();
+        error.set_retry(true);
+        return error;
+    }
+    if error.etype() == &ErrorType::Custom(TRY_ANOTHER) {
+        // It was decided when the status was seen.
+        error.set_retry(true);
+        return error;
+    }
+    // A stream of HTTP/2 that the origin says it has not looked at, and nothing else.
+    let dead = matches!(error.retry, RetryType::ReusedOnly) && ctx.origin.status.is_none();
+    let unseen =
+        matches!(error.retry, RetryType::Decided(true)) && error.etype() == &ErrorType::H2Error;
+    let refusal = refusal_of(&error);
+    // Who is at fault? A client that is gone or slow is nobody's failure but its own.
+    let theirs = error.esource() == &ErrorSource::Upstream && refusal != Refusal::BodyTimeout;
+    if !theirs {
+        error.set_retry(false);
+        return error;
+    }
+    // A connection that died while it was idle says nothing of the backend. Of a stream that was reset
+    // Pingora does not say that it may be that.
+    let died = dead && ctx.origin.reused && refusal == Refusal::OriginClosed;
+    let (what, sent) = match (died, unseen, refusal) {
+        (_, true, _) => (What::Refused, Sent::Nothing),
+        (true, _, _) => (What::DeadConnection, Sent::Something),
+        (false, _, Refusal::OriginTimeout) => (What::TimedOut, Sent::Something),
+        (false, _, _) => (What::Broken, Sent::Something),
+    };
+    let again = may_try_again(session, ctx, what, sent, None);
+    if again == Some(Counted::No) {
+        ctx.origin.tried.pop();
+    } else {
+        note(&error, ctx);
+        ctx.origin.failed = Some(refusal);
+        if let Some(lease) = &mut ctx.origin.lease {
+            lease.failed();
+        }
+    }
+    error.set_retry(again.is_some());
+    error
+}
+
+/// The origin answered with a failure: the error with which Pingora asks another, if one may be asked.
+pub(crate) fn try_another(
+    session: &Session,
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    ctx: &mut RequestCtx,
+) -> Option<Box<Error>> {
+    if !upstream_of(ctx)?.settings().retry.settings.statuses.contains(&status.as_u16()) {
+        return None;
+    }
+    let what = What::Status(status.as_u16());
+    may_try_again(session, ctx, what, Sent::Something, retry_after)?;
+    let mut error = Error::explain(ErrorType::Custom(TRY_ANOTHER), "an answer that is a failure");
+    error.as_up();
+    Some(error)
+}
+
+/// Whether the request is sent once more; sees to the wait before that.
+fn may_try_again(
+    session: &Session,
+    ctx: &mut RequestCtx,
+    what: What,
+    sent: Sent,
+    retry_after: Option<Duration>,
+) -> Option<Counted> {
+    let upstream = upstream_of(ctx)?;
+    let settings = upstream.settings();
+    let written = session.response_written();
+    let failed = Failed {
+        what,
+        sent,
+        attempts: ctx.origin.attempts - ctx.origin.uncounted,
+        uncounted: ctx.origin.uncounted,
+        idempotent: session.req_header().method.is_idempotent(),
+        replayable: !session.as_ref().retry_buffer_truncated(),
+        downstream_started: written.is_some_and(|response| !response.status.is_informational()),
+        left: Some(time_left(ctx, settings)),
+        retry_after,
+    };
+    let Decision::Again { after, counted } =
+        retry::decide(&settings.retry.settings, &failed, random())
+    else {
+        return None;
+    };
+    match counted {
+        Counted::No => ctx.origin.uncounted += 1,
+        Counted::Yes => {
+            // A backend that got the request and failed is not given it again; one that could not be
+            // connected to may only be starting.
+            if sent == Sent::Something && !upstream.has_other(&ctx.origin.tried) {
+                return None;
+            }
+            let may = upstream.budget().withdraw(upstream.now());
+            if let Some(metrics) = metrics_of(ctx) {
+                metrics.retried(if may { Retried::Sent } else { Retried::OverBudget });
+            }
+            if !may {
+                return None;
+            }
+        }
+    }
+    ctx.origin.wait = (!after.is_zero()).then_some(after);
+    Some(counted)
+}
+
+/// The counters of the upstream that serves the request.
+fn metrics_of(ctx: &RequestCtx) -> Option<&UpstreamMetrics> {
+    match &ctx.route()?.action {
+        Action::Upstream(index) => ctx.runtime.upstream_metrics.get(*index),
+        Action::Redirect { .. } | Action::Respond { .. } => None,
+    }
+}
+
+/// The upstream that serves the request.
+fn upstream_of(ctx: &RequestCtx) -> Option<Arc<Upstream>> {
+    match &ctx.route()?.action {
+        Action::Upstream(index) => ctx.runtime.upstreams.get(*index).cloned(),
+        Action::Redirect { .. } | Action::Respond { .. } => None,
+    }
+}
+
+/// Counts a failure of the origin.
+fn note(error: &Error, ctx: &RequestCtx) {
+    let refusal = refusal_of(error);
+    // Who waits for the client in vain is not at fault.
+    if error.esource() != &ErrorSource::Upstream || refusal == Refusal::BodyTimeout {
+        return;
+    }
+    if let Some(Action::Upstream(index)) = ctx.route().map(|route| &route.action) {
+        ctx.runtime.upstream_metrics[*index].failed(UpstreamError::of(refusal));
+    }
+}

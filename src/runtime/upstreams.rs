@@ -1,0 +1,38 @@
+//! What the metrics say of the backends of a generation.
+
+use std::sync::Arc;
+
+use crate::observe::metrics::BackendSample;
+use crate::resilience::breaker::State;
+use crate::upstream::backend::Report;
+use crate::upstream::peer::Upstream;
+
+/// What is known of every backend now.
+#[must_use]
+pub fn samples(upstreams: &[Arc<Upstream>]) -> Vec<BackendSample> {
+    let of = |upstream: &Arc<Upstream>| {
+        let name = Arc::clone(&upstream.settings().name);
+        let reports = upstream.report().into_iter();
+        reports.map(move |report| sample(Arc::clone(&name), report))
+    };
+    upstreams.iter().flat_map(of).collect()
+}
+
+fn sample(upstream: Arc<str>, report: Report) -> BackendSample {
+    BackendSample {
+        upstream,
+        up: report.out.is_empty() && !matches!(report.breaker, Some(State::Open { .. })),
+        backend: report.label,
+        requests: report.requests,
+        failures: report.failures,
+        answers: report.answers,
+        seconds: report.answering.as_secs_f64(),
+        in_flight: report.in_flight,
+        breaker: report.breaker.map(|state| match state {
+            State::Closed => 0,
+            State::HalfOpen => 1,
+            State::Open { .. } => 2,
+        }),
+        opened: report.opened,
+    }
+}

@@ -1,0 +1,462 @@
+//! One backend in use: an address that can be connected to, and what is known of how it does.
+//!
+//! A configured backend is one of these, or, where its name stands for several addresses, several. All
+//! that a request asks or tells it is a few atomic reads and additions.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::upstreams::peer::HttpPeer;
+
+use crate::balance::PeakEwma;
+use crate::resilience::breaker;
+use crate::resilience::breaker::Breaker;
+use crate::upstream;
+use crate::upstream::pool;
+use crate::upstream::pool::Pool;
+
+/// How long an address that could not be connected to stands behind its siblings.
+const REST: Duration = Duration::from_secs(10);
+
+/// How fast a peak of latency is forgotten, and how slowly a mean follows.
+const DECAY: Duration = Duration::from_secs(10);
+
+/// One address that can be connected to.
+#[derive(Debug)]
+pub struct Backend {
+    id: Arc<str>,
+    label: Arc<str>,
+    key: u64,
+    weight: u32,
+    backup: bool,
+    peer: HttpPeer,
+    pub(super) pool: Arc<Pool>,
+    /// How many requests it can have at once.
+    places: u32,
+    /// Why it gets no requests, one bit for each [`Reason`].
+    reasons: AtomicU8,
+    rests_until: AtomicU64,
+    ejected_until: AtomicU64,
+    up_since: AtomicU64,
+    pub(super) breaker: Option<Breaker>,
+    in_flight: AtomicU32,
+    latency: PeakEwma,
+    tally: Tally,
+}
+
+/// Why a backend gets no requests, apart from what passes with time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reason {
+    /// It is switched off.
+    Inactive = 1,
+    /// It finishes what it has and gets nothing new.
+    Draining = 2,
+    /// Its health checks fail.
+    Unhealthy = 4,
+    /// It has not been checked yet, and is not taken for healthy.
+    Unknown = 8,
+}
+
+/// What was counted of one backend since it came.
+#[derive(Debug, Default)]
+struct Tally {
+    requests: AtomicU64,
+    failures: AtomicU64,
+    answered: AtomicU64,
+    micros: AtomicU64,
+    opened: AtomicU64,
+}
+
+/// What is known of a backend at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The id in the configuration.
+    pub id: Arc<str>,
+    /// Unique in its upstream: the id, or the id and the address where a name stands for several.
+    pub label: Arc<str>,
+    /// Where it is.
+    pub address: String,
+    /// Its share relative to its siblings.
+    pub weight: u32,
+    /// It serves only while the others cannot.
+    pub backup: bool,
+    /// Why it gets no requests.
+    pub out: Vec<&'static str>,
+    /// The state of its breaker; `None` has none.
+    pub breaker: Option<breaker::State>,
+    /// Requests that it has now.
+    pub in_flight: u32,
+    /// Attempts sent to it.
+    pub requests: u64,
+    /// Those of them that failed.
+    pub failures: u64,
+    /// Those of them that it answered.
+    pub answers: u64,
+    /// The time to the headers of these, together.
+    pub answering: Duration,
+    /// How often its breaker has opened.
+    pub opened: u64,
+    /// Its connections.
+    pub pool: pool::Stats,
+    /// The time to a header of late, peaks counting at once.
+    pub latency: Duration,
+}
+
+/// How particular to be about a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Not tried for this request, not known to be unreachable, and with a connection to spare.
+    Rested,
+    /// Not tried for this request.
+    Untried,
+    /// Any: where there is no other, a second attempt is better than none.
+    Any,
+}
+
+/// Whether health and ejection are heeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heed {
+    /// They are.
+    Health,
+    /// So few are left that all are tried: the checks may be what is wrong.
+    Panic,
+}
+
+impl Backend {
+    /// The backend `settings` at `address`, one of as many as its name stands for.
+    pub(super) fn new(
+        settings: &upstream::Backend,
+        peer: HttpPeer,
+        pool: Arc<Pool>,
+        alone: bool,
+        breaker: Option<&breaker::Settings>,
+        now: Duration,
+    ) -> Self {
+        let label = match alone {
+            true => Arc::clone(&settings.id),
+            false => format!("{}/{}", settings.id, peer._address).into(),
+        };
+        Self {
+            id: Arc::clone(&settings.id),
+            key: key_of(&label),
+            label,
+            weight: settings.weight,
+            backup: settings.backup,
+            peer,
+            places: pool.places(),
+            pool,
+            reasons: AtomicU8::new(if settings.active { 0 } else { Reason::Inactive as u8 }),
+            rests_until: AtomicU64::new(0),
+            ejected_until: AtomicU64::new(0),
+            up_since: AtomicU64::new(millis(now)),
+            breaker: breaker.map(|settings| Breaker::new(settings.clone())),
+            in_flight: AtomicU32::new(0),
+            latency: PeakEwma::new(DECAY),
+            tally: Tally::default(),
+        }
+    }
+
+    /// The id in the configuration.
+    #[must_use]
+    pub fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// Its name in logs and metrics: unique in its upstream.
+    #[must_use]
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// A number for its label, which stays the same from start to start and on every node.
+    #[must_use]
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> &SocketAddr {
+        &self.peer._address
+    }
+
+    /// Its share of requests relative to its siblings.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Whether it serves only while the others cannot.
+    #[must_use]
+    pub fn is_backup(&self) -> bool {
+        self.backup
+    }
+
+    /// Requests that it has now.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// What Pingora has to know to talk to it.
+    pub(super) fn peer(&self) -> Box<HttpPeer> {
+        Box::new(self.peer.clone())
+    }
+
+    /// Gives it no more requests for this reason, or no longer. Answers whether that is news.
+    pub(super) fn set(&self, reason: Reason, holds: bool) -> bool {
+        let bit = reason as u8;
+        let before = match holds {
+            true => self.reasons.fetch_or(bit, Ordering::Relaxed),
+            false => self.reasons.fetch_and(!bit, Ordering::Relaxed),
+        };
+        (before & bit != 0) != holds
+    }
+
+    /// Whether this keeps requests away.
+    #[must_use]
+    pub fn is(&self, reason: Reason) -> bool {
+        self.reasons.load(Ordering::Relaxed) & reason as u8 != 0
+    }
+
+    /// It comes up now, and takes up its share slowly where that is wished.
+    pub(super) fn came_up(&self, now: Duration) {
+        self.up_since.store(millis(now), Ordering::Relaxed);
+    }
+
+    /// Whether it may get a request at `now`.
+    pub(super) fn is_usable(&self, heed: Heed, now: Duration) -> bool {
+        let off = Reason::Inactive as u8 | Reason::Draining as u8;
+        let reasons = self.reasons.load(Ordering::Relaxed);
+        let well = match heed {
+            Heed::Health => reasons == 0 && !self.is_ejected(now),
+            Heed::Panic => reasons & off == 0,
+        };
+        well && self.breaker.as_ref().is_none_or(|breaker| breaker.admits(now))
+    }
+
+    /// Whether health and ejection would let it have requests; the breaker has its own say.
+    pub(super) fn is_well(&self, now: Duration) -> bool {
+        self.reasons.load(Ordering::Relaxed) == 0 && !self.is_ejected(now)
+    }
+
+    /// Whether it is meant to get requests at all.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.is(Reason::Inactive) && !self.is(Reason::Draining)
+    }
+
+    /// Whether passive checks have it out.
+    #[must_use]
+    pub fn is_ejected(&self, now: Duration) -> bool {
+        self.ejected_until.load(Ordering::Relaxed) > millis(now)
+    }
+
+    /// Whether it fits `wish`.
+    pub(super) fn fits(&self, wish: Wish, tried: &[Arc<Self>], now: Duration) -> bool {
+        let untried = || !tried.iter().any(|backend| backend.address() == self.address());
+        let rested = || self.rests_until.load(Ordering::Relaxed) <= millis(now);
+        match wish {
+            Wish::Rested => rested() && untried() && self.in_flight() < self.places,
+            Wish::Untried => untried(),
+            Wish::Any => true,
+        }
+    }
+
+    /// It could not be connected to: for a while it stands behind its siblings.
+    pub(super) fn rest(&self, now: Duration) {
+        self.rests_until.store(millis(now.saturating_add(REST)), Ordering::Relaxed);
+    }
+
+    /// How ready it is for its share, of 1000, when the way up takes `slow_start`.
+    pub(super) fn readiness(&self, slow_start: Duration, now: Duration) -> u32 {
+        if slow_start.is_zero() {
+            return FULLY;
+        }
+        let up = millis(now).saturating_sub(self.up_since.load(Ordering::Relaxed));
+        let whole = millis(slow_start).max(1);
+        if up >= whole {
+            return FULLY;
+        }
+        // Never nothing: without requests it would not warm up.
+        u32::try_from(up.saturating_mul(1000) / whole).unwrap_or(FULLY).clamp(50, FULLY)
+    }
+
+    /// What one more request there would cost: its latency of late, for each request that it has.
+    pub(super) fn cost(&self, now: Duration) -> u64 {
+        self.latency.cost(self.in_flight(), now) / u64::from(self.weight.max(1))
+    }
+
+    /// A request goes there.
+    pub(super) fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.tally.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is over.
+    pub(super) fn end(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// It answered, after this time.
+    pub(super) fn answered(&self, took: Duration, now: Duration) {
+        self.latency.observe(took, now);
+        self.rests_until.store(0, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.tally.micros.fetch_add(micros, Ordering::Relaxed);
+        self.tally.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was asked of it failed.
+    pub(super) fn failed(&self) {
+        self.tally.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Its breaker opened.
+    pub(super) fn opened(&self) {
+        self.tally.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn report(&self, now: Duration) -> Report {
+        let reasons = [
+            (Reason::Inactive, "inactive"),
+            (Reason::Draining, "draining"),
+            (Reason::Unhealthy, "unhealthy"),
+            (Reason::Unknown, "unknown"),
+        ];
+        let mut out: Vec<&'static str> =
+            reasons.into_iter().filter(|(reason, _)| self.is(*reason)).map(|(_, w)| w).collect();
+        if self.is_ejected(now) {
+            out.push("ejected");
+        }
+        let answered = self.tally.answered.load(Ordering::Relaxed);
+        let micros = self.tally.micros.load(Ordering::Relaxed);
+        Report {
+            id: Arc::clone(&self.id),
+            label: Arc::clone(&self.label),
+            address: self.address().to_string(),
+            weight: self.weight,
+            backup: self.backup,
+            out,
+            breaker: self.breaker.as_ref().map(|breaker| breaker.state(now)),
+            in_flight: self.in_flight(),
+            requests: self.tally.requests.load(Ordering::Relaxed),
+            failures: self.tally.failures.load(Ordering::Relaxed),
+            answers: answered,
+            answering: Duration::from_micros(micros),
+            opened: self.tally.opened.load(Ordering::Relaxed),
+            pool: self.pool.stats(),
+            latency: self.latency.value(now),
+        }
+    }
+}
+
+/// All of a share.
+const FULLY: u32 = 1000;
+
+/// FNV-1a: the same everywhere and for ever, since clients keep it in cookies.
+fn key_of(label: &str) -> u64 {
+    label.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
+}
+
+/// A number that nobody can foresee who does not know the process's secret.
+#[must_use]
+pub fn random() -> u64 {
+    thread_local! {
+        static STATE: std::cell::Cell<u64> =
+            std::cell::Cell::new(std::hash::RandomState::new().hash_one(()));
+    }
+    // SplitMix64: one addition and three multiplications, and every state gives another number.
+    STATE.with(|state| {
+        let next = state.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        state.set(next);
+        let mixed = (next ^ (next >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    })
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Place;
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::Inet(([192, 0, 2, last], 80).into())
+    }
+
+    fn backend(last: u8) -> Arc<Backend> {
+        let place = Place::Tcp { host: "origin.test".to_owned(), port: 80 };
+        let settings = upstream::Backend::new("one", place);
+        let mut peer = HttpPeer::new(("192.0.2.0", 0), false, String::new());
+        peer._address = address(last);
+        let pool = Pool::new(pool::Settings::default());
+        Arc::new(Backend::new(&settings, peer, pool, true, None, Duration::ZERO))
+    }
+
+    #[test]
+    fn an_unreachable_address_rests_ten_seconds_or_until_it_answers() {
+        let one = backend(1);
+        let at = Duration::from_secs;
+        one.rest(at(100));
+        assert!(!one.fits(Wish::Rested, &[], at(109)));
+        assert!(one.fits(Wish::Untried, &[], at(109)));
+        assert!(one.fits(Wish::Rested, &[], at(110)));
+        one.rest(at(200));
+        one.answered(at(1), at(201));
+        assert!(one.fits(Wish::Rested, &[], at(201)));
+    }
+
+    #[test]
+    fn what_was_tried_fits_only_the_last_wish() {
+        let one = backend(1);
+        let tried = [Arc::clone(&one)];
+        assert!(!one.fits(Wish::Untried, &tried, Duration::ZERO));
+        assert!(one.fits(Wish::Any, &tried, Duration::ZERO));
+        assert!(backend(2).fits(Wish::Rested, &tried, Duration::ZERO));
+    }
+
+    #[test]
+    fn every_reason_keeps_requests_away_and_panic_heeds_only_the_operators() {
+        let one = backend(1);
+        let now = Duration::from_secs(1);
+        let reasons = [Reason::Inactive, Reason::Draining, Reason::Unhealthy, Reason::Unknown];
+        for reason in reasons {
+            assert!(one.set(reason, true), "news");
+            assert!(!one.set(reason, true), "no news");
+            assert!(!one.is_usable(Heed::Health, now));
+            let operators = matches!(reason, Reason::Inactive | Reason::Draining);
+            assert_eq!(one.is_usable(Heed::Panic, now), !operators);
+            assert!(one.set(reason, false), "news");
+            assert!(one.is_usable(Heed::Health, now));
+        }
+        one.ejected_until.store(2000, Ordering::Relaxed);
+        assert!(!one.is_usable(Heed::Health, now));
+        assert!(one.is_usable(Heed::Panic, now));
+        assert!(one.is_usable(Heed::Health, Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_slow_start_goes_from_a_little_to_all() {
+        let one = backend(1);
+        let slow = Duration::from_secs(10);
+        one.came_up(Duration::from_secs(100));
+        let at = |seconds| one.readiness(slow, Duration::from_secs(seconds));
+        assert_eq!([at(100), at(105), at(110), at(200)], [50, 500, 1000, 1000]);
+        assert_eq!(one.readiness(Duration::ZERO, Duration::from_secs(100)), 1000);
+    }
+}

@@ -1,0 +1,176 @@
+//! The backends of one upstream at one moment, and the choice among them.
+//!
+//! A group never changes: what comes, goes or gets another weight makes a new one. Choosing takes no
+//! lock and allocates nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::balance;
+use crate::balance::Algorithm;
+use crate::balance::Ask;
+use crate::balance::Balancer;
+use crate::balance::Seat;
+use crate::refusal::Refusal;
+use crate::upstream::backend::Backend;
+use crate::upstream::backend::Heed;
+use crate::upstream::backend::Wish;
+
+/// The backends of one moment.
+#[derive(Debug)]
+pub(super) struct Group {
+    primary: Tier,
+    backup: Tier,
+    by_key: HashMap<u64, Arc<Backend>>,
+}
+
+/// Backends that stand for each other.
+#[derive(Debug)]
+struct Tier {
+    backends: Vec<Arc<Backend>>,
+    balancer: Balancer,
+}
+
+/// What one request wants of a group.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    /// Where it was sent already.
+    pub(super) tried: &'a [Arc<Backend>],
+    /// What it has in common with others that come to the same backend.
+    pub(super) hash: Option<u64>,
+    /// The backend that it was served by before ([`Backend::key`]).
+    pub(super) sticky: Option<u64>,
+    /// A random number.
+    pub(super) random: u64,
+}
+
+/// What holds for every choice at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    /// The time, since the upstream was started.
+    pub(super) at: Duration,
+    /// How long a backend takes up its share.
+    pub(super) slow_start: Duration,
+    /// Below this percentage of well ones, health is not heeded.
+    pub(super) panic_threshold: u32,
+}
+
+/// Which of the candidates may be taken, as the balancer asks it.
+struct Candidates<'a> {
+    backends: &'a [Arc<Backend>],
+    tried: &'a [Arc<Backend>],
+    wish: Wish,
+    heed: Heed,
+    now: Now,
+}
+
+impl Group {
+    /// The group of these backends.
+    pub(super) fn new(backends: Vec<Arc<Backend>>, algorithm: &Algorithm) -> Self {
+        let by_key = backends.iter().map(|one| (one.key(), Arc::clone(one))).collect();
+        let (backup, primary) = backends.into_iter().partition(|backend| backend.is_backup());
+        Self {
+            primary: Tier::new(primary, algorithm),
+            backup: Tier::new(backup, algorithm),
+            by_key,
+        }
+    }
+
+    /// All of them, the backups last.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.primary.backends.iter().chain(&self.backup.backends)
+    }
+
+    /// Whether requests still have a choice beside `tried`.
+    pub(super) fn has_other(&self, tried: &[Arc<Backend>], now: Now) -> bool {
+        self.backends().any(|backend| {
+            backend.is_usable(Heed::Health, now.at) && backend.fits(Wish::Untried, tried, now.at)
+        })
+    }
+
+    /// The backend for a request.
+    ///
+    /// # Errors
+    /// [`Refusal::BreakerOpen`] when open breakers alone are in the way, else [`Refusal::NoPeer`].
+    pub(super) fn pick(&self, wanted: &Wanted<'_>, now: Now) -> Result<&Arc<Backend>, Refusal> {
+        if let Some(backend) = self.served_before(wanted, now) {
+            return Ok(backend);
+        }
+        let tiers = [&self.primary, &self.backup];
+        for wish in [Wish::Rested, Wish::Untried, Wish::Any] {
+            for tier in tiers {
+                if let Some(backend) = tier.pick(wanted, wish, now) {
+                    return Ok(backend);
+                }
+            }
+        }
+        let barred = self.backends().any(|backend| backend.is_well(now.at));
+        Err(if barred { Refusal::BreakerOpen } else { Refusal::NoPeer })
+    }
+
+    /// The backend that the request was served by before, if it can serve it again.
+    fn served_before(&self, wanted: &Wanted<'_>, now: Now) -> Option<&Arc<Backend>> {
+        self.by_key.get(&wanted.sticky?).filter(|backend| {
+            backend.is_usable(Heed::Health, now.at)
+                && backend.fits(Wish::Rested, wanted.tried, now.at)
+        })
+    }
+}
+
+impl Tier {
+    fn new(backends: Vec<Arc<Backend>>, algorithm: &Algorithm) -> Self {
+        let seats: Vec<Seat<'_>> = backends
+            .iter()
+            .map(|backend| Seat { id: backend.label(), weight: backend.weight() })
+            .collect();
+        let balancer = Balancer::new(algorithm, &seats);
+        Self { backends, balancer }
+    }
+
+    fn pick(&self, wanted: &Wanted<'_>, wish: Wish, now: Now) -> Option<&Arc<Backend>> {
+        let candidates = Candidates {
+            backends: &self.backends,
+            tried: wanted.tried,
+            wish,
+            heed: self.heed(now),
+            now,
+        };
+        let ask = Ask { random: wanted.random, hash: wanted.hash };
+        self.balancer.pick(&ask, &candidates).and_then(|index| self.backends.get(index))
+    }
+
+    /// Whether so few are well that all are tried.
+    fn heed(&self, now: Now) -> Heed {
+        if now.panic_threshold == 0 {
+            return Heed::Health;
+        }
+        let wanted = self.backends.iter().filter(|backend| backend.is_wanted());
+        let (all, well) = wanted.fold((0_u64, 0_u64), |(all, well), backend| {
+            (all + 1, well + u64::from(backend.is_well(now.at)))
+        });
+        if well * 100 < all * u64::from(now.panic_threshold) { Heed::Panic } else { Heed::Health }
+    }
+}
+
+impl balance::Peers for Candidates<'_> {
+    fn is_usable(&self, index: usize) -> bool {
+        self.backends.get(index).is_some_and(|backend| {
+            backend.is_usable(self.heed, self.now.at)
+                && backend.fits(self.wish, self.tried, self.now.at)
+        })
+    }
+
+    fn in_flight(&self, index: usize) -> u32 {
+        self.backends.get(index).map_or(u32::MAX, |backend| backend.in_flight())
+    }
+
+    fn cost(&self, index: usize) -> u64 {
+        self.backends.get(index).map_or(u64::MAX, |backend| backend.cost(self.now.at))
+    }
+
+    fn readiness(&self, index: usize) -> u32 {
+        let of = |backend: &Arc<Backend>| backend.readiness(self.now.slow_start, self.now.at);
+        self.backends.get(index).map_or(0, of)
+    }
+}

@@ -1,0 +1,158 @@
+//! A backend that a request is lent, and what becomes of it there.
+//!
+//! Who holds a [`Lease`] counts as a request in flight. It says once how the attempt went; a lease that
+//! is dropped without a word (the client went away) is held against nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::info;
+use log::warn;
+use pingora::upstreams::peer::HttpPeer;
+
+use crate::resilience::breaker::Breaker;
+use crate::resilience::breaker::Pass;
+use crate::resilience::breaker::Transition;
+use crate::resilience::breaker::Verdict;
+use crate::upstream::backend::Backend;
+use crate::upstream::peer::Upstream;
+use crate::upstream::pool;
+use crate::upstream::pool::Slot;
+
+/// A backend that a request is lent.
+#[derive(Debug)]
+pub struct Lease {
+    upstream: Arc<Upstream>,
+    backend: Arc<Backend>,
+    pass: Option<Pass>,
+    slot: Option<Slot>,
+}
+
+impl Lease {
+    /// Takes `backend` for one attempt; `None` when its breaker lets nobody in.
+    pub(super) fn take(
+        upstream: &Arc<Upstream>,
+        backend: &Arc<Backend>,
+        now: Duration,
+    ) -> Option<Self> {
+        let pass = match &backend.breaker {
+            Some(breaker) => Some(enter(upstream, backend, breaker, now)?),
+            None => None,
+        };
+        backend.begin();
+        Some(Self {
+            upstream: Arc::clone(upstream),
+            backend: Arc::clone(backend),
+            pass,
+            slot: None,
+        })
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Which one it is.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
+    /// Waits for one of the connections that the backend may have, for no longer than `patience`.
+    ///
+    /// # Errors
+    /// When as many wait as may, or it takes too long.
+    pub async fn connection(&mut self, patience: Duration) -> Result<(), pool::Refused> {
+        self.slot = Some(self.backend.pool.acquire(patience).await?);
+        Ok(())
+    }
+
+    /// What Pingora has to know to talk to it.
+    #[must_use]
+    pub fn peer(&self) -> Box<HttpPeer> {
+        self.backend.peer()
+    }
+
+    /// It answered with this status, after this time.
+    pub fn answered(&mut self, status: u16, took: Duration) {
+        let now = self.upstream.now();
+        self.backend.answered(took, now);
+        let counts = &self.upstream.settings().breaker;
+        let failed = counts.as_ref().is_some_and(|breaker| breaker.statuses.contains(&status));
+        if failed {
+            self.backend.failed();
+        }
+        self.conclude(if failed { Verdict::Failure } else { Verdict::Success });
+    }
+
+    /// It gave no answer, or none that is one.
+    pub fn failed(&mut self) {
+        self.backend.failed();
+        self.conclude(Verdict::Failure);
+    }
+
+    /// It could not be connected to.
+    pub fn unreachable(&mut self) {
+        self.backend.rest(self.upstream.now());
+        self.failed();
+    }
+
+    /// Says how it went, the first time.
+    fn conclude(&mut self, verdict: Verdict) {
+        let now = self.upstream.now();
+        if let (Some(breaker), Some(pass)) = (&self.backend.breaker, self.pass.take())
+            && let Some(transition) = breaker.leave(pass, verdict, now)
+        {
+            tell(&self.upstream, &self.backend, transition);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.conclude(Verdict::Neutral);
+        self.backend.end();
+    }
+}
+
+/// The name of `backend` could not be resolved: a failure like that of a connection.
+pub(super) fn unresolved(upstream: &Upstream, backend: &Backend, now: Duration) {
+    if let Some(breaker) = &backend.breaker
+        && let Some(pass) = enter(upstream, backend, breaker, now)
+        && let Some(transition) = breaker.leave(pass, Verdict::Failure, now)
+    {
+        tell(upstream, backend, transition);
+    }
+}
+
+/// Asks the breaker for a pass; the first one after its rest opens it by half.
+fn enter(upstream: &Upstream, backend: &Backend, breaker: &Breaker, now: Duration) -> Option<Pass> {
+    let pass = breaker.enter(now)?;
+    if let Some(transition) = pass.transition() {
+        tell(upstream, backend, transition);
+    }
+    Some(pass)
+}
+
+/// Tells the operator that a breaker has changed.
+fn tell(upstream: &Upstream, backend: &Backend, transition: Transition) {
+    let (upstream, label) = (&*upstream.settings().name, &**backend.label());
+    match transition {
+        Transition::Opened(cause) => {
+            backend.opened();
+            let cause = cause.label();
+            warn!(target: "edgeproxy::upstream", upstream, backend = label, cause;
+                "circuit breaker opened");
+        }
+        Transition::HalfOpened => {
+            info!(target: "edgeproxy::upstream", upstream, backend = label;
+                "circuit breaker half-open");
+        }
+        Transition::Closed => {
+            info!(target: "edgeproxy::upstream", upstream, backend = label;
+                "circuit breaker closed");
+        }
+    }
+}

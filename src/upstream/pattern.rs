@@ -1,0 +1,132 @@
+//! What Pingora has to know to talk to a backend: everything but the address.
+
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::protocols::ALPN;
+use pingora::protocols::TcpKeepalive;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::tls::CaType;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::PeerOptions;
+use pingora::upstreams::peer::Scheme;
+
+use crate::upstream::OriginTls;
+use crate::upstream::Place;
+use crate::upstream::Protocol;
+use crate::upstream::Settings;
+use crate::upstream::connect;
+use crate::upstream::socket::KEEPALIVE_IDLE;
+use crate::upstream::socket::KEEPALIVE_INTERVAL;
+use crate::upstream::tls;
+use crate::upstream::tls::TlsError;
+
+/// Streams at once on one HTTP/2 connection to an origin.
+pub(super) const H2_STREAMS: u32 = 100;
+
+/// What one such stream may hold that its client does not take. Pingora's own choice is 8 MiB.
+const H2_STREAM_WINDOW: u32 = 256 << 10;
+
+/// What all streams of such a connection may hold together: clients that do not read must not take
+/// the room of those that do.
+const H2_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * H2_STREAMS;
+
+/// How many keepalive probes go unanswered before the kernel gives a connection up.
+const KEEPALIVE_PROBES: usize = 3;
+
+/// The key under which Pingora pools connections: peers share them only when nothing that was
+/// settled at the handshake differs.
+pub(super) fn group_key(settings: &Settings, tls: Option<&OriginTls>, place: &Place) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    settings.name.hash(&mut hasher);
+    matches!(settings.protocol, Protocol::Http2).hash(&mut hasher);
+    if let Some(tls) = tls {
+        match (&tls.server_name, place) {
+            (Some(name), _) => name.hash(&mut hasher),
+            (None, Place::Tcp { host, .. }) => host.hash(&mut hasher),
+            (None, Place::Unix(_) | Place::Demo) => {}
+        }
+        tls.verify.hash(&mut hasher);
+        tls.ca.hash(&mut hasher);
+        // Other authorities in the same file are other authorities. A file that cannot be read is
+        // reported by whoever needs it.
+        let authorities = tls.ca.as_ref().and_then(|path| std::fs::read(path).ok());
+        authorities.hash(&mut hasher);
+    }
+    tls.is_some().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Everything about the peers of one address but the address itself.
+pub(super) fn pattern(
+    settings: &Settings,
+    place: &Place,
+    tls: Option<&OriginTls>,
+    key: u64,
+    authorities: Option<Arc<CaType>>,
+) -> Result<HttpPeer, TlsError> {
+    let mut options = PeerOptions::new();
+    let timeouts = settings.timeouts;
+    options.connection_timeout = Some(timeouts.connect);
+    options.total_connection_timeout = Some(timeouts.connect);
+    options.read_timeout = Some(timeouts.read);
+    options.write_timeout = Some(timeouts.write);
+    options.idle_timeout = Some(timeouts.idle);
+    options.tcp_keepalive = Some(TcpKeepalive {
+        idle: KEEPALIVE_IDLE,
+        interval: KEEPALIVE_INTERVAL,
+        count: KEEPALIVE_PROBES,
+        user_timeout: Duration::ZERO,
+    });
+    options.ca = authorities;
+    let verify = tls.is_none_or(|tls| tls.verify);
+    options.verify_cert = verify;
+    options.verify_hostname = verify;
+
+    let sni = match tls {
+        Some(tls) => server_name(tls, place)?,
+        None => String::new(),
+    };
+    let scheme = match settings.protocol {
+        // Even with TLS, which is then our connector's: Pingora only gets the stream.
+        Protocol::Http1 => {
+            options.alpn = connect::marker();
+            Scheme::HTTP
+        }
+        // In plain text, Pingora takes H2 without an alternative for prior knowledge.
+        Protocol::Http2 => {
+            options.alpn = ALPN::H2;
+            options.max_h2_streams = H2_STREAMS as usize;
+            options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
+            options.h2_connection_window_size = Some(H2_CONNECTION_WINDOW);
+            Scheme::from_tls_bool(tls.is_some())
+        }
+    };
+    Ok(HttpPeer {
+        _address: SocketAddr::Inet((Ipv4Addr::UNSPECIFIED, 0).into()),
+        scheme,
+        sni,
+        proxy: None,
+        client_cert_key: None,
+        group_key: key,
+        options,
+    })
+}
+
+/// The name to send and to check at `place`. Never empty: Pingora would then check nothing.
+fn server_name(tls: &OriginTls, place: &Place) -> Result<String, TlsError> {
+    let name = match (&tls.server_name, place) {
+        (Some(name), _) => name.as_str(),
+        (None, Place::Tcp { host, .. }) => host.as_str(),
+        (None, Place::Unix(_) | Place::Demo) if tls.verify => return Err(TlsError::NoServerName),
+        (None, Place::Unix(_) | Place::Demo) => "localhost",
+    };
+    // The final dot of an absolute name is DNS's affair; no certificate has it.
+    let name = name.strip_suffix('.').unwrap_or(name);
+    tls::server_name(name)?;
+    Ok(name.to_owned())
+}

@@ -1,0 +1,32 @@
+//! Several backends behind one name: shares, and what a client notices when one of them fails.
+
+mod balance;
+mod breaker;
+mod retry;
+
+use crate::harness::Edge;
+use crate::harness::Origin;
+
+/// Everything passed to these origins; `more` are further keys of the upstream. Nothing is stored.
+fn before(origins: &[&Origin], more: &str) -> Edge {
+    let addresses: Vec<String> = (0..)
+        .zip(origins)
+        .map(|(n, one)| format!("{{id: b{n}, address: \"{}\"}}", one.address))
+        .collect();
+    with(&addresses.join(", "), more)
+}
+
+/// The same with addresses as written.
+fn with(addresses: &str, more: &str) -> Edge {
+    Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
+         upstreams:\n  app:\n    addresses: [{addresses}]\n{more}\
+         routes: [{{upstream: app}}]\n"
+    ))
+}
+
+/// An address that nobody listens on.
+fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
+    listener.local_addr().expect("a bound socket has an address").to_string()
+}

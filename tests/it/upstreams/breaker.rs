@@ -1,0 +1,116 @@
+//! A backend that fails is given a rest, and tried again.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::before;
+use super::nobody;
+use super::with;
+use crate::harness::Origin;
+use crate::harness::PATIENCE;
+use crate::harness::ok;
+use crate::harness::status;
+
+/// An origin that answers 503 until it is told that it is well.
+fn ailing() -> (Origin, Arc<AtomicBool>) {
+    let well = Arc::new(AtomicBool::new(false));
+    let is_well = Arc::clone(&well);
+    let origin = Origin::script()
+        .otherwise(move |_| match is_well.load(Ordering::SeqCst) {
+            true => ok("well"),
+            false => status(503),
+        })
+        .start();
+    (origin, well)
+}
+
+#[test]
+fn five_failures_in_a_row_open_it_and_a_probe_closes_it() {
+    let (origin, well) = ailing();
+    let edge = before(&[&origin], "    breaker: {open_for: 300ms}\n");
+    for _ in 0..5 {
+        edge.get("/").expect_status(503);
+    }
+    edge.wait_for_log("circuit breaker opened");
+    let refused = edge.get_with("/", &[("Accept", "application/json")]);
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("breaker_open"), "{refused:?}");
+    assert_eq!(origin.seen().len(), 5, "an open breaker lets nothing through");
+    assert_eq!(edge.metric("edgeproxy_backend_breaker_state{"), 2.0);
+    assert_eq!(edge.metric("edgeproxy_backend_breaker_opened_total{"), 1.0);
+
+    well.store(true, Ordering::SeqCst);
+    let since = Instant::now();
+    while edge.get("/").status != 200 {
+        assert!(since.elapsed() < PATIENCE, "a probe is let through in the end");
+    }
+    assert_eq!(edge.metric("edgeproxy_backend_breaker_state{"), 0.0);
+    edge.get("/").expect_body("well");
+}
+
+#[test]
+fn a_failing_probe_opens_it_again() {
+    let (origin, _) = ailing();
+    let edge = before(&[&origin], "    breaker: {failures: 1, open_for: 100ms}\n");
+    edge.get("/").expect_status(503);
+    edge.wait_for_metric("edgeproxy_backend_breaker_opened_total{", 1.0);
+    let since = Instant::now();
+    while origin.seen().len() < 3 {
+        edge.get("/").expect_status(503);
+        assert!(since.elapsed() < PATIENCE, "probes are let through");
+    }
+    assert_eq!(edge.metric("edgeproxy_backend_breaker_opened_total{"), 3.0);
+}
+
+#[test]
+fn an_open_breaker_sends_requests_elsewhere() {
+    let (bad, _) = ailing();
+    let good = Origin::always(ok("good"));
+    let edge = before(&[&bad, &good], "    breaker: {failures: 2}\n");
+    for _ in 0..10 {
+        edge.get("/");
+    }
+    assert_eq!(bad.seen().len(), 2);
+    assert_eq!(good.seen().len(), 8);
+}
+
+#[test]
+fn what_is_stale_is_served_while_every_breaker_is_open() {
+    let well = Arc::new(AtomicBool::new(true));
+    let is_well = Arc::clone(&well);
+    let origin = Origin::script()
+        .otherwise(move |_| match is_well.load(Ordering::SeqCst) {
+            true => ok("stored").field("Cache-Control", "max-age=0, stale-if-error=600"),
+            false => status(503),
+        })
+        .start();
+    let yaml = crate::harness::edge::simple(&origin, "")
+        .replace("addresses:", "breaker: {failures: 1}\n    addresses:");
+    let edge = crate::harness::Edge::with(&yaml);
+    edge.get("/a").expect_body("stored");
+    well.store(false, Ordering::SeqCst);
+    edge.get("/b").expect_status(503);
+    let seen = origin.seen().len();
+    edge.get("/a").expect_status(200).expect_body("stored");
+    assert_eq!(origin.seen().len(), seen, "nobody was asked");
+}
+
+#[test]
+fn switched_off_it_lets_every_request_through() {
+    let (origin, _) = ailing();
+    let edge = before(&[&origin], "    breaker: off\n");
+    for _ in 0..8 {
+        edge.get("/").expect_status(503);
+    }
+    assert_eq!(origin.seen().len(), 8);
+}
+
+#[test]
+fn connections_that_fail_count() {
+    let edge = with(&format!("\"{}\"", nobody()), "    breaker: {failures: 2}\n    retry: off\n");
+    for expected in [502, 502, 503] {
+        edge.get("/").expect_status(expected);
+    }
+}

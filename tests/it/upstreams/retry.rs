@@ -1,0 +1,187 @@
+//! What a client notices of a backend that fails: as little as is safe.
+
+use std::io::Read;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+use std::time::Instant;
+
+use super::before;
+use super::nobody;
+use super::with;
+use crate::harness::Origin;
+use crate::harness::Respond;
+use crate::harness::ok;
+use crate::harness::status;
+
+/// An origin that closes every connection once it has read a request.
+fn closing() -> Origin {
+    Origin::always(Respond::raw(""))
+}
+
+/// An origin that reads a request and says nothing.
+fn silent() -> Origin {
+    Origin::script()
+        .take_over("/", |_, mut tcp| {
+            let _ = tcp.read_to_end(&mut Vec::new());
+        })
+        .start()
+}
+
+#[test]
+fn a_refused_connection_is_followed_by_another_whatever_the_method() {
+    let origin = Origin::always(ok("here"));
+    let edge = with(&format!("\"{}\", \"{}\"", nobody(), origin.address), "    breaker: off\n");
+    for _ in 0..4 {
+        edge.get("/").expect_status(200);
+        edge.wire().request("POST", "edge.test", "/", &[], b"body").expect_status(200);
+    }
+    let posts = origin.seen().iter().filter(|seen| seen.method() == "POST").count();
+    assert_eq!(posts, 4);
+    assert!(origin.seen().iter().filter(|s| s.method() == "POST").all(|s| s.body == b"body"));
+}
+
+#[test]
+fn a_get_that_got_no_answer_goes_to_another_backend() {
+    let (bad, good) = (closing(), Origin::always(ok("good")));
+    let edge = before(&[&bad, &good], "    breaker: off\n");
+    for _ in 0..6 {
+        edge.get("/").expect_status(200).expect_body("good");
+    }
+    assert!(!bad.seen().is_empty());
+    assert_eq!(good.seen().len(), 6);
+    assert_eq!(
+        edge.metric("edgeproxy_upstream_retries_total{outcome=\"sent\""),
+        bad.seen().len() as f64
+    );
+}
+
+#[test]
+fn a_post_that_may_have_been_seen_is_never_said_again() {
+    let (bad, good) = (closing(), Origin::always(ok("good")));
+    let edge = before(&[&bad, &good], "    breaker: off\n");
+    for _ in 0..6 {
+        edge.wire().request("POST", "edge.test", "/", &[], b"body");
+    }
+    assert_eq!(bad.seen().len() + good.seen().len(), 6, "each of them was sent once");
+    assert!(!bad.seen().is_empty());
+}
+
+#[test]
+fn a_post_is_said_again_where_the_operator_says_so() {
+    let (bad, good) = (closing(), Origin::always(ok("good")));
+    let edge = before(&[&bad, &good], "    breaker: off\n    retry: {non_idempotent: true}\n");
+    for _ in 0..4 {
+        edge.wire().request("POST", "edge.test", "/", &[], b"body").expect_status(200);
+    }
+    assert!(good.seen().iter().all(|seen| seen.body == b"body"));
+}
+
+#[test]
+fn chosen_statuses_are_followed_by_another_attempt() {
+    let bad = Origin::always(status(503).field("Retry-After", "0"));
+    let good = Origin::always(ok("good"));
+    let edge = before(&[&bad, &good], "    breaker: off\n    retry: {statuses: [503]}\n");
+    for _ in 0..6 {
+        edge.get("/").expect_status(200);
+    }
+    assert!(!bad.seen().is_empty());
+}
+
+#[test]
+fn a_backend_that_wants_to_be_left_alone_for_long_gives_the_answer() {
+    let patient = || Origin::always(status(503).field("Retry-After", "3600"));
+    let (one, two) = (patient(), patient());
+    let edge = before(&[&one, &two], "    breaker: off\n    retry: {statuses: [503]}\n");
+    edge.get("/").expect_status(503);
+    assert_eq!(one.seen().len() + two.seen().len(), 1);
+}
+
+#[test]
+fn with_no_other_backend_the_answer_stands() {
+    let origin = closing();
+    let edge = before(&[&origin], "    breaker: off\n");
+    edge.get("/").expect_status(502);
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn attempts_end_with_their_number() {
+    let origins = [closing(), closing(), closing(), closing()];
+    let [a, b, c, d] = &origins;
+    let edge = before(&[a, b, c, d], "    breaker: off\n");
+    edge.get("/").expect_status(502);
+    let asked: Vec<usize> = origins.iter().map(|origin| origin.seen().len()).collect();
+    assert_eq!(asked.iter().sum::<usize>(), 3);
+    assert!(asked.iter().all(|&times| times <= 1), "another backend each time: {asked:?}");
+}
+
+#[test]
+fn the_budget_of_all_requests_ends_further_attempts() {
+    let (a, b) = (closing(), closing());
+    let more = "    breaker: off\n    retry: {budget: {percent: 0, min_per_second: 0}}\n";
+    let edge = before(&[&a, &b], more);
+    for _ in 0..5 {
+        edge.get("/").expect_status(502);
+    }
+    assert_eq!(a.seen().len() + b.seen().len(), 5);
+    assert_eq!(edge.metric("edgeproxy_upstream_retries_total{outcome=\"over_budget\""), 5.0);
+}
+
+#[test]
+fn a_silent_backend_is_left_after_the_time_for_one_try() {
+    let (bad, good) = (silent(), Origin::always(ok("good")));
+    let edge = before(&[&bad, &good], "    breaker: off\n    retry: {per_try: 200ms}\n");
+    for _ in 0..4 {
+        edge.get("/").expect_status(200).expect_body("good");
+    }
+    assert!(!bad.seen().is_empty());
+}
+
+#[test]
+fn all_attempts_together_end_with_the_total_time() {
+    let (a, b) = (silent(), silent());
+    let more = "    breaker: off\n    timeouts: {total: 500ms}\n    retry: {per_try: 300ms}\n";
+    let edge = before(&[&a, &b], more);
+    let began = Instant::now();
+    edge.get("/").expect_status(504);
+    assert!(began.elapsed() < Duration::from_secs(10), "not the thirty seconds of a read");
+}
+
+#[test]
+fn a_body_that_was_cut_is_cut_for_the_client_and_not_asked_for_again() {
+    // Each keeps its connection until the client has seen a part of the body.
+    let held = Arc::new(Mutex::new(Vec::new()));
+    let cut = || {
+        let held = Arc::clone(&held);
+        Origin::script()
+            .take_over("/", move |_, mut tcp| {
+                tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+                    .expect("the proxy reads");
+                held.lock().expect("nobody panics with it").push(tcp);
+            })
+            .start()
+    };
+    let (one, two) = (cut(), cut());
+    let edge = before(&[&one, &two], "    breaker: off\n");
+    let mut client = edge.wire();
+    client.ask("GET", "edge.test", "/", &[], b"");
+    let mut got = Vec::new();
+    while !got.ends_with(b"half") {
+        got.extend(client.read_raw(1));
+    }
+    held.lock().expect("nobody panics with it").clear();
+    assert_eq!(client.until_closed(), b"", "nothing follows");
+    assert_eq!(one.seen().len() + two.seen().len(), 1);
+}
+
+#[test]
+fn an_answer_that_is_no_http_comes_from_another_backend() {
+    let (bad, good) = (Origin::always(Respond::raw("garbage\r\n\r\n")), Origin::always(ok("good")));
+    let edge = before(&[&bad, &good], "    breaker: off\n");
+    for _ in 0..4 {
+        edge.get("/").expect_status(200).expect_body("good");
+    }
+    assert!(!bad.seen().is_empty());
+}
