@@ -114,3 +114,49 @@ pub(super) fn among_usable(
     }
     last
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::Algorithm;
+    use crate::balance::Ask;
+    use crate::balance::Balancer;
+    use crate::balance::Seat;
+
+    struct Odd;
+
+    impl Peers for Odd {
+        fn is_usable(&self, peer: usize) -> bool {
+            peer % 2 == 1
+        }
+
+        fn in_flight(&self, _: usize) -> u32 {
+            0
+        }
+
+        fn cost(&self, _: usize) -> u64 {
+            0
+        }
+
+        fn readiness(&self, _: usize) -> u32 {
+            READY
+        }
+    }
+
+    #[test]
+    fn where_one_peer_ends_the_next_usable_one_begins() {
+        let at = |fraction| among_usable([9, 1, 9, 3].into_iter(), &Odd, fraction);
+        assert_eq!(at(0), Some(1));
+        assert_eq!(at((1 << 62) - 1), Some(1));
+        assert_eq!(at(1 << 62), Some(3));
+        assert_eq!(at(u64::MAX), Some(3));
+    }
+
+    #[test]
+    fn of_a_group_without_a_usable_peer_nobody_is_taken() {
+        let seats = [Seat { id: "even", weight: 1 }];
+        let ask = Ask { random: 1, hash: None };
+        assert_eq!(Balancer::new(&Algorithm::Random, &seats).pick(&ask, &Odd), None);
+        assert_eq!(among_usable([1].into_iter(), &Odd, 5), None);
+    }
+}

@@ -52,10 +52,11 @@ impl Budget {
     /// there is.
     #[must_use = "what is withdrawn is spent"]
     pub fn withdraw(&self, now: Duration) -> bool {
-        if self.left(now) == 0 {
-            return false;
-        }
-        // Counted first and then looked at: of two threads at least one sees both.
+        self.left(now) > 0 && self.take(now)
+    }
+
+    /// Counted first and then looked at: of two threads at least one sees both.
+    fn take(&self, now: Duration) -> bool {
         self.window.add(Count::Noted, now);
         let counts = self.window.sum(now);
         let granted = counts.noted <= self.allowed(counts);
@@ -142,6 +143,16 @@ mod tests {
         let granted = granted.into_inner();
         // Those who met at the very end may have been refused.
         assert!((900..=1000).contains(&granted), "{granted}");
+    }
+
+    #[test]
+    fn who_saw_one_left_but_comes_too_late_is_refused_and_takes_nothing() {
+        let budget = Budget::new(Settings { percent: 0, minimum: 1 });
+        let now = Duration::from_secs(3);
+        let granted: Vec<bool> = (0..12).map(|_| budget.take(now)).collect();
+        assert_eq!(granted.iter().filter(|granted| **granted).count(), 10);
+        assert!(granted[9] && !granted[10] && !granted[11]);
+        assert_eq!(budget.window.sum(now).noted, 10);
     }
 
     proptest! {

@@ -233,11 +233,12 @@ fn next_state(settings: &Settings, state: State, seen: Seen) -> State {
     let is_quiet = f64::from(seen.highest) <= (state.limit / 2.0).max(1.0);
     if is_quiet {
         next.busy_windows = 0;
-        next.baseline = if seen.latency < state.baseline || state.baseline == 0.0 {
-            seen.latency
-        } else {
-            // The group itself may have become slower; one slow answer does not make it so.
+        let is_known = state.baseline > 0.0 && !is_looking(state);
+        next.baseline = if is_known && seen.latency > state.baseline {
+            // The group itself may have become slower; a few slow answers do not make it so.
             state.baseline + (seen.latency - state.baseline) / 4.0
+        } else {
+            seen.latency
         };
         return next;
     }

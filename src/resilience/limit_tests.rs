@@ -106,6 +106,16 @@ fn a_server_that_has_become_slower_without_a_queue_keeps_its_limit() {
 }
 
 #[test]
+fn a_server_that_has_become_slower_while_it_is_full_is_not_taken_for_a_queue() {
+    let limit = Limit::new(Settings::default());
+    let mut clock = 0;
+    let before = settle(&limit, &mut Server::new(100, 10_000), 400, 40, &mut clock);
+    let after = settle(&limit, &mut Server::new(100, 30_000), 400, 60, &mut clock);
+    assert!(before > 80.0, "{before:.1} of 100");
+    assert!(after > 80.0, "{after:.1} of 100, each three times as slow");
+}
+
+#[test]
 fn what_is_dropped_takes_it_down_to_its_least() {
     let limit = Limit::new(Settings { initial: 100, min: 7, ..Settings::default() });
     for turn in 0..40 {
