@@ -288,9 +288,9 @@ impl Backend {
         u32::try_from(up.saturating_mul(1000) / whole).unwrap_or(FULLY).clamp(50, FULLY)
     }
 
-    /// What one more request there would cost: its latency of late, for each request that it has.
+    /// What a request there costs by itself: its latency of late. Weight and load are the balancer's affair.
     pub(super) fn cost(&self, now: Duration) -> u64 {
-        self.latency.cost(self.in_flight(), now) / u64::from(self.weight.max(1))
+        self.latency.cost(self.in_flight(), now)
     }
 
     /// A request goes there.
