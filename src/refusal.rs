@@ -178,6 +178,27 @@ impl Refusal {
         Self::Internal,
     ];
 
+    /// Whether it is the upstream that has no answer: it is off, down, busy, late or lying.
+    #[must_use]
+    pub fn blames_upstream(self) -> bool {
+        matches!(
+            self,
+            Self::NotValidated
+                | Self::UpstreamOff
+                | Self::NoPeer
+                | Self::BreakerOpen
+                | Self::QueueFull
+                | Self::QueueTimeout
+                | Self::ConnectFailed
+                | Self::OriginTls
+                | Self::OriginClosed
+                | Self::OriginMalformed
+                | Self::ConnectTimeout
+                | Self::OriginTimeout
+                | Self::TotalTimeout
+        )
+    }
+
     /// The status that the client sees.
     #[must_use]
     pub fn status(self) -> StatusCode {

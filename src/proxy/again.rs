@@ -23,7 +23,6 @@ use crate::resilience::retry::Decision;
 use crate::resilience::retry::Failed;
 use crate::resilience::retry::Sent;
 use crate::resilience::retry::What;
-use crate::route::action::Action;
 use crate::upstream::backend::random;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::peer::Upstream;
@@ -115,6 +114,21 @@ pub(crate) fn try_another(
     Some(error)
 }
 
+/// Sends the request to the route's other upstream from now on. `false`: there is none, or it is there
+/// already.
+pub(crate) fn fall_back(ctx: &mut RequestCtx) -> bool {
+    let Some(fallback) = ctx.route().and_then(|route| route.standins.fallback) else {
+        return false;
+    };
+    if ctx.upstream() == Some(fallback) {
+        return false;
+    }
+    ctx.origin.upstream = Some(fallback);
+    ctx.origin.tried.clear();
+    ctx.origin.wait = None;
+    true
+}
+
 /// Whether the request is sent once more; sees to the wait before that.
 fn may_try_again(
     session: &Session,
@@ -123,10 +137,27 @@ fn may_try_again(
     sent: Sent,
     retry_after: Option<Duration>,
 ) -> Option<Counted> {
-    let upstream = upstream_of(ctx)?;
-    let settings = upstream.settings();
+    let again = may_try_here(session, ctx, what, sent, retry_after);
+    if again.is_some() || matches!(what, What::Status(_)) {
+        return again;
+    }
+    // One attempt at another upstream does not depend on how many there were at this one.
+    let first = Failed { attempts: 1, ..failed(session, ctx, what, sent, None)? };
+    let another = retry::Settings { attempts: 2, ..retry::Settings::default() };
+    let allowed = matches!(retry::decide(&another, &first, 0), Decision::Again { .. });
+    (allowed && fall_back(ctx)).then_some(Counted::Yes)
+}
+
+/// What there is to know of a failed attempt.
+fn failed(
+    session: &Session,
+    ctx: &RequestCtx,
+    what: What,
+    sent: Sent,
+    retry_after: Option<Duration>,
+) -> Option<Failed> {
     let written = session.response_written();
-    let failed = Failed {
+    Some(Failed {
         what,
         sent,
         attempts: ctx.origin.attempts - ctx.origin.uncounted,
@@ -134,9 +165,22 @@ fn may_try_again(
         idempotent: session.req_header().method.is_idempotent(),
         replayable: !session.as_ref().retry_buffer_truncated(),
         downstream_started: written.is_some_and(|response| !response.status.is_informational()),
-        left: Some(time_left(ctx, settings)),
+        left: Some(time_left(ctx, upstream_of(ctx)?.settings())),
         retry_after,
-    };
+    })
+}
+
+/// Whether it is sent once more to the same upstream.
+fn may_try_here(
+    session: &Session,
+    ctx: &mut RequestCtx,
+    what: What,
+    sent: Sent,
+    retry_after: Option<Duration>,
+) -> Option<Counted> {
+    let upstream = upstream_of(ctx)?;
+    let settings = upstream.settings();
+    let failed = failed(session, ctx, what, sent, retry_after)?;
     let Decision::Again { after, counted } =
         retry::decide(&settings.retry.settings, &failed, random())
     else {
@@ -165,18 +209,12 @@ fn may_try_again(
 
 /// The counters of the upstream that serves the request.
 fn metrics_of(ctx: &RequestCtx) -> Option<&UpstreamMetrics> {
-    match &ctx.route()?.action {
-        Action::Upstream(index) => ctx.runtime.upstream_metrics.get(*index),
-        Action::Redirect { .. } | Action::Respond { .. } => None,
-    }
+    ctx.runtime.upstream_metrics.get(ctx.upstream()?)
 }
 
 /// The upstream that serves the request.
 fn upstream_of(ctx: &RequestCtx) -> Option<Arc<Upstream>> {
-    match &ctx.route()?.action {
-        Action::Upstream(index) => ctx.runtime.upstreams.get(*index).cloned(),
-        Action::Redirect { .. } | Action::Respond { .. } => None,
-    }
+    ctx.runtime.upstreams.get(ctx.upstream()?).cloned()
 }
 
 /// Counts a failure of the origin.
@@ -186,7 +224,7 @@ fn note(error: &Error, ctx: &RequestCtx) {
     if error.esource() != &ErrorSource::Upstream || refusal == Refusal::BodyTimeout {
         return;
     }
-    if let Some(Action::Upstream(index)) = ctx.route().map(|route| &route.action) {
-        ctx.runtime.upstream_metrics[*index].failed(UpstreamError::of(refusal));
+    if let Some(metrics) = metrics_of(ctx) {
+        metrics.failed(UpstreamError::of(refusal));
     }
 }

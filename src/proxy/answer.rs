@@ -15,6 +15,7 @@ use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::serve;
 use crate::refusal::Refusal;
+use crate::route::standin::Answer;
 
 /// Answers with a refusal: its status, and a body in the form that the client accepts.
 pub(crate) async fn refuse(
@@ -24,6 +25,9 @@ pub(crate) async fn refuse(
     extra: &[(HeaderName, HeaderValue)],
 ) -> Result<()> {
     ctx.refusal = Some(refusal);
+    if let Some(Answer { status, headers, body }) = stand_in(refusal, ctx) {
+        return respond(session, ctx, status, &headers, body).await;
+    }
     let json = Refusal::prefers_json(session.get_header_bytes(header::ACCEPT));
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Refusal::content_type(json)));
@@ -32,6 +36,12 @@ pub(crate) async fn refuse(
         headers.append(name.clone(), value.clone());
     }
     respond(session, ctx, refusal.status(), &headers, Bytes::from(refusal.body(json))).await
+}
+
+/// The route's own answer when its upstream has none.
+fn stand_in(refusal: Refusal, ctx: &RequestCtx) -> Option<Answer> {
+    let answer = ctx.route()?.standins.answer.as_ref();
+    answer.filter(|_| refusal.blames_upstream()).cloned()
 }
 
 /// Answers with this response.

@@ -24,6 +24,7 @@ use crate::message::target::Scheme;
 use crate::proxy::finish;
 use crate::refusal::Refusal;
 use crate::route::Route;
+use crate::route::action::Action;
 use crate::route::captures::Captures;
 use crate::runtime::Runtime;
 use crate::storage::flights::Flight;
@@ -145,6 +146,8 @@ impl CacheSide {
 /// What the origin has to do with a request.
 #[derive(Default)]
 pub struct OriginSide {
+    /// The upstream that serves the request, once one was chosen: an index into the plan's list.
+    pub upstream: Option<usize>,
     /// The backends that were tried, the current one last.
     pub tried: Vec<Arc<Backend>>,
     /// The backend that it is at now.
@@ -227,6 +230,7 @@ impl RequestCtx {
             refusal: self.refusal,
             private: self.origin.private.clone(),
             origin: Origin {
+                upstream: self.origin.upstream,
                 attempts: self.origin.attempts,
                 address: self.origin.address.clone(),
                 took: self.origin.took,
@@ -251,6 +255,15 @@ impl RequestCtx {
     #[must_use]
     pub fn is_overdue(&self) -> bool {
         self.time_left().is_some_and(|left| left.is_zero())
+    }
+
+    /// The upstream that serves the request: the one that was chosen, else the route's.
+    #[must_use]
+    pub fn upstream(&self) -> Option<usize> {
+        self.origin.upstream.or_else(|| match self.route()?.action {
+            Action::Upstream(index) => Some(index),
+            Action::Redirect { .. } | Action::Respond { .. } => None,
+        })
     }
 
     /// How long the route gives the origin from now to the end of its header; `None` is no limit.

@@ -1,8 +1,6 @@
 //! May we ask an origin, and which one?
 
-use std::hash::DefaultHasher;
-use std::hash::Hash;
-use std::hash::Hasher;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -14,13 +12,14 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::Peer;
 use pingora_proxy::Session;
 
+use crate::balance::hash::key;
 use crate::observe::metrics::labels::Reused;
 use crate::proxy::admit;
+use crate::proxy::again;
 use crate::proxy::answer;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::lookup;
 use crate::refusal::Refusal;
-use crate::route::action::Action;
 use crate::route::predicate::pairs;
 use crate::terms;
 use crate::terms::Terms;
@@ -28,6 +27,7 @@ use crate::terms::pace::MinRate;
 use crate::upstream::HashBy;
 use crate::upstream::Protocol;
 use crate::upstream::Settings;
+use crate::upstream::backend::random;
 use crate::upstream::fault::error_of;
 use crate::upstream::peer::Wish;
 use crate::upstream::pool;
@@ -49,15 +49,14 @@ pub(crate) async fn may_go(session: &mut Session, ctx: &mut RequestCtx) -> Resul
         answer::refuse(session, ctx, Refusal::NotCached, &[]).await?;
         return Ok(false);
     }
+    ctx.origin.upstream = ctx.route().and_then(|route| route.standins.share(random()));
     Ok(true)
 }
 
 /// The peer for the next attempt.
 pub(crate) async fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
-    let Some(Action::Upstream(index)) = ctx.route().map(|route| &route.action) else {
-        return Err(refused(ctx, Refusal::Internal));
-    };
-    let upstream = Arc::clone(&ctx.runtime.upstreams[*index]);
+    let Some(index) = ctx.upstream() else { return Err(refused(ctx, Refusal::Internal)) };
+    let upstream = Arc::clone(&ctx.runtime.upstreams[index]);
     // What the last attempt came to is no news of this one.
     ctx.origin.lease = None;
     ctx.origin.status = None;
@@ -78,6 +77,7 @@ pub(crate) async fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Bo
     };
     let mut lease = match upstream.lend(&wish) {
         Ok(lease) => lease,
+        Err(_) if again::fall_back(ctx) => return Box::pin(choose(session, ctx)).await,
         // What was found out of the others stands.
         Err(refusal) => return Err(refused(ctx, ctx.origin.failed.unwrap_or(refusal))),
     };
@@ -146,24 +146,24 @@ pub(crate) fn time_left(ctx: &RequestCtx, upstream: &Settings) -> Duration {
 
 /// What a request has in common with others that come to the same backend, as a number.
 fn hash(by: &HashBy, session: &Session, ctx: &RequestCtx) -> u64 {
-    let mut hasher = DefaultHasher::new();
     match by {
-        HashBy::Uri => {
-            if let Some(admitted) = &ctx.admitted {
-                admitted.authority.host().hash(&mut hasher);
-                admitted.target.path().hash(&mut hasher);
-                admitted.target.query().hash(&mut hasher);
-            }
-        }
-        HashBy::Client => {
-            ctx.client.as_ref().and_then(|client| client.address).hash(&mut hasher);
-        }
-        HashBy::Header(name) => session.get_header_bytes(name).hash(&mut hasher),
+        HashBy::Uri => ctx.admitted.as_ref().map_or(0, |admitted| {
+            let query = admitted.target.query().unwrap_or_default();
+            let parts = [admitted.authority.host(), admitted.target.path(), query];
+            // Each part at a place of its own: swapped they are another address.
+            parts.iter().fold(0, |sum: u64, part| sum.rotate_left(21) ^ key(part.as_bytes()))
+        }),
+        HashBy::Client => match ctx.client.as_ref().and_then(|client| client.address) {
+            Some(IpAddr::V4(address)) => key(&address.octets()),
+            Some(IpAddr::V6(address)) => key(&address.octets()),
+            None => 0,
+        },
+        HashBy::Header(name) => key(session.get_header_bytes(name)),
         HashBy::Cookie(name) => {
-            pairs::cookies(&session.req_header().headers, name).next().hash(&mut hasher);
+            let headers = &session.req_header().headers;
+            pairs::cookies(headers, name).next().map_or(0, |value| key(&value))
         }
     }
-    hasher.finish()
 }
 
 /// How fast the client has to send its body to the origin. On HTTP/1 the connection sees to that, and
@@ -179,9 +179,9 @@ fn paced_upload(session: &Session, ctx: &RequestCtx) -> Option<MinRate> {
 /// A connection is there.
 pub(crate) fn connected(reused: bool, ctx: &mut RequestCtx) {
     ctx.origin.reused = reused;
-    if let Some(Action::Upstream(index)) = ctx.route().map(|route| &route.action) {
+    if let Some(index) = ctx.upstream() {
         let reused = if reused { Reused::Yes } else { Reused::No };
-        ctx.runtime.upstream_metrics[*index].connected(reused);
+        ctx.runtime.upstream_metrics[index].connected(reused);
     }
 }
 

@@ -157,7 +157,8 @@ pub(crate) fn tell(told: &Told<'_>) {
     let origin = told.origin.filter(|origin| origin.attempts > 0);
     let upstream = match route.map(|route| &route.action) {
         Some(Action::Upstream(index)) if origin.is_some() => {
-            Some(&*runtime.plan.upstreams[*index].name)
+            let index = origin.and_then(|origin| origin.upstream).unwrap_or(*index);
+            Some(&*runtime.plan.upstreams[index].name)
         }
         _ => None,
     };
@@ -247,6 +248,6 @@ fn count_origin(runtime: &Runtime, route: Option<&Route>, origin: &OriginSide) {
         && let (Some(status), Some(took)) = (origin.status, origin.took)
         && !origin.by_errand
     {
-        runtime.upstream_metrics[*index].answered(status, took);
+        runtime.upstream_metrics[origin.upstream.unwrap_or(*index)].answered(status, took);
     }
 }

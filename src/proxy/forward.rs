@@ -29,7 +29,6 @@ use crate::proxy::context::RequestCtx;
 use crate::refusal::Refusal;
 use crate::route::HeaderRule;
 use crate::route::Route;
-use crate::route::action::Action;
 use crate::route::rewrite::Values;
 use crate::runtime::Runtime;
 use crate::storage::memory::Found;
@@ -221,10 +220,8 @@ fn destination(
         query,
         captures: &ctx.captures,
     };
-    let upstream_host = match &route.action {
-        Action::Upstream(index) => runtime.plan.upstreams[*index].host.as_deref(),
-        Action::Redirect { .. } | Action::Respond { .. } => None,
-    };
+    let upstream_host =
+        ctx.upstream().and_then(|index| runtime.plan.upstreams[index].host.as_deref());
     let host = match (&route.rewrite.host, upstream_host) {
         (Some(template), _) => template.render_host(&values).map_err(|_| Refusal::BadHost)?,
         (None, Some(host)) => host.to_owned(),

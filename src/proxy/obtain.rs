@@ -358,6 +358,7 @@ pub(super) fn learn(ctx: &mut RequestCtx, flight: &Flight) {
     ctx.cache.status = told.status;
     ctx.cache.outcome = told.outcome.or(ctx.cache.outcome);
     ctx.refusal = told.refusal;
+    ctx.origin.upstream = told.origin.upstream;
     ctx.origin.attempts = told.origin.attempts;
     ctx.origin.address = told.origin.address;
     ctx.origin.took = told.origin.took;

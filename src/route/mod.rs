@@ -10,6 +10,7 @@ pub mod path;
 pub mod predicate;
 pub mod purging;
 pub mod rewrite;
+pub mod standin;
 pub mod table;
 
 mod encode;
@@ -30,6 +31,7 @@ use crate::route::host::HostPattern;
 use crate::route::path::PathPattern;
 use crate::route::predicate::Predicates;
 use crate::route::rewrite::Rewrite;
+use crate::route::standin::Standins;
 
 /// What a request is asked about when its route is chosen. Host and path are in the one normal form
 /// that the cache key and the origin see too.
@@ -62,6 +64,8 @@ pub struct Route {
     pub when: Predicates,
     /// What is done.
     pub action: Action,
+    /// Who serves beside the upstream of the action.
+    pub standins: Standins,
     /// How the request is changed on its way to an upstream.
     pub rewrite: Rewrite,
     /// Header changes in both directions.

@@ -2,6 +2,8 @@
 
 mod balance;
 mod breaker;
+mod fallback;
+mod killed;
 mod retry;
 
 use crate::harness::Edge;

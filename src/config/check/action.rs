@@ -15,6 +15,9 @@ use crate::config::suggest;
 use crate::route::action::Action;
 use crate::route::rewrite::Rewrite;
 use crate::route::rewrite::Template;
+use crate::route::standin::Answer;
+use crate::route::standin::Share;
+use crate::route::standin::Standins;
 
 /// The action of a route; `None` when it is not clear.
 pub(super) fn action(
@@ -26,6 +29,7 @@ pub(super) fn action(
 ) -> Option<Action> {
     let there = [
         ("upstream", written.upstream.is_some()),
+        ("split", !written.split.is_empty()),
         ("redirect", written.redirect.is_some()),
         ("respond", written.respond.is_some()),
     ];
@@ -34,7 +38,7 @@ pub(super) fn action(
         if !report.is_broken(at) {
             report
                 .error(at, "the route does nothing")
-                .help("write exactly one of `upstream`, `redirect`, `respond`");
+                .help("write exactly one of `upstream`, `split`, `redirect`, `respond`");
         }
         return None;
     };
@@ -44,26 +48,90 @@ pub(super) fn action(
                 &at.key(other),
                 format!("`{other}` beside `{first}`: a route does one thing"),
             )
-            .help("write exactly one of `upstream`, `redirect`, `respond`");
+            .help("write exactly one of `upstream`, `split`, `redirect`, `respond`");
     }
     match (&written.upstream, &written.redirect, &written.respond) {
-        (Some(name), ..) => upstream(name, config, &at.key("upstream"), report),
+        (Some(name), ..) => known(name, config, &at.key("upstream"), report).map(Action::Upstream),
         (_, Some(to), _) => redirect(to, captures, &at.key("redirect"), report),
-        (_, _, Some(answer)) => respond(answer, &at.key("respond"), report),
-        (None, None, None) => None,
+        (_, _, Some(answer)) => {
+            let Answer { status, headers, body } = respond(answer, &at.key("respond"), report)?;
+            Some(Action::Respond { status, headers, body })
+        }
+        (None, None, None) => {
+            let at = at.key("split").index(0).key("upstream");
+            known(&written.split.first()?.upstream, config, &at, report).map(Action::Upstream)
+        }
     }
 }
 
-fn upstream(
-    name: &String,
+/// Who serves beside the upstream of the action.
+pub(super) fn standins(
+    written: &schema::route::Route,
     config: &schema::Config,
     at: &Path,
     report: &mut Report<'_>,
-) -> Option<Action> {
-    if let Some(index) = config.upstreams.keys().position(|known| known == name) {
-        return Some(Action::Upstream(index));
+) -> Standins {
+    let mut split = Vec::with_capacity(written.split.len());
+    for (n, share) in written.split.iter().enumerate() {
+        let at = at.key("split").index(n);
+        within(report, &at.key("weight"), share.weight, 0, 1000);
+        // The first one is the action's, and reported there.
+        let upstream = match n {
+            0 => position(&share.upstream, config),
+            _ => known(&share.upstream, config, &at.key("upstream"), report),
+        };
+        let Some(upstream) = upstream else { continue };
+        if split.iter().any(|known: &Share| known.upstream == upstream) {
+            report
+                .error(&at, format!("\"{}\" has a share already", share.upstream))
+                .help("write each upstream once, with the sum of its weights");
+        }
+        split.push(Share { upstream, weight: share.weight });
     }
-    if !report.is_broken(&Path::root().key("upstreams").key(name.as_str())) {
+    if !split.is_empty() && split.iter().all(|share| share.weight == 0) {
+        report
+            .error(&at.key("split"), "nobody has a share")
+            .help("write a weight above 0: `{upstream: app, weight: 95}`");
+    }
+    let Some(fallback) = &written.fallback else {
+        return Standins { split, ..Standins::default() };
+    };
+    let at = at.key("fallback");
+    if fallback.upstream.is_none() && fallback.respond.is_none() {
+        report
+            .error(&at, "it names nobody who answers")
+            .help("write `upstream: …`, `respond: …` or both");
+    }
+    if written.upstream.is_none() && written.split.is_empty() {
+        report
+            .error_in_key(&at, "`fallback` has no effect without an upstream")
+            .help("remove it: this route needs no origin");
+    }
+    let upstream = fallback.upstream.as_ref().and_then(|name| {
+        let at = at.key("upstream");
+        if written.upstream.as_ref() == Some(name) {
+            report
+                .error(&at, format!("\"{name}\" is the route's own upstream"))
+                .help("name another one");
+        }
+        known(name, config, &at, report)
+    });
+    let answer =
+        fallback.respond.as_ref().and_then(|answer| respond(answer, &at.key("respond"), report));
+    Standins { split, fallback: upstream, answer }
+}
+
+/// Where the plan has the upstream of this name.
+fn position(name: &str, config: &schema::Config) -> Option<usize> {
+    config.upstreams.keys().position(|known| known == name)
+}
+
+/// The same; one that is not there is reported.
+fn known(name: &str, config: &schema::Config, at: &Path, report: &mut Report<'_>) -> Option<usize> {
+    if let Some(index) = position(name, config) {
+        return Some(index);
+    }
+    if !report.is_broken(&Path::root().key("upstreams").key(name)) {
         let known: Vec<&str> = config.upstreams.keys().map(String::as_str).collect();
         report.error(at, format!("unknown upstream \"{name}\"")).help(suggest::help(
             name,
@@ -105,7 +173,7 @@ fn redirect(
     Some(Action::Redirect { status: status?, location })
 }
 
-fn respond(written: &Respond, at: &Path, report: &mut Report<'_>) -> Option<Action> {
+fn respond(written: &Respond, at: &Path, report: &mut Report<'_>) -> Option<Answer> {
     within(report, &at.key("status"), written.status, 200, 599);
     let bodiless = matches!(written.status, 204 | 205 | 304);
     if bodiless && !written.body.is_empty() {
@@ -131,7 +199,7 @@ fn respond(written: &Respond, at: &Path, report: &mut Report<'_>) -> Option<Acti
         }
     }
     let status = StatusCode::from_u16(written.status).ok()?;
-    Some(Action::Respond { status, headers, body: Bytes::from(written.body.clone()) })
+    Some(Answer { status, headers, body: Bytes::from(written.body.clone()) })
 }
 
 /// The changes to path and host.

@@ -91,6 +91,7 @@ fn one(
     let found = matching::matching(&written.matches, &at.key("match"), report);
     let captures = found.as_ref().map(|found| found.path.captures()).unwrap_or_default();
     let action = action::action(written, config, &captures, at, report);
+    let standins = action::standins(written, config, at, report);
     let rewrite = match &written.rewrite {
         Some(rewrite) => action::rewrite(rewrite, &captures, &at.key("rewrite"), report),
         None => Rewrite::default(),
@@ -145,6 +146,7 @@ fn one(
         path: found.path,
         when: found.when,
         action,
+        standins,
         rewrite,
         headers,
         total_timeout: total_timeout.get().map(|period| period.0),

@@ -44,7 +44,12 @@ pub(super) fn upstreams(
                 .error_in_key(&at, format!("\"{name}\" is no name for an upstream"))
                 .help("write it without spaces: it stands in logs and metrics");
         }
-        let is_used = |route: &Route| route.upstream.as_ref() == Some(name);
+        let is_used = |route: &Route| {
+            let fallback = route.fallback.as_ref().and_then(|fallback| fallback.upstream.as_ref());
+            route.upstream.as_ref() == Some(name)
+                || fallback == Some(name)
+                || route.split.iter().any(|share| share.upstream == *name)
+        };
         let routes = Path::root().key("routes");
         if !config.routes.iter().any(is_used) && !report.is_broken(&routes) {
             report

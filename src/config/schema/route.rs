@@ -45,7 +45,7 @@ pub struct Defaults {
     pub purge: Switch<Purge>,
 }
 
-/// Which requests, and what is done with them: exactly one of `upstream`, `redirect`, `respond`.
+/// Which requests, and what is done with them: exactly one of `upstream`, `split`, `redirect`, `respond`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Route {
@@ -58,6 +58,12 @@ pub struct Route {
     /// Pass them to this upstream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// Pass them to several upstreams, each its share, in place of `upstream`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub split: Vec<Share>,
+    /// Who answers when the upstream cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
     /// Send the client elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
@@ -88,6 +94,29 @@ pub struct Route {
     /// Who may purge with the method PURGE what this route stored, in place of `defaults.purge`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purge: Option<Switch<Purge>>,
+}
+
+/// An upstream's share of a route's requests.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Share {
+    /// The upstream.
+    pub upstream: String,
+    /// Its share relative to the others, 0 to 1000; 0 gets nothing.
+    pub weight: u32,
+}
+
+/// Who answers when the upstream cannot: first the other upstream, then what is stored and stale, as far
+/// as the cache rules allow it, then the fixed answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fallback {
+    /// Another upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// A fixed answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub respond: Option<Respond>,
 }
 
 /// Who may purge with the method PURGE: at least one of the two, and where both are there, both hold.

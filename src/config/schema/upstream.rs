@@ -212,7 +212,7 @@ impl Default for Upstream {
             addresses: Vec::new(),
             balance: Balance::RoundRobin,
             hash_by: "uri".to_owned(),
-            hash_bound: OrOff::Is(125),
+            hash_bound: OrOff::Off,
             panic_threshold: 0,
             slow_start: OrOff::Off,
             breaker: Switch::On(Breaker::default()),

@@ -50,6 +50,7 @@ fn route(name: &str, hosts: &[&str], path: &str) -> Route {
         spool: 0,
         cache: Arc::new(cache::Policy::default()),
         purge: None,
+        standins: crate::route::standin::Standins::default(),
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Told {
 /// What the origin did in a fetch, for the log.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
+    /// The upstream that served it, where it is not simply the route's.
+    pub upstream: Option<usize>,
     /// How often it was asked.
     pub attempts: u32,
     /// The address that answered, or was asked last.

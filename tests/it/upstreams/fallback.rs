@@ -1,0 +1,96 @@
+//! Who answers when a group as a whole cannot, and groups that share the requests.
+
+use super::nobody;
+use crate::harness::Edge;
+use crate::harness::Origin;
+use crate::harness::Respond;
+use crate::harness::ok;
+use crate::harness::status;
+
+/// Two groups, and routes as written.
+fn two(main: &str, other: &str, routes: &str) -> Edge {
+    Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
+         upstreams:\n  main: {{breaker: off, addresses: [\"{main}\"]}}\n  \
+         other: {{breaker: off, addresses: [\"{other}\"], host: other.test}}\n\
+         access_log: {{to: stdout, format: json}}\nroutes: [{routes}]\n"
+    ))
+}
+
+#[test]
+fn another_group_answers_when_the_first_cannot() {
+    let other = Origin::always(ok("other"));
+    let edge =
+        two(&nobody(), &other.address.to_string(), "{upstream: main, fallback: {upstream: other}}");
+    edge.get("/a").expect_status(200).expect_body("other");
+    assert_eq!(other.seen()[0].value("host"), Some("other.test"));
+    let line = edge.wait_for_access("\"/a\"");
+    assert!(line.contains("\"upstream\":\"other\""), "{line}");
+    // Nothing was sent to the first one: this is harmless for a POST as well.
+    edge.wire().request("POST", "edge.test", "/b", &[], b"body").expect_body("other");
+}
+
+#[test]
+fn a_post_that_may_have_been_seen_does_not_go_to_the_other_group() {
+    let (main, other) = (Origin::always(Respond::raw("")), Origin::always(ok("other")));
+    let edge = two(
+        &main.address.to_string(),
+        &other.address.to_string(),
+        "{upstream: main, fallback: {upstream: other}}",
+    );
+    edge.wire().request("POST", "edge.test", "/", &[], b"body").expect_status(502);
+    assert_eq!(other.seen().len(), 0);
+    edge.get("/").expect_body("other");
+}
+
+#[test]
+fn what_the_other_group_cannot_answer_either_is_answered_here() {
+    let edge = two(
+        &nobody(),
+        &nobody(),
+        "{upstream: main, fallback: {upstream: other, respond: {status: 503, body: back soon, \
+         headers: {retry-after: \"60\"}}}}",
+    );
+    let reply = edge.get("/a");
+    reply.expect_status(503).expect_body("back soon");
+    assert_eq!(reply.value("retry-after"), Some("60"));
+    let line = edge.wait_for_access("\"/a\"");
+    assert!(line.contains("\"refusal\":\"connect_failed\""), "{line}");
+}
+
+#[test]
+fn what_is_stale_goes_before_the_fixed_answer() {
+    let origin = Origin::script()
+        .on("/stored", ok("stored").field("Cache-Control", "max-age=0, stale-if-error=600"))
+        .otherwise(|_| status(200))
+        .take_over("/gone", |_, _| ())
+        .start();
+    let edge = two(
+        &origin.address.to_string(),
+        &nobody(),
+        "{upstream: main, fallback: {respond: {status: 503, body: sorry}}}",
+    );
+    edge.get("/stored").expect_body("stored");
+    edge.get("/gone").expect_status(503).expect_body("sorry");
+}
+
+#[test]
+fn requests_are_shared_by_weight() {
+    let (main, other) = (Origin::always(ok("main")), Origin::always(ok("other")));
+    let split = |main_weight, other_weight| {
+        format!(
+            "{{split: [{{upstream: main, weight: {main_weight}}}, \
+             {{upstream: other, weight: {other_weight}}}]}}"
+        )
+    };
+    let at = |weights: String| two(&main.address.to_string(), &other.address.to_string(), &weights);
+    let edge = at(split(1, 0));
+    for n in 0..10 {
+        edge.get(&format!("/{n}")).expect_body("main");
+    }
+    let edge = at(split(1, 1));
+    let others = (0..64).filter(|n| edge.get(&format!("/{n}")).text() == "other").count();
+    // Fewer than one of 64, or more than 63, comes once in 2^63 runs.
+    assert!((1..64).contains(&others), "{others}");
+    assert!(other.seen().iter().all(|seen| seen.value("host") == Some("other.test")));
+}
