@@ -184,6 +184,8 @@ pub struct Policy {
     pub collapse_wait: Duration,
     /// What of a request is put into a normal form before all else.
     pub normalise: normalise::Rules,
+    /// Whether clients are told in Server-Timing what the cache did and how long the origin took.
+    pub timing: Timing,
     /// What goes into the key besides scheme, host and path.
     pub key: KeyRules,
 }
@@ -291,6 +293,15 @@ pub enum Ranges {
     AsAsked,
 }
 
+/// Whether clients are told what the cache did, and how long the origin took, in Server-Timing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timing {
+    /// They are not.
+    Untold,
+    /// They are.
+    Told,
+}
+
 /// What is done with the answer to a POST that says for how long it answers a GET (RFC 9110 §9.3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Posts {
@@ -337,6 +348,7 @@ impl Default for Policy {
             client_directives: ClientDirectives::Limited,
             collapse_wait: Duration::from_secs(5),
             normalise: normalise::Rules::default(),
+            timing: Timing::Untold,
             key: KeyRules {
                 host: None,
                 query: QueryRule::All,

@@ -1,5 +1,7 @@
 //! What we say to the client beside what the response says itself. Both ways to an answer ask here.
 
+use std::time::Duration;
+
 use http::HeaderMap;
 use http::HeaderValue;
 use http::StatusCode;
@@ -11,6 +13,7 @@ use pingora::OrErr;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 
+use crate::cache::Timing;
 use crate::cache::directives;
 use crate::cache::status::CacheStatus;
 use crate::cache::status::Outcome;
@@ -24,6 +27,19 @@ pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 /// The same in one word.
 pub(crate) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
+/// The same, and how long it took, where browsers show it.
+pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// What the cache did, and how long the origin took to its header, as metrics of Server-Timing.
+pub(crate) fn timing(outcome: Outcome, took: Option<Duration>) -> Option<HeaderValue> {
+    let cache = format!("cache;desc={}", outcome.label());
+    let text = match took {
+        Some(took) => format!("{cache}, origin;dur={:.3}", took.as_secs_f64() * 1000.0),
+        None => cache,
+    };
+    HeaderValue::try_from(text).ok()
+}
+
 /// What is said to the client of a response.
 pub(crate) struct Dress<'a> {
     /// The version in which the response reached us, now or when it was stored.
@@ -34,6 +50,8 @@ pub(crate) struct Dress<'a> {
     pub(crate) age: Option<u64>,
     /// What the cache did, if it was asked.
     pub(crate) cache: Option<(CacheStatus, Outcome)>,
+    /// The same, and how long the origin took, in the form of Server-Timing.
+    pub(crate) timing: Option<HeaderValue>,
     /// The route's changes.
     pub(crate) rules: &'a [HeaderRule],
 }
@@ -41,6 +59,7 @@ pub(crate) struct Dress<'a> {
 impl<'a> Dress<'a> {
     /// What is said of the response to this request, the age aside.
     pub(crate) fn of(ctx: &'a RequestCtx) -> Self {
+        let tells = ctx.route().is_some_and(|route| route.cache.timing == Timing::Told);
         let answered = ctx.origin.status.and_then(|status| StatusCode::from_u16(status).ok());
         Self {
             received: ctx
@@ -52,6 +71,11 @@ impl<'a> Dress<'a> {
                 let status = ctx.cache.status;
                 (answered.map_or(status, |answered| status.with_status(answered)), outcome)
             }),
+            timing: ctx
+                .cache
+                .outcome
+                .filter(|_| tells)
+                .and_then(|outcome| timing(outcome, ctx.origin.took)),
             rules: ctx.route().map_or(&[], |route| &route.headers.response),
         }
     }
@@ -88,6 +112,9 @@ impl<'a> Dress<'a> {
         if let Some((status, outcome)) = &self.cache {
             response.append(CACHE_STATUS, status.to_value())?;
             response.insert(X_CACHE, HeaderValue::from_static(outcome.x_cache()))?;
+        }
+        if let Some(timing) = &self.timing {
+            response.append(SERVER_TIMING, timing.clone())?;
         }
         for rule in self.rules {
             match rule {

@@ -21,6 +21,7 @@ use http::header;
 use pingora::http::RequestHeader;
 use pingora::http::ResponseHeader;
 
+use crate::cache::Timing;
 use crate::cache::lookup::Look;
 use crate::cache::lookup::may_look;
 use crate::cache::reuse::Origin;
@@ -42,6 +43,7 @@ use crate::message::conditional;
 use crate::message::forwarded::Client;
 use crate::message::head::canonical_fields;
 use crate::proxy::arrive;
+use crate::proxy::dress;
 use crate::proxy::dress::Dress;
 use crate::proxy::enter;
 use crate::proxy::enter::Heard;
@@ -299,6 +301,10 @@ impl Hit {
             id,
             age: Some(self.age),
             cache: Some((CacheStatus::hit(self.ttl), Outcome::Hit)),
+            timing: match route.cache.timing {
+                Timing::Untold => None,
+                Timing::Told => dress::timing(Outcome::Hit, None),
+            },
             rules: &route.headers.response,
         }
     }

@@ -16,6 +16,7 @@ use crate::message::title;
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::dress::CACHE_STATUS;
 use crate::proxy::dress::Dress;
+use crate::proxy::dress::SERVER_TIMING;
 use crate::proxy::dress::X_CACHE;
 use crate::proxy::stored;
 use crate::proxy::stored::Selection;
@@ -133,6 +134,9 @@ fn dressed(out: &mut Vec<u8>, entry: &Entry, dress: &Dress<'_>) {
         out.extend_from_slice(b"\r\n");
         line(out, X_CACHE.as_str(), outcome.x_cache().as_bytes());
     }
+    if let Some(timing) = &dress.timing {
+        line(out, SERVER_TIMING.as_str(), timing.as_bytes());
+    }
 }
 
 /// Takes text at its end.
@@ -171,6 +175,7 @@ mod tests {
     use std::time::Duration;
     use std::time::SystemTime;
 
+    use crate::proxy::dress::timing;
     use http::HeaderValue;
     use http::Version;
     use pingora::http::ResponseHeader;
@@ -308,8 +313,9 @@ mod tests {
         ) {
             let entry = entry(status, &fields);
             let cache = hit.then(|| (CacheStatus::hit(7), Outcome::Hit));
+            let timing = timing(Outcome::Hit, None).filter(|_| keep);
             let dress =
-                Dress { received: Version::HTTP_11, id: "the-id", age, cache, rules: &rules };
+                Dress { received: Version::HTTP_11, id: "the-id", age, cache, timing, rules: &rules };
             // As the long way does, on what Pingora holds.
             let mut built: ResponseHeader = entry.response_header();
             selection.reshape(&mut built, entry.body_len()).expect("valid fields");

@@ -12,6 +12,7 @@ use crate::storage::memory::Options;
 pub fn memory(settings: &Settings) -> &'static Memory {
     Box::leak(Box::new(Memory::new(Options {
         policy: settings.eviction,
+        variants: usize::try_from(settings.variants).unwrap_or(usize::MAX),
         ..Options::with_limit(settings.memory)
     })))
 }

@@ -13,4 +13,6 @@ pub struct Settings {
     pub memory: u64,
     /// Who makes room for others.
     pub eviction: memory::Policy,
+    /// The most variants of one key.
+    pub variants: u32,
 }

@@ -13,6 +13,7 @@ use crate::cache::Ranges;
 use crate::cache::SetCookie;
 use crate::cache::StatusTtl;
 use crate::cache::Statuses;
+use crate::cache::Timing;
 use crate::cache::condition::Condition;
 use crate::cache::condition::Place;
 use crate::cache::condition::Wanted;
@@ -43,6 +44,9 @@ const LONGEST: Duration = Duration::from_secs((1 << 31) - 1);
 
 /// The longest that a request may be told to wait for another's answer.
 const COLLAPSE_WAIT_MOST: Duration = Duration::from_secs(600);
+
+/// The most variants of one key: each of them is compared with a request.
+const MOST_VARIANTS: u32 = 256;
 
 /// The store.
 pub(super) fn store(
@@ -75,7 +79,10 @@ pub(super) fn store(
         schema::cache::Eviction::S3Fifo => storage::memory::Policy::S3Fifo,
         schema::cache::Eviction::Lru => storage::memory::Policy::Lru,
     };
-    storage::Settings { memory, eviction }
+    let at = root.key("cache").key("variants");
+    let variants = config.cache.variants;
+    within(report, &at, variants, 1, MOST_VARIANTS);
+    storage::Settings { memory, eviction, variants }
 }
 
 /// What a route allows: `own` completed from `outer`.
@@ -463,6 +470,10 @@ fn build(whole: &Cache) -> Policy {
         Some(schema::cache::Ranges::AsAsked) => Ranges::AsAsked,
     };
     policy.key.slice = whole.slice.and_then(OrOff::get).map(|piece| piece.0);
+    policy.timing = match whole.server_timing {
+        Some(true) => Timing::Told,
+        Some(false) | None => Timing::Untold,
+    };
     policy.normalise = forms::rules(whole.normalise.as_ref(), whole.key.as_ref());
     policy
 }

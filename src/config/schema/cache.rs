@@ -31,11 +31,13 @@ pub struct Store {
     pub memory: ByteSize,
     /// Which stored responses make room for others.
     pub eviction: Eviction,
+    /// The most variants (`Vary`) of one key that are stored; the oldest makes room for a new one.
+    pub variants: u32,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { memory: ByteSize(256 << 20), eviction: Eviction::S3Fifo }
+        Self { memory: ByteSize(256 << 20), eviction: Eviction::S3Fifo, variants: 16 }
     }
 }
 
@@ -126,6 +128,9 @@ pub struct Cache {
     /// lets each ask for itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collapse_wait: Option<Period>,
+    /// Whether clients are told in Server-Timing what the cache did and how long the origin took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_timing: Option<bool>,
     /// What of a request is put into one of few forms before it is looked up, stored or sent on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalise: Option<Normalise>,
@@ -356,6 +361,7 @@ impl Cache {
                 policy::ClientDirectives::Ignore => ClientDirectives::Ignore,
             }),
             collapse_wait: Some(Period(built_in.collapse_wait)),
+            server_timing: Some(built_in.timing == policy::Timing::Told),
             normalise: Some(Normalise {
                 accept_encoding: Some(Vec::new()),
                 accept_language: Some(Vec::new()),
@@ -402,6 +408,7 @@ impl Cache {
             set_cookie: own.set_cookie.or(outer.set_cookie),
             client_directives: own.client_directives.or(outer.client_directives),
             collapse_wait: own.collapse_wait.or(outer.collapse_wait),
+            server_timing: own.server_timing.or(outer.server_timing),
             normalise: match (own.normalise, &outer.normalise) {
                 (Some(own), Some(outer)) => Some(own.or(outer)),
                 (own, outer) => own.or_else(|| outer.clone()),

@@ -2,6 +2,7 @@
 
 use crate::caching::minute;
 use crate::caching::numbered;
+use crate::caching::with_rules;
 use crate::harness::Edge;
 use crate::harness::Origin;
 
@@ -131,4 +132,37 @@ fn a_flood_of_variants_does_not_grow_without_end() {
     let objects = edge.metric("edgeproxy_cache_objects");
     assert!((1.0..=20.0).contains(&objects), "{objects}");
     wire.get("edge.test", "/", &[("X-A", "59")]).expect_hit();
+}
+
+#[test]
+fn the_oldest_variant_makes_room_where_there_may_be_few() {
+    let origin = Origin::script().with("/", numbered(minute("").field("Vary", "X-A"))).start();
+    let edge = Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
+         upstreams: {{origin: {{addresses: [\"{}\"]}}}}\n\
+         routes: [{{upstream: origin}}]\ncache: {{variants: 2}}\n",
+        origin.address
+    ));
+    for value in ["1", "2", "3"] {
+        edge.get_with("/", &[("X-A", value)]).expect_miss();
+    }
+    edge.get_with("/", &[("X-A", "2")]).expect_hit();
+    edge.get_with("/", &[("X-A", "3")]).expect_hit();
+    edge.get_with("/", &[("X-A", "1")]).expect_miss();
+}
+
+#[test]
+fn a_route_tells_browsers_what_the_cache_did() {
+    let own = minute("page").field("Server-Timing", "db;dur=5");
+    let origin = Origin::script().on("/", own).start();
+    let edge = with_rules(&origin, "{server_timing: true}");
+    let missed = edge.get("/");
+    let told = missed.expect_miss().values("server-timing");
+    assert_eq!(told[0], "db;dur=5");
+    let took = told[1].strip_prefix("cache;desc=miss, origin;dur=").expect("how long it took");
+    assert!(took.parse::<f64>().is_ok_and(|took| took > 0.0), "{told:?}");
+    let hit = edge.get("/");
+    assert_eq!(hit.expect_hit().values("server-timing"), ["db;dur=5", "cache;desc=hit"]);
+    let silent = Edge::to(&origin).get("/");
+    assert_eq!(silent.values("server-timing"), ["db;dur=5"]);
 }
