@@ -96,6 +96,8 @@ pub enum Refusal {
     NoPeer,
     /// The backends that are left are given a rest by their circuit breakers.
     BreakerOpen,
+    /// More requests than the upstream can take.
+    Shed,
     /// As many requests as may wait for a connection to the backend.
     QueueFull,
     /// No connection to the backend became free in time.
@@ -165,6 +167,7 @@ impl Refusal {
         Self::UpstreamOff,
         Self::NoPeer,
         Self::BreakerOpen,
+        Self::Shed,
         Self::QueueFull,
         Self::QueueTimeout,
         Self::ConnectFailed,
@@ -178,6 +181,13 @@ impl Refusal {
         Self::Internal,
     ];
 
+    /// After how many seconds it may be worth asking again (RFC 9110 §10.2.3); `None` does not say.
+    #[must_use]
+    pub fn retry_after(self) -> Option<u32> {
+        matches!(self, Self::Shed | Self::QueueFull | Self::QueueTimeout | Self::BreakerOpen)
+            .then_some(1)
+    }
+
     /// Whether it is the upstream that has no answer: it is off, down, busy, late or lying.
     #[must_use]
     pub fn blames_upstream(self) -> bool {
@@ -187,6 +197,7 @@ impl Refusal {
                 | Self::UpstreamOff
                 | Self::NoPeer
                 | Self::BreakerOpen
+                | Self::Shed
                 | Self::QueueFull
                 | Self::QueueTimeout
                 | Self::ConnectFailed
@@ -242,6 +253,7 @@ impl Refusal {
             Self::UpstreamOff
             | Self::NoPeer
             | Self::BreakerOpen
+            | Self::Shed
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
@@ -300,6 +312,7 @@ impl Refusal {
             Self::UpstreamOff => "upstream_off",
             Self::NoPeer => "no_peer",
             Self::BreakerOpen => "breaker_open",
+            Self::Shed => "shed",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
             Self::ConnectFailed => "connect_failed",
@@ -358,7 +371,7 @@ impl Refusal {
             Self::NotValidated => "What is stored is out of date, and the server cannot be asked.",
             Self::UpstreamOff => "The service is switched off.",
             Self::NoPeer => "No server is available.",
-            Self::QueueFull | Self::QueueTimeout => "The servers are busy.",
+            Self::Shed | Self::QueueFull | Self::QueueTimeout => "The servers are busy.",
             Self::BreakerOpen => "The servers are given a rest after too many failures.",
             Self::ConnectFailed => "The server could not be reached.",
             Self::OriginTls => "The server could not be reached securely.",

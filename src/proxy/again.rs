@@ -90,7 +90,10 @@ pub(crate) fn broke(
         note(&error, ctx);
         ctx.origin.failed = Some(refusal);
         if let Some(lease) = &mut ctx.origin.lease {
-            lease.failed();
+            match refusal {
+                Refusal::OriginTimeout | Refusal::TotalTimeout => lease.timed_out(),
+                _ => lease.failed(),
+            }
         }
     }
     error.set_retry(again.is_some());

@@ -32,6 +32,9 @@ pub(crate) async fn refuse(
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Refusal::content_type(json)));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(seconds) = refusal.retry_after() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
     for (name, value) in extra {
         headers.append(name.clone(), value.clone());
     }

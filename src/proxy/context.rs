@@ -6,7 +6,9 @@ use std::time::Instant;
 use std::time::SystemTime;
 
 use http::HeaderMap;
+use http::HeaderValue;
 use http::Version;
+use http::header;
 
 use crate::cache::directives::RequestDirectives;
 use crate::cache::key::Key;
@@ -152,6 +154,8 @@ pub struct OriginSide {
     pub tried: Vec<Arc<Backend>>,
     /// The backend that it is at now.
     pub lease: Option<Lease>,
+    /// The cookie by which the client comes to its backend again, where it has to be told.
+    pub stick: Option<HeaderValue>,
     /// What is waited before the next attempt.
     pub wait: Option<Duration>,
     /// Why the last attempt failed.
@@ -228,7 +232,13 @@ impl RequestCtx {
             status: self.cache.status,
             outcome: self.cache.outcome,
             refusal: self.refusal,
-            private: self.origin.private.clone(),
+            private: {
+                let mut private = self.origin.private.clone();
+                if let Some(cookie) = &self.origin.stick {
+                    private.append(header::SET_COOKIE, cookie.clone());
+                }
+                private
+            },
             origin: Origin {
                 upstream: self.origin.upstream,
                 attempts: self.origin.attempts,

@@ -52,6 +52,8 @@ pub(crate) struct Dress<'a> {
     pub(crate) cache: Option<(CacheStatus, Outcome)>,
     /// The same, and how long the origin took, in the form of Server-Timing.
     pub(crate) timing: Option<HeaderValue>,
+    /// The cookie by which the client comes to its backend again.
+    pub(crate) stick: Option<&'a HeaderValue>,
     /// The route's changes.
     pub(crate) rules: &'a [HeaderRule],
 }
@@ -76,6 +78,7 @@ impl<'a> Dress<'a> {
                 .outcome
                 .filter(|_| tells)
                 .and_then(|outcome| timing(outcome, ctx.origin.took)),
+            stick: ctx.origin.stick.as_ref(),
             rules: ctx.route().map_or(&[], |route| &route.headers.response),
         }
     }
@@ -115,6 +118,9 @@ impl<'a> Dress<'a> {
         }
         if let Some(timing) = &self.timing {
             response.append(SERVER_TIMING, timing.clone())?;
+        }
+        if let Some(cookie) = self.stick {
+            response.append(header::SET_COOKIE, cookie.clone())?;
         }
         for rule in self.rules {
             match rule {

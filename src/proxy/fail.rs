@@ -138,6 +138,7 @@ fn unvalidated(refusal: Refusal, ctx: &RequestCtx) -> Refusal {
         refusal,
         Refusal::NoPeer
             | Refusal::BreakerOpen
+            | Refusal::Shed
             | Refusal::QueueFull
             | Refusal::QueueTimeout
             | Refusal::UpstreamOff

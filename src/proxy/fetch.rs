@@ -19,6 +19,7 @@ use crate::proxy::again;
 use crate::proxy::answer;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::lookup;
+use crate::proxy::sticky;
 use crate::refusal::Refusal;
 use crate::route::predicate::pairs;
 use crate::terms;
@@ -70,10 +71,12 @@ pub(crate) async fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Bo
     if left.is_zero() {
         return Err(refused(ctx, Refusal::TotalTimeout));
     }
+    let sticky = upstream.settings().sticky.as_ref();
+    let sticky = sticky.and_then(|sticky| sticky::wish(sticky, session));
     let wish = Wish {
         tried: &ctx.origin.tried,
         hash: upstream.settings().balance.by.as_ref().map(|by| hash(by, session, ctx)),
-        sticky: None,
+        sticky,
     };
     let mut lease = match upstream.lend(&wish) {
         Ok(lease) => lease,
@@ -130,6 +133,11 @@ pub(crate) async fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Bo
         header: timeouts.read,
         upload: paced_upload(session, ctx),
     });
+    ctx.origin.stick = upstream
+        .settings()
+        .sticky
+        .as_ref()
+        .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
     ctx.origin.attempts += 1;
     ctx.origin.began = Some(Instant::now());
     ctx.origin.address = Some(peer.address().to_string());

@@ -25,6 +25,7 @@ mod receive;
 mod serve;
 pub mod short;
 mod sliced;
+mod sticky;
 mod store;
 mod stored;
 pub mod watch;

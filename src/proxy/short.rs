@@ -305,6 +305,7 @@ impl Hit {
                 Timing::Untold => None,
                 Timing::Told => dress::timing(Outcome::Hit, None),
             },
+            stick: None,
             rules: &route.headers.response,
         }
     }

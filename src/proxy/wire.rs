@@ -315,7 +315,7 @@ mod tests {
             let cache = hit.then(|| (CacheStatus::hit(7), Outcome::Hit));
             let timing = timing(Outcome::Hit, None).filter(|_| keep);
             let dress =
-                Dress { received: Version::HTTP_11, id: "the-id", age, cache, timing, rules: &rules };
+                Dress { received: Version::HTTP_11, id: "the-id", age, cache, timing, stick: None, rules: &rules };
             // As the long way does, on what Pingora holds.
             let mut built: ResponseHeader = entry.response_header();
             selection.reshape(&mut built, entry.body_len()).expect("valid fields");

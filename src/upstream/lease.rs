@@ -14,6 +14,8 @@ use crate::resilience::breaker::Breaker;
 use crate::resilience::breaker::Pass;
 use crate::resilience::breaker::Transition;
 use crate::resilience::breaker::Verdict;
+use crate::resilience::limit::Ended;
+use crate::resilience::limit::Limit;
 use crate::upstream::backend::Backend;
 use crate::upstream::peer::Upstream;
 use crate::upstream::pool;
@@ -26,6 +28,31 @@ pub struct Lease {
     backend: Arc<Backend>,
     pass: Option<Pass>,
     slot: Option<Slot>,
+    /// Behind the others: what they report is reported by then.
+    turn: Turn,
+}
+
+/// A place among the requests that the upstream is given at once.
+#[derive(Debug)]
+pub(super) struct Turn {
+    upstream: Arc<Upstream>,
+    ended: Ended,
+}
+
+impl Turn {
+    /// A place; `None` when there is none.
+    pub(super) fn take(upstream: &Arc<Upstream>) -> Option<Self> {
+        let may = upstream.limit().is_none_or(Limit::try_enter);
+        may.then(|| Self { upstream: Arc::clone(upstream), ended: Ended::Neutral })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(limit) = self.upstream.limit() {
+            limit.leave(self.ended, self.upstream.now());
+        }
+    }
 }
 
 impl Lease {
@@ -33,18 +60,21 @@ impl Lease {
     pub(super) fn take(
         upstream: &Arc<Upstream>,
         backend: &Arc<Backend>,
+        turn: &mut Option<Turn>,
         now: Duration,
     ) -> Option<Self> {
         let pass = match &backend.breaker {
             Some(breaker) => Some(enter(upstream, backend, breaker, now)?),
             None => None,
         };
+        let turn = turn.take()?;
         backend.begin();
         Some(Self {
             upstream: Arc::clone(upstream),
             backend: Arc::clone(backend),
             pass,
             slot: None,
+            turn,
         })
     }
 
@@ -79,6 +109,10 @@ impl Lease {
     pub fn answered(&mut self, status: u16, took: Duration) {
         let now = self.upstream.now();
         self.backend.answered(took, now);
+        self.turn.ended = match status {
+            503 => Ended::Dropped,
+            _ => Ended::Answered(took),
+        };
         let counts = &self.upstream.settings().breaker;
         let failed = counts.as_ref().is_some_and(|breaker| breaker.statuses.contains(&status));
         if failed {
@@ -91,6 +125,12 @@ impl Lease {
     pub fn failed(&mut self) {
         self.backend.failed();
         self.conclude(Verdict::Failure);
+    }
+
+    /// It did not answer in time.
+    pub fn timed_out(&mut self) {
+        self.turn.ended = Ended::Dropped;
+        self.failed();
     }
 
     /// It could not be connected to.

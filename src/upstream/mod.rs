@@ -36,6 +36,7 @@ use http::HeaderName;
 use crate::balance::Algorithm;
 use crate::resilience::breaker;
 use crate::resilience::budget;
+use crate::resilience::limit;
 use crate::resilience::retry;
 
 /// An upstream, as meant.
@@ -49,6 +50,10 @@ pub struct Settings {
     pub backends: Vec<Backend>,
     /// How one of them is chosen.
     pub balance: Balance,
+    /// How a client comes to the backend again that served it before; `None` is not seen to.
+    pub sticky: Option<Sticky>,
+    /// How many requests the upstream is given at once, found out from its latency; `None` is no limit.
+    pub concurrency: Option<limit::Settings>,
     /// Below this percentage of usable backends, health and ejection are not heeded; 0 always heeds
     /// them.
     pub panic_threshold: u32,
@@ -116,6 +121,15 @@ pub enum HashBy {
     Header(HeaderName),
     /// The cookie of this name.
     Cookie(String),
+}
+
+/// How a client comes to the backend again that served it before, as meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sticky {
+    /// The name of the cookie that says which one it was.
+    pub cookie: String,
+    /// How long the client keeps it; `None` is until it closes.
+    pub max_age: Option<Duration>,
 }
 
 /// When a backend is given a rest, as meant.

@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 use crate::message::reply::ReplyLimits;
 use crate::refusal::Refusal;
 use crate::resilience::budget::Budget;
+use crate::resilience::limit::Limit;
 use crate::upstream;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
@@ -33,6 +34,7 @@ use crate::upstream::group::Now;
 use crate::upstream::group::Wanted;
 use crate::upstream::lease;
 use crate::upstream::lease::Lease;
+use crate::upstream::lease::Turn;
 use crate::upstream::pattern;
 use crate::upstream::pool::Pool;
 use crate::upstream::tls;
@@ -45,6 +47,7 @@ pub struct Upstream {
     sources: Mutex<Vec<Source>>,
     group: ArcSwap<Group>,
     budget: Budget,
+    limit: Option<Limit>,
     started: Instant,
     /// The tasks that work for it; they end with it.
     tasks: Mutex<Vec<AbortHandle>>,
@@ -124,6 +127,7 @@ impl Upstream {
             sources: Mutex::new(sources),
             group: ArcSwap::from_pointee(Group::new(Vec::new(), &settings.balance.algorithm)),
             budget: Budget::new(settings.retry.budget),
+            limit: settings.concurrency.clone().map(Limit::new),
             started: Instant::now(),
             tasks: Mutex::default(),
             settings,
@@ -164,6 +168,11 @@ impl Upstream {
         &self.budget
     }
 
+    /// The limit of its requests at once; `None` has none.
+    pub(super) fn limit(&self) -> Option<&Limit> {
+        self.limit.as_ref()
+    }
+
     /// The time by which everything here goes: since it was started.
     #[must_use]
     pub fn now(&self) -> Duration {
@@ -182,14 +191,17 @@ impl Upstream {
     /// Lends a request a backend, chosen as the settings say. Does no I/O and does not wait.
     ///
     /// # Errors
-    /// [`Refusal::UpstreamOff`]; [`Refusal::NoPeer`] when none is usable, and
+    /// [`Refusal::UpstreamOff`]; [`Refusal::Shed`] when it has as many as it can take;
+    /// [`Refusal::NoPeer`] when none is usable, and
     /// [`Refusal::BreakerOpen`] when breakers alone are in the way.
     pub fn lend(self: &Arc<Self>, wish: &Wish<'_>) -> Result<Lease, Refusal> {
         if !self.settings.active {
             return Err(Refusal::UpstreamOff);
         }
+        let Some(turn) = Turn::take(self) else { return Err(Refusal::Shed) };
         let now = self.moment();
         let group = self.group.load();
+        let mut turn = Some(turn);
         let mut refused = Refusal::NoPeer;
         // A breaker that others probe by now: there may be another backend.
         for _ in 0..3 {
@@ -200,7 +212,7 @@ impl Upstream {
                 random: random(),
             };
             let backend = group.pick(&wanted, now)?;
-            match Lease::take(self, backend, now.at) {
+            match Lease::take(self, backend, &mut turn, now.at) {
                 Some(lease) => return Ok(lease),
                 None => refused = Refusal::BreakerOpen,
             }

@@ -5,6 +5,8 @@ mod breaker;
 mod fallback;
 mod killed;
 mod retry;
+mod shed;
+mod sticky;
 
 use crate::harness::Edge;
 use crate::harness::Origin;

@@ -11,6 +11,7 @@ use crate::config::schema;
 use crate::config::schema::value::Switch;
 use crate::resilience::breaker;
 use crate::resilience::budget;
+use crate::resilience::limit;
 use crate::resilience::retry;
 use crate::upstream::Breaker;
 use crate::upstream::Retry;
@@ -42,6 +43,28 @@ pub(super) fn breaker(
             probes: written.probes,
         },
         statuses: written.statuses.clone(),
+    }
+}
+
+/// How many requests an upstream is given at once.
+pub(super) fn concurrency(
+    written: &schema::upstream::Concurrency,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> limit::Settings {
+    within(report, &at.key("min"), written.min, 1, 1_000_000);
+    within(report, &at.key("max"), written.max, 1, 1_000_000);
+    within(report, &at.key("tolerance"), written.tolerance, 100, 1000);
+    if written.max < written.min {
+        report.error(&at.key("max"), "it is below `min`").help("make it larger, or `min` smaller");
+    }
+    let built_in = limit::Settings::default();
+    limit::Settings {
+        initial: built_in.initial.clamp(written.min, written.max.max(written.min)),
+        min: written.min,
+        max: written.max,
+        tolerance: written.tolerance,
+        window: built_in.window,
     }
 }
 

@@ -27,6 +27,7 @@ use crate::upstream::OriginTls;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
 use crate::upstream::Settings;
+use crate::upstream::Sticky;
 use crate::upstream::Timeouts;
 use crate::upstream::pool;
 
@@ -89,6 +90,14 @@ fn one(
         active: written.active,
         backends,
         balance: balance(written, at, report),
+        sticky: written
+            .sticky
+            .as_ref()
+            .map(|sticky| self::sticky(sticky, &at.key("sticky"), report)),
+        concurrency: written
+            .concurrency
+            .as_ref()
+            .map(|limit| resilience::concurrency(limit, &at.key("concurrency"), report)),
         panic_threshold: threshold,
         slow_start: written.slow_start.get().map_or(Duration::ZERO, |time| {
             let moment = Duration::from_millis(1);
@@ -114,6 +123,22 @@ fn one(
         retry: resilience::retry(&written.retry, &written.timeouts, &at.key("retry"), report),
         pool: pool(written, &at.key("pool"), report),
     }
+}
+
+/// How a client comes to the same backend again.
+fn sticky(written: &schema::upstream::Sticky, at: &Path, report: &mut Report<'_>) -> Sticky {
+    // A token (RFC 6265 §4.1.1).
+    let name = &written.cookie;
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        report
+            .error(&at.key("cookie"), format!("\"{name}\" is no name for a cookie"))
+            .help("letters, digits, - and _");
+    }
+    let moment = Duration::from_secs(1);
+    let max_age =
+        written.max_age.get().map(|age| period(report, &at.key("max_age"), age, moment, 400 * DAY));
+    Sticky { cookie: name.clone(), max_age }
 }
 
 /// How connections are kept.

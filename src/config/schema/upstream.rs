@@ -39,6 +39,11 @@ pub struct Upstream {
     /// The most requests at once that a backend is given, in percent of the mean, before its requests
     /// go to the next, with `balance: hash`; or `off`.
     pub hash_bound: OrOff<u32>,
+    /// How a client comes to the backend again that served it before: `off`, `on`, or the settings.
+    pub sticky: Switch<Sticky>,
+    /// A limit of requests at once that is found out from the upstream's latency: `off`, `on`, or the
+    /// settings. What is above it is answered 503, or with what is stale.
+    pub concurrency: Switch<Concurrency>,
     /// Below this percentage of usable backends, health is not heeded; 0 always heeds it.
     pub panic_threshold: u32,
     /// How long a backend that came up takes until it gets its whole share, or `off`.
@@ -94,6 +99,28 @@ pub enum Balance {
     PeakEwma,
     /// The same one for requests that have in common what `hash_by` names, as long as it can be used.
     Hash,
+}
+
+/// How a client comes to the backend again that served it before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sticky {
+    /// The name of the cookie that says which one it was.
+    pub cookie: String,
+    /// How long the client keeps it, or `off`: until it closes.
+    pub max_age: OrOff<Period>,
+}
+
+/// How many requests an upstream is given at once: between two bounds, as its latency shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Concurrency {
+    /// The least.
+    pub min: u32,
+    /// The most.
+    pub max: u32,
+    /// The latency at which the limit shrinks, in percent of that without a queue.
+    pub tolerance: u32,
 }
 
 /// When a backend that fails is given a rest.
@@ -213,6 +240,8 @@ impl Default for Upstream {
             balance: Balance::RoundRobin,
             hash_by: "uri".to_owned(),
             hash_bound: OrOff::Off,
+            sticky: Switch::Off,
+            concurrency: Switch::Off,
             panic_threshold: 0,
             slow_start: OrOff::Off,
             breaker: Switch::On(Breaker::default()),
@@ -242,6 +271,18 @@ impl Default for Timeouts {
             idle: Period(Duration::from_secs(90)),
             total: Period(Duration::from_secs(30)),
         }
+    }
+}
+
+impl Default for Sticky {
+    fn default() -> Self {
+        Self { cookie: "edgeproxy".to_owned(), max_age: OrOff::Off }
+    }
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self { min: 4, max: 1000, tolerance: 150 }
     }
 }
 

@@ -141,6 +141,8 @@ labels! {
         NoPeer = "no_peer",
         /// Open circuit breakers alone were in the way.
         BreakerOpen = "breaker_open",
+        /// More requests than the upstream can take.
+        Shed = "shed",
         /// As many requests as may wait for a connection.
         QueueFull = "queue_full",
         /// No connection became free in time.
@@ -227,6 +229,7 @@ impl UpstreamError {
         match refusal {
             Refusal::NoPeer => Self::NoPeer,
             Refusal::BreakerOpen => Self::BreakerOpen,
+            Refusal::Shed => Self::Shed,
             Refusal::QueueFull => Self::QueueFull,
             Refusal::QueueTimeout => Self::QueueTimeout,
             Refusal::ConnectFailed => Self::ConnectFailed,

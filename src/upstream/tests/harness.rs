@@ -65,6 +65,8 @@ pub(super) fn settings(at: Place) -> Settings {
         active: true,
         backends: vec![Backend::new("one", at)],
         balance: Balance { algorithm: Algorithm::RoundRobin, by: None },
+        sticky: None,
+        concurrency: None,
         panic_threshold: 0,
         slow_start: Duration::ZERO,
         protocol: Protocol::Http1,

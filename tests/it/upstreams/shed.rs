@@ -1,0 +1,72 @@
+//! More requests than an upstream can take: some are told at once, and none of them waits for nothing.
+
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+
+use super::before;
+use crate::harness::Origin;
+use crate::harness::ok;
+
+/// An origin that answers nothing until it is told to.
+fn held() -> (Origin, Arc<(Mutex<bool>, Condvar)>) {
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let waits = Arc::clone(&gate);
+    let origin = Origin::script()
+        .otherwise(move |_| {
+            let (open, opened) = &*waits;
+            let open = open.lock().expect("no test panics with it");
+            drop(opened.wait_while(open, |open| !*open).expect("no test panics with it"));
+            ok("done")
+        })
+        .start();
+    (origin, gate)
+}
+
+fn open(gate: &(Mutex<bool>, Condvar)) {
+    *gate.0.lock().expect("no test panics with it") = true;
+    gate.1.notify_all();
+}
+
+#[test]
+fn above_the_limit_requests_are_shed_with_a_time_to_come_back() {
+    let (origin, gate) = held();
+    let edge = before(&[&origin], "    concurrency: {min: 2, max: 2}\n");
+    let mut clients: Vec<_> = (0..2).map(|_| edge.wire()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.ask("GET", "edge.test", &format!("/{n}"), &[], b"");
+    }
+    origin.wait_for(2);
+    let shed = edge.get_with("/more", &[("Accept", "application/json")]);
+    shed.expect_status(503);
+    assert!(shed.text().contains("\"shed\""), "{shed:?}");
+    assert_eq!(shed.value("retry-after"), Some("1"));
+    open(&gate);
+    for client in &mut clients {
+        client.reply().expect_status(200);
+    }
+    edge.get("/after").expect_status(200);
+    assert_eq!(origin.seen_at("/more").len(), 0);
+}
+
+#[test]
+fn a_full_line_is_told_and_who_waits_is_served() {
+    let (origin, gate) = held();
+    let more = "    pool: {max_connections: 1, queue: 1, queue_timeout: 30s}\n";
+    let edge = before(&[&origin], more);
+    let mut first = edge.wire();
+    first.ask("GET", "edge.test", "/1", &[], b"");
+    origin.wait_for(1);
+    let mut second = edge.wire();
+    second.ask("GET", "edge.test", "/2", &[], b"");
+    // One of the two who come now is in line, whoever was first; the other is told.
+    let mut third = edge.wire();
+    third.ask("GET", "edge.test", "/3", &[], b"");
+    edge.wait_for_metric("edgeproxy_refusals_total{reason=\"queue_full\"", 1.0);
+    open(&gate);
+    first.reply().expect_status(200);
+    let mut answers = [second.reply().status, third.reply().status];
+    answers.sort_unstable();
+    assert_eq!(answers, [200, 503]);
+    assert_eq!(origin.connections(), 1, "no more than it may have");
+}

@@ -1,0 +1,52 @@
+//! A client comes to the backend again that served it before.
+
+use super::before;
+use crate::harness::Origin;
+use crate::harness::ok;
+
+/// What the client sends back of a cookie.
+fn pair(set_cookie: &str) -> String {
+    set_cookie.split(';').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_cookie_brings_a_client_to_its_backend() {
+    let origins = ["a", "b", "c"].map(|name| Origin::always(ok(name)));
+    let [a, b, c] = &origins;
+    let edge = before(&[a, b, c], "    sticky: {cookie: home, max_age: 1h}\n");
+    for _ in 0..3 {
+        let first = edge.get("/");
+        let told = first.value("set-cookie").expect("the client is told").to_owned();
+        assert!(told.starts_with("home="), "{told}");
+        assert!(told.ends_with("; Path=/; HttpOnly; SameSite=Lax; Max-Age=3600"), "{told}");
+        for n in 0..5 {
+            let again = edge.get_with(&format!("/{n}"), &[("Cookie", &pair(&told))]);
+            assert_eq!(again.text(), first.text());
+            assert_eq!(again.value("set-cookie"), None, "it knows");
+        }
+    }
+    let used = origins.iter().filter(|origin| !origin.seen().is_empty()).count();
+    assert_eq!(used, 3, "clients without a cookie go round");
+}
+
+#[test]
+fn a_cookie_that_names_nobody_is_replaced() {
+    let (a, b) = (Origin::always(ok("a")), Origin::always(ok("b")));
+    let edge = before(&[&a, &b], "    sticky: on\n");
+    for cookie in ["edgeproxy=0000000000000000", "edgeproxy=x", "edgeproxy=", "edgeproxy=-1"] {
+        let reply = edge.get_with("/", &[("Cookie", cookie)]);
+        reply.expect_status(200);
+        assert!(reply.value("set-cookie").is_some_and(|told| told.starts_with("edgeproxy=")));
+    }
+}
+
+#[test]
+fn what_is_stored_sets_nobodys_cookie() {
+    let origin = || Origin::always(ok("page").field("Cache-Control", "max-age=60"));
+    let (a, b) = (origin(), origin());
+    let edge = before(&[&a, &b], "    sticky: on\n");
+    let first = edge.get("/");
+    assert_eq!(first.expect_miss().values("set-cookie").len(), 1, "{first:?}");
+    let second = edge.get("/");
+    assert_eq!(second.expect_hit().value("set-cookie"), None, "{second:?}");
+}
