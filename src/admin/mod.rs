@@ -2,6 +2,7 @@
 
 mod explain;
 mod purge;
+mod upstreams;
 
 use std::sync::Arc;
 
@@ -57,7 +58,7 @@ impl Admin {
             _ => text(
                 StatusCode::NOT_FOUND,
                 "There is: GET /healthz, GET /readyz, GET /metrics, POST /v1/purge, \
-                 POST /v1/explain, POST /cache/clear\n"
+                 POST /v1/explain, GET /v1/upstreams and below it, POST /cache/clear\n"
                     .to_owned(),
             ),
         }
@@ -126,7 +127,12 @@ impl ServeHttp for Admin {
             (Method::POST, PURGE) => purge::answer(session, self.runtime.load_full()).await,
             (Method::POST, EXPLAIN) => explain::answer(session, &self.runtime.load_full()).await,
             (Method::POST, CLEAR) => clear(&self.runtime.load_full()).await,
-            (method, path) => self.answer(&method, path),
+            (method, path) => match upstreams::ask(path) {
+                Some(ask) => {
+                    upstreams::answer(session, self.runtime.load_full(), &method, ask).await
+                }
+                None => self.answer(&method, path),
+            },
         }
     }
 }

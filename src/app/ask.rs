@@ -16,7 +16,7 @@ use crate::message::secret::Token;
 /// How long an answer may be waited for, and each part of it.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The largest answer, in bytes.
-const ANSWER_MOST: u64 = 1 << 20;
+const ANSWER_MOST: u64 = 16 << 20;
 
 /// Where a running process is asked.
 pub(crate) struct Running {
@@ -66,14 +66,25 @@ impl Running {
 
     /// Posts a JSON body to a path and waits for the answer.
     pub(crate) fn post(&self, path: &str, body: &str, form: Form) -> Result<Answer, Unheard> {
+        self.ask("POST", path, body, form)
+    }
+
+    /// The same with any method.
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+        form: Form,
+    ) -> Result<Answer, Unheard> {
         let told = match &self.at {
             AdminAddress::Tcp(at) => TcpStream::connect_timeout(at, PATIENCE).and_then(|stream| {
                 stream.set_read_timeout(Some(PATIENCE))?;
-                self.exchange(stream, path, body, form)
+                self.exchange(stream, &format!("{method} {path}"), body, form)
             }),
             AdminAddress::Unix(socket) => UnixStream::connect(socket).and_then(|stream| {
                 stream.set_read_timeout(Some(PATIENCE))?;
-                self.exchange(stream, path, body, form)
+                self.exchange(stream, &format!("{method} {path}"), body, form)
             }),
         };
         told.map_err(|e| match e.kind() {
@@ -87,7 +98,7 @@ impl Running {
     fn exchange(
         &self,
         mut stream: impl Read + Write,
-        path: &str,
+        begin: &str,
         body: &str,
         form: Form,
     ) -> io::Result<Answer> {
@@ -97,7 +108,7 @@ impl Running {
             Form::Text => "text/plain",
         };
         let mut request = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: {accept}\r\n\
+            "{begin} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: {accept}\r\n\
              Content-Length: {length}\r\nConnection: close\r\n"
         )
         .into_bytes();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::ArgGroup;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
@@ -22,6 +23,8 @@ Examples:
                                          forget what has this tag
   edgeproxy explain -c conf/edge.yaml https://www.example.org/a
                                          say what a request would get from the cache, and why
+  edgeproxy upstreams list -c conf/edge.yaml
+                                         every backend of the running process and how it does
   edgeproxy check -c conf/edge.yaml --route GET https://www.example.org/a
                                          say which route a request takes, and why
 
@@ -31,6 +34,21 @@ Exit codes:
 Signals:
   TERM drain and exit   INT exit at once   USR1 open log files again   HUP that, and read
   certificates again";
+
+/// What stands below `upstreams --help`.
+const UPSTREAMS_EXAMPLES: &str = "\
+Examples:
+  edgeproxy upstreams list -c conf/edge.yaml
+                                         every backend: state, weight, requests
+  edgeproxy upstreams add -c conf/edge.yaml app 10.0.0.3:8080 --id c --weight 2
+                                         one more; it gets requests at once
+  edgeproxy upstreams set -c conf/edge.yaml app c --weight 5
+                                         another share
+  edgeproxy upstreams drain -c conf/edge.yaml app c
+                                         nothing new; what it has it finishes
+  edgeproxy upstreams remove -c conf/edge.yaml app c
+
+Changes end with the process unless admin.state_file names a file to keep them in.";
 
 /// A TLS-terminating, caching edge proxy.
 #[derive(Debug, Parser)]
@@ -121,6 +139,13 @@ pub enum Verb {
     Explain(ExplainFlags),
     /// Purge stored responses of the running process.
     Purge(PurgeFlags),
+    /// See and change the backends of the running process.
+    #[command(after_help = UPSTREAMS_EXAMPLES)]
+    Upstreams {
+        /// What to do.
+        #[command(subcommand)]
+        what: UpstreamsVerb,
+    },
     /// Print the JSON Schema of the configuration file.
     Schema(Bare),
     /// Write a commented starter configuration.
@@ -207,6 +232,93 @@ pub struct PurgeFlags {
     pub port: Option<u16>,
 }
 
+/// What to do with the backends of the running process.
+#[derive(Debug, Clone, Subcommand)]
+pub enum UpstreamsVerb {
+    /// Every backend, or those of one upstream.
+    List {
+        /// The name of an upstream.
+        #[arg(value_name = "UPSTREAM")]
+        upstream: Option<String>,
+        /// Print all that is known, as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Add a backend.
+    Add {
+        /// The name of the upstream.
+        #[arg(value_name = "UPSTREAM")]
+        upstream: String,
+        /// Where it is: `host:port`, `http://host`, `https://host` or `unix:/path`.
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+        /// What it is called; without it, as its address.
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+        /// Its share of requests relative to its siblings, 1 to 1000.
+        #[arg(long, value_name = "N")]
+        weight: Option<u32>,
+        /// It gets requests only while none of the others can be used.
+        #[arg(long)]
+        backup: bool,
+        /// It gets no requests before `set --active true`.
+        #[arg(long)]
+        inactive: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Change a backend.
+    #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["weight", "active", "backup"]))]
+    Set {
+        /// Which one.
+        #[command(flatten)]
+        which: Which,
+        /// Its share of requests relative to its siblings, 1 to 1000.
+        #[arg(long, value_name = "N")]
+        weight: Option<u32>,
+        /// Whether it gets requests.
+        #[arg(long, value_name = "true|false")]
+        active: Option<bool>,
+        /// Whether it gets requests only while none of the others can be used.
+        #[arg(long, value_name = "true|false")]
+        backup: Option<bool>,
+    },
+    /// Give a backend no more requests; what it has it finishes.
+    Drain(Which),
+    /// Give it requests again.
+    Undrain(Which),
+    /// Remove a backend; what it has it finishes.
+    Remove(Which),
+    /// Close its circuit breaker.
+    Reset(Which),
+}
+
+/// A backend of the running process.
+#[derive(Debug, Clone, Args)]
+pub struct Which {
+    /// The name of the upstream.
+    #[arg(value_name = "UPSTREAM")]
+    pub upstream: String,
+    /// The id of the backend.
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub whom: Whom,
+}
+
+/// The running process.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Whom {
+    /// That of the one-line mode on this port.
+    #[arg(long, value_name = "PORT", conflicts_with = "conf")]
+    pub port: Option<u16>,
+}
+
 /// What a flag is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum About {
@@ -249,6 +361,7 @@ impl Cli {
             Some(Verb::Config { what: ConfigVerb::Show }) => ("config show", &[Configuration]),
             Some(Verb::Explain(_)) => ("explain", &[Configuration]),
             Some(Verb::Purge(_)) => ("purge", &[Configuration]),
+            Some(Verb::Upstreams { .. }) => ("upstreams", &[Configuration]),
             Some(Verb::Schema(_)) => ("schema", &[]),
             Some(Verb::Init { .. }) => ("init", &[]),
             Some(Verb::Completions { .. }) => ("completions", &[]),

@@ -16,6 +16,7 @@ mod quick;
 mod renew;
 mod server;
 mod sweep;
+mod upstreams;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -135,6 +136,7 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
         }
         Some(Verb::Explain(flags)) => print(&explain::explain(cli, flags)?),
         Some(Verb::Purge(flags)) => print(&purge::purge(cli, flags)?),
+        Some(Verb::Upstreams { what }) => print(&upstreams::upstreams(cli, what)?),
         Some(Verb::Schema(_)) => print(&config::json_schema()),
         Some(Verb::Init { file, .. }) => init::init(file),
         Some(Verb::Completions { shell, .. }) => {
@@ -221,7 +223,7 @@ fn start_log(level: LevelFilter) {
 fn log_builder(level: LevelFilter) -> env_logger::Builder {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level.min(LevelFilter::Warn)).filter_module("edgeproxy", level);
-    // Who purged what is told at every level but `off`.
+    // Who purged or changed what is told at every level but `off`.
     if level != LevelFilter::Off {
         builder.filter_module("edgeproxy::audit", level.max(LevelFilter::Info));
     }

@@ -100,7 +100,7 @@ pub(crate) fn running(cli: &Cli, port: Option<u16>, example: &str) -> Result<Run
         (Some(_), None) => Running::with(load(cli)?.plan),
         (None, Some(port)) => Ok(Running::on_port(port)),
         (None, None) => Err(Failure::usage(format!(
-            "this needs to know whose cache is meant: {example} --port 3000, or -c FILE",
+            "this needs to know which process is meant: {example} --port 3000, or -c FILE",
         ))),
     }
 }

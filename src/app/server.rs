@@ -65,6 +65,7 @@ use crate::proxy::EdgeProxy;
 use crate::proxy::short::ShortWay;
 use crate::proxy::watch::Reporter;
 use crate::runtime::Runtime;
+use crate::runtime::state::Keeper;
 use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
 use crate::upstream::connect::Dials;
@@ -256,9 +257,11 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
 
     let limits = Arc::new(plan.limits.clone());
     let demo_address = demo.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+    let keeper = Arc::new(Keeper::new(plan.state_file.clone()));
+    let meant = keeper.begin(&plan.upstreams);
     let mut upstreams = Vec::with_capacity(plan.upstreams.len());
-    for settings in &plan.upstreams {
-        let upstream = Upstream::build(settings.clone(), Default::default())
+    for (settings, meant) in plan.upstreams.iter().zip(meant) {
+        let upstream = Upstream::build_as(settings.clone(), meant, Default::default())
             .map_err(|e| io::Error::other(format!("upstream \"{}\": {e}", settings.name)))?;
         if let Some(address) = demo_address {
             upstream.set_demo(address);
@@ -284,8 +287,12 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     let routes: Vec<&str> = plan.routes.routes().iter().map(|r| &*r.name).collect();
     let watched = upstreams.clone();
     metrics.watch_backends(move || crate::runtime::upstreams::samples(&watched));
+    let watched = upstreams.clone();
+    metrics.watch_drift(move || crate::runtime::upstreams::drifts(&watched));
     let runtime = Arc::new(Runtime {
         upstreams,
+        dials: Arc::clone(&dials),
+        keeper,
         metrics: Arc::clone(&metrics),
         routes: metrics.routes(&listeners, &routes),
         listener_metrics: listeners.iter().map(|name| metrics.listener(name)).collect(),

@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use nix::errno::Errno;
+use nix::unistd::AccessFlags;
 use nix::unistd::Group;
 use nix::unistd::User;
+use nix::unistd::access;
 
 use crate::config::path::Path;
 use crate::config::report::Report;
@@ -21,6 +23,7 @@ use crate::config::schema::listen::Certificate;
 use crate::config::schema::process::Process;
 use crate::config::schema::secret::Secret;
 use crate::config::schema::upstream::OriginTls;
+use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::listen::local;
 use crate::tls;
@@ -42,6 +45,9 @@ pub(super) fn look(config: &Config, folder: &FilePath, now: SystemTime, report: 
     if let Some(address) = config.admin.as_ref().and_then(|admin| admin.address.as_deref()) {
         is_ours(address, &Path::root().key("admin").key("address"), report);
     }
+    if let Some(OrOff::Is(path)) = config.admin.as_ref().map(|admin| &admin.state_file) {
+        writable(path, &Path::root().key("admin").key("state_file"), folder, report);
+    }
     for (name, upstream) in &config.upstreams {
         let at = Path::root().key("upstreams").key(name.as_str());
         authorities(&upstream.tls, &at.key("tls").key("ca"), folder, report);
@@ -52,6 +58,33 @@ pub(super) fn look(config: &Config, folder: &FilePath, now: SystemTime, report: 
             }
         }
     }
+}
+
+/// Reports that a file could not be written: it is replaced as a whole, so what counts is its folder.
+fn writable(path: &FilePath, at: &Path, folder: &FilePath, report: &mut Report<'_>) {
+    if path.as_os_str().is_empty() {
+        return;
+    }
+    let whole = folder.join(path);
+    if whole.is_dir() {
+        report.error(at, format!("{} is a folder", path.display())).help("name a file in it");
+        return;
+    }
+    // A folder that is not there is made, in the nearest one that is.
+    let there = whole.ancestors().skip(1).find(|folder| folder.exists());
+    let Some(there) =
+        there.map(|folder| if folder.as_os_str().is_empty() { FilePath::new(".") } else { folder })
+    else {
+        return;
+    };
+    let problem = match access(there, AccessFlags::W_OK | AccessFlags::X_OK) {
+        Ok(()) if there.is_dir() => return,
+        Ok(()) => "it is not a folder".to_owned(),
+        Err(error) => error.desc().to_owned(),
+    };
+    report
+        .error(at, format!("nothing can be written in {}: {problem}", there.display()))
+        .help("name a file in a folder that the process may write to, or write `off`");
 }
 
 /// The file of authorities, if one is named.

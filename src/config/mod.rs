@@ -35,8 +35,13 @@ use crate::config::diagnostic::Severity;
 use crate::config::document::Document;
 use crate::config::document::MAX_BYTES;
 use crate::config::expand::Environment;
+use crate::config::path::Path;
 use crate::config::plan::Plan;
 use crate::config::report::Report;
+use crate::config::schema::value::Switch;
+use crate::upstream;
+use crate::upstream::OriginTls;
+use crate::upstream::Place;
 
 pub use crate::config::show::effective;
 pub use crate::config::show::show;
@@ -99,6 +104,68 @@ pub fn from_config(config: schema::Config) -> Result<Loaded, Diagnostics> {
     let mut report = Report::new(None, Diagnostics::default());
     let plan = check::check(&config, &surroundings, None, &mut report);
     finish(plan, config, report)
+}
+
+/// Takes one backend that is to be added to a running upstream, whose TLS is `outer`.
+///
+/// # Errors
+/// What is wrong with it, and what to do.
+pub fn backend(
+    written: &schema::upstream::Address,
+    outer: Option<&OriginTls>,
+) -> Result<upstream::Backend, String> {
+    let mut report = Report::new(None, Diagnostics::default());
+    let nowhere = FilePath::new("");
+    let backend = check::upstream::backend(written, outer, nowhere, &Path::root(), &mut report);
+    let found = report.finish();
+    let wrong = found.all().iter().filter(|one| one.severity == Severity::Error).map(|one| {
+        let place = if one.path.is_empty() { "" } else { ": " };
+        let help = one.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+        format!("{}{place}{}{help}", one.path, one.message)
+    });
+    let wrong: Vec<String> = wrong.collect();
+    let Some(mut backend) = backend.filter(|_| wrong.is_empty()) else {
+        return Err(wrong.join(" / "));
+    };
+    if written.id.is_none() {
+        let id = backend.at.to_string();
+        if id.contains('/') {
+            return Err("a socket needs an `id`: it stands in logs, metrics and paths".to_owned());
+        }
+        backend.id = id.into();
+    }
+    // There is no file whose folder they could begin in.
+    let files = [
+        match &backend.at {
+            Place::Unix(path) => Some(path),
+            Place::Tcp { .. } | Place::Demo => None,
+        },
+        backend.tls.as_ref().and_then(|tls| tls.ca.as_ref()),
+    ];
+    if let Some(path) = files.into_iter().flatten().find(|path| path.is_relative()) {
+        return Err(format!("\"{}\" is relative; begin it with a slash", path.display()));
+    }
+    if backend.at == Place::Demo {
+        return Err("the demo origin can stand in the configuration only".to_owned());
+    }
+    Ok(backend)
+}
+
+/// A backend as it would be written: [`backend`] takes it back as it is.
+#[must_use]
+pub fn written(backend: &upstream::Backend) -> schema::upstream::Address {
+    let tls = backend.tls.as_ref().map_or(Switch::Off, |tls| {
+        let OriginTls { server_name, ca, verify } = tls.clone();
+        Switch::On(schema::upstream::OriginTls { server_name, ca, verify })
+    });
+    schema::upstream::Address {
+        id: Some(backend.id.to_string()),
+        address: backend.at.to_string(),
+        weight: backend.weight,
+        active: backend.active,
+        backup: backend.backup,
+        tls: Some(tls),
+    }
 }
 
 /// The JSON Schema of the file, for editors.

@@ -37,6 +37,8 @@ pub struct Plan {
     pub admin: Option<AdminAddress>,
     /// What has to be presented to the admin listener; `None` is nothing.
     pub admin_token: Option<Token>,
+    /// Where changes of backends at run time are kept; `None`: nowhere.
+    pub state_file: Option<PathBuf>,
     /// The access log.
     pub access_log: observe::AccessLog,
     /// The least important diagnostics that are written.
@@ -56,6 +58,7 @@ impl Plan {
         if let Some(AdminAddress::Unix(path)) = &mut self.admin {
             absolute(path);
         }
+        self.state_file.as_mut().map(absolute);
         if let Some(observe::Sink::File(path)) = &mut self.access_log.to {
             absolute(path);
         }
@@ -68,6 +71,7 @@ impl Plan {
             }
         }
         for upstream in &mut self.upstreams {
+            upstream.tls.as_mut().and_then(|tls| tls.ca.as_mut()).map(absolute);
             for backend in &mut upstream.backends {
                 backend.tls.as_mut().and_then(|tls| tls.ca.as_mut()).map(absolute);
                 if let upstream::Place::Unix(path) = &mut backend.at {

@@ -10,6 +10,7 @@ pub mod list;
 pub mod range;
 pub mod reply;
 pub mod secret;
+pub mod segment;
 pub mod target;
 pub mod title;
 pub mod trace;

@@ -39,6 +39,7 @@ use crate::refusal::Refusal;
 pub use backends::BackendSample;
 use backends::Backends;
 use backends::BackendsCollector;
+pub use backends::PoolSample;
 use labels::ConnectionRefusal;
 use labels::Handshake;
 use labels::Label;
@@ -156,6 +157,22 @@ definitions! {
         "The circuit breaker: 0 closed, 1 half-open, 2 open.";
     BACKEND_OPENED: Counter "edgeproxy_backend_breaker_opened_total" ["upstream", "backend"]
         "How often the circuit breaker has opened.";
+    POOL_OPEN: Gauge "edgeproxy_backend_pool_open" ["upstream", "backend"]
+        "Connections to the backend that exist; 0 over HTTP/2.";
+    POOL_IDLE: Gauge "edgeproxy_backend_pool_idle" ["upstream", "backend"]
+        "Connections to the backend that wait for a request.";
+    POOL_IN_USE: Gauge "edgeproxy_backend_pool_in_use" ["upstream", "backend"]
+        "Requests that have a connection to the backend, or a stream of one.";
+    POOL_QUEUED: Gauge "edgeproxy_backend_pool_queued" ["upstream", "backend"]
+        "Requests that wait for a connection to the backend.";
+    POOL_REUSED: Counter "edgeproxy_backend_pool_reused_total" ["upstream", "backend"]
+        "How often a connection to the backend was used once more.";
+    POOL_CREATED: Counter "edgeproxy_backend_pool_created_total" ["upstream", "backend"]
+        "Connections to the backend that were made.";
+    POOL_FAILED: Counter "edgeproxy_backend_pool_failed_total" ["upstream", "backend"]
+        "Connections to the backend that could not be made.";
+    UPSTREAM_DRIFT: Gauge "edgeproxy_upstream_drift" ["upstream"]
+        "Backends that differ from the configuration, changed at run time.";
     LOG_DROPPED: Counter "edgeproxy_access_log_dropped_total" []
         "Lines of the access log that were dropped.";
     PANICS: Counter "edgeproxy_panics_total" []
@@ -300,6 +317,12 @@ impl Metrics {
     /// Has the backends sampled when somebody looks.
     pub fn watch_backends(&self, samples: impl Fn() -> Vec<BackendSample> + Send + Sync + 'static) {
         self.backends.watch(Box::new(samples));
+    }
+
+    /// Has it counted, when somebody looks, how many backends of each upstream differ from the
+    /// configuration.
+    pub fn watch_drift(&self, drifts: impl Fn() -> Vec<(Arc<str>, u64)> + Send + Sync + 'static) {
+        self.backends.watch_drift(Box::new(drifts));
     }
 
     /// Counts a request that was answered here because something was wrong.

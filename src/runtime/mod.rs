@@ -1,9 +1,11 @@
 //! A running generation: the plan and what was built from it. A request holds one from its first
 //! byte to its log line.
 
+pub mod backends;
 pub mod explain;
 pub mod life;
 pub mod purge;
+pub mod state;
 pub mod upstreams;
 
 use std::sync::Arc;
@@ -20,12 +22,14 @@ use crate::observe::metrics::UpstreamMetrics;
 use crate::observe::metrics::requests::RouteTable;
 use crate::route::Route;
 use crate::route::action::Action;
+use crate::runtime::state::Keeper;
 use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
 use crate::storage::ranges::AskedRanges;
 use crate::storage::uses::Uses;
 use crate::tls::store::CertificateStore;
 use crate::upstream::Protocol;
+use crate::upstream::connect::Dials;
 use crate::upstream::peer::Upstream;
 
 /// What a request needs to be served.
@@ -34,6 +38,10 @@ pub struct Runtime {
     pub plan: Plan,
     /// The upstreams, in the plan's order.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// How their HTTP/1 connections are made.
+    pub dials: Arc<Dials>,
+    /// Where changes of their backends are kept.
+    pub keeper: Arc<Keeper>,
     /// Every metric.
     pub metrics: Arc<Metrics>,
     /// The counters of each route on each listener.

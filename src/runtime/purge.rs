@@ -79,7 +79,7 @@ pub struct Purged {
 }
 
 impl Way {
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::Method => "method",

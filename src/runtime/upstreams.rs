@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::observe::metrics::BackendSample;
+use crate::observe::metrics::PoolSample;
 use crate::resilience::breaker::State;
 use crate::upstream::backend::Report;
 use crate::upstream::peer::Upstream;
@@ -16,6 +17,15 @@ pub fn samples(upstreams: &[Arc<Upstream>]) -> Vec<BackendSample> {
         reports.map(move |report| sample(Arc::clone(&name), report))
     };
     upstreams.iter().flat_map(of).collect()
+}
+
+/// How many backends of each upstream differ from the configuration.
+#[must_use]
+pub fn drifts(upstreams: &[Arc<Upstream>]) -> Vec<(Arc<str>, u64)> {
+    let of = |upstream: &Arc<Upstream>| {
+        (Arc::clone(&upstream.settings().name), upstream.drift().count() as u64)
+    };
+    upstreams.iter().map(of).collect()
 }
 
 fn sample(upstream: Arc<str>, report: Report) -> BackendSample {
@@ -34,5 +44,14 @@ fn sample(upstream: Arc<str>, report: Report) -> BackendSample {
             State::Open { .. } => 2,
         }),
         opened: report.opened,
+        pool: PoolSample {
+            open: report.pool.open,
+            idle: report.pool.idle,
+            in_use: report.pool.in_use,
+            queued: report.pool.queued,
+            reused: report.pool.reused,
+            created: report.pool.created,
+            failed: report.pool.failed,
+        },
     }
 }

@@ -5,6 +5,7 @@
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
@@ -18,6 +19,7 @@ use crate::balance::PeakEwma;
 use crate::resilience::breaker;
 use crate::resilience::breaker::Breaker;
 use crate::upstream;
+use crate::upstream::connect::Dial;
 use crate::upstream::pool;
 use crate::upstream::pool::Pool;
 
@@ -33,9 +35,11 @@ pub struct Backend {
     id: Arc<str>,
     label: Arc<str>,
     key: u64,
-    weight: u32,
-    backup: bool,
+    weight: AtomicU32,
+    backup: AtomicBool,
     peer: HttpPeer,
+    /// How it is connected to, for as long as a request has it; `None` for HTTP/2.
+    dial: Option<Arc<Dial>>,
     pub(super) pool: Arc<Pool>,
     /// How many requests it can have at once.
     places: u32,
@@ -147,9 +151,10 @@ impl Backend {
             id: Arc::clone(&settings.id),
             key: key_of(&label),
             label,
-            weight: settings.weight,
-            backup: settings.backup,
+            weight: AtomicU32::new(settings.weight),
+            backup: AtomicBool::new(settings.backup),
             peer,
+            dial: None,
             places: pool.places(),
             pool,
             reasons: AtomicU8::new(if settings.active { 0 } else { Reason::Inactive as u8 }),
@@ -161,6 +166,17 @@ impl Backend {
             latency: PeakEwma::new(DECAY),
             tally: Tally::default(),
         }
+    }
+
+    /// The same, connected to in this way.
+    pub(super) fn dialled_by(mut self, dial: Option<&Arc<Dial>>) -> Self {
+        self.dial = dial.cloned();
+        self
+    }
+
+    /// How it is connected to.
+    pub(super) fn dial(&self) -> Option<&Arc<Dial>> {
+        self.dial.as_ref()
     }
 
     /// The id in the configuration.
@@ -190,13 +206,19 @@ impl Backend {
     /// Its share of requests relative to its siblings.
     #[must_use]
     pub fn weight(&self) -> u32 {
-        self.weight
+        self.weight.load(Ordering::Relaxed)
     }
 
     /// Whether it serves only while the others cannot.
     #[must_use]
     pub fn is_backup(&self) -> bool {
-        self.backup
+        self.backup.load(Ordering::Relaxed)
+    }
+
+    /// Gives it another weight and rank; the group has to be made anew.
+    pub(super) fn rank(&self, weight: u32, backup: bool) {
+        self.weight.store(weight, Ordering::Relaxed);
+        self.backup.store(backup, Ordering::Relaxed);
     }
 
     /// Requests that it has now.
@@ -343,8 +365,8 @@ impl Backend {
             id: Arc::clone(&self.id),
             label: Arc::clone(&self.label),
             address: self.address().to_string(),
-            weight: self.weight,
-            backup: self.backup,
+            weight: self.weight(),
+            backup: self.is_backup(),
             out,
             breaker: self.breaker.as_ref().map(|breaker| breaker.state(now)),
             in_flight: self.in_flight(),

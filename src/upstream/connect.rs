@@ -201,6 +201,11 @@ impl Dial {
         }
     }
 
+    /// Nobody wants connections to `address` any more. Those in use end with their requests.
+    pub(super) fn forget(&self, address: &SocketAddr) {
+        self.pools.write().remove(address);
+    }
+
     /// Takes over the idle connections of another dial of the same key.
     fn absorb(&self, before: &Self) {
         for (address, theirs) in before.pools.read().iter() {

@@ -4,11 +4,13 @@
 //! [`Lease`](lease::Lease), which gives Pingora's `HttpPeer` for it and takes back how it went;
 //! [`resolve`] keeps the addresses current. HTTP/1 connections are ours: [`connect`] dials them and
 //! [`guard`] checks every byte that an origin sends; those that are idle wait in a [`pool`]. HTTP/2
-//! connections are Pingora's. [`lift`] makes the proxy that uses both, and [`fault`] says what an
+//! connections are Pingora's. [`change`] is what operators do to a running upstream. [`lift`] makes the proxy that uses both, and [`fault`] says what an
 //! error on the origin's side means.
 
 pub mod backend;
+pub mod change;
 pub mod connect;
+pub mod drift;
 pub mod fault;
 mod group;
 pub mod guard;
@@ -27,6 +29,8 @@ mod vigil;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +63,9 @@ pub struct Settings {
     pub panic_threshold: u32,
     /// How long a backend that came up takes until it gets its whole share; zero is at once.
     pub slow_start: Duration,
+    /// TLS towards backends that say nothing of it; they have it as their own. Here for those that are
+    /// added later.
+    pub tls: Option<OriginTls>,
     /// The HTTP version spoken to it.
     pub protocol: Protocol,
     /// The Host that it sees; `None` passes the client's on.
@@ -75,6 +82,9 @@ pub struct Settings {
     pub pool: pool::Settings,
 }
 
+/// The weights that a backend may have.
+pub const WEIGHTS: RangeInclusive<u32> = 1..=1000;
+
 /// One backend, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
@@ -82,7 +92,7 @@ pub struct Backend {
     pub id: Arc<str>,
     /// Where.
     pub at: Place,
-    /// Its share of requests relative to its siblings; at least 1.
+    /// Its share of requests relative to its siblings: one of [`WEIGHTS`].
     pub weight: u32,
     /// Whether it gets requests.
     pub active: bool,
@@ -167,6 +177,17 @@ pub enum Place {
     Unix(PathBuf),
     /// The demo origin that this process serves on loopback.
     Demo,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Demo => f.write_str("demo"),
+        }
+    }
 }
 
 /// The HTTP version spoken to an upstream.

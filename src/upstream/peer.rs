@@ -7,6 +7,9 @@ use std::net::IpAddr;
 use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Weak;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -29,6 +32,7 @@ use crate::upstream::backend::Reason;
 use crate::upstream::backend::Report;
 use crate::upstream::backend::random;
 use crate::upstream::connect::Dial;
+use crate::upstream::drift::Meant;
 use crate::upstream::group::Group;
 use crate::upstream::group::Now;
 use crate::upstream::group::Wanted;
@@ -44,22 +48,43 @@ use crate::upstream::tls::TlsError;
 #[derive(Debug)]
 pub struct Upstream {
     settings: Settings,
-    sources: Mutex<Vec<Source>>,
+    limits: ReplyLimits,
+    pub(super) sources: Mutex<Vec<Source>>,
     group: ArcSwap<Group>,
+    /// Those that were removed, as long as a request holds them.
+    pub(super) leaving: Mutex<Vec<Weak<Backend>>>,
     budget: Budget,
     limit: Option<Limit>,
     started: Instant,
+    /// The number of the next source.
+    serial: AtomicU64,
     /// The tasks that work for it; they end with it.
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
-/// One configured backend, and what it stands for now.
+/// One backend as it is meant, and what it stands for now.
 #[derive(Debug)]
-struct Source {
-    settings: upstream::Backend,
+pub(super) struct Source {
+    pub(super) settings: upstream::Backend,
+    pub(super) draining: bool,
+    /// Tells it from others that had or will have its id.
+    serial: u64,
+    /// Whether its name is looked up again and again.
+    is_followed: bool,
     pattern: HttpPeer,
-    dial: Option<Arc<Dial>>,
-    backends: Vec<Arc<Backend>>,
+    pub(super) dial: Option<Arc<Dial>>,
+    pub(super) backends: Vec<Arc<Backend>>,
+}
+
+/// A backend that is a name.
+#[derive(Debug)]
+pub(super) struct Name {
+    /// The number of its source.
+    pub(super) serial: u64,
+    /// The name.
+    pub(super) host: String,
+    /// The port of each address that it stands for.
+    pub(super) port: u16,
 }
 
 /// Why an upstream cannot be used.
@@ -118,13 +143,25 @@ impl Upstream {
     /// # Errors
     /// Fails when its TLS cannot be set up, or a socket path is too long.
     pub fn build(settings: Settings, limits: ReplyLimits) -> Result<Arc<Self>, BuildError> {
-        let mut sources: Vec<Source> = Vec::with_capacity(settings.backends.len());
-        for backend in &settings.backends {
-            let source = Source::new(&settings, backend.clone(), limits, &sources)?;
-            sources.push(source);
-        }
+        let meant = settings.backends.iter().cloned().map(Meant::new).collect();
+        Self::build_as(settings, meant, limits)
+    }
+
+    /// The same with other backends than those of `settings`, which are what
+    /// [`drift`](Self::drift) compares with.
+    ///
+    /// # Errors
+    /// Fails when the TLS of one cannot be set up, or a socket path is too long.
+    pub fn build_as(
+        settings: Settings,
+        meant: Vec<Meant>,
+        limits: ReplyLimits,
+    ) -> Result<Arc<Self>, BuildError> {
         let upstream = Self {
-            sources: Mutex::new(sources),
+            limits,
+            sources: Mutex::default(),
+            leaving: Mutex::default(),
+            serial: AtomicU64::new(0),
             group: ArcSwap::from_pointee(Group::new(Vec::new(), &settings.balance.algorithm)),
             budget: Budget::new(settings.retry.budget),
             limit: settings.concurrency.clone().map(Limit::new),
@@ -134,9 +171,12 @@ impl Upstream {
         };
         {
             let mut sources = upstream.sources.lock();
-            for source in sources.iter_mut() {
-                let addresses = fixed(&source.settings.at)?;
+            for Meant { backend, draining } in meant {
+                let addresses = fixed(&backend.at)?;
+                let mut source = Source::new(&upstream, backend, &sources)?;
+                source.draining = draining;
                 source.learn(addresses, &upstream.settings, Duration::ZERO);
+                sources.push(source);
             }
             upstream.regroup(&sources);
         }
@@ -226,22 +266,6 @@ impl Upstream {
         self.group.load().has_other(tried, self.moment())
     }
 
-    /// Gives the backend of this id no more requests, or gives them again; what it has it finishes.
-    /// `false`: there is none of this id.
-    pub fn drain(&self, id: &str, draining: bool) -> bool {
-        let now = self.now();
-        let sources = self.sources.lock();
-        let Some(source) = sources.iter().find(|source| &*source.settings.id == id) else {
-            return false;
-        };
-        for backend in &source.backends {
-            if backend.set(Reason::Draining, draining) && !draining {
-                backend.came_up(now);
-            }
-        }
-        true
-    }
-
     /// What is known of each backend.
     #[must_use]
     pub fn report(&self) -> Vec<Report> {
@@ -249,22 +273,28 @@ impl Upstream {
         self.group.load().backends().map(|backend| backend.report(now)).collect()
     }
 
-    /// The backends that are names: the id, the name and the port of each.
-    pub(super) fn names(&self) -> Vec<(Arc<str>, String, u16)> {
-        let sources = self.sources.lock();
-        let named = sources.iter().filter_map(|source| match &source.settings.at {
-            Place::Tcp { host, port } if host.parse::<IpAddr>().is_err() => {
-                Some((Arc::clone(&source.settings.id), host.clone(), *port))
+    /// The backends that are names, all or that of one id, and that nobody looks up yet: who gets
+    /// them does.
+    pub(super) fn unfollowed(&self, id: Option<&str>) -> Vec<Name> {
+        let mut sources = self.sources.lock();
+        let wanted = |source: &&mut Source| {
+            !source.is_followed && id.is_none_or(|id| &*source.settings.id == id)
+        };
+        let named = sources.iter_mut().filter(wanted).filter_map(|source| {
+            let Place::Tcp { host, port } = &source.settings.at else { return None };
+            if host.parse::<IpAddr>().is_ok() {
+                return None;
             }
-            Place::Tcp { .. } | Place::Unix(_) | Place::Demo => None,
+            source.is_followed = true;
+            Some(Name { serial: source.serial, host: host.clone(), port: *port })
         });
         named.collect()
     }
 
-    /// What the backend of this id stands for now; `None` when there is none of this id.
-    pub(super) fn learn(&self, id: &str, addresses: Vec<SocketAddr>) -> Option<Change> {
+    /// What a source stands for now; `None` when it is not there any more.
+    pub(super) fn learn(&self, serial: u64, addresses: Vec<SocketAddr>) -> Option<Change> {
         let mut sources = self.sources.lock();
-        let source = sources.iter_mut().find(|source| &*source.settings.id == id)?;
+        let source = sources.iter_mut().find(|source| source.serial == serial)?;
         let change = source.learn(addresses, &self.settings, self.now());
         if change == Change::Addresses {
             self.regroup(&sources);
@@ -272,22 +302,26 @@ impl Upstream {
         Some(change)
     }
 
-    /// The name of this backend could not be resolved: its breakers hear of it.
-    pub(super) fn unresolved(&self, id: &str) {
+    /// The name of a source could not be resolved: its breakers hear of it. `None` when it is not there
+    /// any more.
+    pub(super) fn unresolved(&self, serial: u64) -> Option<()> {
         let now = self.now();
-        let backends: Vec<_> = {
+        let backends = {
             let sources = self.sources.lock();
-            let of = sources.iter().filter(|source| &*source.settings.id == id);
-            of.flat_map(|source| source.backends.clone()).collect()
+            let source = sources.iter().find(|source| source.serial == serial)?;
+            source.backends.clone()
         };
         for backend in backends {
             lease::unresolved(self, &backend, now);
         }
+        Some(())
     }
 
     /// Ends `task` when the upstream goes.
     pub(super) fn adopt(&self, task: AbortHandle) {
-        self.tasks.lock().push(task);
+        let mut tasks = self.tasks.lock();
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(task);
     }
 
     fn moment(&self) -> Now {
@@ -299,7 +333,7 @@ impl Upstream {
     }
 
     /// Makes what the sources stand for now the group that requests choose from.
-    fn regroup(&self, sources: &[Source]) {
+    pub(super) fn regroup(&self, sources: &[Source]) {
         // An address that two names share is one backend, the first one's.
         let mut seen = HashSet::new();
         let backends = sources
@@ -323,12 +357,13 @@ impl Drop for Upstream {
 }
 
 impl Source {
-    fn new(
-        settings: &Settings,
+    /// The source of `backend`, one more beside `others` of the same upstream.
+    pub(super) fn new(
+        upstream: &Upstream,
         backend: upstream::Backend,
-        limits: ReplyLimits,
         others: &[Self],
     ) -> Result<Self, BuildError> {
+        let (settings, limits) = (&upstream.settings, upstream.limits);
         let tls = backend.tls.as_ref();
         let key = pattern::group_key(settings, tls, &backend.at);
         let known = others.iter().filter_map(|other| other.dial.clone());
@@ -347,11 +382,25 @@ impl Source {
             }
         }
         let pattern = pattern::pattern(settings, &backend.at, tls, key, authorities)?;
-        Ok(Self { settings: backend, pattern, dial, backends: Vec::new() })
+        let serial = upstream.serial.fetch_add(1, Ordering::Relaxed);
+        Ok(Self {
+            settings: backend,
+            draining: false,
+            serial,
+            is_followed: false,
+            pattern,
+            dial,
+            backends: Vec::new(),
+        })
+    }
+
+    /// The backend as it is meant.
+    pub(super) fn meant(&self) -> Meant {
+        Meant { backend: self.settings.clone(), draining: self.draining }
     }
 
     /// Replaces the addresses. Those known before keep their state.
-    fn learn(
+    pub(super) fn learn(
         &mut self,
         mut addresses: Vec<SocketAddr>,
         settings: &Settings,
@@ -376,7 +425,9 @@ impl Source {
                     Some(dial) => dial.pool(&peer),
                     None => Pool::of_streams(settings.pool, pattern::H2_STREAMS),
                 };
-                Arc::new(Backend::new(&self.settings, peer, pool, alone, breaker, now))
+                let backend = Backend::new(&self.settings, peer, pool, alone, breaker, now);
+                backend.set(Reason::Draining, self.draining);
+                Arc::new(backend.dialled_by(self.dial.as_ref()))
             })
         });
         self.backends = backends.collect();
@@ -385,7 +436,7 @@ impl Source {
 }
 
 /// The addresses that need no resolution.
-fn fixed(place: &Place) -> Result<Vec<SocketAddr>, BuildError> {
+pub(super) fn fixed(place: &Place) -> Result<Vec<SocketAddr>, BuildError> {
     match place {
         Place::Tcp { host, port } => {
             let literal = host.parse::<IpAddr>().ok();

@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use tokio::time::timeout;
 
 use crate::upstream::peer::Change;
+use crate::upstream::peer::Name;
 use crate::upstream::peer::Upstream;
 
 /// How long the start waits for first answers, which then come when they come.
@@ -33,13 +34,21 @@ const RETRY: Duration = Duration::from_secs(1);
 /// fails is retried soon; until then its addresses of before stay, and an upstream that never had
 /// any answers `NoPeer`.
 pub async fn start(upstream: &Arc<Upstream>) {
+    follow(upstream, None).await;
+}
+
+/// The same for one backend that was added.
+pub async fn begin(upstream: &Arc<Upstream>, id: &str) {
+    follow(upstream, Some(id)).await;
+}
+
+async fn follow(upstream: &Arc<Upstream>, id: Option<&str>) {
     for dial in upstream.dials() {
         dial.tend();
     }
     let mut firsts = Vec::new();
-    for (id, host, port) in upstream.names() {
+    for name in upstream.unfollowed(id) {
         let (done, first) = oneshot::channel();
-        let name = Name { id, host, port };
         let every = upstream.settings().resolve_every;
         let task = tokio::spawn(keep(Arc::downgrade(upstream), name, Pace::new(every), done));
         upstream.adopt(task.abort_handle());
@@ -47,18 +56,11 @@ pub async fn start(upstream: &Arc<Upstream>) {
     }
     let all = async {
         for first in firsts {
-            // The task cannot be gone before it answered, unless the runtime is going.
+            // The task cannot be gone before it answered, unless its backend or the runtime is going.
             let _ = first.await;
         }
     };
     let _ = timeout(START, all).await;
-}
-
-/// A backend that is a name.
-struct Name {
-    id: Arc<str>,
-    host: String,
-    port: u16,
 }
 
 async fn keep(upstream: Weak<Upstream>, name: Name, mut pace: Pace, first: oneshot::Sender<()>) {
@@ -98,7 +100,7 @@ fn note(
     match answer {
         Ok(addresses) => {
             let count = addresses.len();
-            if upstream.learn(&name.id, addresses)? == Change::Addresses || failures > 0 {
+            if upstream.learn(name.serial, addresses)? == Change::Addresses || failures > 0 {
                 info!(target: "edgeproxy::upstream", upstream = label, host, addresses = count;
                     "name resolved");
             }
@@ -110,7 +112,7 @@ fn note(
                 warn!(target: "edgeproxy::upstream", upstream = label, host, reason:% = e;
                     "name not resolved");
             }
-            upstream.unresolved(&name.id);
+            upstream.unresolved(name.serial)?;
             Some(Answer::Failed)
         }
     }

@@ -89,10 +89,10 @@ fn help_shows_examples_exit_codes_and_signals() {
 
 #[test]
 fn every_verb_has_help_of_its_own() {
-    for verb in ["run", "check", "config", "schema", "init", "completions", "man"] {
+    for verb in ["run", "check", "config", "upstreams", "schema", "init", "completions", "man"] {
         let help = run(&[verb, "--help"]).succeeded();
         assert!(help.contains("Usage:"), "{verb}: {help}");
-        let takes_one = ["run", "check", "config"].contains(&verb);
+        let takes_one = ["run", "check", "config", "upstreams"].contains(&verb);
         assert_eq!(help.contains("--conf"), takes_one, "{verb}: {help}");
     }
 }
@@ -399,5 +399,6 @@ fn clearing_the_cache_of_nobody_says_so() {
     assert!(said.contains("No running process answers") && said.contains("no cache"), "{said}");
     let said = run_in(folder.path(), &["--clear-cache", "--port", "39999"]).succeeded();
     assert!(said.contains("No running process answers"), "{said}");
-    run_in(folder.path(), &["--clear-cache"]).failed(64, &["whose", "--port 3000", "-c FILE"]);
+    run_in(folder.path(), &["--clear-cache"])
+        .failed(64, &["which process", "--port 3000", "-c FILE"]);
 }

@@ -5,6 +5,7 @@ mod breaker;
 mod fallback;
 mod killed;
 mod retry;
+mod runtime;
 mod shed;
 mod sticky;
 

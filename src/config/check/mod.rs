@@ -16,7 +16,7 @@ mod purge;
 mod resilience;
 pub(in crate::config) mod route;
 pub(in crate::config) mod secret;
-mod upstream;
+pub(in crate::config) mod upstream;
 
 use std::fmt::Display;
 use std::path::Path as FilePath;
@@ -67,6 +67,10 @@ pub(in crate::config) fn check(
     let (admin, admin_token) = config.admin.as_ref().map_or((None, None), |written| {
         observe::admin(written, secrets, &listeners, &root.key("admin"), report)
     });
+    let state_file = config
+        .admin
+        .as_ref()
+        .and_then(|written| observe::state_file(written, folder, &root.key("admin"), report));
     let access_log = observe::access_log(config, folder, &root.key("access_log"), report);
     if report.has_errors() {
         return None;
@@ -87,6 +91,7 @@ pub(in crate::config) fn check(
         storage,
         admin,
         admin_token,
+        state_file,
         access_log,
         log_level: observe::level(config.log.level),
     })

@@ -1,6 +1,7 @@
 //! Checks `admin`, `access_log` and `log`.
 
 use std::path::Path as FilePath;
+use std::path::PathBuf;
 
 use log::LevelFilter;
 
@@ -16,6 +17,7 @@ use crate::config::report::Report;
 use crate::config::schema;
 use crate::config::schema::observe::Admin;
 use crate::config::schema::observe::Level;
+use crate::config::schema::value::OrOff;
 use crate::config::suggest;
 use crate::listen::Settings;
 use crate::message::secret::Token;
@@ -39,6 +41,19 @@ pub(super) fn admin(
     let token = secret::token(written.token.as_ref(), path, at, files, report);
     let is_guarded = written.token.is_some() || path.is_some();
     (place(written, is_guarded, files.folder, listeners, at, report), token)
+}
+
+/// Where changes at run time are kept.
+pub(super) fn state_file(
+    written: &Admin,
+    folder: &FilePath,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<PathBuf> {
+    match &written.state_file {
+        OrOff::Off => None,
+        OrOff::Is(path) => Some(file(report, &at.key("state_file"), folder, path)),
+    }
 }
 
 fn place(

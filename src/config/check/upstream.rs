@@ -29,6 +29,7 @@ use crate::upstream::Protocol;
 use crate::upstream::Settings;
 use crate::upstream::Sticky;
 use crate::upstream::Timeouts;
+use crate::upstream::WEIGHTS;
 use crate::upstream::pool;
 
 /// The upstreams, in the order of their names: a route's index counts in this order.
@@ -89,6 +90,7 @@ fn one(
         name: name.into(),
         active: written.active,
         backends,
+        tls,
         balance: balance(written, at, report),
         sticky: written
             .sticky
@@ -274,14 +276,15 @@ fn backends(
     backends
 }
 
-fn backend(
+/// One backend, of an upstream whose TLS is `outer`.
+pub(in crate::config) fn backend(
     written: &schema::upstream::Address,
     outer: Option<&OriginTls>,
     folder: &FilePath,
     at: &Path,
     report: &mut Report<'_>,
 ) -> Option<Backend> {
-    within(report, &at.key("weight"), written.weight, 1, 1000);
+    within(report, &at.key("weight"), written.weight, *WEIGHTS.start(), *WEIGHTS.end());
     let address::Origin { place, scheme } = match address::origin(&written.address, folder) {
         Ok(origin) => origin,
         Err(wrong) => {

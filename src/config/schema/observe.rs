@@ -10,10 +10,11 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::config::schema::secret::Secret;
+use crate::config::schema::value::OrOff;
 use crate::observe::access_log::Field;
 
 /// Where the admin listener is, a loopback address or a Unix socket, and what it asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// An address and port; a loopback one where there is no token. Default without `socket`:
@@ -29,6 +30,15 @@ pub struct Admin {
     /// A file that holds the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// A file in which changes of backends at run time are kept, and from which they are laid over this
+    /// configuration at the next start; or `off`: then they end with the process.
+    pub state_file: OrOff<PathBuf>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: None, socket: None, token: None, token_file: None, state_file: OrOff::Off }
+    }
 }
 
 /// One line a request.

@@ -59,13 +59,14 @@ fn words(plan: &Plan) -> String {
         storage,
         admin,
         admin_token,
+        state_file,
         access_log,
         log_level,
     } = plan;
     let routes = routes.routes();
     format!(
         "{process:?}\n{listeners:?}\n{limits:?}\n{normalisation:?}\n{upstreams:?}\n{routes:?}\n\
-         {storage:?}\n{admin:?}\n{admin_token:?}\n{access_log:?}\n{log_level:?}"
+         {storage:?}\n{admin:?}\n{admin_token:?}\n{state_file:?}\n{access_log:?}\n{log_level:?}"
     )
 }
 

@@ -17,6 +17,14 @@ use super::BACKEND_REQUESTS;
 use super::BACKEND_SECONDS;
 use super::BACKEND_UP;
 use super::Definition;
+use super::POOL_CREATED;
+use super::POOL_FAILED;
+use super::POOL_IDLE;
+use super::POOL_IN_USE;
+use super::POOL_OPEN;
+use super::POOL_QUEUED;
+use super::POOL_REUSED;
+use super::UPSTREAM_DRIFT;
 use super::family;
 use super::sample;
 
@@ -43,9 +51,31 @@ pub struct BackendSample {
     pub breaker: Option<u8>,
     /// How often the breaker has opened.
     pub opened: u64,
+    /// Its connections.
+    pub pool: PoolSample,
+}
+
+/// The connections of one backend at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolSample {
+    /// Those that exist.
+    pub open: u32,
+    /// Those that wait for a request.
+    pub idle: u32,
+    /// Requests that have one.
+    pub in_use: u32,
+    /// Requests that wait for one.
+    pub queued: u32,
+    /// How often one was used again.
+    pub reused: u64,
+    /// How many were made.
+    pub created: u64,
+    /// How many could not be made.
+    pub failed: u64,
 }
 
 type Watch = Box<dyn Fn() -> Vec<BackendSample> + Send + Sync>;
+type DriftWatch = Box<dyn Fn() -> Vec<(Arc<str>, u64)> + Send + Sync>;
 
 /// What [`Backends`] gives.
 const SAMPLED: &[Definition] = &[
@@ -57,22 +87,44 @@ const SAMPLED: &[Definition] = &[
     BACKEND_IN_FLIGHT,
     BACKEND_BREAKER,
     BACKEND_OPENED,
+    POOL_OPEN,
+    POOL_IDLE,
+    POOL_IN_USE,
+    POOL_QUEUED,
+    POOL_REUSED,
+    POOL_CREATED,
+    POOL_FAILED,
+    UPSTREAM_DRIFT,
 ];
 
 /// Who asks for the samples.
 pub(super) struct Backends {
     watch: Mutex<Option<Watch>>,
+    drift: Mutex<Option<DriftWatch>>,
     descriptions: Vec<Desc>,
 }
 
 impl Backends {
     pub(super) fn new() -> Self {
         let descriptions = SAMPLED.iter().map(Definition::description).collect();
-        Self { watch: Mutex::default(), descriptions }
+        Self { watch: Mutex::default(), drift: Mutex::default(), descriptions }
     }
 
     pub(super) fn watch(&self, watch: Watch) {
         *self.watch.lock() = Some(watch);
+    }
+
+    pub(super) fn watch_drift(&self, watch: DriftWatch) {
+        *self.drift.lock() = Some(watch);
+    }
+
+    /// How many backends of each upstream differ from the configuration.
+    fn drifts(&self) -> MetricFamily {
+        let drifts = self.drift.lock().as_ref().map(|watch| watch()).unwrap_or_default();
+        let metrics = drifts
+            .iter()
+            .map(|(upstream, count)| sample(&UPSTREAM_DRIFT, &[&**upstream], *count as f64));
+        family(&UPSTREAM_DRIFT, metrics.collect())
     }
 }
 
@@ -102,6 +154,14 @@ impl Collector for BackendsCollector {
             family_of(&BACKEND_IN_FLIGHT, |one| Some(f64::from(one.in_flight))),
             family_of(&BACKEND_BREAKER, |one| one.breaker.map(f64::from)),
             family_of(&BACKEND_OPENED, |one| one.breaker.map(|_| one.opened as f64)),
+            family_of(&POOL_OPEN, |one| Some(f64::from(one.pool.open))),
+            family_of(&POOL_IDLE, |one| Some(f64::from(one.pool.idle))),
+            family_of(&POOL_IN_USE, |one| Some(f64::from(one.pool.in_use))),
+            family_of(&POOL_QUEUED, |one| Some(f64::from(one.pool.queued))),
+            family_of(&POOL_REUSED, |one| Some(one.pool.reused as f64)),
+            family_of(&POOL_CREATED, |one| Some(one.pool.created as f64)),
+            family_of(&POOL_FAILED, |one| Some(one.pool.failed as f64)),
+            self.0.drifts(),
         ];
         families.into_iter().filter(|family| !family.get_metric().is_empty()).collect()
     }

@@ -107,6 +107,7 @@ fn busy() -> Metrics {
     metrics.watch_access_log(|| 5);
     metrics.watch_fetches(|| 6);
     metrics.watch_backends(|| vec![backend()]);
+    metrics.watch_drift(|| vec![("api".into(), 3)]);
     metrics.purged("tag", Manner::Soft);
     metrics
 }
@@ -124,6 +125,15 @@ fn backend() -> BackendSample {
         in_flight: 2,
         breaker: Some(2),
         opened: 1,
+        pool: PoolSample {
+            open: 11,
+            idle: 12,
+            in_use: 13,
+            queued: 14,
+            reused: 15,
+            created: 16,
+            failed: 17,
+        },
     }
 }
 
@@ -144,6 +154,13 @@ fn the_numbers_of_a_backend_are_those_of_the_moment() {
     assert_eq!(of("edgeproxy_backend_requests_in_flight"), 2.0);
     assert_eq!(of("edgeproxy_backend_breaker_state"), 2.0);
     assert_eq!(of("edgeproxy_backend_breaker_opened_total"), 1.0);
+    assert_eq!(of("edgeproxy_backend_pool_open"), 11.0);
+    assert_eq!(of("edgeproxy_backend_pool_idle"), 12.0);
+    assert_eq!(of("edgeproxy_backend_pool_in_use"), 13.0);
+    assert_eq!(of("edgeproxy_backend_pool_queued"), 14.0);
+    assert_eq!(of("edgeproxy_backend_pool_reused_total"), 15.0);
+    assert_eq!(of("edgeproxy_backend_pool_created_total"), 16.0);
+    assert_eq!(of("edgeproxy_backend_pool_failed_total"), 17.0);
 }
 
 #[test]

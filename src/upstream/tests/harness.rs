@@ -69,6 +69,7 @@ pub(super) fn settings(at: Place) -> Settings {
         concurrency: None,
         panic_threshold: 0,
         slow_start: Duration::ZERO,
+        tls: None,
         protocol: Protocol::Http1,
         host: None,
         timeouts: Timeouts { connect: long, read: long, write: long, idle: long, total: long },

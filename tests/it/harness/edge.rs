@@ -124,8 +124,13 @@ impl Edge {
 
     /// Posts a body to the admin listener.
     pub(crate) fn admin_post(&self, path: &str, body: &str) -> Reply {
+        self.admin_says("POST", path, body)
+    }
+
+    /// Says this to the admin listener.
+    pub(crate) fn admin_says(&self, method: &str, path: &str, body: &str) -> Reply {
         let socket = self.folder.path().join("admin.sock");
-        let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {}", body.len());
+        let head = format!("{method} {path} HTTP/1.1\r\nContent-Length: {}", body.len());
         admin_says(&socket, &head, body).expect("the admin listener answers")
     }
 

@@ -97,7 +97,7 @@ fn what_makes_no_sense_is_wrong_usage() {
     let origin = tagging();
     let edge = three_routes(&origin);
     for (arguments, part) in [
-        (&["--all"][..], "whose cache is meant"),
+        (&["--all"][..], "which process is meant"),
         (&["-c", "edge.yaml"], "nothing is named"),
         (&["-c", "edge.yaml", "--route", "bolg"], "did you mean \"blog\"?"),
         (&["-c", "edge.yaml", "https://"], "names no host"),

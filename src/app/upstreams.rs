@@ -1,0 +1,247 @@
+//! `upstreams`: the backends of the running process.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::app::Failure;
+use crate::app::ask::Form;
+use crate::app::ask::Unheard;
+use crate::app::cli::Cli;
+use crate::app::cli::UpstreamsVerb;
+use crate::app::cli::Which;
+use crate::app::cli::Whom;
+use crate::app::purge::refused;
+use crate::app::purge::running;
+use crate::message::segment::encode;
+use crate::upstream::drift::Adjustment;
+
+/// As much of an answer as is told again.
+#[derive(Deserialize)]
+struct Listing {
+    upstreams: Vec<Upstream>,
+}
+
+#[derive(Deserialize)]
+struct Upstream {
+    name: String,
+    drift: Option<Drift>,
+    backends: Vec<Backend>,
+    leaving: Vec<Leaving>,
+}
+
+#[derive(Deserialize)]
+struct Drift {
+    added: Vec<String>,
+    changed: Vec<String>,
+    removed: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Backend {
+    id: String,
+    address: String,
+    weight: u32,
+    backup: bool,
+    draining: bool,
+    active: bool,
+    addresses: Vec<Address>,
+}
+
+#[derive(Deserialize)]
+struct Address {
+    label: String,
+    address: String,
+    state: String,
+    in_flight: u32,
+    requests: u64,
+    failures: u64,
+    mean_response_ms: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Leaving {
+    label: String,
+    in_flight: u32,
+}
+
+#[derive(Deserialize)]
+struct Removed {
+    in_flight: u32,
+}
+
+/// Asks the running process, or changes it; returns what to say about it.
+pub(crate) fn upstreams(cli: &Cli, what: &UpstreamsVerb) -> Result<String, Failure> {
+    match what {
+        UpstreamsVerb::List { upstream, json, whom } => list(cli, upstream.as_deref(), *json, whom),
+        UpstreamsVerb::Add { upstream, address, id, weight, backup, inactive, whom } => {
+            let mut body = json!({"address": address, "backup": backup, "active": !inactive});
+            if let Some(id) = id {
+                body["id"] = json!(id);
+            }
+            if let Some(weight) = weight {
+                body["weight"] = json!(weight);
+            }
+            let path = format!("/v1/upstreams/{}/backends", encode(upstream));
+            let answer = say(cli, whom, "POST", &path, &body.to_string())?;
+            let added: Backend = read(&answer)?;
+            Ok(format!("added: {upstream} {}: {}\n", added.id, standing(&added)))
+        }
+        UpstreamsVerb::Set { which, weight, active, backup } => {
+            let change = Adjustment { weight: *weight, active: *active, backup: *backup };
+            let body = serde_json::to_string(&change).map_err(Failure::other)?;
+            let answer = say(cli, &which.whom, "PATCH", &path(which, ""), &body)?;
+            told("changed", which, &answer)
+        }
+        UpstreamsVerb::Drain(which) => {
+            let answer = say(cli, &which.whom, "POST", &path(which, "/drain"), "")?;
+            told("draining", which, &answer)
+        }
+        UpstreamsVerb::Undrain(which) => {
+            let answer = say(cli, &which.whom, "POST", &path(which, "/undrain"), "")?;
+            told("no longer draining", which, &answer)
+        }
+        UpstreamsVerb::Reset(which) => {
+            let answer = say(cli, &which.whom, "POST", &path(which, "/breaker/reset"), "")?;
+            told("circuit breaker reset", which, &answer)
+        }
+        UpstreamsVerb::Remove(which) => {
+            let answer = say(cli, &which.whom, "DELETE", &path(which, ""), "")?;
+            let Removed { in_flight } = read(&answer)?;
+            let rest = match in_flight {
+                0 => String::new(),
+                1 => ": it finishes 1 request".to_owned(),
+                many => format!(": it finishes {many} requests"),
+            };
+            Ok(format!("removed: {} {}{rest}\n", which.upstream, which.id))
+        }
+    }
+}
+
+fn list(cli: &Cli, name: Option<&str>, json: bool, whom: &Whom) -> Result<String, Failure> {
+    let path = match name {
+        Some(name) => format!("/v1/upstreams/{}", encode(name)),
+        None => "/v1/upstreams".to_owned(),
+    };
+    let answer = say(cli, whom, "GET", &path, "")?;
+    if json {
+        return Ok(answer);
+    }
+    let upstreams = match name {
+        Some(_) => vec![read(&answer)?],
+        None => read::<Listing>(&answer)?.upstreams,
+    };
+    Ok(table(&upstreams))
+}
+
+/// One line for each address, and one for each upstream that differs from its configuration.
+fn table(upstreams: &[Upstream]) -> String {
+    let head =
+        ["UPSTREAM", "BACKEND", "ADDRESS", "STATE", "WEIGHT", "NOW", "REQUESTS", "FAILED", "MEAN"];
+    let mut rows = vec![head.map(str::to_owned)];
+    for upstream in upstreams {
+        for backend in &upstream.backends {
+            let weight = match backend.backup {
+                true => format!("{} backup", backend.weight),
+                false => backend.weight.to_string(),
+            };
+            for one in &backend.addresses {
+                rows.push([
+                    upstream.name.clone(),
+                    one.label.clone(),
+                    one.address.clone(),
+                    one.state.clone(),
+                    weight.clone(),
+                    one.in_flight.to_string(),
+                    one.requests.to_string(),
+                    one.failures.to_string(),
+                    one.mean_response_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
+                ]);
+            }
+            if backend.addresses.is_empty() {
+                let dash = || "-".to_owned();
+                rows.push([
+                    upstream.name.clone(),
+                    backend.id.clone(),
+                    backend.address.clone(),
+                    standing(backend).to_owned(),
+                    weight,
+                    dash(),
+                    dash(),
+                    dash(),
+                    dash(),
+                ]);
+            }
+        }
+        for one in &upstream.leaving {
+            let mut row = [const { String::new() }; 9].map(|_| "-".to_owned());
+            row[0].clone_from(&upstream.name);
+            row[1].clone_from(&one.label);
+            "removed".clone_into(&mut row[3]);
+            row[5] = one.in_flight.to_string();
+            rows.push(row);
+        }
+    }
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    for upstream in upstreams {
+        if let Some(Drift { added, changed, removed }) = &upstream.drift {
+            let parts = [("added", added), ("changed", changed), ("removed", removed)];
+            let parts: Vec<String> = parts
+                .iter()
+                .filter(|(_, ids)| !ids.is_empty())
+                .map(|(what, ids)| format!("{what} {}", ids.join(", ")))
+                .collect();
+            let parts = parts.join("; ");
+            text.push_str(&format!("{} differs from the configuration: {parts}\n", upstream.name));
+        }
+    }
+    text
+}
+
+/// How a backend stands, in a word.
+fn standing(backend: &Backend) -> &str {
+    match backend.addresses.first() {
+        Some(address) => &address.state,
+        None if backend.draining => "draining",
+        None if !backend.active => "inactive",
+        None => "unresolved",
+    }
+}
+
+fn told(what: &str, which: &Which, answer: &str) -> Result<String, Failure> {
+    let backend: Backend = read(answer)?;
+    let in_flight: u32 = backend.addresses.iter().map(|one| one.in_flight).sum();
+    let Which { upstream, id, .. } = which;
+    let (state, weight) = (standing(&backend), backend.weight);
+    Ok(format!("{what}: {upstream} {id}: {state}, weight {weight}, {in_flight} in flight\n"))
+}
+
+fn path(Which { upstream, id, .. }: &Which, rest: &str) -> String {
+    format!("/v1/upstreams/{}/backends/{}{rest}", encode(upstream), encode(id))
+}
+
+fn read<'a, T: Deserialize<'a>>(answer: &'a str) -> Result<T, Failure> {
+    serde_json::from_str(answer)
+        .map_err(|e| Failure::other(format!("the running process answers strangely: {e}")))
+}
+
+fn say(cli: &Cli, whom: &Whom, method: &str, path: &str, body: &str) -> Result<String, Failure> {
+    let port = whom.port.or(cli.quick.port);
+    let running = running(cli, port, "edgeproxy upstreams list")?;
+    match running.ask(method, path, body, Form::Json) {
+        Ok(answer) if matches!(answer.status, 200 | 201) => Ok(answer.body),
+        Ok(answer) => Err(refused(&answer)),
+        Err(Unheard::Nobody) => {
+            Err(Failure::other("no running process answers: there is nothing to see or to change"))
+        }
+        Err(Unheard::Failed(failure)) => Err(failure),
+    }
+}

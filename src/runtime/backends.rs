@@ -1,0 +1,446 @@
+//! Backends at run time: what is known of them, and what operators change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::info;
+use serde::Serialize;
+
+use crate::balance::Algorithm;
+use crate::config::schema::upstream::Address;
+use crate::config::suggest;
+use crate::resilience::breaker::State;
+use crate::runtime::Runtime;
+use crate::runtime::purge::Asker;
+use crate::runtime::state;
+use crate::upstream::Protocol;
+use crate::upstream::WEIGHTS;
+use crate::upstream::backend::Report;
+use crate::upstream::change::Refused;
+use crate::upstream::change::Standing;
+use crate::upstream::drift::Adjustment;
+use crate::upstream::drift::Drift;
+use crate::upstream::peer::Upstream;
+use crate::upstream::pool;
+use crate::upstream::resolve;
+
+/// What is to be done with the backends of an upstream.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Deed {
+    /// Add this one.
+    Add(Box<Address>),
+    /// Change the one of this id.
+    Adjust(String, Adjustment),
+    /// Give it no more requests.
+    Drain(String),
+    /// Give it requests again.
+    Undrain(String),
+    /// Remove it.
+    Remove(String),
+    /// Close its breakers.
+    ResetBreaker(String),
+}
+
+/// Why something is not done, or not whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// It makes no sense.
+    Unclear(String),
+    /// There is no such upstream or backend.
+    Unknown(String),
+    /// Not as things stand.
+    Conflict(String),
+    /// It is done, and could not be kept for the next start.
+    Unkept(String),
+}
+
+/// All upstreams.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Listing {
+    /// In the order of their names.
+    pub upstreams: Vec<UpstreamView>,
+}
+
+/// An upstream at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UpstreamView {
+    /// Its name.
+    pub name: String,
+    /// Whether it is switched on.
+    pub active: bool,
+    /// How a backend is chosen.
+    pub balance: &'static str,
+    /// The HTTP version spoken to it.
+    pub protocol: &'static str,
+    /// What differs from the configuration; `None`: nothing.
+    pub drift: Option<DriftView>,
+    /// Its backends.
+    pub backends: Vec<BackendView>,
+    /// Those that were removed and have something to finish.
+    pub leaving: Vec<LeavingView>,
+}
+
+/// The ids of the backends that differ from the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DriftView {
+    /// It does not have these, or has them elsewhere.
+    pub added: Vec<String>,
+    /// It has these otherwise.
+    pub changed: Vec<String>,
+    /// It has these, and they are not in use.
+    pub removed: Vec<String>,
+}
+
+/// A backend at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BackendView {
+    /// Its id.
+    pub id: String,
+    /// Where it is, as it was said.
+    pub address: String,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// Its share relative to its siblings.
+    pub weight: u32,
+    /// Whether it gets requests.
+    pub active: bool,
+    /// Whether it serves only while the others cannot.
+    pub backup: bool,
+    /// Whether it finishes what it has and gets nothing new.
+    pub draining: bool,
+    /// What it stands for: one address, or those of its name.
+    pub addresses: Vec<AddressView>,
+}
+
+/// One address of a backend at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AddressView {
+    /// As logs and metrics call it.
+    pub label: String,
+    /// The address.
+    pub address: String,
+    /// `up`, or the first reason why it gets no requests.
+    pub state: &'static str,
+    /// Every such reason.
+    pub out: Vec<&'static str>,
+    /// Its circuit breaker; `None` has none.
+    pub breaker: Option<BreakerView>,
+    /// Requests that it has now.
+    pub in_flight: u32,
+    /// Attempts sent to it.
+    pub requests: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// Those that it answered.
+    pub answers: u64,
+    /// The part of what ended that did not fail; `None`: nothing ended yet.
+    pub success_rate: Option<f64>,
+    /// The mean time to a header, in milliseconds.
+    pub mean_response_ms: Option<f64>,
+    /// The same of late, peaks counting at once.
+    pub latency_ms: f64,
+    /// Its connections.
+    pub pool: PoolView,
+}
+
+/// A circuit breaker at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BreakerView {
+    /// `closed`, `open` or `half_open`.
+    pub state: &'static str,
+    /// How long it stays open, in milliseconds.
+    pub open_for_ms: Option<u64>,
+    /// How often it has opened.
+    pub opened: u64,
+}
+
+/// The connections to one address at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PoolView {
+    /// Those that exist.
+    pub open: u32,
+    /// Those that wait for a request.
+    pub idle: u32,
+    /// Requests that have one.
+    pub in_use: u32,
+    /// Requests that wait for one.
+    pub queued: u32,
+    /// How often one was used again.
+    pub reused: u64,
+    /// How many were made.
+    pub created: u64,
+    /// How many could not be made.
+    pub failed: u64,
+}
+
+/// A backend that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeavingView {
+    /// As logs and metrics called it.
+    pub label: String,
+    /// Requests that it has yet.
+    pub in_flight: u32,
+}
+
+impl Deed {
+    /// As the audit log says it.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Add(_) => "backend added",
+            Self::Adjust(..) => "backend changed",
+            Self::Drain(_) => "backend draining",
+            Self::Undrain(_) => "backend no longer draining",
+            Self::Remove(_) => "backend removed",
+            Self::ResetBreaker(_) => "circuit breaker reset",
+        }
+    }
+
+    /// Whether the next start is to know of it.
+    fn is_lasting(&self) -> bool {
+        match self {
+            Self::Add(_)
+            | Self::Adjust(..)
+            | Self::Drain(_)
+            | Self::Undrain(_)
+            | Self::Remove(_) => true,
+            Self::ResetBreaker(_) => false,
+        }
+    }
+}
+
+/// Does it, and keeps it where that is wished. Blocks: files are read and written. Answers the id of the
+/// backend.
+///
+/// # Errors
+/// It was not done, or was done and not kept.
+pub fn carry_out(
+    runtime: &Runtime,
+    upstream: &str,
+    deed: &Deed,
+    by: &Asker,
+) -> Result<String, Problem> {
+    let upstream = find(runtime, upstream)?;
+    // One after the other, so that what is kept last is what was done last.
+    let turn = runtime.keeper.turn();
+    let id = apply(runtime, upstream, deed)?;
+    tell(upstream, &id, deed, by);
+    if deed.is_lasting()
+        && let Err(why) = runtime.keeper.keep(&turn, &runtime.upstreams)
+    {
+        let why = format!("it is done, but the next start will not know of it: {why}");
+        log::error!(target: "edgeproxy::state", "{why}");
+        return Err(Problem::Unkept(why));
+    }
+    drop(turn);
+    Ok(id)
+}
+
+fn apply(runtime: &Runtime, upstream: &Upstream, deed: &Deed) -> Result<String, Problem> {
+    let settings = upstream.settings();
+    let (id, done) = match deed {
+        Deed::Add(written) => {
+            if written.address.is_empty() {
+                let what = "write where it is, such as {\"address\": \"10.0.0.3:8080\"}";
+                return Err(Problem::Unclear(what.to_owned()));
+            }
+            let backend = state::usable(written, settings).map_err(Problem::Unclear)?;
+            (backend.id.to_string(), upstream.add(backend, &runtime.dials))
+        }
+        Deed::Adjust(id, adjustment) => {
+            if adjustment.is_empty() {
+                let what = "nothing is to change: write \"weight\", \"active\" or \"backup\"";
+                return Err(Problem::Unclear(what.to_owned()));
+            }
+            if let Some(weight) = adjustment.weight.filter(|weight| !WEIGHTS.contains(weight)) {
+                let (least, most) = (WEIGHTS.start(), WEIGHTS.end());
+                return Err(Problem::Unclear(format!(
+                    "weight: {weight} is out of range; from {least} to {most}"
+                )));
+            }
+            (id.clone(), upstream.adjust(id, *adjustment))
+        }
+        Deed::Drain(id) => (id.clone(), upstream.drain(id, true)),
+        Deed::Undrain(id) => (id.clone(), upstream.drain(id, false)),
+        Deed::Remove(id) => (id.clone(), upstream.remove(id)),
+        Deed::ResetBreaker(id) => (id.clone(), upstream.reset_breaker(id)),
+    };
+    match done {
+        Ok(()) => Ok(id),
+        Err(Refused::Unknown) => Err(unknown(upstream, &id)),
+        Err(refused @ Refused::Unusable(_)) => Err(Problem::Unclear(refused.to_string())),
+        Err(refused) => Err(Problem::Conflict(refused.to_string())),
+    }
+}
+
+/// Looks the name of a backend up that was added, if it is one, and waits a moment for the first answer.
+pub async fn follow(runtime: &Runtime, upstream: &str, id: &str) {
+    if let Ok(upstream) = find(runtime, upstream) {
+        resolve::begin(upstream, id).await;
+    }
+}
+
+/// All upstreams.
+#[must_use]
+pub fn list(runtime: &Runtime) -> Listing {
+    Listing { upstreams: runtime.upstreams.iter().map(|one| view(one)).collect() }
+}
+
+/// One upstream.
+///
+/// # Errors
+/// There is none of this name.
+pub fn one(runtime: &Runtime, name: &str) -> Result<UpstreamView, Problem> {
+    find(runtime, name).map(|upstream| view(upstream))
+}
+
+/// One backend.
+///
+/// # Errors
+/// There is no such upstream, or it has no backend of this id.
+pub fn backend(runtime: &Runtime, upstream: &str, id: &str) -> Result<BackendView, Problem> {
+    let upstream = find(runtime, upstream)?;
+    let standings = upstream.standings();
+    let found = standings.into_iter().find(|standing| &*standing.meant.backend.id == id);
+    found.map(|standing| of_backend(standing, upstream.now())).ok_or_else(|| unknown(upstream, id))
+}
+
+fn find<'a>(runtime: &'a Runtime, name: &str) -> Result<&'a Arc<Upstream>, Problem> {
+    let upstreams = &runtime.upstreams;
+    upstreams.iter().find(|upstream| &*upstream.settings().name == name).ok_or_else(|| {
+        let known: Vec<&str> =
+            upstreams.iter().map(|upstream| &*upstream.settings().name).collect();
+        let help = suggest::help(name, &known, "there are these upstreams");
+        Problem::Unknown(format!("there is no upstream \"{name}\"; {help}"))
+    })
+}
+
+fn unknown(upstream: &Upstream, id: &str) -> Problem {
+    let standings = upstream.standings();
+    let known: Vec<&str> = standings.iter().map(|one| &*one.meant.backend.id).collect();
+    let help = suggest::help(id, &known, "there are these backends");
+    Problem::Unknown(format!(
+        "the upstream \"{}\" has no backend \"{id}\"; {help}",
+        upstream.settings().name
+    ))
+}
+
+/// Tells the operator who did what.
+fn tell(upstream: &Upstream, id: &str, deed: &Deed, by: &Asker) {
+    let (name, what) = (&*upstream.settings().name, deed.label());
+    let (way, from) = (by.way.label(), by.from.as_str());
+    match deed {
+        Deed::Add(written) => {
+            let Address { address, weight, active, backup, .. } = &**written;
+            let address = address.as_str();
+            info!(target: "edgeproxy::audit", way, from, upstream = name, backend = id, address,
+                weight, active, backup; "{what}");
+        }
+        Deed::Adjust(_, Adjustment { weight, active, backup }) => {
+            let changes = [
+                weight.map(|weight| format!("weight:{weight}")),
+                active.map(|active| format!("active:{active}")),
+                backup.map(|backup| format!("backup:{backup}")),
+            ];
+            let set = changes.into_iter().flatten().collect::<Vec<_>>().join(",");
+            let set = set.as_str();
+            info!(target: "edgeproxy::audit", way, from, upstream = name, backend = id, set;
+                "{what}");
+        }
+        Deed::Drain(_) | Deed::Undrain(_) | Deed::Remove(_) | Deed::ResetBreaker(_) => {
+            info!(target: "edgeproxy::audit", way, from, upstream = name, backend = id; "{what}");
+        }
+    }
+}
+
+fn view(upstream: &Upstream) -> UpstreamView {
+    let settings = upstream.settings();
+    let now = upstream.now();
+    let drift = upstream.drift();
+    let leaving = |report: Report| LeavingView {
+        label: report.label.to_string(),
+        in_flight: report.in_flight,
+    };
+    UpstreamView {
+        name: settings.name.to_string(),
+        active: settings.active,
+        balance: match settings.balance.algorithm {
+            Algorithm::RoundRobin => "round_robin",
+            Algorithm::Random => "random",
+            Algorithm::LeastConnections => "least_connections",
+            Algorithm::PeakEwma => "peak_ewma",
+            Algorithm::ConsistentHash { .. } => "hash",
+        },
+        protocol: match settings.protocol {
+            Protocol::Http1 => "http1",
+            Protocol::Http2 => "http2",
+        },
+        drift: (!drift.is_empty()).then(|| of_drift(&drift)),
+        backends: upstream.standings().into_iter().map(|one| of_backend(one, now)).collect(),
+        leaving: upstream.leaving().into_iter().map(leaving).collect(),
+    }
+}
+
+fn of_drift(drift: &Drift) -> DriftView {
+    DriftView {
+        added: drift.added.iter().map(|meant| meant.backend.id.to_string()).collect(),
+        changed: drift.changed.iter().map(|changed| changed.id.to_string()).collect(),
+        removed: drift.removed.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn of_backend(standing: Standing, now: Duration) -> BackendView {
+    let meant = standing.meant;
+    BackendView {
+        id: meant.backend.id.to_string(),
+        address: meant.backend.at.to_string(),
+        tls: meant.backend.tls.is_some(),
+        weight: meant.backend.weight,
+        active: meant.backend.active,
+        backup: meant.backend.backup,
+        draining: meant.draining,
+        addresses: standing.reports.into_iter().map(|report| of_address(report, now)).collect(),
+    }
+}
+
+fn of_address(report: Report, now: Duration) -> AddressView {
+    let breaker = report.breaker.map(|state| BreakerView {
+        state: match state {
+            State::Closed => "closed",
+            State::Open { .. } => "open",
+            State::HalfOpen => "half_open",
+        },
+        open_for_ms: match state {
+            State::Open { until } => {
+                Some(u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX))
+            }
+            State::Closed | State::HalfOpen => None,
+        },
+        opened: report.opened,
+    });
+    let mut out = report.out;
+    if breaker.as_ref().is_some_and(|breaker| breaker.state == "open") {
+        out.push("breaker_open");
+    }
+    let pool::Stats { open, idle, in_use, queued, reused, created, failed } = report.pool;
+    let ended = report.requests.saturating_sub(u64::from(report.in_flight));
+    AddressView {
+        label: report.label.to_string(),
+        address: report.address,
+        state: out.first().copied().unwrap_or("up"),
+        out,
+        breaker,
+        in_flight: report.in_flight,
+        requests: report.requests,
+        failures: report.failures,
+        answers: report.answers,
+        success_rate: part(ended.saturating_sub(report.failures) as f64, ended),
+        mean_response_ms: part(report.answering.as_secs_f64() * 1000.0, report.answers),
+        latency_ms: report.latency.as_secs_f64() * 1000.0,
+        pool: PoolView { open, idle, in_use, queued, reused, created, failed },
+    }
+}
+
+/// One of `count` parts, rounded to what anybody reads.
+fn part(whole: f64, count: u64) -> Option<f64> {
+    (count > 0).then(|| (whole / count as f64 * 10_000.0).round() / 10_000.0)
+}

@@ -1,0 +1,95 @@
+//! `edgeproxy upstreams` and what it says.
+
+use std::process::Command;
+use std::process::Stdio;
+
+use super::ids;
+use crate::harness::Edge;
+use crate::harness::Origin;
+use crate::harness::edge::binary;
+use crate::harness::ok;
+use crate::upstreams::before;
+
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn run(edge: &Edge, arguments: &[&str]) -> Said {
+    let mut command = Command::new(binary());
+    command.arg("upstreams").args(arguments).current_dir(edge.folder().path());
+    command.env("NO_COLOR", "1").env("XDG_RUNTIME_DIR", edge.folder().path()).stdin(Stdio::null());
+    let output = command.output().expect("the binary runs");
+    Said {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).expect("text"),
+        err: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+/// What it says with the configuration of this process.
+#[track_caller]
+fn says(edge: &Edge, arguments: &[&str]) -> String {
+    let said = run(edge, &[arguments, &["-c", "edge.yaml"]].concat());
+    assert_eq!(said.code, Some(0), "{arguments:?}: {}{}", said.out, said.err);
+    said.out
+}
+
+#[test]
+fn backends_are_listed_added_changed_drained_and_removed() {
+    let (a, b) = (Origin::always(ok("a")), Origin::always(ok("b")));
+    let edge = before(&[&a], "");
+    edge.get("/").expect_body("a");
+    let table = says(&edge, &["list"]);
+    let mut lines = table.lines();
+    let head: Vec<&str> = lines.next().expect("a head").split_whitespace().collect();
+    assert_eq!(head[..6], ["UPSTREAM", "BACKEND", "ADDRESS", "STATE", "WEIGHT", "NOW"]);
+    let row: Vec<&str> = lines.next().expect("a row").split_whitespace().collect();
+    let at = a.address.to_string();
+    assert_eq!(row[..8], ["app", "b0", at.as_str(), "up", "1", "0", "1", "0"]);
+    assert_eq!(lines.next(), None, "nothing differs");
+
+    let at = format!("http://{}", b.address);
+    let added = says(&edge, &["add", "app", &at, "--id", "b1", "--weight", "3", "--backup"]);
+    assert_eq!(added, "added: app b1: up\n");
+    let set = says(&edge, &["set", "app", "b1", "--weight", "2", "--backup", "false"]);
+    assert_eq!(set, "changed: app b1: up, weight 2, 0 in flight\n");
+    let drained = says(&edge, &["drain", "app", "b0"]);
+    assert_eq!(drained, "draining: app b0: draining, weight 1, 0 in flight\n");
+    edge.get("/").expect_body("b");
+    let table = says(&edge, &["list", "app"]);
+    let last = table.lines().last().expect("a line");
+    assert_eq!(last, "app differs from the configuration: added b1; changed b0");
+    let undrained = says(&edge, &["undrain", "app", "b0"]);
+    assert_eq!(undrained, "no longer draining: app b0: up, weight 1, 0 in flight\n");
+    let reset = says(&edge, &["reset", "app", "b0"]);
+    assert_eq!(reset, "circuit breaker reset: app b0: up, weight 1, 0 in flight\n");
+    assert_eq!(says(&edge, &["remove", "app", "b0"]), "removed: app b0\n");
+    assert_eq!(ids(&edge), ["b1"]);
+    let json = says(&edge, &["list", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    assert_eq!(json["upstreams"][0]["backends"][0]["weight"], 2);
+}
+
+#[test]
+fn what_makes_no_sense_is_told() {
+    let origin = Origin::always(ok("a"));
+    let edge = before(&[&origin], "");
+    for (arguments, code, part) in [
+        (&["list"][..], 64, "which process is meant"),
+        (&["list", "-c", "edge.yaml", "--port", "3000"], 64, "cannot be used with"),
+        (&["set", "-c", "edge.yaml", "app", "b0"], 64, "--weight"),
+        (&["set", "-c", "edge.yaml", "app", "b0", "--weight", "0"], 64, "from 1 to 1000"),
+        (&["add", "-c", "edge.yaml", "app", "nowhere"], 64, "add the port"),
+        (&["drain", "-c", "edge.yaml", "app", "b9"], 1, "no backend \"b9\""),
+        (&["remove", "-c", "edge.yaml", "app", "b0"], 1, "the only backend"),
+        (&["list", "--port", "3999"], 1, "no running process answers"),
+    ] {
+        let said = run(&edge, arguments);
+        assert_eq!(said.code, Some(code), "{arguments:?}: {}{}", said.out, said.err);
+        assert!(said.err.contains(part), "no {part:?} in: {}", said.err);
+    }
+    let help = run(&edge, &["--help"]).out;
+    assert!(help.contains("edgeproxy upstreams add -c conf/edge.yaml app 10.0.0.3:8080"), "{help}");
+}
