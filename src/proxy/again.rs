@@ -23,6 +23,7 @@ use crate::resilience::retry::Decision;
 use crate::resilience::retry::Failed;
 use crate::resilience::retry::Sent;
 use crate::resilience::retry::What;
+use crate::upstream::Fault;
 use crate::upstream::backend::random;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::peer::Upstream;
@@ -40,7 +41,7 @@ pub(crate) fn not_connected(
     note(&error, ctx);
     ctx.origin.failed = Some(refusal_of(&error));
     if let Some(lease) = &mut ctx.origin.lease {
-        lease.unreachable();
+        lease.failed(Fault::Connect);
     }
     let again = may_try_again(session, ctx, What::Connect, Sent::Nothing, None);
     error.set_retry(again.is_some());
@@ -90,10 +91,11 @@ pub(crate) fn broke(
         note(&error, ctx);
         ctx.origin.failed = Some(refusal);
         if let Some(lease) = &mut ctx.origin.lease {
-            match refusal {
-                Refusal::OriginTimeout | Refusal::TotalTimeout => lease.timed_out(),
-                _ => lease.failed(),
-            }
+            lease.failed(match refusal {
+                Refusal::OriginTimeout | Refusal::TotalTimeout => Fault::Timeout,
+                Refusal::OriginMalformed => Fault::Malformed,
+                _ => Fault::Closed,
+            });
         }
     }
     error.set_retry(again.is_some());

@@ -16,6 +16,7 @@ use crate::resilience::breaker::Transition;
 use crate::resilience::breaker::Verdict;
 use crate::resilience::limit::Ended;
 use crate::resilience::limit::Limit;
+use crate::upstream::Fault;
 use crate::upstream::backend::Backend;
 use crate::upstream::peer::Upstream;
 use crate::upstream::pool;
@@ -122,21 +123,15 @@ impl Lease {
     }
 
     /// It gave no answer, or none that is one.
-    pub fn failed(&mut self) {
+    pub fn failed(&mut self, fault: Fault) {
         self.backend.failed();
-        self.conclude(Verdict::Failure);
-    }
-
-    /// It did not answer in time.
-    pub fn timed_out(&mut self) {
-        self.turn.ended = Ended::Dropped;
-        self.failed();
-    }
-
-    /// It could not be connected to.
-    pub fn unreachable(&mut self) {
-        self.backend.rest(self.upstream.now());
-        self.failed();
+        match fault {
+            Fault::Connect => self.backend.rest(self.upstream.now()),
+            Fault::Timeout => self.turn.ended = Ended::Dropped,
+            Fault::Closed | Fault::Malformed => {}
+        }
+        let counts = counts(&self.upstream, fault);
+        self.conclude(if counts { Verdict::Failure } else { Verdict::Neutral });
     }
 
     /// Says how it went, the first time.
@@ -157,9 +152,15 @@ impl Drop for Lease {
     }
 }
 
+/// Whether the breakers of an upstream take this for a failure.
+fn counts(upstream: &Upstream, fault: Fault) -> bool {
+    upstream.settings().breaker.as_ref().is_some_and(|breaker| breaker.counts.contains(&fault))
+}
+
 /// The name of `backend` could not be resolved: a failure like that of a connection.
 pub(super) fn unresolved(upstream: &Upstream, backend: &Backend, now: Duration) {
-    if let Some(breaker) = &backend.breaker
+    if counts(upstream, Fault::Connect)
+        && let Some(breaker) = &backend.breaker
         && let Some(pass) = enter(upstream, backend, breaker, now)
         && let Some(transition) = breaker.leave(pass, Verdict::Failure, now)
     {

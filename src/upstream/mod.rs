@@ -147,8 +147,23 @@ pub struct Sticky {
 pub struct Breaker {
     /// How many failures, and for how long.
     pub settings: breaker::Settings,
+    /// What counts as a failure, beside statuses.
+    pub counts: Vec<Fault>,
     /// The statuses that count as failures.
     pub statuses: Vec<u16>,
+}
+
+/// In which way a backend failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No connection: its name, its address, its handshake.
+    Connect,
+    /// It did not answer in time.
+    Timeout,
+    /// It closed or reset the connection before it had answered.
+    Closed,
+    /// What it answered is not HTTP.
+    Malformed,
 }
 
 /// When a failed attempt is followed by another, as meant.

@@ -18,6 +18,7 @@ use self::harness::settings;
 use crate::message::reply::ReplyLimits;
 use crate::refusal::Refusal;
 use crate::upstream::Backend;
+use crate::upstream::Fault;
 use crate::upstream::OriginTls;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
@@ -287,7 +288,7 @@ async fn weights_share_out_requests_and_an_unreachable_address_stands_back() {
     let first = |n: usize| (0..n).map(|_| next()).filter(is_first).count();
     assert_eq!(first(8), 2);
     let mut other = (0..4).map(|_| next()).find(|lease| !is_first(lease)).unwrap();
-    other.unreachable();
+    other.failed(Fault::Connect);
     assert_eq!(first(8), 8);
     let tried = [Arc::clone(next().backend())];
     let lease = upstream.lend(&Wish { tried: &tried, ..Wish::default() }).unwrap();

@@ -14,14 +14,17 @@ use crate::resilience::budget;
 use crate::resilience::limit;
 use crate::resilience::retry;
 use crate::upstream::Breaker;
+use crate::upstream::Fault;
 use crate::upstream::Retry;
 
 /// The shortest time that means anything.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// When a backend is given a rest.
+/// When a backend is given a rest. One that `is_alone` in its upstream has nobody to stand in for it: what
+/// it answers is still better than nothing, and only when it cannot be reached nothing is lost.
 pub(super) fn breaker(
     written: &schema::upstream::Breaker,
+    is_alone: bool,
     at: &Path,
     report: &mut Report<'_>,
 ) -> Breaker {
@@ -32,7 +35,21 @@ pub(super) fn breaker(
     if let Some(rate) = rate {
         within(report, &at.key("rate"), rate, 1, 100);
     }
-    statuses(&written.statuses, &at.key("statuses"), report);
+    statuses(written.statuses.as_deref().unwrap_or_default(), &at.key("statuses"), report);
+    let built_in: (&[Fault], &[u16]) = match is_alone {
+        true => (&[Fault::Connect, Fault::Timeout], &[]),
+        false => {
+            (&[Fault::Connect, Fault::Timeout, Fault::Closed, Fault::Malformed], &[502, 503, 504])
+        }
+    };
+    let counts = written.counts.as_ref().map(|counts| counts.iter().copied().map(fault).collect());
+    if counts.as_ref().is_some_and(Vec::is_empty)
+        && written.statuses.as_ref().is_none_or(Vec::is_empty)
+    {
+        report
+            .error(at, "nothing counts as a failure")
+            .help("name something in `counts` or `statuses`, or write `breaker: off`");
+    }
     Breaker {
         settings: breaker::Settings {
             failures: written.failures,
@@ -42,7 +59,17 @@ pub(super) fn breaker(
             open_for: period(report, &at.key("open_for"), written.open_for, MOMENT, DAY),
             probes: written.probes,
         },
-        statuses: written.statuses.clone(),
+        counts: counts.unwrap_or_else(|| built_in.0.to_vec()),
+        statuses: written.statuses.clone().unwrap_or_else(|| built_in.1.to_vec()),
+    }
+}
+
+fn fault(written: schema::upstream::Fault) -> Fault {
+    match written {
+        schema::upstream::Fault::Connect => Fault::Connect,
+        schema::upstream::Fault::Timeout => Fault::Timeout,
+        schema::upstream::Fault::Closed => Fault::Closed,
+        schema::upstream::Fault::Malformed => Fault::Malformed,
     }
 }
 

@@ -118,10 +118,10 @@ fn one(
             Duration::from_secs(1),
             DAY,
         ),
-        breaker: written
-            .breaker
-            .as_ref()
-            .map(|b| resilience::breaker(b, &at.key("breaker"), report)),
+        breaker: written.breaker.as_ref().map(|breaker| {
+            let is_alone = written.addresses.len() < 2;
+            resilience::breaker(breaker, is_alone, &at.key("breaker"), report)
+        }),
         retry: resilience::retry(&written.retry, &written.timeouts, &at.key("retry"), report),
         pool: pool(written, &at.key("pool"), report),
     }

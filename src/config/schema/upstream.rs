@@ -139,8 +139,28 @@ pub struct Breaker {
     pub open_for: Period,
     /// How many requests then try it, at once and in all, before it is closed again.
     pub probes: u32,
-    /// The statuses that are failures. No answer, or none that is one, always is.
-    pub statuses: Vec<u16>,
+    /// What is a failure, beside statuses. Default: all of them; for the only backend of an upstream
+    /// `connect` and `timeout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Vec<Fault>>,
+    /// The statuses that are failures. Default: 502, 503 and 504; for the only backend of an upstream
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statuses: Option<Vec<u16>>,
+}
+
+/// In which way a backend failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// No connection: its name, its address, its TLS handshake.
+    Connect,
+    /// It did not answer in time.
+    Timeout,
+    /// It closed or reset the connection before it had answered.
+    Closed,
+    /// What it answered is not HTTP.
+    Malformed,
 }
 
 /// When a failed attempt is followed by another, at another backend where there is one.
@@ -295,7 +315,8 @@ impl Default for Breaker {
             window: Period(Duration::from_secs(10)),
             open_for: Period(Duration::from_secs(30)),
             probes: 1,
-            statuses: vec![502, 503, 504],
+            counts: None,
+            statuses: None,
         }
     }
 }

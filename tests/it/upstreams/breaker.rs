@@ -29,7 +29,7 @@ fn ailing() -> (Origin, Arc<AtomicBool>) {
 #[test]
 fn five_failures_in_a_row_open_it_and_a_probe_closes_it() {
     let (origin, well) = ailing();
-    let edge = before(&[&origin], "    breaker: {open_for: 300ms}\n");
+    let edge = before(&[&origin], "    breaker: {open_for: 300ms, statuses: [503]}\n");
     for _ in 0..5 {
         edge.get("/").expect_status(503);
     }
@@ -53,7 +53,7 @@ fn five_failures_in_a_row_open_it_and_a_probe_closes_it() {
 #[test]
 fn a_failing_probe_opens_it_again() {
     let (origin, _) = ailing();
-    let edge = before(&[&origin], "    breaker: {failures: 1, open_for: 100ms}\n");
+    let edge = before(&[&origin], "    breaker: {failures: 1, open_for: 100ms, statuses: [503]}\n");
     edge.get("/").expect_status(503);
     edge.wait_for_metric("edgeproxy_backend_breaker_opened_total{", 1.0);
     let since = Instant::now();
@@ -87,7 +87,7 @@ fn what_is_stale_is_served_while_every_breaker_is_open() {
         })
         .start();
     let yaml = crate::harness::edge::simple(&origin, "")
-        .replace("addresses:", "breaker: {failures: 1}\n    addresses:");
+        .replace("addresses:", "breaker: {failures: 1, statuses: [503]}\n    addresses:");
     let edge = crate::harness::Edge::with(&yaml);
     edge.get("/a").expect_body("stored");
     well.store(false, Ordering::SeqCst);
@@ -95,6 +95,21 @@ fn what_is_stale_is_served_while_every_breaker_is_open() {
     let seen = origin.seen().len();
     edge.get("/a").expect_status(200).expect_body("stored");
     assert_eq!(origin.seen().len(), seen, "nobody was asked");
+}
+
+#[test]
+fn the_only_backend_is_not_given_a_rest_for_what_it_answers() {
+    let (origin, _) = ailing();
+    let edge = before(&[&origin], "");
+    for _ in 0..8 {
+        edge.get("/").expect_status(503);
+    }
+    assert_eq!(origin.seen().len(), 8);
+    let closing = Origin::always(crate::harness::Respond::raw(""));
+    let edge = before(&[&closing], "");
+    for _ in 0..8 {
+        edge.get("/").expect_status(502);
+    }
 }
 
 #[test]
