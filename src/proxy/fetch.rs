@@ -30,6 +30,7 @@ use crate::upstream::Protocol;
 use crate::upstream::Settings;
 use crate::upstream::backend::random;
 use crate::upstream::fault::error_of;
+use crate::upstream::lease::Body;
 use crate::upstream::peer::Wish;
 use crate::upstream::pool;
 
@@ -55,7 +56,7 @@ pub(crate) async fn may_go(session: &mut Session, ctx: &mut RequestCtx) -> Resul
 }
 
 /// The peer for the next attempt.
-pub(crate) async fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+pub(crate) async fn choose(session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
     let Some(index) = ctx.upstream() else { return Err(refused(ctx, Refusal::Internal)) };
     let upstream = Arc::clone(&ctx.runtime.upstreams[index]);
     // What the last attempt came to is no news of this one.
@@ -84,7 +85,10 @@ pub(crate) async fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Bo
         // What was found out of the others stands.
         Err(refusal) => return Err(refused(ctx, ctx.origin.failed.unwrap_or(refusal))),
     };
-    if let Err(full) = lease.connection(left.min(upstream.settings().pool.queue_timeout)).await {
+    let body = if is_coming(session) { Body::Coming } else { Body::Here };
+    if let Err(full) =
+        lease.connection(body, left.min(upstream.settings().pool.queue_timeout)).await
+    {
         return Err(refused(
             ctx,
             match full {
@@ -144,6 +148,16 @@ pub(crate) async fn choose(session: &Session, ctx: &mut RequestCtx) -> Result<Bo
     ctx.origin.tried.push(Arc::clone(lease.backend()));
     ctx.origin.lease = Some(lease);
     Ok(peer)
+}
+
+/// Whether the client still has to send of the request's body. A conversation is none: it ends when both
+/// sides have said all.
+fn is_coming(session: &mut Session) -> bool {
+    if session.is_upgrade_req() || admit::is_conversation(session) {
+        return false;
+    }
+    let downstream = session.as_downstream_mut();
+    !downstream.is_body_empty() && !downstream.is_body_done()
 }
 
 /// How long there is until the header of an answer has to be there, all attempts together.

@@ -41,6 +41,8 @@ pub struct Backend {
     /// How it is connected to, for as long as a request has it; `None` for HTTP/2.
     dial: Option<Arc<Dial>>,
     pub(super) pool: Arc<Pool>,
+    /// The places for uploads that are still coming in. No connections wait here.
+    pub(super) uploads: Arc<Pool>,
     /// How many requests it can have at once.
     places: u32,
     /// Why it gets no requests, one bit for each [`Reason`].
@@ -156,6 +158,10 @@ impl Backend {
             peer,
             dial: None,
             places: pool.places(),
+            uploads: Pool::new(pool::Settings {
+                max_connections: pool.settings().uploads.unwrap_or(pool.places() / 2).max(1),
+                ..pool.settings()
+            }),
             pool,
             reasons: AtomicU8::new(if settings.active { 0 } else { Reason::Inactive as u8 }),
             rests_until: AtomicU64::new(0),

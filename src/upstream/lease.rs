@@ -29,8 +29,18 @@ pub struct Lease {
     backend: Arc<Backend>,
     pass: Option<Pass>,
     slot: Option<Slot>,
+    upload: Option<Slot>,
     /// Behind the others: what they report is reported by then.
     turn: Turn,
+}
+
+/// The body of a request that wants a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// It is here as a whole, or there is none.
+    Here,
+    /// The client is still to send of it.
+    Coming,
 }
 
 /// A place among the requests that the upstream is given at once.
@@ -75,6 +85,7 @@ impl Lease {
             backend: Arc::clone(backend),
             pass,
             slot: None,
+            upload: None,
             turn,
         })
     }
@@ -91,11 +102,20 @@ impl Lease {
         &self.backend
     }
 
-    /// Waits for one of the connections that the backend may have, for no longer than `patience`.
+    /// Waits for one of the connections that the backend may have, for no longer than `patience`. Of
+    /// these an upload that is still coming in may have a part only: it holds one for as long as the
+    /// client likes.
     ///
     /// # Errors
     /// When as many wait as may, or it takes too long.
-    pub async fn connection(&mut self, patience: Duration) -> Result<(), pool::Refused> {
+    pub async fn connection(
+        &mut self,
+        body: Body,
+        patience: Duration,
+    ) -> Result<(), pool::Refused> {
+        if body == Body::Coming {
+            self.upload = Some(self.backend.uploads.acquire(patience).await?);
+        }
         self.slot = Some(self.backend.pool.acquire(patience).await?);
         Ok(())
     }

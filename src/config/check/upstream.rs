@@ -155,6 +155,9 @@ fn pool(
     if let Some(most) = written.max_requests.get() {
         within(report, &at.key("max_requests"), most, 1, 1_000_000_000);
     }
+    if let Some(most) = written.max_uploads {
+        within(report, &at.key("max_uploads"), most, 1, written.max_connections.max(1));
+    }
     if written.warm > written.max_connections {
         report
             .error(&at.key("warm"), "more than `max_connections`")
@@ -177,6 +180,7 @@ fn pool(
     let moment = Duration::from_millis(1);
     pool::Settings {
         max_connections: written.max_connections,
+        uploads: written.max_uploads,
         queue: written.queue,
         queue_timeout: period(report, &at.key("queue_timeout"), written.queue_timeout, moment, DAY),
         idle: upstream.timeouts.idle.0,

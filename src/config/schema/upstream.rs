@@ -190,6 +190,10 @@ pub struct Retry {
 pub struct Pool {
     /// The most connections at once to one backend; over HTTP/2 each carries 100 requests.
     pub max_connections: u32,
+    /// How many of them uploads may hold that are still coming in, past what is spooled. Default: half
+    /// of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_uploads: Option<u32>,
     /// How many requests may wait for one; more are answered 503.
     pub queue: u32,
     /// How long they wait.
@@ -339,6 +343,7 @@ impl Default for Pool {
     fn default() -> Self {
         Self {
             max_connections: 100,
+            max_uploads: None,
             queue: 1000,
             queue_timeout: Period(Duration::from_secs(5)),
             max_age: OrOff::Off,

@@ -39,6 +39,8 @@ const ROUND_MOST: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Connections at once, idle ones included; at least 1.
     pub max_connections: u32,
+    /// How many of them uploads that are still coming in may hold; `None` is half of them.
+    pub uploads: Option<u32>,
     /// Requests that may wait for one.
     pub queue: u32,
     /// How long they wait.
@@ -57,6 +59,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             max_connections: 100,
+            uploads: None,
             queue: 1000,
             queue_timeout: Duration::from_secs(5),
             idle: Duration::from_secs(90),

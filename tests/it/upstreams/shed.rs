@@ -70,3 +70,32 @@ fn a_full_line_is_told_and_who_waits_is_served() {
     assert_eq!(answers, [200, 503]);
     assert_eq!(origin.connections(), 1, "no more than it may have");
 }
+
+#[test]
+fn uploads_that_come_slowly_leave_connections_to_the_others() {
+    let origin = Origin::always(ok("here"));
+    let edge =
+        before(&[&origin], "    pool: {max_connections: 2, queue: 10, queue_timeout: 30s}\n");
+    // More than is spooled, and then nothing more for now.
+    let (length, part) = (200_000, vec![b'x'; 60_000]);
+    let mut uploads: Vec<_> = (0..4).map(|_| edge.wire()).collect();
+    for upload in &mut uploads {
+        upload.send(format!("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+        upload.send(&part);
+    }
+    edge.wait_for_gauge("edgeproxy_backend_requests_in_flight{", 4.0);
+    for n in 0..5 {
+        edge.get(&format!("/{n}")).expect_status(200);
+    }
+    // Whoever has the connection now is not known to them: all send on.
+    let rest = vec![b'x'; length - part.len()];
+    std::thread::scope(|threads| {
+        for upload in &mut uploads {
+            let rest = &rest;
+            threads.spawn(move || {
+                upload.send(rest).reply_to("POST").expect_status(200);
+            });
+        }
+    });
+    assert_eq!(origin.seen_at("/up").len(), 4);
+}
