@@ -271,7 +271,10 @@ impl Dial {
         let kept: Vec<Kept> = self.pools.read().values().cloned().collect();
         let mut made = JoinSet::new();
         for Kept { pool, to } in kept {
-            for _ in 0..pool.tidy(std::time::Instant::now()) {
+            let missing = pool.tidy(std::time::Instant::now());
+            // Held here and among the pools: of a backend that was removed nothing is kept ready.
+            let missing = if Arc::strong_count(&pool) > 2 { missing } else { 0 };
+            for _ in 0..missing {
                 // Requests come first.
                 let Some(slot) = pool.spare() else { break };
                 let (dial, pool, to) = (Arc::clone(self), Arc::clone(&pool), Arc::clone(&to));

@@ -130,3 +130,16 @@ async fn a_pool_is_one_for_each_address_and_its_task_ends_with_the_dial() {
     drop(dial);
     until(|| gone.strong_count() == 0).await;
 }
+
+#[tokio::test]
+async fn nothing_is_kept_ready_for_a_backend_that_went() {
+    let (origin, gone) = (Origin::tcp([]).await, Origin::tcp([]).await);
+    let (_, other) = dial(&gone, Settings::default());
+    let (dial, peer) = dial(&origin, Settings { min_idle: 1, ..Settings::default() });
+    // A request came late; nobody holds it any more.
+    drop(dial.pool(&other));
+    let pool = dial.pool(&peer);
+    dial.tend();
+    until(|| pool.stats().idle == 1).await;
+    assert_eq!((origin.connections(), gone.connections()), (1, 0));
+}
