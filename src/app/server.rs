@@ -24,6 +24,7 @@ use pingora::server::Server;
 use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 use pingora::services::Service;
+use tokio::task::JoinSet;
 
 use crate::admin::Admin;
 use crate::app::bind;
@@ -271,9 +272,11 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     let dials = Arc::new(Dials::default());
     let all: Vec<_> = upstreams.iter().flat_map(|upstream| upstream.dials()).collect();
     dials.set(&all);
-    for upstream in &upstreams {
-        crate::upstream::resolve::start(upstream).await;
+    let mut starting = JoinSet::new();
+    for upstream in upstreams.iter().map(Arc::clone) {
+        starting.spawn(async move { upstream.start().await });
     }
+    starting.join_all().await;
 
     let memory = crate::storage::intern::memory(&plan.storage);
     metrics.watch_cache("memory", memory_usage(memory));

@@ -39,6 +39,7 @@ use crate::refusal::Refusal;
 pub use backends::BackendSample;
 use backends::Backends;
 use backends::BackendsCollector;
+pub use backends::HealthSample;
 pub use backends::PoolSample;
 use labels::ConnectionRefusal;
 use labels::Handshake;
@@ -173,6 +174,12 @@ definitions! {
         "Connections to the backend that could not be made.";
     UPSTREAM_DRIFT: Gauge "edgeproxy_upstream_drift" ["upstream"]
         "Backends that differ from the configuration, changed at run time.";
+    BACKEND_HEALTH: Gauge "edgeproxy_backend_health_state" ["upstream", "backend"]
+        "What health checks say of the backend: 0 healthy, 1 unknown, 2 unhealthy.";
+    BACKEND_CHECKS: Counter "edgeproxy_backend_health_checks_total" ["upstream", "backend", "result"]
+        "Health checks of the backend: passed or failed.";
+    BACKEND_EJECTED: Counter "edgeproxy_backend_ejections_total" ["upstream", "backend"]
+        "How often the backend was ejected since it failed where others did not.";
     LOG_DROPPED: Counter "edgeproxy_access_log_dropped_total" []
         "Lines of the access log that were dropped.";
     PANICS: Counter "edgeproxy_panics_total" []

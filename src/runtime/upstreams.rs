@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::observe::metrics::BackendSample;
+use crate::observe::metrics::HealthSample;
 use crate::observe::metrics::PoolSample;
 use crate::resilience::breaker::State;
+use crate::resilience::health::State as Health;
 use crate::upstream::backend::Report;
 use crate::upstream::peer::Upstream;
 
@@ -13,8 +15,9 @@ use crate::upstream::peer::Upstream;
 pub fn samples(upstreams: &[Arc<Upstream>]) -> Vec<BackendSample> {
     let of = |upstream: &Arc<Upstream>| {
         let name = Arc::clone(&upstream.settings().name);
+        let ejects = upstream.settings().ejection.is_some();
         let reports = upstream.report().into_iter();
-        reports.map(move |report| sample(Arc::clone(&name), report))
+        reports.map(move |report| sample(Arc::clone(&name), report, ejects))
     };
     upstreams.iter().flat_map(of).collect()
 }
@@ -28,7 +31,7 @@ pub fn drifts(upstreams: &[Arc<Upstream>]) -> Vec<(Arc<str>, u64)> {
     upstreams.iter().map(of).collect()
 }
 
-fn sample(upstream: Arc<str>, report: Report) -> BackendSample {
+fn sample(upstream: Arc<str>, report: Report, ejects: bool) -> BackendSample {
     BackendSample {
         upstream,
         up: report.out.is_empty() && !matches!(report.breaker, Some(State::Open { .. })),
@@ -53,5 +56,15 @@ fn sample(upstream: Arc<str>, report: Report) -> BackendSample {
             created: report.pool.created,
             failed: report.pool.failed,
         },
+        health: report.health.map(|health| HealthSample {
+            state: match health.state {
+                Health::Healthy => 0,
+                Health::Unknown => 1,
+                Health::Unhealthy => 2,
+            },
+            passed: health.passed,
+            failed: health.failed,
+        }),
+        ejected: ejects.then_some(report.ejected),
     }
 }

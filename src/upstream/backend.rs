@@ -18,8 +18,13 @@ use pingora::upstreams::peer::HttpPeer;
 use crate::balance::PeakEwma;
 use crate::resilience::breaker;
 use crate::resilience::breaker::Breaker;
+use crate::resilience::ejection;
+use crate::resilience::health::Assumed;
 use crate::upstream;
 use crate::upstream::connect::Dial;
+use crate::upstream::health::Checker;
+use crate::upstream::health::Checks;
+use crate::upstream::health::Health;
 use crate::upstream::pool;
 use crate::upstream::pool::Pool;
 
@@ -48,7 +53,10 @@ pub struct Backend {
     /// Why it gets no requests, one bit for each [`Reason`].
     reasons: AtomicU8,
     rests_until: AtomicU64,
-    ejected_until: AtomicU64,
+    /// How its requests went, compared with those of its siblings.
+    pub(super) record: ejection::Record,
+    /// Its health checks; `None`: there are none.
+    pub(super) checks: Option<Arc<Checks>>,
     up_since: AtomicU64,
     pub(super) breaker: Option<Breaker>,
     in_flight: AtomicU32,
@@ -78,6 +86,7 @@ struct Tally {
     answered: AtomicU64,
     micros: AtomicU64,
     opened: AtomicU64,
+    ejected: AtomicU64,
 }
 
 /// What is known of a backend at one moment.
@@ -109,6 +118,12 @@ pub struct Report {
     pub answering: Duration,
     /// How often its breaker has opened.
     pub opened: u64,
+    /// What its health checks say; `None`: there are none.
+    pub health: Option<Health>,
+    /// For how long passive checks have it out yet; `None`: they do not.
+    pub ejected_for: Option<Duration>,
+    /// How often it was ejected.
+    pub ejected: u64,
     /// Its connections.
     pub pool: pool::Stats,
     /// The time to a header of late, peaks counting at once.
@@ -165,7 +180,8 @@ impl Backend {
             pool,
             reasons: AtomicU8::new(if settings.active { 0 } else { Reason::Inactive as u8 }),
             rests_until: AtomicU64::new(0),
-            ejected_until: AtomicU64::new(0),
+            record: ejection::Record::default(),
+            checks: None,
             up_since: AtomicU64::new(millis(now)),
             breaker: breaker.map(|settings| Breaker::new(settings.clone())),
             in_flight: AtomicU32::new(0),
@@ -183,6 +199,17 @@ impl Backend {
     /// How it is connected to.
     pub(super) fn dial(&self) -> Option<&Arc<Dial>> {
         self.dial.as_ref()
+    }
+
+    /// The same, with health checks. It may have to wait for the first one.
+    pub(super) fn checked_by(mut self, checker: Option<&Arc<Checker>>) -> Self {
+        self.checks = checker.map(|checker| {
+            if checker.settings().judged.initial == Assumed::Unknown {
+                self.set(Reason::Unknown, true);
+            }
+            Arc::new(Checks::new(Arc::clone(checker)))
+        });
+        self
     }
 
     /// The id in the configuration.
@@ -275,6 +302,11 @@ impl Backend {
         self.reasons.load(Ordering::Relaxed) == 0 && !self.is_ejected(now)
     }
 
+    /// Whether nothing but a breaker or an ejection keeps requests away.
+    pub(super) fn is_free(&self) -> bool {
+        self.reasons.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether it is meant to get requests at all.
     pub(super) fn is_wanted(&self) -> bool {
         !self.is(Reason::Inactive) && !self.is(Reason::Draining)
@@ -283,7 +315,7 @@ impl Backend {
     /// Whether passive checks have it out.
     #[must_use]
     pub fn is_ejected(&self, now: Duration) -> bool {
-        self.ejected_until.load(Ordering::Relaxed) > millis(now)
+        self.record.is_out(now)
     }
 
     /// Whether it fits `wish`.
@@ -351,6 +383,12 @@ impl Backend {
         self.tally.opened.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Passive checks have it out until then; its way back up begins there.
+    pub(super) fn ejected(&self, until: Duration) {
+        self.came_up(until);
+        self.tally.ejected.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What is known of it.
     #[must_use]
     pub fn report(&self, now: Duration) -> Report {
@@ -381,6 +419,9 @@ impl Backend {
             answers: answered,
             answering: Duration::from_micros(micros),
             opened: self.tally.opened.load(Ordering::Relaxed),
+            health: self.checks.as_ref().map(|checks| checks.report(now)),
+            ejected_for: self.record.out_until(now).map(|until| until.saturating_sub(now)),
+            ejected: self.tally.ejected.load(Ordering::Relaxed),
             pool: self.pool.stats(),
             latency: self.latency.value(now),
         }
@@ -472,7 +513,12 @@ mod tests {
             assert!(one.set(reason, false), "news");
             assert!(one.is_usable(Heed::Health, now));
         }
-        one.ejected_until.store(2000, Ordering::Relaxed);
+        let ward = ejection::Ward::new(ejection::Settings {
+            base: Duration::from_secs(1),
+            ..ejection::Settings::default()
+        });
+        let ejected = ward.eject(0, &[&one.record, &backend(2).record], now);
+        assert_eq!(ejected, ejection::Ejected::Until(Duration::from_secs(2)));
         assert!(!one.is_usable(Heed::Health, now));
         assert!(one.is_usable(Heed::Panic, now));
         assert!(one.is_usable(Heed::Health, Duration::from_secs(2)));

@@ -228,6 +228,11 @@ impl Dial {
         Ok(OriginIo::fresh(line, Some(pool), self.limits).with_patience(self.read))
     }
 
+    /// A connection of its own to `peer`, neither kept nor counted: for a health check.
+    pub(super) async fn apart(&self, peer: &HttpPeer, patience: Duration) -> Result<Line> {
+        self.open(&To { patience, ..To::of(peer) }).await
+    }
+
     /// A new connection, counted.
     async fn make(&self, to: &To, pool: &Pool) -> Result<Line> {
         match self.open(to).await {

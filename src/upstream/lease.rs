@@ -14,10 +14,12 @@ use crate::resilience::breaker::Breaker;
 use crate::resilience::breaker::Pass;
 use crate::resilience::breaker::Transition;
 use crate::resilience::breaker::Verdict;
+use crate::resilience::ejection::Outcome;
 use crate::resilience::limit::Ended;
 use crate::resilience::limit::Limit;
 use crate::upstream::Fault;
 use crate::upstream::backend::Backend;
+use crate::upstream::eject;
 use crate::upstream::peer::Upstream;
 use crate::upstream::pool;
 use crate::upstream::pool::Slot;
@@ -134,17 +136,23 @@ impl Lease {
             503 => Ended::Dropped,
             _ => Ended::Answered(took),
         };
-        let counts = &self.upstream.settings().breaker;
+        let settings = self.upstream.settings();
+        let counts = &settings.breaker;
         let failed = counts.as_ref().is_some_and(|breaker| breaker.statuses.contains(&status));
-        if failed {
+        let counts = &settings.ejection;
+        let strange = counts.as_ref().is_some_and(|ejection| ejection.statuses.contains(&status));
+        if failed || strange {
             self.backend.failed();
         }
+        let outcome = if strange { Outcome::Error } else { Outcome::Success };
+        eject::note(&self.upstream, &self.backend, outcome, now);
         self.conclude(if failed { Verdict::Failure } else { Verdict::Success });
     }
 
     /// It gave no answer, or none that is one.
     pub fn failed(&mut self, fault: Fault) {
         self.backend.failed();
+        eject::note(&self.upstream, &self.backend, Outcome::Error, self.upstream.now());
         match fault {
             Fault::Connect => self.backend.rest(self.upstream.now()),
             Fault::Timeout => self.turn.ended = Ended::Dropped,

@@ -2,7 +2,8 @@
 //!
 //! [`Upstream`](peer::Upstream) chooses a [`Backend`](backend::Backend) and lends it to a request as a
 //! [`Lease`](lease::Lease), which gives Pingora's `HttpPeer` for it and takes back how it went;
-//! [`resolve`] keeps the addresses current. HTTP/1 connections are ours: [`connect`] dials them and
+//! [`resolve`] keeps the addresses current, [`health`] asks each backend whether it is well, and ejection
+//! leaves out those that stand out. HTTP/1 connections are ours: [`connect`] dials them and
 //! [`guard`] checks every byte that an origin sends; those that are idle wait in a [`pool`]. HTTP/2
 //! connections are Pingora's. [`change`] is what operators do to a running upstream. [`lift`] makes the proxy that uses both, and [`fault`] says what an
 //! error on the origin's side means.
@@ -11,9 +12,11 @@ pub mod backend;
 pub mod change;
 pub mod connect;
 pub mod drift;
+mod eject;
 pub mod fault;
 mod group;
 pub mod guard;
+pub mod health;
 pub mod lease;
 pub mod lift;
 mod line;
@@ -40,6 +43,7 @@ use http::HeaderName;
 use crate::balance::Algorithm;
 use crate::resilience::breaker;
 use crate::resilience::budget;
+use crate::resilience::ejection;
 use crate::resilience::limit;
 use crate::resilience::retry;
 
@@ -78,6 +82,10 @@ pub struct Settings {
     pub breaker: Option<Breaker>,
     /// When a failed attempt is followed by another.
     pub retry: Retry,
+    /// How its backends are checked; `None`: they are not.
+    pub health: Option<health::Settings>,
+    /// When a backend that fails where others do not is left out; `None` never.
+    pub ejection: Option<Ejection>,
     /// How many connections each backend is given, and how they are kept.
     pub pool: pool::Settings,
 }
@@ -164,6 +172,17 @@ pub enum Fault {
     Closed,
     /// What it answered is not HTTP.
     Malformed,
+}
+
+/// When a backend that fails where others do not is left out, as meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ejection {
+    /// Who, and for how long.
+    pub settings: ejection::Settings,
+    /// How often the backends are compared.
+    pub interval: Duration,
+    /// The statuses that count as errors.
+    pub statuses: Vec<u16>,
 }
 
 /// When a failed attempt is followed by another, as meant.

@@ -17,11 +17,13 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::upstreams::peer::HttpPeer;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::message::reply::ReplyLimits;
 use crate::refusal::Refusal;
 use crate::resilience::budget::Budget;
+use crate::resilience::ejection::Ward;
 use crate::resilience::limit::Limit;
 use crate::upstream;
 use crate::upstream::Place;
@@ -33,14 +35,18 @@ use crate::upstream::backend::Report;
 use crate::upstream::backend::random;
 use crate::upstream::connect::Dial;
 use crate::upstream::drift::Meant;
+use crate::upstream::eject;
 use crate::upstream::group::Group;
 use crate::upstream::group::Now;
 use crate::upstream::group::Wanted;
+use crate::upstream::health;
+use crate::upstream::health::Checker;
 use crate::upstream::lease;
 use crate::upstream::lease::Lease;
 use crate::upstream::lease::Turn;
 use crate::upstream::pattern;
 use crate::upstream::pool::Pool;
+use crate::upstream::resolve;
 use crate::upstream::tls;
 use crate::upstream::tls::TlsError;
 
@@ -55,9 +61,13 @@ pub struct Upstream {
     pub(super) leaving: Mutex<Vec<Weak<Backend>>>,
     budget: Budget,
     limit: Option<Limit>,
+    /// Sees to it that not too many are ejected; `None`: nobody is.
+    pub(super) ward: Option<Ward>,
     started: Instant,
     /// The number of the next source.
     serial: AtomicU64,
+    /// Told when a backend comes or goes.
+    changes: Arc<Notify>,
     /// The tasks that work for it; they end with it.
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -73,6 +83,7 @@ pub(super) struct Source {
     is_followed: bool,
     pattern: HttpPeer,
     pub(super) dial: Option<Arc<Dial>>,
+    checker: Option<Arc<Checker>>,
     pub(super) backends: Vec<Arc<Backend>>,
 }
 
@@ -136,7 +147,7 @@ impl From<TlsError> for BuildError {
 
 impl Upstream {
     /// The upstream of `settings`, whose HTTP/1 answers must keep to `limits`. Addresses and Unix
-    /// sockets are usable at once, names after [`resolve::start`](crate::upstream::resolve::start).
+    /// sockets are usable at once, names after [`start`](Self::start).
     ///
     /// Reads the files of authorities that it names.
     ///
@@ -165,7 +176,9 @@ impl Upstream {
             group: ArcSwap::from_pointee(Group::new(Vec::new(), &settings.balance.algorithm)),
             budget: Budget::new(settings.retry.budget),
             limit: settings.concurrency.clone().map(Limit::new),
+            ward: settings.ejection.as_ref().map(|ejection| Ward::new(ejection.settings.clone())),
             started: Instant::now(),
+            changes: Arc::default(),
             tasks: Mutex::default(),
             settings,
         };
@@ -181,6 +194,14 @@ impl Upstream {
             upstream.regroup(&sources);
         }
         Ok(Arc::new(upstream))
+    }
+
+    /// Begins all that goes on beside the requests: looking names up, checking and comparing backends.
+    /// Returns when enough is known to serve, after a few seconds at the latest. Ends with the upstream.
+    pub async fn start(self: &Arc<Self>) {
+        resolve::start(self).await;
+        eject::start(self);
+        health::start(self).await;
     }
 
     /// What it was built from.
@@ -273,6 +294,16 @@ impl Upstream {
         self.group.load().backends().map(|backend| backend.report(now)).collect()
     }
 
+    /// Its backends now.
+    pub(super) fn backends(&self) -> Vec<Arc<Backend>> {
+        self.group.load().backends().cloned().collect()
+    }
+
+    /// What tells that a backend came or went. One may wait for it.
+    pub(super) fn changes(&self) -> Arc<Notify> {
+        Arc::clone(&self.changes)
+    }
+
     /// The backends that are names, all or that of one id, and that nobody looks up yet: who gets
     /// them does.
     pub(super) fn unfollowed(&self, id: Option<&str>) -> Vec<Name> {
@@ -345,6 +376,7 @@ impl Upstream {
             .cloned();
         let group = Group::new(backends.collect(), &self.settings.balance.algorithm);
         self.group.store(Arc::new(group));
+        self.changes.notify_one();
     }
 }
 
@@ -382,6 +414,13 @@ impl Source {
             }
         }
         let pattern = pattern::pattern(settings, &backend.at, tls, key, authorities)?;
+        let checker = match settings.health.clone() {
+            Some(health) => {
+                Some(Checker::new(health, settings, &backend.at, tls, dial.as_ref(), limits)?)
+            }
+            None => None,
+        };
+        let checker = checker.map(Arc::new);
         let serial = upstream.serial.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
             settings: backend,
@@ -390,6 +429,7 @@ impl Source {
             is_followed: false,
             pattern,
             dial,
+            checker,
             backends: Vec::new(),
         })
     }
@@ -427,7 +467,8 @@ impl Source {
                 };
                 let backend = Backend::new(&self.settings, peer, pool, alone, breaker, now);
                 backend.set(Reason::Draining, self.draining);
-                Arc::new(backend.dialled_by(self.dial.as_ref()))
+                let backend = backend.dialled_by(self.dial.as_ref());
+                Arc::new(backend.checked_by(self.checker.as_ref()))
             })
         });
         self.backends = backends.collect();

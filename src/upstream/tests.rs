@@ -1,6 +1,7 @@
 //! Scenarios over real sockets: a minimal proxy, lifted, in front of an origin that follows a script.
 
 mod harness;
+mod health;
 mod pool;
 
 use std::net::Ipv4Addr;

@@ -91,6 +91,16 @@ pub fn client_config(settings: &OriginTls) -> Result<Arc<ClientConfig>, TlsError
     Ok(Arc::new(config))
 }
 
+/// The same for HTTP/2, for the connections that are not Pingora's.
+///
+/// # Errors
+/// Fails when there is nobody to trust.
+pub(super) fn client_config_for_http2(settings: &OriginTls) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = ClientConfig::clone(&*client_config(settings)?);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// The authorities in the form that Pingora's connector wants, for HTTP/2 over TLS.
 ///
 /// # Errors

@@ -152,7 +152,7 @@ fn a_wrong_configuration_is_78_with_its_place_and_what_to_do() {
         &["config", "show", "-c", "edge.yaml"],
     ] {
         let outcome = run_in(folder.path(), arguments);
-        outcome.failed(78, &["edge.yaml:7", "orgin", "did you mean \"origin\""]);
+        outcome.failed(78, &["edge.yaml:8", "orgin", "did you mean \"origin\""]);
     }
 }
 

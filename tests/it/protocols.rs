@@ -17,7 +17,7 @@ use crate::harness::Origin;
 pub(crate) fn edge_to(upstream: &str) -> Edge {
     Edge::with(&format!(
         "listeners:\n  - {{name: http, address: \"127.0.0.1:0\", h2c: true}}\n\
-         upstreams:\n  origin: {{{upstream}}}\n\
+         upstreams:\n  origin: {{health: off, {upstream}}}\n\
          routes:\n  - {{name: all, upstream: origin}}\n"
     ))
 }

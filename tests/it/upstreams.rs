@@ -2,7 +2,9 @@
 
 mod balance;
 mod breaker;
+mod ejection;
 mod fallback;
+mod health;
 mod killed;
 mod retry;
 mod runtime;

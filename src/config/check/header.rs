@@ -148,6 +148,33 @@ pub(super) fn map(
     map
 }
 
+/// The header fields of a request that edgeproxy makes by itself.
+pub(super) fn own(
+    written: &BTreeMap<String, FieldText>,
+    at: &Path,
+    files: Files<'_>,
+    report: &mut Report<'_>,
+) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (key, text) in written {
+        let at = at.key(key.as_str());
+        if key.eq_ignore_ascii_case("host") {
+            report
+                .error_in_key(&at, "the header \"host\" is not written here")
+                .help("write `host` beside `headers`");
+            continue;
+        }
+        let name = changeable(key, Direction::Request, &at, report);
+        let value = secret_value(key, text, &at, files, report);
+        if let (Some(name), Some(value)) = (name, value)
+            && map.insert(name, value).is_some()
+        {
+            report.error_in_key(&at, format!("the header \"{key}\" is written twice"));
+        }
+    }
+    map
+}
+
 /// Which way a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {

@@ -9,6 +9,7 @@ mod address;
 mod cache;
 mod forms;
 mod header;
+mod health;
 mod listen;
 mod matching;
 mod observe;
@@ -61,7 +62,7 @@ pub(in crate::config) fn check(
     let process = process(&config.process, surroundings, &root.key("process"), report);
     let listeners = listen::listeners(&config.listeners, folder, &root.key("listeners"), report);
     let limits = listen::limits(config, &root, report);
-    let upstreams = upstream::upstreams(config, folder, &root.key("upstreams"), report);
+    let upstreams = upstream::upstreams(config, secrets, &root.key("upstreams"), report);
     let storage = cache::store(config, &root, report);
     let routes = route::routes(config, &upstreams, secrets, &root, report);
     let (admin, admin_token) = config.admin.as_ref().map_or((None, None), |written| {

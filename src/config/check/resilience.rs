@@ -152,7 +152,7 @@ pub(super) fn retry(
 }
 
 /// Statuses that are failures.
-fn statuses(written: &[u16], at: &Path, report: &mut Report<'_>) {
+pub(super) fn statuses(written: &[u16], at: &Path, report: &mut Report<'_>) {
     for (n, status) in written.iter().enumerate() {
         if !(400..=599).contains(status) {
             report

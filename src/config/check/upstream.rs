@@ -12,8 +12,10 @@ use crate::config::check::DAY;
 use crate::config::check::address;
 use crate::config::check::file;
 use crate::config::check::header;
+use crate::config::check::health;
 use crate::config::check::period;
 use crate::config::check::resilience;
+use crate::config::check::secret::Files;
 use crate::config::check::within;
 use crate::config::path::Path;
 use crate::config::report::Report;
@@ -35,7 +37,7 @@ use crate::upstream::pool;
 /// The upstreams, in the order of their names: a route's index counts in this order.
 pub(super) fn upstreams(
     config: &schema::Config,
-    folder: &FilePath,
+    files: Files<'_>,
     at: &Path,
     report: &mut Report<'_>,
 ) -> Vec<Settings> {
@@ -60,7 +62,7 @@ pub(super) fn upstreams(
         }
     }
     let one = |(name, written): (&String, &schema::upstream::Upstream)| {
-        one(name, written, folder, &at.key(name.as_str()), report)
+        one(name, written, files, &at.key(name.as_str()), report)
     };
     config.upstreams.iter().map(one).collect()
 }
@@ -68,10 +70,11 @@ pub(super) fn upstreams(
 fn one(
     name: &str,
     written: &schema::upstream::Upstream,
-    folder: &FilePath,
+    files: Files<'_>,
     at: &Path,
     report: &mut Report<'_>,
 ) -> Settings {
+    let folder = files.folder;
     if written.addresses.is_empty() && !report.is_broken(at) {
         report
             .error(&at.key("addresses"), "the upstream has no address")
@@ -84,8 +87,23 @@ fn one(
             .warning(&at.key("addresses"), "all backends are backups")
             .help("they serve while no other can; without others that is always");
     }
+    let is_name =
+        |at: &Place| matches!(at, Place::Tcp { host, .. } if host.parse::<IpAddr>().is_err());
+    if let [only] = backends.as_slice()
+        && !is_name(&only.at)
+        && written.ejection.as_ref().is_some()
+    {
+        report
+            .warning(&at.key("ejection"), "the only backend is never ejected")
+            .help("it takes others that fail less; a `breaker` looks at one alone");
+    }
     let threshold = written.panic_threshold;
     within(report, &at.key("panic_threshold"), threshold, 0, 100);
+    if threshold > 0 && written.health.as_ref().is_none() && written.ejection.as_ref().is_none() {
+        report
+            .error_in_key(&at.key("panic_threshold"), "nothing says that a backend is not well")
+            .help("switch `health` or `ejection` on, or remove it");
+    }
     Settings {
         name: name.into(),
         active: written.active,
@@ -123,6 +141,14 @@ fn one(
             resilience::breaker(breaker, is_alone, &at.key("breaker"), report)
         }),
         retry: resilience::retry(&written.retry, &written.timeouts, &at.key("retry"), report),
+        health: written.health.as_ref().map(|written_health| {
+            let at = at.key("health");
+            health::health(written_health, written.protocol, &at, files, report)
+        }),
+        ejection: written
+            .ejection
+            .as_ref()
+            .map(|ejection| health::ejection(ejection, &at.key("ejection"), report)),
         pool: pool(written, &at.key("pool"), report),
     }
 }
@@ -372,13 +398,26 @@ fn host(written: &str, at: &Path, report: &mut Report<'_>) -> Option<std::sync::
     if written == "pass" {
         return None;
     }
-    let is_authority = written.parse::<Authority>().is_ok() && !written.contains('@');
-    if !is_authority {
+    if !is_authority(written) {
         report
             .error(at, format!("\"{written}\" is not a Host"))
             .help("write `pass`, or a name with or without a port: `origin.example.org`");
     }
     Some(written.into())
+}
+
+/// The Host of a request that is no client's.
+pub(super) fn authority(written: &str, at: &Path, report: &mut Report<'_>) -> std::sync::Arc<str> {
+    if !is_authority(written) {
+        report
+            .error(at, format!("\"{written}\" is not a Host"))
+            .help("write a name with or without a port: `origin.example.org`");
+    }
+    written.into()
+}
+
+fn is_authority(text: &str) -> bool {
+    text.parse::<Authority>().is_ok() && !text.contains('@')
 }
 
 fn timeouts(written: &schema::upstream::Timeouts, at: &Path, report: &mut Report<'_>) -> Timeouts {

@@ -5,6 +5,7 @@
 //! a `type:` beside them, so that every mistake has a place.
 
 pub mod cache;
+pub mod health;
 pub mod listen;
 pub mod observe;
 pub mod process;

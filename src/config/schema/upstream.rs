@@ -18,6 +18,8 @@ use serde::de::MapAccess;
 use serde::de::Visitor;
 use serde::de::value::MapAccessDeserializer;
 
+use crate::config::schema::health::Ejection;
+use crate::config::schema::health::Health;
 use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::units::Period;
@@ -52,6 +54,10 @@ pub struct Upstream {
     pub breaker: Switch<Breaker>,
     /// When a failed attempt is followed by another: `off`, `on`, or the settings.
     pub retry: Switch<Retry>,
+    /// How its backends are checked: `off`, `on` (whether each can be connected to), or the settings.
+    pub health: Switch<Health>,
+    /// When a backend that fails where others do not is left out: `off`, `on`, or the settings.
+    pub ejection: Switch<Ejection>,
     /// How many connections each backend is given, and how they are kept.
     pub pool: Pool,
     /// TLS towards it: `off`, `on`, or its settings.
@@ -270,6 +276,8 @@ impl Default for Upstream {
             slow_start: OrOff::Off,
             breaker: Switch::On(Breaker::default()),
             retry: Switch::On(Retry::default()),
+            health: Switch::On(Health::default()),
+            ejection: Switch::Off,
             pool: Pool::default(),
             tls: Switch::Off,
             protocol: Protocol::Http1,

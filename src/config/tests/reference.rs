@@ -144,6 +144,8 @@ fn the_reference_has_every_default_of_an_upstream() {
     assert_eq!(upstreams["app"], built_in);
     let Switch::On(tls) = &upstreams["secure"].tls else { panic!("the second one speaks TLS") };
     assert_eq!(*tls, schema::upstream::OriginTls::default());
+    let ejection = schema::health::Ejection::default();
+    assert_eq!(upstreams["secure"].ejection, Switch::On(ejection));
 }
 
 #[test]

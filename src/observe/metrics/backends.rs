@@ -10,7 +10,10 @@ use prometheus::proto::MetricFamily;
 
 use super::BACKEND_ANSWERS;
 use super::BACKEND_BREAKER;
+use super::BACKEND_CHECKS;
+use super::BACKEND_EJECTED;
 use super::BACKEND_FAILURES;
+use super::BACKEND_HEALTH;
 use super::BACKEND_IN_FLIGHT;
 use super::BACKEND_OPENED;
 use super::BACKEND_REQUESTS;
@@ -53,6 +56,10 @@ pub struct BackendSample {
     pub opened: u64,
     /// Its connections.
     pub pool: PoolSample,
+    /// What its health checks say; `None` has none.
+    pub health: Option<HealthSample>,
+    /// How often it was ejected; `None`: nobody is.
+    pub ejected: Option<u64>,
 }
 
 /// The connections of one backend at one moment.
@@ -71,6 +78,17 @@ pub struct PoolSample {
     /// How many were made.
     pub created: u64,
     /// How many could not be made.
+    pub failed: u64,
+}
+
+/// What the health checks of one backend say at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthSample {
+    /// 0 healthy, 1 unknown, 2 unhealthy.
+    pub state: u8,
+    /// Checks that passed.
+    pub passed: u64,
+    /// Checks that failed.
     pub failed: u64,
 }
 
@@ -95,6 +113,9 @@ const SAMPLED: &[Definition] = &[
     POOL_CREATED,
     POOL_FAILED,
     UPSTREAM_DRIFT,
+    BACKEND_HEALTH,
+    BACKEND_CHECKS,
+    BACKEND_EJECTED,
 ];
 
 /// Who asks for the samples.
@@ -162,7 +183,23 @@ impl Collector for BackendsCollector {
             family_of(&POOL_CREATED, |one| Some(one.pool.created as f64)),
             family_of(&POOL_FAILED, |one| Some(one.pool.failed as f64)),
             self.0.drifts(),
+            family_of(&BACKEND_HEALTH, |one| one.health.map(|health| f64::from(health.state))),
+            checks(&samples),
+            family_of(&BACKEND_EJECTED, |one| one.ejected.map(|count| count as f64)),
         ];
         families.into_iter().filter(|family| !family.get_metric().is_empty()).collect()
     }
+}
+
+/// The checks by what came of them.
+fn checks(samples: &[BackendSample]) -> MetricFamily {
+    let of = |one: &BackendSample| {
+        let results =
+            one.health.map(|health| [("passed", health.passed), ("failed", health.failed)]);
+        let sample = |(result, count): (&str, u64)| {
+            sample(&BACKEND_CHECKS, &[&*one.upstream, &*one.backend, result], count as f64)
+        };
+        results.into_iter().flatten().map(sample).collect::<Vec<_>>()
+    };
+    family(&BACKEND_CHECKS, samples.iter().flat_map(of).collect())
 }

@@ -134,6 +134,8 @@ fn backend() -> BackendSample {
             created: 16,
             failed: 17,
         },
+        health: Some(HealthSample { state: 2, passed: 3, failed: 4 }),
+        ejected: Some(5),
     }
 }
 
@@ -161,6 +163,12 @@ fn the_numbers_of_a_backend_are_those_of_the_moment() {
     assert_eq!(of("edgeproxy_backend_pool_reused_total"), 15.0);
     assert_eq!(of("edgeproxy_backend_pool_created_total"), 16.0);
     assert_eq!(of("edgeproxy_backend_pool_failed_total"), 17.0);
+    assert_eq!(of("edgeproxy_backend_health_state"), 2.0);
+    assert_eq!(of("edgeproxy_backend_ejections_total"), 5.0);
+    let checks = samples.iter().filter(|(name, ..)| name.ends_with("health_checks_total"));
+    let checks: BTreeMap<_, _> =
+        checks.map(|(_, labels, count)| (&*labels["result"], *count)).collect();
+    assert_eq!(checks, BTreeMap::from([("passed", 3.0), ("failed", 4.0)]));
 }
 
 #[test]

@@ -86,6 +86,8 @@ pub(super) fn settings(at: Place) -> Settings {
             budget: budget::Settings { percent: 20, minimum: 10 },
             per_try: None,
         },
+        health: None,
+        ejection: None,
         pool: pool::Settings::default(),
     }
 }

@@ -237,11 +237,12 @@ impl Drop for Edge {
     }
 }
 
-/// One origin behind plain text, with further top-level sections.
+/// One origin behind plain text, with further top-level sections. It is not checked, so that it sees the
+/// connections of the test's requests alone, however long these take.
 pub(crate) fn simple(origin: &Origin, more: &str) -> String {
     format!(
         "listeners:\n  - {{name: http, address: \"127.0.0.1:0\", h2c: true}}\n\
-         upstreams:\n  origin:\n    addresses: [\"{}\"]\n\
+         upstreams:\n  origin:\n    health: off\n    addresses: [\"{}\"]\n\
          routes:\n  - {{name: all, upstream: origin}}\n{more}\n",
         origin.address
     )

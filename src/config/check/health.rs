@@ -1,0 +1,286 @@
+//! Checks what keeps requests away from backends that are not well: health checks, ejection.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::Method;
+use http::uri::PathAndQuery;
+
+use crate::config::check::DAY;
+use crate::config::check::header;
+use crate::config::check::period;
+use crate::config::check::resilience;
+use crate::config::check::secret::Files;
+use crate::config::check::upstream::authority;
+use crate::config::check::within;
+use crate::config::path::Path;
+use crate::config::report::Report;
+use crate::config::schema;
+use crate::config::schema::health::HealthType;
+use crate::config::schema::health::Initial;
+use crate::config::schema::upstream::Protocol;
+use crate::resilience::ejection;
+use crate::resilience::health as judge;
+use crate::resilience::health::Assumed;
+use crate::units::Period;
+use crate::upstream::Ejection;
+use crate::upstream::health;
+use crate::upstream::health::Probe;
+
+/// The shortest time between two checks of a backend, and between two comparisons.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long a check may take where nothing else is said.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The path that is asked for where none is said.
+const PATH: &str = "/health";
+
+/// How backends are checked.
+pub(super) fn health(
+    written: &schema::health::Health,
+    protocol: Protocol,
+    at: &Path,
+    files: Files<'_>,
+    report: &mut Report<'_>,
+) -> health::Settings {
+    let kind = match (written.kind, &written.path) {
+        (Some(kind), _) => kind,
+        (None, Some(_)) => HealthType::Http,
+        (None, None) => HealthType::Tcp,
+    };
+    unused(written, kind, at, report);
+    if kind == HealthType::Grpc && protocol != Protocol::Http2 {
+        report
+            .error(&at.key("type"), "gRPC is spoken over HTTP/2, and the upstream speaks HTTP/1")
+            .help("write `protocol: http2` beside `health`");
+    }
+    let interval = period(report, &at.key("interval"), written.interval, INTERVAL, DAY);
+    let timeout = match written.timeout {
+        None => interval.min(TIMEOUT),
+        Some(timeout) => {
+            if timeout > written.interval {
+                report
+                    .error(&at.key("timeout"), "it is longer than `interval`")
+                    .help("a check has to end before the next one is due");
+            }
+            period(report, &at.key("timeout"), timeout, Duration::from_millis(1), DAY)
+        }
+    };
+    within(report, &at.key("jitter"), written.jitter, 0, 100);
+    within(report, &at.key("rise"), written.rise, 1, 1000);
+    within(report, &at.key("fall"), written.fall, 1, 1000);
+    health::Settings {
+        probe: probe(written, kind, at, files, report),
+        interval,
+        jitter: written.jitter,
+        timeout,
+        judged: judge::Settings {
+            rise: written.rise,
+            fall: written.fall,
+            initial: match written.initial {
+                Initial::Healthy => Assumed::Healthy,
+                Initial::Unknown => Assumed::Unknown,
+            },
+        },
+    }
+}
+
+/// Keys that mean nothing for this kind of check.
+fn unused(written: &schema::health::Health, kind: HealthType, at: &Path, report: &mut Report<'_>) {
+    let built_in = schema::health::Health::default();
+    let for_http = [
+        ("path", written.path.is_some()),
+        ("method", written.method != built_in.method),
+        ("statuses", written.statuses != built_in.statuses),
+        ("body", written.body.is_some()),
+    ];
+    let for_both = [("host", written.host.is_some()), ("headers", !written.headers.is_empty())];
+    let for_grpc = [("service", written.service.is_some())];
+    let (checks, help, keys): (_, _, Vec<_>) = match kind {
+        HealthType::Tcp => (
+            "TCP",
+            "it only connects; `type: http` or a `path` makes it ask",
+            for_http.into_iter().chain(for_both).chain(for_grpc).collect(),
+        ),
+        HealthType::Http => ("HTTP", "`type: grpc` asks for a service", for_grpc.to_vec()),
+        HealthType::Grpc => ("gRPC", "a `service` is what it asks for", for_http.to_vec()),
+    };
+    for (key, _) in keys.into_iter().filter(|(_, is_set)| *is_set) {
+        report
+            .error_in_key(&at.key(key), format!("`{key}` has no effect on {checks} checks"))
+            .help(help);
+    }
+}
+
+fn probe(
+    written: &schema::health::Health,
+    kind: HealthType,
+    at: &Path,
+    files: Files<'_>,
+    report: &mut Report<'_>,
+) -> Probe {
+    let host = written.host.as_deref();
+    let host = host.map(|host| authority(host, &at.key("host"), report));
+    match kind {
+        HealthType::Tcp => Probe::Tcp,
+        HealthType::Http => Probe::Http(health::Request {
+            method: method(&written.method, &at.key("method"), report),
+            target: target(written.path.as_deref(), &at.key("path"), report),
+            host,
+            headers: header::own(&written.headers, &at.key("headers"), files, report),
+            statuses: statuses(&written.statuses, &at.key("statuses"), report),
+            body: body(written, at, report),
+        }),
+        HealthType::Grpc => Probe::Grpc {
+            service: written.service.clone().unwrap_or_default(),
+            host,
+            headers: header::own(&written.headers, &at.key("headers"), files, report),
+        },
+    }
+}
+
+/// A check is repeated for ever: it must not change anything.
+fn method(written: &str, at: &Path, report: &mut Report<'_>) -> Method {
+    match written {
+        "GET" => Method::GET,
+        "HEAD" => Method::HEAD,
+        "OPTIONS" => Method::OPTIONS,
+        other => {
+            report
+                .error(at, format!("\"{other}\" is not a method for checks"))
+                .help("write GET, HEAD or OPTIONS: they change nothing, however often");
+            Method::GET
+        }
+    }
+}
+
+fn target(written: Option<&str>, at: &Path, report: &mut Report<'_>) -> String {
+    let path = written.unwrap_or(PATH);
+    let parsed = path.parse::<PathAndQuery>();
+    let is_target = path.is_ascii() && parsed.is_ok_and(|parsed| parsed.as_str() == path);
+    if !path.starts_with('/') || !is_target {
+        report
+            .error(at, format!("\"{path}\" is not the path of a request"))
+            .help("it begins with a slash, and what is no URL character is percent-encoded");
+    }
+    path.to_owned()
+}
+
+fn body(written: &schema::health::Health, at: &Path, report: &mut Report<'_>) -> Option<String> {
+    let text = written.body.clone()?;
+    let at = at.key("body");
+    if text.is_empty() {
+        report.error(&at, "every answer contains nothing").help("write a text, or remove the key");
+    }
+    if text.len() > health::BODY {
+        report.error(&at, "it is longer than what is searched of an answer, 64 KiB");
+    }
+    if written.method == "HEAD" {
+        report
+            .error_in_key(&at, "an answer to HEAD has no body")
+            .help("write `method: GET`, or remove `body`");
+    }
+    Some(text)
+}
+
+fn statuses(
+    written: &[schema::cache::Statuses],
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Vec<RangeInclusive<u16>> {
+    if written.is_empty() && !report.is_broken(at) {
+        report.error(at, "no status is that of a backend that is well").help("write [2xx, 3xx]");
+    }
+    let mut ranges = Vec::with_capacity(written.len());
+    for (n, statuses) in written.iter().enumerate() {
+        match range(&statuses.0) {
+            Some(range) => ranges.push(range),
+            None => {
+                report
+                    .error(&at.index(n), format!("\"{}\" is not a status", statuses.0))
+                    .help("write a final status like 200, or a class: 2xx, 3xx, 4xx, 5xx");
+            }
+        }
+    }
+    ranges
+}
+
+fn range(text: &str) -> Option<RangeInclusive<u16>> {
+    if let Some(class) = text.strip_suffix("xx") {
+        let class: u16 = class.parse().ok().filter(|class| (2..=5).contains(class))?;
+        return Some(class * 100..=class * 100 + 99);
+    }
+    let status: u16 = text.parse().ok().filter(|status| (200..=599).contains(status))?;
+    Some(status..=status)
+}
+
+/// When a backend that fails where others do not is left out.
+pub(super) fn ejection(
+    written: &schema::health::Ejection,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Ejection {
+    let (consecutive, deviations) = (written.consecutive.get(), written.deviations.get());
+    if let Some(consecutive) = consecutive {
+        within(report, &at.key("consecutive"), consecutive, 1, 1_000_000);
+    }
+    match deviations {
+        Some(deviations) => within(report, &at.key("deviations"), deviations, 1, 10_000),
+        None => {
+            let built_in = schema::health::Ejection::default();
+            let unused = [
+                ("min_requests", written.min_requests != built_in.min_requests),
+                ("min_backends", written.min_backends != built_in.min_backends),
+            ];
+            for (key, _) in unused.into_iter().filter(|(_, is_set)| *is_set) {
+                let at = at.key(key);
+                report.error_in_key(&at, format!("`{key}` has no effect with `deviations: off`"));
+            }
+        }
+    }
+    if consecutive.is_none() && deviations.is_none() {
+        report
+            .error(at, "`consecutive` and `deviations` are off, and nothing else ejects")
+            .help("write `ejection: off`, or switch one of them on");
+    }
+    within(report, &at.key("min_requests"), written.min_requests, 1, 1_000_000);
+    within(report, &at.key("min_backends"), written.min_backends, 2, 10_000);
+    within(report, &at.key("max_percent"), written.max_percent, 1, 100);
+    resilience::statuses(&written.statuses, &at.key("statuses"), report);
+    if written.max_out_for < written.out_for {
+        report
+            .error(&at.key("max_out_for"), "it is shorter than `out_for`")
+            .help("the first time already exceeds it; make it longer, or `out_for` shorter");
+    }
+    let interval = period(report, &at.key("interval"), written.interval, INTERVAL, DAY);
+    let moment = Duration::from_millis(1);
+    let mut time = |key: &str, value: Period| period(report, &at.key(key), value, moment, DAY);
+    Ejection {
+        settings: ejection::Settings {
+            consecutive: consecutive.unwrap_or(0),
+            deviations: deviations.unwrap_or(0).saturating_mul(10),
+            min_requests: written.min_requests,
+            min_peers: written.min_backends,
+            base: time("out_for", written.out_for),
+            longest: time("max_out_for", written.max_out_for),
+            max_percent: written.max_percent,
+        },
+        interval,
+        statuses: written.statuses.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_numbers_or_classes_of_final_ones() {
+        assert_eq!(range("2xx"), Some(200..=299));
+        assert_eq!(range("404"), Some(404..=404));
+        for wrong in ["", "1xx", "6xx", "xx", "100", "199", "600", "abc", "-200", "2XX"] {
+            assert_eq!(range(wrong), None, "{wrong}");
+        }
+    }
+}
