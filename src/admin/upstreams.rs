@@ -36,6 +36,8 @@ pub(super) enum Ask {
     Backend(String, String),
     /// Something is to be done with it.
     Do(String, String, Word),
+    /// The backends of an upstream, or one, are to be checked.
+    Check(String, Option<String>),
 }
 
 /// What can be done with a backend by a word.
@@ -70,6 +72,11 @@ pub(super) fn ask(path: &str) -> Option<Ask> {
     let word = match words.as_slice() {
         [_] => return Some(Ask::One(segments.remove(0))),
         [_, "backends"] => return Some(Ask::Backends(segments.remove(0))),
+        [_, "check"] => return Some(Ask::Check(segments.remove(0), None)),
+        [_, "backends", _, "check"] => {
+            let id = segments.swap_remove(2);
+            return Some(Ask::Check(segments.swap_remove(0), Some(id)));
+        }
         [_, "backends", _] => None,
         [_, "backends", _, "drain"] => Some(Word::Drain),
         [_, "backends", _, "undrain"] => Some(Word::Undrain),
@@ -129,7 +136,11 @@ pub(super) async fn answer(
             };
             change(runtime, name, deed).await
         }
-        Ask::Do(..) => not_allowed("POST"),
+        Ask::Check(name, id) if *method == Method::POST => {
+            let by = asker();
+            shown(StatusCode::OK, backends::check(&runtime, &name, id.as_deref(), &by).await)
+        }
+        Ask::Do(..) | Ask::Check(..) => not_allowed("POST"),
     }
 }
 
@@ -236,6 +247,11 @@ mod tests {
             (
                 "/v1/upstreams/app/backends/http:%2f%2fa:1/breaker/reset",
                 Some(Ask::Do(app(), id(), Word::Reset)),
+            ),
+            ("/v1/upstreams/app/check", Some(Ask::Check(app(), None))),
+            (
+                "/v1/upstreams/app/backends/http:%2f%2fa:1/check",
+                Some(Ask::Check(app(), Some(id()))),
             ),
             ("/v1/upstreams/app/backends/drain", Some(Ask::Backend(app(), "drain".to_owned()))),
             ("/v1/upstreamsapp", None),

@@ -295,6 +295,18 @@ pub enum UpstreamsVerb {
     Remove(Which),
     /// Close its circuit breaker.
     Reset(Which),
+    /// Check the health of the backends of an upstream now, or of one.
+    Check {
+        /// The name of the upstream.
+        #[arg(value_name = "UPSTREAM")]
+        upstream: String,
+        /// The id of a backend.
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+        /// Whom to ask.
+        #[command(flatten)]
+        whom: Whom,
+    },
 }
 
 /// A backend of the running process.

@@ -69,6 +69,19 @@ struct Removed {
     in_flight: u32,
 }
 
+#[derive(Deserialize)]
+struct Checks {
+    checked: Vec<Check>,
+}
+
+#[derive(Deserialize)]
+struct Check {
+    backend: String,
+    error: Option<String>,
+    response_ms: f64,
+    state: String,
+}
+
 /// Asks the running process, or changes it; returns what to say about it.
 pub(crate) fn upstreams(cli: &Cli, what: &UpstreamsVerb) -> Result<String, Failure> {
     match what {
@@ -103,6 +116,18 @@ pub(crate) fn upstreams(cli: &Cli, what: &UpstreamsVerb) -> Result<String, Failu
         UpstreamsVerb::Reset(which) => {
             let answer = say(cli, &which.whom, "POST", &path(which, "/breaker/reset"), "")?;
             told("circuit breaker reset", which, &answer)
+        }
+        UpstreamsVerb::Check { upstream, id, whom } => {
+            let backend = id.as_ref().map(|id| format!("/backends/{}", encode(id)));
+            let backend = backend.unwrap_or_default();
+            let path = format!("/v1/upstreams/{}{backend}/check", encode(upstream));
+            let answer = say(cli, whom, "POST", &path, "")?;
+            let Checks { checked } = read(&answer)?;
+            let line = |Check { backend, error, response_ms, state }: &Check| match error {
+                None => format!("{upstream} {backend}: passed in {response_ms:.1} ms: {state}\n"),
+                Some(error) => format!("{upstream} {backend}: failed: {error}: {state}\n"),
+            };
+            Ok(checked.iter().map(line).collect())
         }
         UpstreamsVerb::Remove(which) => {
             let answer = say(cli, &which.whom, "DELETE", &path(which, ""), "")?;

@@ -20,6 +20,9 @@ use crate::upstream::change::Refused;
 use crate::upstream::change::Standing;
 use crate::upstream::drift::Adjustment;
 use crate::upstream::drift::Drift;
+use crate::upstream::health::Checked;
+use crate::upstream::health::Health;
+use crate::upstream::health::NotChecked;
 use crate::upstream::peer::Upstream;
 use crate::upstream::pool;
 use crate::upstream::resolve;
@@ -125,6 +128,12 @@ pub struct AddressView {
     pub out: Vec<&'static str>,
     /// Its circuit breaker; `None` has none.
     pub breaker: Option<BreakerView>,
+    /// Its health checks; `None` has none.
+    pub health: Option<HealthView>,
+    /// For how long it is ejected yet, in milliseconds; `None`: it is not.
+    pub ejected_for_ms: Option<u64>,
+    /// How often it was ejected.
+    pub ejected: u64,
     /// Requests that it has now.
     pub in_flight: u32,
     /// Attempts sent to it.
@@ -152,6 +161,45 @@ pub struct BreakerView {
     pub open_for_ms: Option<u64>,
     /// How often it has opened.
     pub opened: u64,
+}
+
+/// What health checks say at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HealthView {
+    /// `healthy`, `unhealthy` or `unknown`.
+    pub state: &'static str,
+    /// How many have failed since one passed.
+    pub failed_in_a_row: u32,
+    /// How many have passed.
+    pub passed: u64,
+    /// How many have failed.
+    pub failed: u64,
+    /// Why the last one failed that did.
+    pub last_error: Option<String>,
+    /// How long the last one took, in milliseconds.
+    pub response_ms: Option<f64>,
+    /// How long ago that was, in milliseconds.
+    pub checked_ms_ago: Option<u64>,
+}
+
+/// What checks came to that were asked for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Checks {
+    /// Each of them.
+    pub checked: Vec<CheckView>,
+}
+
+/// What one check came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CheckView {
+    /// Of this address, as logs and metrics call it.
+    pub backend: String,
+    /// Why it failed; `None`: it passed.
+    pub error: Option<String>,
+    /// How long it took, in milliseconds.
+    pub response_ms: f64,
+    /// What the checks say of the backend now.
+    pub state: &'static str,
 }
 
 /// The connections to one address at one moment.
@@ -277,6 +325,40 @@ pub async fn follow(runtime: &Runtime, upstream: &str, id: &str) {
     if let Ok(upstream) = find(runtime, upstream) {
         resolve::begin(upstream, id).await;
     }
+}
+
+/// Checks the backends of an upstream now, or the one of this id.
+///
+/// # Errors
+/// There is no such upstream or backend, or there are no checks.
+pub async fn check(
+    runtime: &Runtime,
+    upstream: &str,
+    id: Option<&str>,
+    by: &Asker,
+) -> Result<Checks, Problem> {
+    let upstream = find(runtime, upstream)?;
+    let is_known = |id: &str| upstream.standings().iter().any(|one| *one.meant.backend.id == *id);
+    if let Some(id) = id.filter(|id| !is_known(id)) {
+        return Err(unknown(upstream, id));
+    }
+    let checked = upstream.check_now(id).await.map_err(|refused| {
+        Problem::Conflict(match refused {
+            NotChecked::Off => "this upstream has no health checks: `health` is off".to_owned(),
+            NotChecked::NoBackend => "its name has no address yet: nothing to check".to_owned(),
+        })
+    })?;
+    let (name, id) = (&*upstream.settings().name, id.unwrap_or("all"));
+    let (way, from) = (by.way.label(), by.from.as_str());
+    info!(target: "edgeproxy::audit", way, from, upstream = name, backend = id;
+        "health checked by hand");
+    let view = |checked: Checked| CheckView {
+        backend: checked.backend.to_string(),
+        error: checked.error.map(|error| error.to_string()),
+        response_ms: milliseconds(checked.took),
+        state: checked.state.label(),
+    };
+    Ok(Checks { checked: checked.into_iter().map(view).collect() })
 }
 
 /// All upstreams.
@@ -410,9 +492,7 @@ fn of_address(report: Report, now: Duration) -> AddressView {
             State::HalfOpen => "half_open",
         },
         open_for_ms: match state {
-            State::Open { until } => {
-                Some(u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX))
-            }
+            State::Open { until } => Some(whole_milliseconds(until.saturating_sub(now))),
             State::Closed | State::HalfOpen => None,
         },
         opened: report.opened,
@@ -435,9 +515,33 @@ fn of_address(report: Report, now: Duration) -> AddressView {
         answers: report.answers,
         success_rate: part(ended.saturating_sub(report.failures) as f64, ended),
         mean_response_ms: part(report.answering.as_secs_f64() * 1000.0, report.answers),
-        latency_ms: report.latency.as_secs_f64() * 1000.0,
+        latency_ms: milliseconds(report.latency),
+        health: report.health.map(of_health),
+        ejected_for_ms: report.ejected_for.map(whole_milliseconds),
+        ejected: report.ejected,
         pool: PoolView { open, idle, in_use, queued, reused, created, failed },
     }
+}
+
+fn of_health(health: Health) -> HealthView {
+    HealthView {
+        state: health.state.label(),
+        failed_in_a_row: health.failed_in_a_row,
+        passed: health.passed,
+        failed: health.failed,
+        last_error: health.last_error.map(|error| error.to_string()),
+        response_ms: health.took.map(milliseconds),
+        checked_ms_ago: health.ago.map(whole_milliseconds),
+    }
+}
+
+fn whole_milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// In milliseconds, with what of their parts anybody reads.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10_000_000.0).round() / 10_000.0
 }
 
 /// One of `count` parts, rounded to what anybody reads.

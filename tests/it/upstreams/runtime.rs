@@ -25,6 +25,7 @@ use crate::harness::Reply;
 use crate::harness::Wire;
 use crate::harness::client::End;
 use crate::harness::ok;
+use crate::harness::status;
 use crate::process::free_address;
 
 /// What the admin listener says in JSON.
@@ -293,6 +294,58 @@ fn the_listing_has_all_that_is_known() {
     let reset = json(act(&edge, "POST", "gone/breaker/reset", "").expect_status(200));
     assert_eq!(reset["addresses"][0]["breaker"]["state"], "closed");
     edge.wait_for_log("circuit breaker reset");
+}
+
+#[test]
+fn health_is_checked_by_hand_and_listed() {
+    let well = Arc::new(AtomicBool::new(true));
+    let is_well = Arc::clone(&well);
+    let origin = Origin::script()
+        .with("/health", move |_| status(if is_well.load(Ordering::SeqCst) { 200 } else { 500 }))
+        .otherwise(|_| ok("here"))
+        .start();
+    let spare = Origin::script().on("/health", ok("")).otherwise(|_| ok("spare")).start();
+    let edge = before(
+        &[&origin, &spare],
+        "    health: {path: /health, interval: 10m, timeout: 5s, rise: 1, fall: 1}\n",
+    );
+    let all = json(edge.admin_post("/v1/upstreams/app/check", "").expect_status(200));
+    let checked = all["checked"].as_array().expect("a list");
+    assert_eq!(checked.len(), 2, "{all}");
+    assert_eq!((&checked[0]["backend"], &checked[0]["error"]), (&"b0".into(), &Value::Null));
+    assert_eq!(checked[0]["state"], "healthy");
+    well.store(false, Ordering::SeqCst);
+    let one = json(act(&edge, "POST", "b0/check", "").expect_status(200));
+    assert_eq!(one["checked"].as_array().map(Vec::len), Some(1));
+    assert_eq!(one["checked"][0]["state"], "unhealthy");
+    let view = json(act(&edge, "GET", "b0", "").expect_status(200));
+    let at = &view["addresses"][0];
+    assert_eq!(at["state"], "unhealthy");
+    let health = &at["health"];
+    assert_eq!((&health["passed"], &health["failed"]), (&1.into(), &1.into()));
+    assert_eq!(health["failed_in_a_row"], 1);
+    assert!(health["last_error"].as_str().is_some_and(|why| why.contains("500")), "{health}");
+    assert!(health["response_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{health}");
+    edge.get("/").expect_body("spare");
+    edge.get("/").expect_body("spare");
+    act(&edge, "POST", "b9/check", "").expect_status(404);
+    edge.wait_for_log("health checked by hand");
+
+    // One that was added is checked like the others.
+    let late = Origin::always(status(503));
+    add_origin(&edge, "late", &late);
+    act(&edge, "POST", "late/check", "").expect_status(200);
+    let view = json(act(&edge, "GET", "late", "").expect_status(200));
+    assert_eq!(view["addresses"][0]["state"], "unhealthy");
+}
+
+#[test]
+fn without_health_checks_none_can_be_asked_for() {
+    let origin = Origin::always(ok("here"));
+    let edge = before(&[&origin], "    health: off\n");
+    let reply = edge.admin_post("/v1/upstreams/app/check", "");
+    assert!(reply.expect_status(409).text().contains("`health` is off"), "{reply:?}");
+    edge.admin("GET", "/v1/upstreams/app/check").expect_status(405);
 }
 
 #[test]

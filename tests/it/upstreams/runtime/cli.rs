@@ -65,6 +65,12 @@ fn backends_are_listed_added_changed_drained_and_removed() {
     assert_eq!(undrained, "no longer draining: app b0: up, weight 1, 0 in flight\n");
     let reset = says(&edge, &["reset", "app", "b0"]);
     assert_eq!(reset, "circuit breaker reset: app b0: up, weight 1, 0 in flight\n");
+    let checked = says(&edge, &["check", "app", "b1"]);
+    assert!(
+        checked.starts_with("app b1: passed in ") && checked.ends_with("healthy\n"),
+        "{checked}"
+    );
+    assert_eq!(says(&edge, &["check", "app"]).lines().count(), 2);
     assert_eq!(says(&edge, &["remove", "app", "b0"]), "removed: app b0\n");
     assert_eq!(ids(&edge), ["b1"]);
     let json = says(&edge, &["list", "--json"]);
