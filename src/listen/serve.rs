@@ -1,7 +1,8 @@
 //! One HTTP/1 connection from its first byte to its last: the keep-alive loop.
 //!
 //! An idle connection waits in a small future here. Each request is first offered to the short way,
-//! which answers from memory; only for what it declines does Pingora's large future exist.
+//! which answers from memory or passes it through; only for what it declines does Pingora's large future
+//! exist.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -39,6 +40,7 @@ use crate::listen::shortcut::Outlet;
 use crate::listen::shortcut::Rest;
 use crate::listen::shortcut::Shortcut;
 use crate::listen::shortcut::Taken;
+use crate::listen::shortcut::Through;
 use crate::listen::watch::Watch;
 use crate::message::admit::origin_form;
 use crate::message::head::BodyFraming;
@@ -77,6 +79,8 @@ enum Offered {
     Answered(Afterwards),
     /// The answer is begun.
     Begun(Box<dyn Rest>, Afterwards),
+    /// This answers.
+    Through(Box<dyn Through>),
     /// The connection is of no more use.
     Broken,
 }
@@ -143,6 +147,7 @@ where
                         Offered::Begun(rest, after) => {
                             Box::pin(self.send_rest(io, rest, after)).await
                         }
+                        Offered::Through(work) => self.through(io, work).await,
                         Offered::Broken => None,
                     };
                     match back {
@@ -232,7 +237,7 @@ where
         };
         let answered = match &offered {
             Offered::Refused(_) | Offered::Declined(_) => 0,
-            Offered::Answered(_) | Offered::Begun(..) | Offered::Broken => {
+            Offered::Answered(_) | Offered::Begun(..) | Offered::Through(_) | Offered::Broken => {
                 conn.requests.fetch_add(1, Ordering::Relaxed);
                 head.len
             }
@@ -255,6 +260,7 @@ where
             Ok(Taken::Declined) => Offered::Declined(Vec::new()),
             Ok(Taken::Answered(after)) => Offered::Answered(after),
             Ok(Taken::Begun(rest, after)) => Offered::Begun(rest, after),
+            Ok(Taken::Through(work)) => Offered::Through(work),
             Ok(Taken::Broken) => Offered::Broken,
             Err(_) => {
                 self.watch.panicked(asked.conn);
@@ -281,6 +287,21 @@ where
                 Shutdown::shutdown(io.as_mut()).await;
                 None
             }
+        }
+    }
+
+    /// Lends the connection to who answers one request; gives it back when it can carry another.
+    async fn through(&self, mut io: Box<EdgeIo>, work: Box<dyn Through>) -> Option<Box<EdgeIo>> {
+        let conn = Arc::clone(io.conn());
+        io.lend();
+        let run = AssertUnwindSafe(work.run(io)).catch_unwind();
+        match conn::on(Arc::clone(&conn), run).await {
+            Some(Ok(back)) => back,
+            Some(Err(_)) => {
+                self.watch.panicked(&conn);
+                None
+            }
+            None => None,
         }
     }
 

@@ -1,7 +1,8 @@
-//! A way past Pingora, for requests that are answered from memory at once.
+//! A way past Pingora, for requests that are answered from memory at once or passed through as they are.
 //!
 //! Each request is offered to a [`Shortcut`] before Pingora hears of it. It answers by handing bytes to
-//! the connection itself, or declines and leaves everything as it was.
+//! the connection itself, takes it upon itself to answer ([`Through`]), or declines and leaves everything
+//! as it was.
 
 use std::io;
 use std::io::IoSlice;
@@ -11,6 +12,7 @@ use std::task::Context;
 use std::task::Poll;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use pingora::http::RequestHeader;
 use pingora::http::ResponseHeader;
 use tokio::io::AsyncWrite;
@@ -19,7 +21,7 @@ use crate::listen::conn::Conn;
 use crate::listen::io::EdgeIo;
 use crate::message::head::RequestHead;
 
-/// Answers requests from memory.
+/// Answers requests past Pingora.
 pub trait Shortcut: Send + Sync + 'static {
     /// Answers an HTTP/1 request, or declines.
     fn http1(&self, asked: &Asked<'_>, outlet: &mut Outlet<'_, '_>) -> Taken;
@@ -54,8 +56,16 @@ pub enum Taken {
     Answered(Afterwards),
     /// The rest of the answer is still to be sent.
     Begun(Box<dyn Rest>, Afterwards),
+    /// It is answered by this, which is given the connection for as long as that takes.
+    Through(Box<dyn Through>),
     /// The client went away in the middle of it.
     Broken,
+}
+
+/// Answers a request that it has taken, past Pingora although it cannot do so at once.
+pub trait Through: Send {
+    /// Answers, and gives the connection back when it can carry another request.
+    fn run(self: Box<Self>, io: Box<EdgeIo>) -> BoxFuture<'static, Option<Box<EdgeIo>>>;
 }
 
 /// What happens to the connection after an answer.

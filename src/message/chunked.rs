@@ -4,6 +4,7 @@
 //! that this parser can read them in one way only, and says where the message ends.
 
 mod body;
+mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,8 @@ use std::fmt;
 
 pub use self::body::BodyFraming;
 pub use self::body::BodyScanner;
+pub use self::reader::Chunk;
+pub use self::reader::ChunkReader;
 use super::head::bytes::is_value;
 use super::head::fields::Carry;
 use super::head::fields::FieldFault;

@@ -18,6 +18,7 @@
 
 mod fault;
 mod head;
+mod message;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use self::fault::OriginFault;
 use self::head::Reply;
 use self::head::ReplyScan;
 use self::head::ReplyScanner;
+pub use self::message::ReplyMessage;
 use self::request::Asked;
 use self::request::RequestTap;
 use super::chunked::BodyScanner;
@@ -111,6 +113,12 @@ impl ReplyGuard {
             afterwards: Afterwards::Persists { patience: None },
             fault: None,
         }
+    }
+
+    /// How much it accepts.
+    #[must_use]
+    pub fn limits(&self) -> ReplyLimits {
+        self.limits
     }
 
     /// Observes bytes that go to the origin, cut anywhere.

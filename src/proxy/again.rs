@@ -8,7 +8,6 @@ use pingora::Error;
 use pingora::ErrorSource;
 use pingora::ErrorType;
 use pingora::RetryType;
-use pingora_proxy::Session;
 
 use crate::observe::metrics::UpstreamMetrics;
 use crate::observe::metrics::labels::Retried;
@@ -16,6 +15,7 @@ use crate::observe::metrics::labels::UpstreamError;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::fetch::ASK_AGAIN;
 use crate::proxy::fetch::time_left;
+use crate::proxy::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::resilience::retry;
 use crate::resilience::retry::Counted;
@@ -33,7 +33,7 @@ const TRY_ANOTHER: &str = "an answer that is a failure";
 
 /// No connection came about. Nothing was sent, so another attempt harms nobody.
 pub(crate) fn not_connected(
-    session: &Session,
+    request: &Outgoing<'_>,
     mut error: Box<Error>,
     ctx: &mut RequestCtx,
 ) -> Box<Error> {
@@ -43,14 +43,14 @@ pub(crate) fn not_connected(
     if let Some(lease) = &mut ctx.origin.lease {
         lease.failed(Fault::Connect);
     }
-    let again = may_try_again(session, ctx, What::Connect, Sent::Nothing, None);
+    let again = may_try_again(request, ctx, What::Connect, Sent::Nothing, None);
     error.set_retry(again.is_some());
     error
 }
 
 /// The exchange broke. Said again is only what harms nobody when it is said twice.
 pub(crate) fn broke(
-    session: &mut Session,
+    request: &Outgoing<'_>,
     mut error: Box<Error>,
     ctx: &mut RequestCtx,
 ) -> Box<Error> {
@@ -84,7 +84,7 @@ pub(crate) fn broke(
         (false, _, Refusal::OriginTimeout) => (What::TimedOut, Sent::Something),
         (false, _, _) => (What::Broken, Sent::Something),
     };
-    let again = may_try_again(session, ctx, what, sent, None);
+    let again = may_try_again(request, ctx, what, sent, None);
     if again == Some(Counted::No) {
         ctx.origin.tried.pop();
     } else {
@@ -104,7 +104,7 @@ pub(crate) fn broke(
 
 /// The origin answered with a failure: the error with which Pingora asks another, if one may be asked.
 pub(crate) fn try_another(
-    session: &Session,
+    request: &Outgoing<'_>,
     status: StatusCode,
     retry_after: Option<Duration>,
     ctx: &mut RequestCtx,
@@ -113,7 +113,7 @@ pub(crate) fn try_another(
         return None;
     }
     let what = What::Status(status.as_u16());
-    may_try_again(session, ctx, what, Sent::Something, retry_after)?;
+    may_try_again(request, ctx, what, Sent::Something, retry_after)?;
     let mut error = Error::explain(ErrorType::Custom(TRY_ANOTHER), "an answer that is a failure");
     error.as_up();
     Some(error)
@@ -136,18 +136,18 @@ pub(crate) fn fall_back(ctx: &mut RequestCtx) -> bool {
 
 /// Whether the request is sent once more; sees to the wait before that.
 fn may_try_again(
-    session: &Session,
+    request: &Outgoing<'_>,
     ctx: &mut RequestCtx,
     what: What,
     sent: Sent,
     retry_after: Option<Duration>,
 ) -> Option<Counted> {
-    let again = may_try_here(session, ctx, what, sent, retry_after);
+    let again = may_try_here(request, ctx, what, sent, retry_after);
     if again.is_some() || matches!(what, What::Status(_)) {
         return again;
     }
     // One attempt at another upstream does not depend on how many there were at this one.
-    let first = Failed { attempts: 1, ..failed(session, ctx, what, sent, None)? };
+    let first = Failed { attempts: 1, ..failed(request, ctx, what, sent, None)? };
     let another = retry::Settings { attempts: 2, ..retry::Settings::default() };
     let allowed = matches!(retry::decide(&another, &first, 0), Decision::Again { .. });
     (allowed && fall_back(ctx)).then_some(Counted::Yes)
@@ -155,21 +155,20 @@ fn may_try_again(
 
 /// What there is to know of a failed attempt.
 fn failed(
-    session: &Session,
+    request: &Outgoing<'_>,
     ctx: &RequestCtx,
     what: What,
     sent: Sent,
     retry_after: Option<Duration>,
 ) -> Option<Failed> {
-    let written = session.response_written();
     Some(Failed {
         what,
         sent,
         attempts: ctx.origin.attempts - ctx.origin.uncounted,
         uncounted: ctx.origin.uncounted,
-        idempotent: session.req_header().method.is_idempotent(),
-        replayable: !session.as_ref().retry_buffer_truncated(),
-        downstream_started: written.is_some_and(|response| !response.status.is_informational()),
+        idempotent: request.method.is_idempotent(),
+        replayable: request.replayable,
+        downstream_started: request.answered,
         left: Some(time_left(ctx, upstream_of(ctx)?.settings())),
         retry_after,
     })
@@ -177,7 +176,7 @@ fn failed(
 
 /// Whether it is sent once more to the same upstream.
 fn may_try_here(
-    session: &Session,
+    request: &Outgoing<'_>,
     ctx: &mut RequestCtx,
     what: What,
     sent: Sent,
@@ -185,7 +184,7 @@ fn may_try_here(
 ) -> Option<Counted> {
     let upstream = upstream_of(ctx)?;
     let settings = upstream.settings();
-    let failed = failed(session, ctx, what, sent, retry_after)?;
+    let failed = failed(request, ctx, what, sent, retry_after)?;
     let Decision::Again { after, counted } =
         retry::decide(&settings.retry.settings, &failed, random())
     else {

@@ -29,16 +29,22 @@ pub(crate) async fn refuse(
         return respond(session, ctx, status, &headers, body).await;
     }
     let json = Refusal::prefers_json(session.get_header_bytes(header::ACCEPT));
-    let mut headers = HeaderMap::with_capacity(4);
+    let mut headers = fields(refusal, json);
+    for (name, value) in extra {
+        headers.append(name.clone(), value.clone());
+    }
+    respond(session, ctx, refusal.status(), &headers, Bytes::from(refusal.body(json))).await
+}
+
+/// The fields of the answer with which a request is refused, in JSON or as text.
+pub(crate) fn fields(refusal: Refusal, json: bool) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Refusal::content_type(json)));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(seconds) = refusal.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    for (name, value) in extra {
-        headers.append(name.clone(), value.clone());
-    }
-    respond(session, ctx, refusal.status(), &headers, Bytes::from(refusal.body(json))).await
+    headers
 }
 
 /// The route's own answer when its upstream has none.

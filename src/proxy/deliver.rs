@@ -121,24 +121,35 @@ pub(crate) fn dress(
     if let Some(error) = not_this_answer(session, ctx) {
         return Err(error);
     }
+    let revalidated = ctx.cache.outcome == Some(Outcome::Revalidated);
+    let confirmed = revalidated.then(|| session.cache.maybe_cache_meta()).flatten();
+    // Made elsewhere and confirmed now: as old as the 304 says (RFC 9111 §4.3.4).
+    let confirmed = confirmed.map(|meta| meta.age().as_secs());
+    put_on(&session.req_header().method, response, confirmed, ctx)?;
+    suit(session, response, ctx);
+    ctx.tell();
+    Ok(())
+}
+
+/// Says what we have to say of the final answer to a request of this method; `confirmed` is the age of
+/// what an origin has confirmed.
+pub(crate) fn put_on(
+    method: &Method,
+    response: &mut ResponseHeader,
+    confirmed: Option<u64>,
+    ctx: &mut RequestCtx,
+) -> Result<()> {
     ctx.first_byte.get_or_insert_with(|| ctx.started.elapsed());
-    ctx.bodiless = session.req_header().method == Method::HEAD
+    ctx.bodiless = method == Method::HEAD
         || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let mut dress = Dress::of(ctx);
-    if ctx.cache.outcome == Some(Outcome::Revalidated)
-        && let Some(meta) = session.cache.maybe_cache_meta()
-    {
-        // Made elsewhere and confirmed now: as old as the 304 says (RFC 9111 §4.3.4).
-        dress.age = Some(meta.age().as_secs());
+    if confirmed.is_some() {
+        dress.age = confirmed;
     } else if response.headers.contains_key(header::AGE) && ctx.origin.status.is_some() {
         // From the origin: many lines or no number would confuse the caches behind us.
         dress.age = Some(freshness::age_value(&response.headers).as_secs());
     }
-    dress.put_on(response)?;
-
-    suit(session, response, ctx);
-    ctx.tell();
-    Ok(())
+    dress.put_on(response)
 }
 
 /// Suits the response to the version that the client speaks, and to how long its connection is kept.

@@ -31,9 +31,7 @@ pub(crate) async fn answer(
     error: &Error,
     ctx: &mut RequestCtx,
 ) -> FailToProxy {
-    let refusal = ctx.refusal.or_else(|| refusal_for(error)).map(|refusal| in_total(refusal, ctx));
-    let refusal = refusal.map(|refusal| unvalidated(refusal, ctx));
-    ctx.refusal = refusal;
+    let refusal = verdict(error, ctx);
     if let Some(flight) = &ctx.flight {
         // Those who wait are told; there is nobody else to answer.
         ctx.tell();
@@ -57,6 +55,13 @@ pub(crate) async fn answer(
         session.as_downstream_mut().shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
     }
     FailToProxy { error_code: code, can_reuse_downstream: false }
+}
+
+/// What a failed request is refused with, and noted so; `None` when the client itself went away.
+pub(crate) fn verdict(error: &Error, ctx: &mut RequestCtx) -> Option<Refusal> {
+    let refusal = ctx.refusal.or_else(|| refusal_for(error)).map(|refusal| in_total(refusal, ctx));
+    ctx.refusal = refusal.map(|refusal| unvalidated(refusal, ctx));
+    ctx.refusal
 }
 
 /// An origin that was given only what the route's time left was not slow by its own deadline.

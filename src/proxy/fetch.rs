@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use http::Version;
+use http::HeaderValue;
 use pingora::Error;
 use pingora::Result;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::upstreams::peer::Peer;
 use pingora_proxy::Session;
 
 use crate::balance::hash::key;
@@ -19,6 +18,7 @@ use crate::proxy::again;
 use crate::proxy::answer;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::lookup;
+use crate::proxy::outgoing::Outgoing;
 use crate::proxy::sticky;
 use crate::refusal::Refusal;
 use crate::route::predicate::pairs;
@@ -31,6 +31,7 @@ use crate::upstream::Settings;
 use crate::upstream::backend::random;
 use crate::upstream::fault::error_of;
 use crate::upstream::lease::Body;
+use crate::upstream::peer::Upstream;
 use crate::upstream::peer::Wish;
 use crate::upstream::pool;
 
@@ -55,8 +56,55 @@ pub(crate) async fn may_go(session: &mut Session, ctx: &mut RequestCtx) -> Resul
     Ok(true)
 }
 
-/// The peer for the next attempt.
-pub(crate) async fn choose(session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+/// What an attempt is given beside its backend.
+pub(crate) struct Allowance {
+    pub(crate) upstream: Arc<Upstream>,
+    /// The time to the end of the answer's header.
+    pub(crate) answer: Duration,
+    /// The time to the end of the answer, where the route bounds it.
+    pub(crate) whole: Option<Duration>,
+}
+
+impl Allowance {
+    /// A timeout of the upstream's, cut to the time in which there has to be an answer.
+    pub(crate) fn for_answer(&self, timeout: Duration) -> Duration {
+        timeout.min(self.answer.max(LEAST_READ))
+    }
+
+    /// A timeout of the upstream's, cut to the time in which the whole answer has to be there.
+    pub(crate) fn for_all(&self, timeout: Duration) -> Duration {
+        self.whole.map_or(timeout, |whole| timeout.min(whole.max(LEAST_READ)))
+    }
+}
+
+/// The peer for the next attempt, as Pingora wants it.
+pub(crate) async fn choose(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+    let allowance = lend(request, ctx).await?;
+    let Some(lease) = &ctx.origin.lease else { return Err(refused(ctx, Refusal::Internal)) };
+    let mut peer = lease.peer();
+    let options = &mut peer.options;
+    options.total_connection_timeout =
+        options.total_connection_timeout.map(|timeout| allowance.for_answer(timeout));
+    match allowance.upstream.settings().protocol {
+        // Our own connections know a header from what follows it; see `terms`.
+        Protocol::Http1 => {
+            if request.offers_tunnel {
+                // The origin's deadline for its answer is kept by the connection itself (see
+                // `guard`): what Pingora waits for here is also the silence within a tunnel.
+                options.read_timeout = Some(TUNNEL_IDLE);
+            }
+        }
+        Protocol::Http2 => {
+            options.read_timeout =
+                options.read_timeout.map(|timeout| allowance.for_answer(timeout));
+        }
+    }
+    options.read_timeout = options.read_timeout.map(|timeout| allowance.for_all(timeout));
+    Ok(peer)
+}
+
+/// Lends the request a backend for the next attempt, and one of its connections.
+pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Allowance> {
     let Some(index) = ctx.upstream() else { return Err(refused(ctx, Refusal::Internal)) };
     let upstream = Arc::clone(&ctx.runtime.upstreams[index]);
     // What the last attempt came to is no news of this one.
@@ -73,21 +121,20 @@ pub(crate) async fn choose(session: &mut Session, ctx: &mut RequestCtx) -> Resul
         return Err(refused(ctx, Refusal::TotalTimeout));
     }
     let sticky = upstream.settings().sticky.as_ref();
-    let sticky = sticky.and_then(|sticky| sticky::wish(sticky, session));
+    let sticky = sticky.and_then(|sticky| sticky::wish(sticky, request));
     let wish = Wish {
         tried: &ctx.origin.tried,
-        hash: upstream.settings().balance.by.as_ref().map(|by| hash(by, session, ctx)),
+        hash: upstream.settings().balance.by.as_ref().map(|by| hash(by, request, ctx)),
         sticky,
     };
     let mut lease = match upstream.lend(&wish) {
         Ok(lease) => lease,
-        Err(_) if again::fall_back(ctx) => return Box::pin(choose(session, ctx)).await,
+        Err(_) if again::fall_back(ctx) => return Box::pin(lend(request, ctx)).await,
         // What was found out of the others stands.
         Err(refusal) => return Err(refused(ctx, ctx.origin.failed.unwrap_or(refusal))),
     };
-    let body = if is_coming(session) { Body::Coming } else { Body::Here };
     if let Err(full) =
-        lease.connection(body, left.min(upstream.settings().pool.queue_timeout)).await
+        lease.connection(request.body, left.min(upstream.settings().pool.queue_timeout)).await
     {
         return Err(refused(
             ctx,
@@ -102,30 +149,8 @@ pub(crate) async fn choose(session: &mut Session, ctx: &mut RequestCtx) -> Resul
     if ctx.origin.attempts == 0 {
         upstream.budget().deposit(upstream.now());
     }
-    let mut peer = lease.peer();
-    let timeouts = upstream.settings().timeouts;
     let whole = ctx.time_left();
     let answer = upstream.settings().retry.per_try.map_or(left, |per_try| per_try.min(left));
-    let cut = |timeout: Option<Duration>, to: Duration| timeout.map_or(to, |t| t.min(to));
-    peer.options.total_connection_timeout =
-        Some(cut(peer.options.total_connection_timeout, answer.max(LEAST_READ)));
-    match upstream.settings().protocol {
-        // Our own connections know a header from what follows it; see `terms`.
-        Protocol::Http1 => {
-            if session.is_upgrade_req() {
-                // The origin's deadline for its answer is kept by the connection itself (see
-                // `guard`): what Pingora waits for here is also the silence within a tunnel.
-                peer.options.read_timeout = Some(TUNNEL_IDLE);
-            }
-        }
-        Protocol::Http2 => {
-            peer.options.read_timeout =
-                Some(cut(peer.options.read_timeout, answer.max(LEAST_READ)));
-        }
-    }
-    if let Some(whole) = whole {
-        peer.options.read_timeout = Some(cut(peer.options.read_timeout, whole.max(LEAST_READ)));
-    }
     let now = tokio::time::Instant::now();
     let ends = whole.map(|whole| now + whole);
     let is_ours = upstream.settings().protocol == Protocol::Http1;
@@ -134,8 +159,8 @@ pub(crate) async fn choose(session: &mut Session, ctx: &mut RequestCtx) -> Resul
         // Each byte of an HTTP/1 origin passes us, and is waited for until then only.
         given_up: ends.filter(|_| !is_ours).map(|ends| ends + LAST_WORDS),
         answer_by: Some(now + answer),
-        header: timeouts.read,
-        upload: paced_upload(session, ctx),
+        header: upstream.settings().timeouts.read,
+        upload: paced_upload(request, ctx),
     });
     ctx.origin.stick = upstream
         .settings()
@@ -144,20 +169,23 @@ pub(crate) async fn choose(session: &mut Session, ctx: &mut RequestCtx) -> Resul
         .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
     ctx.origin.attempts += 1;
     ctx.origin.began = Some(Instant::now());
-    ctx.origin.address = Some(peer.address().to_string());
+    ctx.origin.address = Some(lease.backend().address().to_string());
     ctx.origin.tried.push(Arc::clone(lease.backend()));
     ctx.origin.lease = Some(lease);
-    Ok(peer)
+    Ok(Allowance { upstream, answer, whole })
 }
 
 /// Whether the client still has to send of the request's body. A conversation is none: it ends when both
 /// sides have said all.
-fn is_coming(session: &mut Session) -> bool {
+pub(crate) fn body(session: &mut Session) -> Body {
     if session.is_upgrade_req() || admit::is_conversation(session) {
-        return false;
+        return Body::Here;
     }
     let downstream = session.as_downstream_mut();
-    !downstream.is_body_empty() && !downstream.is_body_done()
+    match downstream.is_body_empty() || downstream.is_body_done() {
+        true => Body::Here,
+        false => Body::Coming,
+    }
 }
 
 /// How long there is until the header of an answer has to be there, all attempts together.
@@ -167,7 +195,7 @@ pub(crate) fn time_left(ctx: &RequestCtx, upstream: &Settings) -> Duration {
 }
 
 /// What a request has in common with others that come to the same backend, as a number.
-fn hash(by: &HashBy, session: &Session, ctx: &RequestCtx) -> u64 {
+fn hash(by: &HashBy, request: &Outgoing<'_>, ctx: &RequestCtx) -> u64 {
     match by {
         HashBy::Uri => ctx.admitted.as_ref().map_or(0, |admitted| {
             let query = admitted.target.query().unwrap_or_default();
@@ -180,22 +208,18 @@ fn hash(by: &HashBy, session: &Session, ctx: &RequestCtx) -> u64 {
             Some(IpAddr::V6(address)) => key(&address.octets()),
             None => 0,
         },
-        HashBy::Header(name) => key(session.get_header_bytes(name)),
+        HashBy::Header(name) => key(request.headers.get(name).map_or(b"", HeaderValue::as_bytes)),
         HashBy::Cookie(name) => {
-            let headers = &session.req_header().headers;
-            pairs::cookies(headers, name).next().map_or(0, |value| key(&value))
+            pairs::cookies(request.headers, name).next().map_or(0, |value| key(&value))
         }
     }
 }
 
-/// How fast the client has to send its body to the origin. On HTTP/1 the connection sees to that, and
-/// in a conversation each side sends when it has something to say.
-fn paced_upload(session: &Session, ctx: &RequestCtx) -> Option<MinRate> {
-    if session.req_header().version != Version::HTTP_2 || admit::is_conversation(session) {
-        return None;
-    }
+/// How fast the client has to send its body to the origin, where its connection does not see to that.
+fn paced_upload(request: &Outgoing<'_>, ctx: &RequestCtx) -> Option<MinRate> {
     let limits = &ctx.runtime.plan.limits;
-    Some(MinRate { bytes_per_second: limits.min_body_rate, window: limits.rate_window })
+    let rate = MinRate { bytes_per_second: limits.min_body_rate, window: limits.rate_window };
+    request.paces_upload.then_some(rate)
 }
 
 /// A connection is there.

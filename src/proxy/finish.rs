@@ -52,6 +52,26 @@ pub(crate) fn record(session: &Session, _error: Option<&Error>, ctx: &mut Reques
     });
 }
 
+/// Records a request that was passed through.
+pub(crate) fn passed(
+    ctx: &mut RequestCtx,
+    fields: &HeaderMap,
+    target: &[u8],
+    status: Option<u16>,
+    sent: u64,
+) {
+    ctx.logged = true;
+    tell(&Told {
+        method: b"GET",
+        version: Some(ctx.version),
+        target,
+        fields: Some(fields),
+        status,
+        sent,
+        ..told_of(ctx)
+    });
+}
+
 /// Records a request that was never finished: its task was dropped, or it panicked.
 pub(crate) fn record_abandoned(ctx: &mut RequestCtx) {
     if ctx.refusal.is_none() && ctx.origin.began.is_some() && !ctx.logged && ctx.is_overdue() {

@@ -26,6 +26,7 @@ use crate::message::trace::TraceContext;
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::route::HeaderRule;
 use crate::route::Route;
@@ -35,8 +36,24 @@ use crate::storage::memory::Found;
 
 /// Rebuilds the request's header for the origin.
 pub(crate) fn rebuild(
-    session: &mut Session,
+    session: &Session,
     request: &mut RequestHeader,
+    ctx: &mut RequestCtx,
+) -> Result<()> {
+    let stale = session.cache.enabled().then(|| session.cache.maybe_cache_meta()).flatten();
+    let stale = stale.and_then(|meta| meta.extensions().get::<Found>());
+    write_anew(&Outgoing::of(session), request, stale, ctx)
+}
+
+/// Rebuilds the header `request` of what was `asked`, about what is stored and stale if that is to be
+/// validated.
+///
+/// # Errors
+/// There is no target or host that it could have.
+pub(crate) fn write_anew(
+    asked: &Outgoing<'_>,
+    request: &mut RequestHeader,
+    stale: Option<&Found>,
     ctx: &mut RequestCtx,
 ) -> Result<()> {
     let Some(admitted) = &ctx.admitted else { return Err(refused(ctx, Refusal::Internal)) };
@@ -44,9 +61,9 @@ pub(crate) fn rebuild(
     let Some(route) = ctx.route.map(|index| &runtime.plan.routes.routes()[index]) else {
         return Err(refused(ctx, Refusal::NoRoute));
     };
-    let upgrade = session.is_upgrade_req();
+    let upgrade = asked.offers_tunnel;
     let to_http2 = request.version == Version::HTTP_2;
-    let trailers = hops::wants_trailers(&session.req_header().headers);
+    let trailers = hops::wants_trailers(asked.headers);
 
     for name in hops::hop_by_hop(&request.headers) {
         let framing = name == header::TRANSFER_ENCODING;
@@ -101,8 +118,7 @@ pub(crate) fn rebuild(
     request.set_uri(uri);
     request.insert_header(header::HOST, host)?;
 
-    let stale = session.cache.enabled().then(|| session.cache.maybe_cache_meta()).flatten();
-    set_conditions(request, stale.and_then(|meta| meta.extensions().get::<Found>()), ctx)?;
+    set_conditions(request, stale, ctx)?;
     if let Some(piece) = ctx.cache.piece {
         request.insert_header(header::RANGE, piece.wanted())?;
     }

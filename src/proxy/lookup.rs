@@ -72,12 +72,7 @@ pub(crate) fn prepare(session: &mut Session, ctx: &mut RequestCtx) {
             if bypass == Bypass::Method && posted::may_answer_a_get(&view, &route.cache) {
                 ctx.cache.posted = Posted::Asked(runtime.memory.generation());
             }
-            let (why, outcome) = match bypass {
-                Bypass::Disabled | Bypass::Route => (Forward::Bypass, Outcome::Bypass),
-                Bypass::Method => (Forward::Method, Outcome::Miss),
-                Bypass::RequestBody | Bypass::Upgrade => (Forward::Bypass, Outcome::Miss),
-            };
-            return ctx.cache.forwarded(why, Some(bypass.label()), outcome);
+            return bypassed(bypass, ctx);
         }
     };
     // Answered from a stored response they would need its validators before the body is chosen; the
@@ -93,6 +88,16 @@ pub(crate) fn prepare(session: &mut Session, ctx: &mut RequestCtx) {
     if ctx.cache.key.is_some() {
         ctx.cache.fields = Some(Arc::new(request.headers.clone()));
     }
+}
+
+/// The store is not asked.
+pub(crate) fn bypassed(bypass: Bypass, ctx: &mut RequestCtx) {
+    let (why, outcome) = match bypass {
+        Bypass::Disabled | Bypass::Route => (Forward::Bypass, Outcome::Bypass),
+        Bypass::Method => (Forward::Method, Outcome::Miss),
+        Bypass::RequestBody | Bypass::Upgrade => (Forward::Bypass, Outcome::Miss),
+    };
+    ctx.cache.forwarded(why, Some(bypass.label()), outcome);
 }
 
 /// From here on everybody reads the normal form: the key, the variants, the origin.

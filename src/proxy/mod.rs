@@ -17,6 +17,7 @@ mod forward;
 mod freshen;
 mod lookup;
 mod obtain;
+mod outgoing;
 mod parts;
 mod piece;
 mod posted;
@@ -28,6 +29,7 @@ mod sliced;
 mod sticky;
 mod store;
 mod stored;
+mod through;
 pub mod watch;
 mod wire;
 
@@ -58,6 +60,7 @@ use pingora_proxy::Session;
 
 use crate::proxy::context::Arrival;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::outgoing::Outgoing;
 use crate::runtime::Runtime;
 use crate::upstream::pool::was_reused;
 
@@ -146,7 +149,8 @@ impl ProxyHttp for EdgeProxy {
         session: &mut Session,
         ctx: &mut RequestCtx,
     ) -> Result<Box<HttpPeer>> {
-        fetch::choose(session, ctx).await
+        let body = fetch::body(session);
+        fetch::choose(&Outgoing { body, ..Outgoing::of(session) }, ctx).await
     }
 
     async fn connected_to_upstream(
@@ -169,7 +173,7 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut RequestCtx,
         error: Box<Error>,
     ) -> Box<Error> {
-        again::not_connected(session, error, ctx)
+        again::not_connected(&Outgoing::of(session), error, ctx)
     }
 
     fn error_while_proxy(
@@ -180,7 +184,7 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut RequestCtx,
         _client_reused: bool,
     ) -> Box<Error> {
-        again::broke(session, error, ctx)
+        again::broke(&Outgoing::of(session), error, ctx)
     }
 
     // 5 ─ What the origin sees.

@@ -22,6 +22,7 @@ use crate::proxy::again;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::freshen;
+use crate::proxy::outgoing::Outgoing;
 use crate::proxy::posted;
 use crate::proxy::purge;
 use crate::refusal::Refusal;
@@ -35,28 +36,62 @@ pub(crate) fn examine(
     response: &mut ResponseHeader,
     ctx: &mut RequestCtx,
 ) -> Result<()> {
+    if take_note(&Outgoing::of(session), response, ctx)? == Stage::Interim {
+        return Ok(());
+    }
+    posted::consider(session, response, ctx);
+    let purges = purge::invalidate(session, response, ctx);
+    freshen::by_head(session, response, ctx);
+    settle(response, ctx)?;
+    posted::begin(session, response, ctx, purges);
+    Ok(())
+}
+
+/// Whether an answer is to be looked at further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It is passed on as it is: the final one follows, or another protocol.
+    Interim,
+    /// It is the answer.
+    Final,
+}
+
+/// Notes what the origin answered.
+///
+/// # Errors
+/// It may not answer so, or another is asked instead.
+pub(crate) fn take_note(
+    request: &Outgoing<'_>,
+    response: &ResponseHeader,
+    ctx: &mut RequestCtx,
+) -> Result<Stage> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        if !session.is_upgrade_req() {
+        if !request.offers_tunnel {
             return Err(malformed(ctx, "a 101 that nobody asked for"));
         }
         ctx.origin.upgraded = true;
         note(response, ctx);
-        return Ok(());
+        return Ok(Stage::Interim);
     }
     if response.status.is_informational() {
         ctx.origin.interim += 1;
         if ctx.origin.interim > INTERIM_MOST {
             return Err(malformed(ctx, "interim responses without end"));
         }
-        return Ok(());
+        return Ok(Stage::Interim);
     }
     note(response, ctx);
-    if let Some(error) = again::try_another(session, response.status, retry_after(response), ctx) {
-        return Err(error);
+    match again::try_another(request, response.status, retry_after(response), ctx) {
+        Some(error) => Err(error),
+        None => Ok(Stage::Final),
     }
-    posted::consider(session, response, ctx);
-    let purges = purge::invalidate(session, response, ctx);
-    freshen::by_head(session, response, ctx);
+}
+
+/// Removes from a final answer what belongs to the origin's connection.
+///
+/// # Errors
+/// It answers something else than was asked.
+pub(crate) fn settle(response: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
     // The client speaks our version, whatever the origin's (RFC 9110 §2.5).
     response.set_version(Version::HTTP_11);
     for name in hops::hop_by_hop(&response.headers) {
@@ -84,7 +119,6 @@ pub(crate) fn examine(
     }
     // Another connection's offer; ours makes its own.
     response.remove_header(&header::ALT_SVC);
-    posted::begin(session, response, ctx, purges);
     Ok(())
 }
 

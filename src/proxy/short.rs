@@ -22,6 +22,7 @@ use pingora::http::RequestHeader;
 use pingora::http::ResponseHeader;
 
 use crate::cache::Timing;
+use crate::cache::lookup::Bypass;
 use crate::cache::lookup::Look;
 use crate::cache::lookup::may_look;
 use crate::cache::reuse::Origin;
@@ -43,6 +44,7 @@ use crate::message::conditional;
 use crate::message::forwarded::Client;
 use crate::message::head::canonical_fields;
 use crate::proxy::arrive;
+use crate::proxy::context::RequestCtx;
 use crate::proxy::dress;
 use crate::proxy::dress::Dress;
 use crate::proxy::enter;
@@ -54,8 +56,12 @@ use crate::proxy::store;
 use crate::proxy::stored;
 use crate::proxy::stored::Body;
 use crate::proxy::stored::Selection;
+use crate::proxy::through;
+use crate::proxy::through::Passage;
 use crate::proxy::wire;
 use crate::route::action::Action;
+use crate::route::captures::Captures;
+use crate::route::table::Found;
 use crate::runtime::Runtime;
 use crate::storage::memory::Entry;
 
@@ -132,7 +138,10 @@ impl Shortcut for ShortWay {
         let host = HeaderValue::try_from(visit.admitted.authority.to_string()).ok()?;
         let before = request.headers.get(header::HOST).cloned();
         request.insert_header(header::HOST, host).ok()?;
-        let Some(hit) = visit.find(&request.method, &request.headers, &runtime) else {
+        let found = visit.route(&request.method, &request.headers, &runtime);
+        let hit =
+            found.and_then(|found| visit.find(&request.method, &request.headers, &found, &runtime));
+        let Some(hit) = hit else {
             match before {
                 Some(before) => request.insert_header(header::HOST, before).ok()?,
                 None => drop(request.remove_header(&header::HOST)),
@@ -191,7 +200,15 @@ impl ShortWay {
             let host = HeaderValue::try_from(authority.to_string()).ok()?;
             fields.insert(header::HOST, host);
         }
-        let hit = visit.find(&head.method, fields, &runtime)?;
+        let found = visit.route(&head.method, fields, &runtime)?;
+        if through::fits(asked, fields, found.route, &runtime) {
+            let (route, captures) = (found.index, found.captures);
+            let ctx = visit.into_ctx(route, captures, asked, fields, Arc::clone(&runtime));
+            let headers = std::mem::take(fields);
+            let passage = Passage { ctx, headers, keep_alive: head.keep_alive };
+            return Some(Taken::Through(Box::new(passage)));
+        }
+        let hit = visit.find(&head.method, fields, &found, &runtime)?;
         let id = arrive::request_id(fields, visit.wall);
 
         let keep = head.keep_alive && hit.ends_itself(head.version);
@@ -261,16 +278,54 @@ impl Visit {
         Some(Self { started: Instant::now(), wall: SystemTime::now(), admitted, client })
     }
 
-    /// The fresh response that is stored for it, on the route that it takes.
-    fn find(&self, method: &Method, headers: &HeaderMap, runtime: &Runtime) -> Option<Hit> {
-        let scheme = self.client.scheme;
-        let ask = enter::question(method, headers, &self.admitted, scheme);
+    /// The route that it takes to an upstream.
+    fn route<'r>(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        runtime: &'r Runtime,
+    ) -> Option<Found<'r>> {
+        let ask = enter::question(method, headers, &self.admitted, self.client.scheme);
         let found = enter::find_route(&ask, runtime).ok()?;
-        let route = found.route;
-        match &route.action {
-            Action::Upstream(_) => {}
-            Action::Respond { .. } | Action::Redirect { .. } => return None,
+        match &found.route.action {
+            Action::Upstream(_) => Some(found),
+            Action::Respond { .. } | Action::Redirect { .. } => None,
         }
+    }
+
+    /// What the long way would know of it by now, were it on its way to an origin past the cache.
+    fn into_ctx(
+        self,
+        route: usize,
+        captures: Captures,
+        asked: &Asked<'_>,
+        fields: &HeaderMap,
+        runtime: Arc<Runtime>,
+    ) -> RequestCtx {
+        let mut ctx = RequestCtx::new(runtime);
+        ctx.conn = Some(Arc::clone(asked.conn));
+        ctx.version = asked.head.version;
+        ctx.id = arrive::request_id(fields, self.wall);
+        ctx.started = self.started;
+        ctx.wall = self.wall;
+        ctx.admitted = Some(self.admitted);
+        ctx.client = Some(self.client);
+        ctx.route = Some(route);
+        ctx.captures = captures;
+        lookup::bypassed(Bypass::Disabled, &mut ctx);
+        ctx
+    }
+
+    /// The fresh response that is stored for it.
+    fn find(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        found: &Found<'_>,
+        runtime: &Runtime,
+    ) -> Option<Hit> {
+        let scheme = self.client.scheme;
+        let route = found.route;
         let normal = lookup::normal_form(route, headers);
         let headers = normal.as_ref().unwrap_or(headers);
         let request = lookup::view(method, headers, Some(&self.admitted));

@@ -1,19 +1,18 @@
 //! Keeping a client at the backend that served it first.
 
 use http::HeaderValue;
-use pingora_proxy::Session;
 
 use crate::message::target::Scheme;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::outgoing::Outgoing;
 use crate::route::predicate::pairs;
 use crate::upstream::Sticky;
 use crate::upstream::backend::Backend;
 
 /// The backend that the client says it was served by. What it says may be anything: a number that is no
 /// backend's counts as none.
-pub(crate) fn wish(sticky: &Sticky, session: &Session) -> Option<u64> {
-    let headers = &session.req_header().headers;
-    let value = pairs::cookies(headers, &sticky.cookie).next()?;
+pub(crate) fn wish(sticky: &Sticky, request: &Outgoing<'_>) -> Option<u64> {
+    let value = pairs::cookies(request.headers, &sticky.cookie).next()?;
     let text = std::str::from_utf8(&value).ok().filter(|text| text.len() == 16)?;
     u64::from_str_radix(text, 16).ok()
 }

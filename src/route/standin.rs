@@ -37,6 +37,12 @@ pub struct Answer {
 }
 
 impl Standins {
+    /// Whether the route's upstream is alone.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.split.is_empty() && self.fallback.is_none() && self.answer.is_none()
+    }
+
     /// The upstream whose share a request falls into, by a random number; `None` where nothing is
     /// shared.
     #[must_use]

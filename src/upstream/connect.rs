@@ -62,24 +62,18 @@ pub struct Dial {
     pub(super) read: Duration,
     /// What its pools allow.
     pub(super) pool: pool::Settings,
-    pools: RwLock<HashMap<SocketAddr, Kept>>,
+    pools: RwLock<HashMap<SocketAddr, Arc<Pool>>>,
     tended: AtomicBool,
 }
 
-/// The pool of one address, and what is needed to make connections for it.
-#[derive(Debug, Clone)]
-struct Kept {
-    pool: Arc<Pool>,
-    to: Arc<To>,
-}
-
 /// Where a connection goes.
-#[derive(Debug)]
-struct To {
+#[derive(Debug, Clone)]
+pub(super) struct To {
     address: SocketAddr,
     /// The name sent and checked where TLS is spoken.
     name: String,
-    patience: Duration,
+    /// How long connecting may take when no request waits for it.
+    pub(super) patience: Duration,
 }
 
 impl To {
@@ -182,21 +176,26 @@ impl Dial {
     }
 
     /// The pool of the connections to `peer`.
-    pub fn pool(&self, peer: &HttpPeer) -> Arc<Pool> {
-        if let Some(kept) = self.pools.read().get(&peer._address) {
-            return Arc::clone(&kept.pool);
+    pub fn pool(self: &Arc<Self>, peer: &HttpPeer) -> Arc<Pool> {
+        if let Some(pool) = self.pools.read().get(&peer._address) {
+            return Arc::clone(pool);
         }
+        self.pool_towards(To::of(peer))
+    }
+
+    fn pool_towards(self: &Arc<Self>, to: To) -> Arc<Pool> {
         let mut pools = self.pools.write();
-        let kept = pools
-            .entry(peer._address.clone())
-            .or_insert_with(|| Kept { pool: Pool::new(self.pool), to: Arc::new(To::of(peer)) });
-        Arc::clone(&kept.pool)
+        let pool = pools
+            .entry(to.address.clone())
+            .or_insert_with(|| Pool::towards(to, Arc::downgrade(self), self.pool));
+        Arc::clone(pool)
     }
 
     /// Begins to look after the idle connections, once: closes those that are too old or that their
     /// origins closed, and makes those that are to be kept ready. Ends with the dial.
     pub fn tend(self: &Arc<Self>) {
-        if !self.tended.swap(true, Ordering::Relaxed) {
+        let tended = &self.tended;
+        if !tended.load(Ordering::Relaxed) && !tended.swap(true, Ordering::Relaxed) {
             tokio::spawn(look_after(Arc::downgrade(self)));
         }
     }
@@ -207,50 +206,29 @@ impl Dial {
     }
 
     /// Takes over the idle connections of another dial of the same key.
-    fn absorb(&self, before: &Self) {
-        for (address, theirs) in before.pools.read().iter() {
-            let mut pools = self.pools.write();
-            let kept = pools
-                .entry(address.clone())
-                .or_insert_with(|| Kept { pool: Pool::new(self.pool), to: Arc::clone(&theirs.to) });
-            kept.pool.absorb(&theirs.pool);
+    fn absorb(self: &Arc<Self>, before: &Self) {
+        for theirs in before.pools.read().values() {
+            if let Some(to) = theirs.to() {
+                self.pool_towards(to.clone()).absorb(theirs);
+            }
         }
     }
 
     /// A connection to `peer`: one that waits, or a new one.
     pub(super) async fn connect(self: &Arc<Self>, peer: &HttpPeer) -> Result<OriginIo> {
-        self.tend();
-        let pool = self.pool(peer);
-        if let Some(line) = pool.take(std::time::Instant::now()) {
-            return Ok(OriginIo::again(line, pool, self.limits).with_patience(self.read));
-        }
-        let line = self.make(&To::of(peer), &pool).await?;
-        Ok(OriginIo::fresh(line, Some(pool), self.limits).with_patience(self.read))
+        let patience = peer.options.total_connection_timeout.unwrap_or(CONNECT);
+        self.pool(peer).connect(patience).await
     }
 
     /// A connection of its own to `peer`, neither kept nor counted: for a health check.
     pub(super) async fn apart(&self, peer: &HttpPeer, patience: Duration) -> Result<Line> {
-        self.open(&To { patience, ..To::of(peer) }).await
+        self.open(&To::of(peer), patience).await
     }
 
-    /// A new connection, counted.
-    async fn make(&self, to: &To, pool: &Pool) -> Result<Line> {
-        match self.open(to).await {
-            Ok(mut line) => {
-                pool.count(&mut line);
-                Ok(line)
-            }
-            Err(e) => {
-                pool.failed();
-                Err(e)
-            }
-        }
-    }
-
-    /// Connects within the deadline, TLS handshake included.
-    async fn open(&self, to: &To) -> Result<Line> {
+    /// Connects within `patience`, TLS handshake included.
+    pub(super) async fn open(&self, to: &To, patience: Duration) -> Result<Line> {
         let started = Instant::now();
-        let deadline = started + to.patience;
+        let deadline = started + patience;
 
         let socket = match timeout_at(deadline, Socket::connect(&to.address)).await {
             Ok(Ok(socket)) => socket,
@@ -273,29 +251,25 @@ impl Dial {
 
     /// One round among the idle connections.
     async fn tidy(self: &Arc<Self>) {
-        let kept: Vec<Kept> = self.pools.read().values().cloned().collect();
+        let pools: Vec<Arc<Pool>> = self.pools.read().values().cloned().collect();
         let mut made = JoinSet::new();
-        for Kept { pool, to } in kept {
+        for pool in pools {
             let missing = pool.tidy(std::time::Instant::now());
             // Held here and among the pools: of a backend that was removed nothing is kept ready.
             let missing = if Arc::strong_count(&pool) > 2 { missing } else { 0 };
             for _ in 0..missing {
                 // Requests come first.
                 let Some(slot) = pool.spare() else { break };
-                let (dial, pool, to) = (Arc::clone(self), Arc::clone(&pool), Arc::clone(&to));
+                let (dial, pool) = (Arc::clone(self), Arc::clone(&pool));
                 made.spawn(async move {
-                    if let Ok(line) = dial.make(&to, &pool).await {
-                        pool.park(Box::new(line), None, std::time::Instant::now());
-                    }
+                    pool.warm(&dial).await;
                     drop(slot);
                 });
             }
         }
         made.join_all().await;
         // An address that went, and that nobody holds any more. Without one there is nothing to lose.
-        self.pools
-            .write()
-            .retain(|_, kept| Arc::strong_count(&kept.pool) > 1 || !kept.pool.is_bare());
+        self.pools.write().retain(|_, pool| Arc::strong_count(pool) > 1 || !pool.is_bare());
     }
 }
 

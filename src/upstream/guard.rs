@@ -167,6 +167,16 @@ impl OriginIo {
         }
     }
 
+    /// What its guard allows.
+    pub(super) fn limits(&self) -> ReplyLimits {
+        self.guard.limits()
+    }
+
+    /// Whether the connection carried requests before this one.
+    pub(super) fn was_used(&self) -> bool {
+        self.history == History::Used
+    }
+
     /// Whether the connection may carry another request: all of this one has left, all of its answer
     /// has come, and nobody wants to close it. Then, how long the origin said that it will wait.
     fn may_go_on(&self) -> Option<Option<Duration>> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use log::info;
 use log::warn;
+use pingora::Result;
 use pingora::upstreams::peer::HttpPeer;
 
 use crate::resilience::breaker::Breaker;
@@ -20,6 +21,7 @@ use crate::resilience::limit::Limit;
 use crate::upstream::Fault;
 use crate::upstream::backend::Backend;
 use crate::upstream::eject;
+use crate::upstream::exchange::Exchange;
 use crate::upstream::peer::Upstream;
 use crate::upstream::pool;
 use crate::upstream::pool::Slot;
@@ -114,7 +116,7 @@ impl Lease {
         &mut self,
         body: Body,
         patience: Duration,
-    ) -> Result<(), pool::Refused> {
+    ) -> std::result::Result<(), pool::Refused> {
         if body == Body::Coming {
             self.upload = Some(self.backend.uploads.acquire(patience).await?);
         }
@@ -126,6 +128,14 @@ impl Lease {
     #[must_use]
     pub fn peer(&self) -> Box<HttpPeer> {
         self.backend.peer()
+    }
+
+    /// A connection to it for one exchange past Pingora, within `patience`; an HTTP/1 backend's only.
+    ///
+    /// # Errors
+    /// None can be made.
+    pub async fn exchange(&self, patience: Duration) -> Result<Exchange> {
+        Exchange::begin(&self.backend.pool, patience).await
     }
 
     /// It answered with this status, after this time.

@@ -13,6 +13,7 @@ pub mod change;
 pub mod connect;
 pub mod drift;
 mod eject;
+pub mod exchange;
 pub mod fault;
 mod group;
 pub mod guard;

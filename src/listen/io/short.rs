@@ -41,6 +41,18 @@ impl EdgeIo {
         }
     }
 
+    /// Lends the connection for a request that was taken off: of its answer nothing is written yet.
+    pub(crate) fn lend(&mut self) {
+        self.fresh = true;
+        self.reading.rest();
+        self.writing.rest();
+    }
+
+    /// While an answer is waited for: ready when the client goes away. What it sends early is kept.
+    pub(crate) fn poll_client_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_gone(cx).map(|_| ())
+    }
+
     /// Sends what the connection takes of these parts, at a decent pace.
     pub(crate) fn poll_send(
         &mut self,
@@ -48,6 +60,7 @@ impl EdgeIo {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_drain_gathered(cx))?;
+        self.fresh = false;
         let transport = Pin::new(self.transport()?);
         // One part goes the kernel's shorter way.
         let written = match parts {

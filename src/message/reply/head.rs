@@ -11,6 +11,7 @@ use super::request::Asked;
 use crate::message::chunked::BodyFraming;
 use crate::message::head::bytes::skip_value;
 use crate::message::head::fields::FieldScanner;
+use crate::message::head::fields::Span;
 use crate::message::head::fields::Step;
 use crate::message::head::framing::Coding;
 use crate::message::head::framing::content_length;
@@ -114,6 +115,16 @@ impl ReplyHead {
         }
     }
 
+    /// The status code.
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The version of HTTP.
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
     /// What the origin does with the connection behind this answer (RFC 9112 §9.3).
     pub(super) fn afterwards(&self) -> Afterwards {
         let persists = self.keeps || self.version != Version::HTTP_10;
@@ -182,18 +193,36 @@ impl ReplyScanner {
         buf: &[u8],
         limits: &ReplyLimits,
     ) -> Result<ReplyScan, OriginFault> {
-        match self.advance(buf, limits)? {
+        self.scan_with(buf, limits, |_, _| {})
+    }
+
+    /// The same, and shows each field line as it is read.
+    pub(super) fn scan_with(
+        &mut self,
+        buf: &[u8],
+        limits: &ReplyLimits,
+        found: impl FnMut(Span, Span),
+    ) -> Result<ReplyScan, OriginFault> {
+        match self.advance(buf, limits, found)? {
             ReplyScan::NeedMore if buf.len() >= limits.head => Err(OriginFault::HeadTooLarge),
             scan => Ok(scan),
         }
     }
 
-    fn advance(&mut self, buf: &[u8], limits: &ReplyLimits) -> Result<ReplyScan, OriginFault> {
+    fn advance(
+        &mut self,
+        buf: &[u8],
+        limits: &ReplyLimits,
+        mut found: impl FnMut(Span, Span),
+    ) -> Result<ReplyScan, OriginFault> {
         loop {
             if matches!(self.phase, Phase::Fields) {
                 match self.fields.step(buf, limits.fields) {
                     Step::NeedMore => return Ok(ReplyScan::NeedMore),
-                    Step::Field(name, value) => self.head.note(name.of(buf), value.of(buf))?,
+                    Step::Field(name, value) => {
+                        self.head.note(name.of(buf), value.of(buf))?;
+                        found(name, value);
+                    }
                     Step::Fault(fault) => return Err(fault.into()),
                     Step::End(end) => return Ok(ReplyScan::Head { end, reply: self.head }),
                 }

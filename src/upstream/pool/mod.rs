@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -21,11 +22,17 @@ use std::time::Duration;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use pingora::Error;
+use pingora::ErrorType;
+use pingora::Result;
 use pingora::protocols::Digest;
 
 use self::queue::Queue;
 pub use self::queue::Refused;
 pub use self::queue::Slot;
+use crate::upstream::connect::Dial;
+use crate::upstream::connect::To;
+use crate::upstream::guard::OriginIo;
 use crate::upstream::line::Idle;
 use crate::upstream::line::Line;
 
@@ -94,9 +101,18 @@ pub struct Stats {
 pub struct Pool {
     /// How many requests one connection carries at once.
     streams: u32,
+    /// How its connections are made; `None` where that is not ours.
+    source: Option<Source>,
     queue: Queue,
     shelf: Mutex<Shelf>,
     counts: Arc<Counts>,
+}
+
+/// How connections are made.
+#[derive(Debug)]
+struct Source {
+    dial: Weak<Dial>,
+    to: To,
 }
 
 /// The idle connections, the one that came back last at the end.
@@ -147,8 +163,18 @@ impl Pool {
     /// connections themselves are Pingora's.
     #[must_use]
     pub fn of_streams(settings: Settings, streams: u32) -> Arc<Self> {
+        Self::build(settings, streams, None)
+    }
+
+    /// A pool of connections that `dial` makes.
+    pub(super) fn towards(to: To, dial: Weak<Dial>, settings: Settings) -> Arc<Self> {
+        Self::build(settings, 1, Some(Source { dial, to }))
+    }
+
+    fn build(settings: Settings, streams: u32, source: Option<Source>) -> Arc<Self> {
         Arc::new(Self {
             streams: streams.max(1),
+            source,
             queue: Queue::new(limit(&settings, streams), settings.queue),
             shelf: Mutex::new(Shelf { settings, idle: VecDeque::new() }),
             counts: Arc::default(),
@@ -162,7 +188,10 @@ impl Pool {
     ///
     /// # Errors
     /// There is none, and the queue is full, or the time is over.
-    pub async fn acquire(self: &Arc<Self>, patience: Duration) -> Result<Slot, Refused> {
+    pub async fn acquire(
+        self: &Arc<Self>,
+        patience: Duration,
+    ) -> std::result::Result<Slot, Refused> {
         if let Some(slot) = queue::enter(self) {
             return Ok(slot);
         }
@@ -201,6 +230,55 @@ impl Pool {
             reused: self.counts.reused.load(Ordering::Relaxed),
             created: self.counts.created.load(Ordering::Relaxed),
             failed: self.counts.failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Where its connections go; `None` where they are not ours.
+    pub(super) fn to(&self) -> Option<&To> {
+        self.source.as_ref().map(|source| &source.to)
+    }
+
+    /// A connection: one that waits, or a new one within `patience`.
+    ///
+    /// # Errors
+    /// None can be made.
+    pub(super) async fn connect(self: &Arc<Self>, patience: Duration) -> Result<OriginIo> {
+        let dial = self.source.as_ref().and_then(|source| source.dial.upgrade());
+        let Some(dial) = dial else {
+            return Error::e_explain(ErrorType::InternalError, "nothing makes connections here");
+        };
+        dial.tend();
+        let home = Arc::clone(self);
+        let io = match self.take(Instant::now()) {
+            Some(line) => OriginIo::again(line, home, dial.limits),
+            None => OriginIo::fresh(self.make(&dial, patience).await?, Some(home), dial.limits),
+        };
+        Ok(io.with_patience(dial.read))
+    }
+
+    /// Makes a connection that nobody asked for.
+    pub(super) async fn warm(&self, dial: &Dial) {
+        let Some(to) = self.to() else { return };
+        // What fails is counted; the next round tries again.
+        if let Ok(line) = self.make(dial, to.patience).await {
+            self.park(Box::new(line), None, Instant::now());
+        }
+    }
+
+    /// A new connection, counted.
+    async fn make(&self, dial: &Dial, patience: Duration) -> Result<Line> {
+        let Some(to) = self.to() else {
+            return Error::e_explain(ErrorType::InternalError, "nothing makes connections here");
+        };
+        match dial.open(to, patience).await {
+            Ok(mut line) => {
+                self.count(&mut line);
+                Ok(line)
+            }
+            Err(e) => {
+                self.counts.failed.fetch_add(1, Ordering::Relaxed);
+                Err(e)
+            }
         }
     }
 
@@ -244,11 +322,6 @@ impl Pool {
         self.counts.created.fetch_add(1, Ordering::Relaxed);
         self.counts.open.fetch_add(1, Ordering::Relaxed);
         line.opened = Some(Opened(Arc::clone(&self.counts)));
-    }
-
-    /// A connection could not be made.
-    pub(super) fn failed(&self) {
-        self.counts.failed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Moves the idle connections of `other` here.

@@ -1,0 +1,129 @@
+//! The head of a response as who passes it on needs it, read from bytes that a guard has let pass.
+
+use bytes::BytesMut;
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::StatusCode;
+use http::Version;
+
+use super::OriginFault;
+use super::ReplyLimits;
+use super::head::Reply;
+use super::head::ReplyScan;
+use super::head::ReplyScanner;
+use super::request::Asked;
+use crate::message::chunked::BodyFraming;
+
+/// The head of a response to a request that was neither HEAD nor offered a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyMessage {
+    /// The status.
+    pub status: StatusCode,
+    /// HTTP/1.0 or HTTP/1.1.
+    pub version: Version,
+    /// Every field.
+    pub headers: HeaderMap,
+    /// How its body is framed; `None` of an interim response, which another head follows.
+    pub body: Option<BodyFraming>,
+}
+
+impl ReplyMessage {
+    /// Takes a whole head off the front of `buf`; `None` while it is not whole. Values share the memory
+    /// of `buf`.
+    ///
+    /// # Errors
+    /// What a [`ReplyGuard`](super::ReplyGuard) does not let pass either.
+    pub fn take(buf: &mut BytesMut, limits: &ReplyLimits) -> Result<Option<Self>, OriginFault> {
+        let mut spans = Vec::with_capacity(16);
+        let mut scanner = ReplyScanner::default();
+        let scan = scanner.scan_with(buf, limits, |name, value| spans.push((name, value)))?;
+        let ReplyScan::Head { end, reply } = scan else { return Ok(None) };
+        let body = match reply.judge(Asked::Content)? {
+            Reply::Interim => None,
+            Reply::Switched => return Err(OriginFault::UnaskedUpgrade),
+            Reply::Final(framing) => Some(framing),
+        };
+        let text = buf.split_to(end).freeze();
+        let mut headers = HeaderMap::with_capacity(spans.len() + ROOM);
+        for (name, value) in spans {
+            let name = HeaderName::from_bytes(name.of(&text));
+            let value = match value.of(&text) {
+                // An empty value lies nowhere.
+                [] => Ok(HeaderValue::from_static("")),
+                bytes => HeaderValue::from_maybe_shared(text.slice_ref(bytes)),
+            };
+            let (Ok(name), Ok(value)) = (name, value) else {
+                return Err(OriginFault::MalformedField);
+            };
+            headers.try_append(name, value).map_err(|_| OriginFault::TooManyFields)?;
+        }
+        let status = StatusCode::from_u16(reply.status()).map_err(|_| OriginFault::BadStatus)?;
+        Ok(Some(Self { status, version: reply.version(), headers, body }))
+    }
+}
+
+/// Room for what we add ourselves.
+const ROOM: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use http::header;
+
+    use super::*;
+
+    fn take(text: &str) -> (Result<Option<ReplyMessage>, OriginFault>, BytesMut) {
+        let mut buf = BytesMut::from(text);
+        let taken = ReplyMessage::take(&mut buf, &ReplyLimits::default());
+        (taken, buf)
+    }
+
+    #[test]
+    fn a_whole_head_is_taken_and_what_follows_is_left() {
+        let (taken, left) = take(
+            "HTTP/1.1 404 No\r\nContent-Length: 3\r\nX-A:\r\nSet-Cookie: a\r\nset-cookie: b\r\n\r\nbod",
+        );
+        let head = taken.expect("a good head").expect("a whole head");
+        assert_eq!((head.status.as_u16(), head.version), (404, Version::HTTP_11));
+        assert_eq!(head.body, Some(BodyFraming::Length(3)));
+        assert_eq!(head.headers["x-a"], "");
+        let cookies: Vec<_> = head.headers.get_all(header::SET_COOKIE).iter().collect();
+        assert_eq!(cookies, ["a", "b"]);
+        assert_eq!(left, "bod");
+    }
+
+    #[test]
+    fn nothing_is_taken_of_a_head_that_is_not_whole() {
+        let text = "HTTP/1.1 200 OK\r\nX: y\r\n";
+        let (taken, left) = take(text);
+        assert_eq!((taken, &left[..]), (Ok(None), text.as_bytes()));
+    }
+
+    #[test]
+    fn the_body_is_framed_as_the_head_says() {
+        for (text, body) in [
+            ("HTTP/1.1 103 Hints\r\n\r\n", None),
+            ("HTTP/1.1 204 No\r\n\r\n", Some(BodyFraming::None)),
+            ("HTTP/1.1 304 Same\r\nContent-Length: 9\r\n\r\n", Some(BodyFraming::None)),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Some(BodyFraming::Chunked)),
+            ("HTTP/1.0 200 OK\r\n\r\n", Some(BodyFraming::UntilClose)),
+        ] {
+            let head = take(text).0.expect("a good head").expect("a whole head");
+            assert_eq!(head.body, body, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_guard_refuses_is_refused_here() {
+        for (text, fault) in [
+            ("HTTP/1.1 101 Go\r\nUpgrade: websocket\r\n\r\n", OriginFault::UnaskedUpgrade),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                OriginFault::AmbiguousLength,
+            ),
+            ("nonsense", OriginFault::MalformedStatusLine),
+        ] {
+            assert_eq!(take(text).0, Err(fault), "{text}");
+        }
+    }
+}

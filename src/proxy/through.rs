@@ -1,0 +1,245 @@
+//! Passing a request through to an HTTP/1 origin, without Pingora's machinery.
+//!
+//! What is neither stored nor changed on the way needs none of it: a GET over HTTP/1.1, without a body, a
+//! range or a condition, on a route that does not cache and has one upstream. The same functions are asked in the same order as on
+//! the long way, which answers everything else: who may be asked, what the origin sees, what its answer
+//! means, whether another attempt is made, what the client is told.
+
+mod relay;
+
+use std::time::SystemTime;
+
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::Method;
+use http::StatusCode;
+use http::Version;
+use http::header;
+use pingora::Error;
+use pingora::Result;
+use pingora::http::RequestHeader;
+use pingora::http::ResponseHeader;
+use pingora::protocols::Shutdown;
+
+use crate::cache::date;
+use crate::listen::io::EdgeIo;
+use crate::listen::shortcut::Asked;
+use crate::listen::shortcut::Through;
+use crate::message::conditional;
+use crate::proxy::again;
+use crate::proxy::answer;
+use crate::proxy::arrive::REQUEST_ID;
+use crate::proxy::context::RequestCtx;
+use crate::proxy::deliver;
+use crate::proxy::fail;
+use crate::proxy::fetch;
+use crate::proxy::finish;
+use crate::proxy::forward;
+use crate::proxy::outgoing::Outgoing;
+use crate::proxy::receive;
+use crate::proxy::receive::Stage;
+use crate::proxy::through::relay::Relay;
+use crate::refusal::Refusal;
+use crate::route::Route;
+use crate::route::action::Action;
+use crate::runtime::Runtime;
+use crate::upstream::Protocol;
+use crate::upstream::lease::Body;
+
+/// How often Pingora, too, lets an attempt follow another.
+const MOST_ATTEMPTS: u32 = 16;
+
+/// Whether a request without a body that takes this route is passed through.
+pub(crate) fn fits(
+    asked: &Asked<'_>,
+    headers: &HeaderMap,
+    route: &Route,
+    runtime: &Runtime,
+) -> bool {
+    let Action::Upstream(index) = &route.action else { return false };
+    asked.head.method == Method::GET
+        && asked.head.version == Version::HTTP_11
+        && !route.cache.enabled
+        && route.standins.is_empty()
+        && !headers.contains_key(header::RANGE)
+        && !conditional::has_conditions(headers)
+        && runtime.upstreams[*index].settings().protocol == Protocol::Http1
+}
+
+/// A request that is passed through.
+pub(crate) struct Passage {
+    /// What is known of it: arrived, admitted, and on its route.
+    pub(crate) ctx: RequestCtx,
+    /// Its fields.
+    pub(crate) headers: HeaderMap,
+    /// The client lets the connection live on.
+    pub(crate) keep_alive: bool,
+}
+
+/// What ended an attempt.
+enum Ended {
+    /// No backend was lent; no other will be.
+    Refused(Box<Error>),
+    /// There was no connection.
+    Unconnected(Box<Error>),
+    /// The exchange broke.
+    Broke(Box<Error>),
+}
+
+impl Through for Passage {
+    fn run(mut self: Box<Self>, mut io: Box<EdgeIo>) -> BoxFuture<'static, Option<Box<EdgeIo>>> {
+        Box::pin(async move {
+            let mut relay = Relay::new(&mut io);
+            let passed = self.pass(&mut relay).await;
+            let keeps = match passed {
+                Ok(()) => self.may_keep(),
+                Err(error) => {
+                    let refusal = fail::verdict(&error, &mut self.ctx);
+                    match refusal.filter(|_| !relay.has_begun()) {
+                        Some(refusal) if self.refuse(&mut relay, refusal).await => false,
+                        // What was begun is cut, visibly; and who is gone is told nothing.
+                        Some(_) | None => {
+                            self.tell(&relay);
+                            return None;
+                        }
+                    }
+                }
+            };
+            self.tell(&relay);
+            io.conn().response_is_whole();
+            if keeps {
+                return Some(io);
+            }
+            Shutdown::shutdown(io.as_mut()).await;
+            None
+        })
+    }
+}
+
+impl Passage {
+    /// Asks until there is an answer, and passes that on.
+    async fn pass(&mut self, relay: &mut Relay<'_>) -> Result<()> {
+        let text = self.request()?;
+        for attempt in 1.. {
+            let Err(ended) = self.attempt(&text, relay).await else { break };
+            let request = Outgoing { answered: relay.has_begun(), ..outgoing(&self.headers) };
+            let error = match ended {
+                Ended::Refused(error) => error,
+                Ended::Unconnected(error) => again::not_connected(&request, error, &mut self.ctx),
+                Ended::Broke(error) => again::broke(&request, error, &mut self.ctx),
+            };
+            if !error.retry() || attempt >= MOST_ATTEMPTS {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The request as the origin gets it.
+    fn request(&mut self) -> Result<Vec<u8>> {
+        let mut request = RequestHeader::build_no_case(Method::GET, b"/", None)?;
+        let asked = outgoing(&self.headers);
+        for (name, value) in &self.headers {
+            request.append_header(name, value)?;
+        }
+        forward::write_anew(&asked, &mut request, None, &mut self.ctx)?;
+        let mut text = Vec::with_capacity(1024);
+        text.extend_from_slice(b"GET ");
+        text.extend_from_slice(request.raw_path());
+        text.extend_from_slice(b" HTTP/1.1\r\n");
+        request.header_to_h1_wire(&mut text);
+        text.extend_from_slice(b"\r\n");
+        Ok(text)
+    }
+
+    /// Asks one backend, and passes its answer on.
+    async fn attempt(
+        &mut self,
+        text: &[u8],
+        relay: &mut Relay<'_>,
+    ) -> std::result::Result<(), Ended> {
+        let Self { ctx, headers, .. } = self;
+        let request = outgoing(headers);
+        let allowance = fetch::lend(&request, ctx).await.map_err(Ended::Refused)?;
+        let timeouts = allowance.upstream.settings().timeouts;
+        let Some(lease) = &ctx.origin.lease else {
+            return Err(Ended::Refused(fetch::refused(ctx, Refusal::Internal)));
+        };
+        let mut exchange = lease
+            .exchange(allowance.for_answer(timeouts.connect))
+            .await
+            .map_err(Ended::Unconnected)?;
+        fetch::connected(exchange.is_on_used_connection(), ctx);
+        exchange.send(text, timeouts.write).await.map_err(Ended::Broke)?;
+        relay.set_patience(allowance.for_all(timeouts.read));
+        let (mut response, framing) = loop {
+            let head = relay.head(&mut exchange).await.map_err(Ended::Broke)?;
+            let framing = head.body;
+            let response = header_of(head.status, head.version, head.headers);
+            match (receive::take_note(&request, &response, ctx).map_err(Ended::Broke)?, framing) {
+                (Stage::Final, Some(framing)) => break (response, framing),
+                (Stage::Final | Stage::Interim, _) => {
+                    relay.interim(&response).await.map_err(Ended::Broke)?;
+                }
+            }
+        };
+        receive::settle(&mut response, ctx).map_err(Ended::Broke)?;
+        deliver::put_on(&Method::GET, &mut response, None, ctx).map_err(Ended::Broke)?;
+        let keep = self.may_keep();
+        let lent = &mut self.ctx.origin.lease;
+        relay.answer(response, framing, keep, exchange, lent).await.map_err(Ended::Broke)
+    }
+
+    /// Whether the connection may carry another request.
+    fn may_keep(&self) -> bool {
+        self.keep_alive && !self.ctx.runtime.draining.has_begun()
+    }
+
+    /// Answers with a refusal; whether it was sent.
+    async fn refuse(&self, relay: &mut Relay<'_>, refusal: Refusal) -> bool {
+        let accept = self.headers.get(header::ACCEPT).map_or(&b""[..], |value| value.as_bytes());
+        let json = Refusal::prefers_json(accept);
+        let body = refusal.body(json);
+        let mut fields = answer::fields(refusal, json);
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let date = date::format(SystemTime::now());
+        for (name, text) in [(header::DATE, date.as_str()), (REQUEST_ID, &self.ctx.id)] {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                fields.insert(name, value);
+            }
+        }
+        let response = header_of(refusal.status(), Version::HTTP_11, fields);
+        relay.own_answer(&response, body.as_bytes()).await.is_ok()
+    }
+
+    /// Writes the log line and counts.
+    fn tell(&mut self, relay: &Relay<'_>) {
+        let (status, sent) = (relay.status(), relay.sent());
+        let Some(admitted) = self.ctx.admitted.take() else { return };
+        let target = admitted.target.as_str().as_bytes();
+        finish::passed(&mut self.ctx, &self.headers, target, status, sent);
+    }
+}
+
+/// A request of these fields that is passed through.
+fn outgoing(headers: &HeaderMap) -> Outgoing<'_> {
+    Outgoing {
+        method: &Method::GET,
+        headers,
+        offers_tunnel: false,
+        paces_upload: false,
+        body: Body::Here,
+        replayable: true,
+        answered: false,
+    }
+}
+
+/// A head as Pingora holds it.
+fn header_of(status: StatusCode, version: Version, fields: HeaderMap) -> ResponseHeader {
+    let mut response = http::Response::new(());
+    *response.status_mut() = status;
+    *response.version_mut() = version;
+    *response.headers_mut() = fields;
+    response.into_parts().0.into()
+}
