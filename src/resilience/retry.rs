@@ -6,9 +6,9 @@ use std::time::Duration;
 /// wait before it asked again itself.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3);
 
-/// How many dead connections one request may meet without that being counted. An origin that restarts
-/// leaves many of them in the pool; more in a row say that something else is wrong.
-pub const FREE_DEAD_CONNECTIONS: u32 = 8;
+/// How many dead connections one request may meet without that being counted. Idle ones are looked at before
+/// they are used: a second one that dies says that the origin closes when it sees this request.
+pub const FREE_DEAD_CONNECTIONS: u32 = 1;
 
 /// When and how often requests are tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
