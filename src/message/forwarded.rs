@@ -45,6 +45,12 @@ pub const ADDRESS_CLAIMS: &[&str] = &[
     "x-remote-ip",
 ];
 
+/// Whether this is one of [`ADDRESS_CLAIMS`].
+#[must_use]
+pub fn is_address_claim(name: &HeaderName) -> bool {
+    ADDRESS_CLAIMS.contains(&name.as_str())
+}
+
 /// The most hops that are followed. A longer chain ends at this distance.
 const MOST_HOPS: usize = 32;
 
@@ -215,11 +221,15 @@ impl Client {
     #[must_use]
     pub fn fields(&self, host: &Authority) -> Fields {
         let host = host.to_string();
-        let real_ip = self.address.map(|address| address.to_string());
+        let real_ip = self.address.map(|address| {
+            let mut text = String::with_capacity(16);
+            push_address(&mut text, address);
+            text
+        });
         let x_forwarded_for = real_ip.clone().map(|mut chain| {
             for hop in &self.hops {
                 chain.push_str(", ");
-                chain.push_str(&hop.to_string());
+                push_address(&mut chain, *hop);
             }
             chain
         });
@@ -249,7 +259,7 @@ impl Client {
 fn push_element(text: &mut String, node: Option<IpAddr>, request: Option<(&str, Scheme)>) {
     text.push_str("for=");
     match node {
-        Some(IpAddr::V4(address)) => text.push_str(&address.to_string()),
+        Some(address @ IpAddr::V4(_)) => push_address(text, address),
         // Brackets and colons are no token bytes, hence the quotes (RFC 7239 §6).
         Some(IpAddr::V6(address)) => text.push_str(&format!("\"[{address}]\"")),
         None => text.push_str("unknown"),
@@ -265,6 +275,19 @@ fn push_element(text: &mut String, node: Option<IpAddr>, request: Option<(&str, 
     }
     text.push_str(";proto=");
     text.push_str(scheme.as_str());
+}
+
+/// Writes an address as its `Display` does, which takes ten times as long for IPv4.
+fn push_address(text: &mut String, address: IpAddr) {
+    let IpAddr::V4(address) = address else { return text.push_str(&address.to_string()) };
+    for (at, byte) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        let digits = [byte / 100, byte / 10 % 10, byte % 10];
+        let zeros = usize::from(byte < 100) + usize::from(byte < 10);
+        text.extend(digits[zeros..].iter().map(|digit| char::from(b'0' + digit)));
+    }
 }
 
 fn field_value(text: String) -> HeaderValue {

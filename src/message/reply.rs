@@ -136,6 +136,17 @@ impl ReplyGuard {
         self.remember(outcome)
     }
 
+    /// A whole request without a body goes to the origin that neither is a HEAD nor offers a tunnel,
+    /// written by somebody who knows how. Without effect while another is under way.
+    pub fn on_own_request(&mut self) {
+        if self.is_idle() {
+            self.request = RequestTap::sent();
+            self.interim = 0;
+            self.offered = false;
+            self.reply = Receiving::due(Asked::Content);
+        }
+    }
+
     /// Observes bytes that came from the origin, cut anywhere.
     ///
     /// An origin may send more than its Content-Length announced. What was announced is a message, and

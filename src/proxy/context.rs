@@ -165,7 +165,7 @@ pub struct OriginSide {
     /// How often an origin was asked.
     pub attempts: u32,
     /// The address that answered, or was asked last.
-    pub address: Option<String>,
+    pub address: Option<Arc<str>>,
     /// When the current attempt began.
     pub began: Option<Instant>,
     /// How long it took to the header.

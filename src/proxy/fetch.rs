@@ -169,7 +169,7 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
     ctx.origin.attempts += 1;
     ctx.origin.began = Some(Instant::now());
-    ctx.origin.address = Some(lease.backend().address().to_string());
+    ctx.origin.address = Some(Arc::clone(lease.backend().shown()));
     ctx.origin.tried.push(Arc::clone(lease.backend()));
     ctx.origin.lease = Some(lease);
     Ok(Allowance { upstream, answer, whole })

@@ -1,9 +1,13 @@
 //! The request that the origin sees: rebuilt, never passed through.
 
+mod changes;
+
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
 use http::Uri;
 use http::Version;
 use http::header;
@@ -14,18 +18,12 @@ use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
 use crate::cache::revalidate::Conditions;
-use crate::message::admit;
 use crate::message::admit::Admitted;
-use crate::message::forwarded;
-use crate::message::forwarded::Trust;
-use crate::message::hops;
 use crate::message::target::Authority;
-use crate::message::trace::TRACEPARENT;
-use crate::message::trace::TRACESTATE;
-use crate::message::trace::TraceContext;
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::forward::changes::Changes;
 use crate::proxy::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::route::HeaderRule;
@@ -33,6 +31,9 @@ use crate::route::Route;
 use crate::route::rewrite::Values;
 use crate::runtime::Runtime;
 use crate::storage::memory::Found;
+
+/// Room for the header of most requests.
+const TEXT: usize = 1024;
 
 /// Rebuilds the request's header for the origin.
 pub(crate) fn rebuild(
@@ -57,53 +58,16 @@ pub(crate) fn write_anew(
     ctx: &mut RequestCtx,
 ) -> Result<()> {
     let Some(admitted) = &ctx.admitted else { return Err(refused(ctx, Refusal::Internal)) };
-    let runtime = std::sync::Arc::clone(&ctx.runtime);
+    let runtime = Arc::clone(&ctx.runtime);
     let Some(route) = ctx.route.map(|index| &runtime.plan.routes.routes()[index]) else {
         return Err(refused(ctx, Refusal::NoRoute));
     };
-    let upgrade = asked.offers_tunnel;
     let to_http2 = request.version == Version::HTTP_2;
-    let trailers = hops::wants_trailers(asked.headers);
-
-    for name in hops::hop_by_hop(&request.headers) {
-        let framing = name == header::TRANSFER_ENCODING;
-        let handshake = upgrade && (name == header::CONNECTION || name == header::UPGRADE);
-        if !framing && !handshake {
-            request.remove_header(&name);
-        }
-    }
-    let dropped: Vec<HeaderName> =
-        request.headers.keys().filter(|name| admit::is_dropped(name)).cloned().collect();
-    for name in &dropped {
-        request.remove_header(name);
-    }
-    if to_http2 && trailers {
-        request.insert_header(header::TE, "trailers")?;
-    }
-    if !to_http2 && let Some(cookie) = hops::joined_cookie(&request.headers) {
-        request.insert_header(header::COOKIE, cookie)?;
-    }
-    // We answered it ourselves.
-    request.remove_header(&header::EXPECT);
-    introduce_client(request, route, admitted, ctx)?;
-    let via = hops::via(&request.headers, ctx.version);
-    request.insert_header(header::VIA, via)?;
-    request.insert_header(REQUEST_ID, &ctx.id)?;
-    match TraceContext::of(&request.headers) {
-        TraceContext::Valid(_) => {}
-        TraceContext::Absent | TraceContext::WithoutState(_) => {
-            request.remove_header(&TRACESTATE);
-        }
-        TraceContext::Malformed => {
-            request.remove_header(&TRACEPARENT);
-            request.remove_header(&TRACESTATE);
-        }
-    }
-
-    let (target, host) = match destination(&runtime, route, admitted, ctx) {
-        Ok(destination) => destination,
+    let (target, host, changes) = match changes(asked, request.version, admitted, route, ctx) {
+        Ok(changes) => changes,
         Err(refusal) => return Err(refused(ctx, refusal)),
     };
+    changes.apply(request)?;
     let uri = if to_http2 {
         Uri::builder()
             .scheme("http")
@@ -116,8 +80,6 @@ pub(crate) fn write_anew(
     };
     let Some(uri) = uri else { return Err(refused(ctx, Refusal::BadTarget)) };
     request.set_uri(uri);
-    request.insert_header(header::HOST, host)?;
-
     set_conditions(request, stale, ctx)?;
     if let Some(piece) = ctx.cache.piece {
         request.insert_header(header::RANGE, piece.wanted())?;
@@ -138,6 +100,62 @@ pub(crate) fn write_anew(
         }
     }
     Ok(())
+}
+
+/// The whole header of a GET past the cache, as an HTTP/1 origin gets it; what [`write_anew`] would make
+/// of it.
+///
+/// # Errors
+/// There is no target or host that it could have.
+pub(crate) fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
+    let runtime = Arc::clone(&ctx.runtime);
+    let route = ctx.route.map(|index| &runtime.plan.routes.routes()[index]);
+    let (Some(admitted), Some(route)) = (&ctx.admitted, route) else {
+        return Err(refused(ctx, Refusal::Internal));
+    };
+    let mut text = Vec::with_capacity(TEXT);
+    text.extend_from_slice(b"GET ");
+    if route.headers.request.is_empty() {
+        let (target, _, changes) = match changes(asked, Version::HTTP_11, admitted, route, ctx) {
+            Ok(changes) => changes,
+            Err(refusal) => return Err(refused(ctx, refusal)),
+        };
+        text.extend_from_slice(target.as_bytes());
+        text.extend_from_slice(b" HTTP/1.1\r\n");
+        changes.write(asked.headers, &mut text);
+        ctx.origin.conditions = Asked::Plainly;
+    } else {
+        // What a route's rules change is only known when all is there.
+        let mut request = RequestHeader::build_no_case(Method::GET, b"/", None)?;
+        for (name, value) in asked.headers {
+            request.append_header(name, value)?;
+        }
+        write_anew(asked, &mut request, None, ctx)?;
+        text.extend_from_slice(request.raw_path());
+        text.extend_from_slice(b" HTTP/1.1\r\n");
+        request.header_to_h1_wire(&mut text);
+    }
+    text.extend_from_slice(b"\r\n");
+    Ok(text)
+}
+
+/// The target and the host that the origin sees, and what changes of the fields.
+fn changes(
+    asked: &Outgoing<'_>,
+    towards: Version,
+    admitted: &Admitted,
+    route: &Route,
+    ctx: &RequestCtx,
+) -> std::result::Result<(String, String, Changes), Refusal> {
+    let (target, host) = destination(&ctx.runtime, route, admitted, ctx)?;
+    let mut changes = Changes::of(asked, ctx.version, towards);
+    if let Some(client) = &ctx.client {
+        changes.introduce(client, &authority(route, admitted));
+    }
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refusal::BadHost);
+    changes.put(REQUEST_ID, value(&ctx.id)?);
+    changes.put(header::HOST, value(&host)?);
+    Ok((target, host, changes))
 }
 
 /// Asks about what is stored, if that is what the request is for, with the validators that are
@@ -170,37 +188,6 @@ fn set_conditions(
         ctx.origin.conditions = Asked::OnCondition;
     } else if !again {
         ctx.origin.conditions = Asked::Plainly;
-    }
-    Ok(())
-}
-
-/// Says who the client is; what strangers say about it is removed.
-fn introduce_client(
-    request: &mut RequestHeader,
-    route: &Route,
-    admitted: &Admitted,
-    ctx: &RequestCtx,
-) -> Result<()> {
-    let Some(client) = &ctx.client else { return Ok(()) };
-    if client.peer == Trust::Untrusted {
-        for name in forwarded::ADDRESS_CLAIMS {
-            request.remove_header(*name);
-        }
-    }
-    let fields = client.fields(&authority(route, admitted));
-    for (name, value) in [
-        (forwarded::X_FORWARDED_FOR, fields.x_forwarded_for),
-        (forwarded::X_REAL_IP, fields.x_real_ip),
-        (forwarded::X_FORWARDED_PROTO, Some(fields.x_forwarded_proto)),
-        (forwarded::X_FORWARDED_HOST, Some(fields.x_forwarded_host)),
-        (header::FORWARDED, Some(fields.forwarded)),
-    ] {
-        match value {
-            Some(value) => request.insert_header(name, value)?,
-            None => {
-                request.remove_header(&name);
-            }
-        }
     }
     Ok(())
 }

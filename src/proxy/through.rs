@@ -18,7 +18,6 @@ use http::Version;
 use http::header;
 use pingora::Error;
 use pingora::Result;
-use pingora::http::RequestHeader;
 use pingora::http::ResponseHeader;
 use pingora::protocols::Shutdown;
 
@@ -120,7 +119,7 @@ impl Through for Passage {
 impl Passage {
     /// Asks until there is an answer, and passes that on.
     async fn pass(&mut self, relay: &mut Relay<'_>) -> Result<()> {
-        let text = self.request()?;
+        let text = forward::text(&outgoing(&self.headers), &mut self.ctx)?;
         for attempt in 1.. {
             let Err(ended) = self.attempt(&text, relay).await else { break };
             let request = Outgoing { answered: relay.has_begun(), ..outgoing(&self.headers) };
@@ -134,23 +133,6 @@ impl Passage {
             }
         }
         Ok(())
-    }
-
-    /// The request as the origin gets it.
-    fn request(&mut self) -> Result<Vec<u8>> {
-        let mut request = RequestHeader::build_no_case(Method::GET, b"/", None)?;
-        let asked = outgoing(&self.headers);
-        for (name, value) in &self.headers {
-            request.append_header(name, value)?;
-        }
-        forward::write_anew(&asked, &mut request, None, &mut self.ctx)?;
-        let mut text = Vec::with_capacity(1024);
-        text.extend_from_slice(b"GET ");
-        text.extend_from_slice(request.raw_path());
-        text.extend_from_slice(b" HTTP/1.1\r\n");
-        request.header_to_h1_wire(&mut text);
-        text.extend_from_slice(b"\r\n");
-        Ok(text)
     }
 
     /// Asks one backend, and passes its answer on.
@@ -172,7 +154,8 @@ impl Passage {
             .map_err(Ended::Unconnected)?;
         fetch::connected(exchange.is_on_used_connection(), ctx);
         exchange.send(text, timeouts.write).await.map_err(Ended::Broke)?;
-        relay.set_patience(allowance.for_all(timeouts.read));
+        // The time for the answer, which its connection watches, may be over before this one is.
+        relay.set_patience((timeouts.read < allowance.answer).then_some(timeouts.read));
         let (mut response, framing) = loop {
             let head = relay.head(&mut exchange).await.map_err(Ended::Broke)?;
             let framing = head.body;
@@ -181,11 +164,14 @@ impl Passage {
                 (Stage::Final, Some(framing)) => break (response, framing),
                 (Stage::Final | Stage::Interim, _) => {
                     relay.interim(&response).await.map_err(Ended::Broke)?;
+                    // The connection takes it for an answer.
+                    relay.set_patience(Some(allowance.for_all(timeouts.read)));
                 }
             }
         };
         receive::settle(&mut response, ctx).map_err(Ended::Broke)?;
         deliver::put_on(&Method::GET, &mut response, None, ctx).map_err(Ended::Broke)?;
+        relay.set_patience(Some(allowance.for_all(timeouts.read)));
         let keep = self.may_keep();
         let lent = &mut self.ctx.origin.lease;
         relay.answer(response, framing, keep, exchange, lent).await.map_err(Ended::Broke)

@@ -39,6 +39,8 @@ const DECAY: Duration = Duration::from_secs(10);
 pub struct Backend {
     id: Arc<str>,
     label: Arc<str>,
+    /// The address as text.
+    shown: Arc<str>,
     key: u64,
     weight: AtomicU32,
     backup: AtomicBool,
@@ -168,6 +170,7 @@ impl Backend {
             id: Arc::clone(&settings.id),
             key: key_of(&label),
             label,
+            shown: peer._address.to_string().into(),
             weight: AtomicU32::new(settings.weight),
             backup: AtomicBool::new(settings.backup),
             peer,
@@ -222,6 +225,12 @@ impl Backend {
     #[must_use]
     pub fn label(&self) -> &Arc<str> {
         &self.label
+    }
+
+    /// Its address, as logs show it.
+    #[must_use]
+    pub fn shown(&self) -> &Arc<str> {
+        &self.shown
     }
 
     /// A number for its label, which stays the same from start to start and on every node.

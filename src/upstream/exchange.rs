@@ -4,6 +4,7 @@
 //! same events, so that whoever judges them need not know which way they came.
 
 use std::future::Future;
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -69,16 +70,23 @@ impl Exchange {
         self.io.was_used()
     }
 
-    /// Sends a request that has no body: its head, within `patience`.
+    /// Sends a GET that has no body and offers no tunnel: its head, within `patience`. It must be beyond
+    /// doubt one request (see `message::head`), since it is not looked at here.
     ///
     /// # Errors
     /// The connection is broken, or does not take it.
     pub async fn send(&mut self, head: &[u8], patience: Duration) -> Result<()> {
-        let write = async {
+        self.io.begin_own(head.len());
+        let mut write = pin!(async {
             self.io.write_all(head).await?;
             self.io.flush().await
+        });
+        // Mostly it leaves at once, and no deadline has to be set up.
+        let sent = match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
+            Poll::Ready(sent) => Ok(sent),
+            Poll::Pending => timeout(patience, write).await,
         };
-        match timeout(patience, write).await {
+        match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(e)) => Err(broken(ErrorType::WriteError, "writing the request", e)),
             Err(_) => {

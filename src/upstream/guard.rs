@@ -13,8 +13,6 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::io::IoSlice;
-use std::ops::Deref;
-use std::ops::DerefMut;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +21,6 @@ use std::task::Poll;
 use std::task::Waker;
 use std::task::ready;
 use std::time::Duration;
-use std::time::Instant;
 
 use async_trait::async_trait;
 use pingora::protocols::ALPN;
@@ -50,6 +47,7 @@ use crate::message::reply::ReplyGuard;
 use crate::message::reply::ReplyLimits;
 use crate::refusal::Refusal;
 use crate::upstream::fault::overdue;
+use crate::upstream::line::Lent;
 use crate::upstream::line::Line;
 use crate::upstream::pool::Pool;
 use crate::upstream::vigil::Awaited;
@@ -80,28 +78,6 @@ pub struct OriginIo {
     /// How often the proxy flushed since the request in flight began.
     flushes: u8,
     held: Option<Waker>,
-}
-
-/// A connection while a request has it.
-struct Lent {
-    /// Always there until it is given back.
-    line: Option<Box<Line>>,
-    /// Where it goes back to; `None` for one of a kind.
-    home: Option<Arc<Pool>>,
-}
-
-impl Deref for Lent {
-    type Target = Line;
-
-    fn deref(&self) -> &Line {
-        self.line.as_deref().expect("it is given back at the very end")
-    }
-}
-
-impl DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut Line {
-        self.line.as_deref_mut().expect("it is given back at the very end")
-    }
 }
 
 /// Whether a connection was used before.
@@ -146,19 +122,20 @@ impl OriginIo {
     }
 
     fn new(
-        line: Box<Line>,
+        mut line: Box<Line>,
         home: Option<Arc<Pool>>,
         limits: ReplyLimits,
         history: History,
     ) -> Self {
+        let watch = Vigil::with(std::mem::take(&mut line.alarm));
         Self {
-            line: Lent { line: Some(line), home },
+            line: Lent::new(line, home),
             guard: ReplyGuard::new(limits),
             answer: Answer::Awaited,
             origin: Origin::Listening,
             sent: 0,
             inspected: 0,
-            watch: Vigil::default(),
+            watch,
             history,
             patience: Duration::MAX,
             silence: None,
@@ -220,10 +197,7 @@ impl OriginIo {
     fn inspect(&mut self, data: &[u8]) -> io::Result<()> {
         let Some(fresh @ [_, ..]) = data.get(self.inspected..) else { return Ok(()) };
         if self.guard.is_idle() {
-            self.line.carried = self.line.carried.saturating_add(1);
-            self.answer = Answer::Awaited;
-            self.watch = Vigil::begin();
-            self.flushes = 0;
+            self.begin();
         }
         self.watch.client_sent(fresh.len());
         let seen = self.guard.on_request_bytes(fresh);
@@ -233,6 +207,24 @@ impl OriginIo {
         }
         self.inspected = data.len();
         seen.map_err(breach)
+    }
+
+    /// An exchange begins.
+    fn begin(&mut self) {
+        self.line.carried = self.line.carried.saturating_add(1);
+        self.answer = Answer::Awaited;
+        self.watch.begin();
+        self.flushes = 0;
+    }
+
+    /// The next `length` bytes to be written are a whole request without a body, neither HEAD nor an
+    /// offer of a tunnel, from [`forward`](crate::proxy)'s own writer: they need not be read once more.
+    pub(super) fn begin_own(&mut self, length: usize) {
+        if self.guard.is_idle() {
+            self.begin();
+            self.guard.on_own_request();
+            self.inspected = length;
+        }
     }
 
     /// Nothing comes from the origin: ready when that, or what it waits for itself, takes too long.
@@ -359,9 +351,8 @@ impl OriginIo {
 impl Drop for OriginIo {
     fn drop(&mut self) {
         let Some(patience) = self.may_go_on() else { return };
-        if let (Some(line), Some(home)) = (self.line.line.take(), &self.line.home) {
-            home.park(line, patience, Instant::now());
-        }
+        self.line.alarm = self.watch.end();
+        self.line.give_back(patience);
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Deref;
+use std::ops::DerefMut;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,7 +27,9 @@ use tokio::io::ReadBuf;
 use tokio_rustls::client::TlsStream;
 
 use crate::upstream::pool::Opened;
+use crate::upstream::pool::Pool;
 use crate::upstream::socket::Socket;
+use crate::upstream::vigil::Alarm;
 
 /// A connection to an origin.
 pub(super) struct Line {
@@ -40,10 +44,48 @@ pub(super) struct Line {
     pub(super) took: Duration,
     /// When it was established, for its age.
     pub(super) born: Instant,
+    /// Goes from one exchange to the next.
+    pub(super) alarm: Alarm,
     /// The requests that it carried to their end.
     pub(super) carried: u32,
     /// It counts as open for as long as it lives.
     pub(super) opened: Option<Opened>,
+}
+
+/// A connection while a request has it.
+pub(super) struct Lent {
+    /// Always there until it is given back.
+    line: Option<Box<Line>>,
+    /// Where it goes back to; `None` for one of a kind.
+    home: Option<Arc<Pool>>,
+}
+
+impl Lent {
+    pub(super) fn new(line: Box<Line>, home: Option<Arc<Pool>>) -> Self {
+        Self { line: Some(line), home }
+    }
+
+    /// Gives it back to where it came from, the origin waiting for so long. Nothing else is asked of it
+    /// after that.
+    pub(super) fn give_back(&mut self, patience: Option<Duration>) {
+        if let (Some(line), Some(home)) = (self.line.take(), &self.home) {
+            home.park(line, patience, Instant::now());
+        }
+    }
+}
+
+impl Deref for Lent {
+    type Target = Line;
+
+    fn deref(&self) -> &Line {
+        self.line.as_deref().expect("it is given back at the very end")
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Line {
+        self.line.as_deref_mut().expect("it is given back at the very end")
+    }
 }
 
 /// What carries the bytes.
@@ -95,6 +137,7 @@ impl Line {
             established: SystemTime::now(),
             took,
             born: Instant::now(),
+            alarm: Alarm::default(),
             carried: 0,
             opened: None,
         }

@@ -25,7 +25,29 @@ pub(super) enum Awaited {
     Origin,
 }
 
-/// Watches one exchange.
+/// Wakes a task at a moment that is mostly put off before it comes. It is set once for many exchanges:
+/// it goes off at the earliest moment that it was set to, and is then set to the one that counts.
+#[derive(Debug, Default)]
+pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Ready from `at` on; until then the task is woken, then or before.
+    fn poll_at(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if sleep.deadline() > at {
+            sleep.as_mut().reset(at);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if sleep.deadline() >= at {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(at);
+        }
+        Poll::Pending
+    }
+}
+
+/// Watches one exchange after the other on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Vigil {
     terms: Option<Terms>,
@@ -33,13 +55,24 @@ pub(super) struct Vigil {
     /// A header has begun and is whole.
     answered: bool,
     upload: Pace,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
 }
 
 impl Vigil {
+    /// Watches on a connection that has this alarm.
+    pub(super) fn with(alarm: Alarm) -> Self {
+        Self { alarm, ..Self::default() }
+    }
+
     /// Watches the exchange that begins now, on the terms of the running request.
-    pub(super) fn begin() -> Self {
-        Self { terms: terms::current(), ..Self::default() }
+    pub(super) fn begin(&mut self) {
+        let alarm = self.end();
+        *self = Self { terms: terms::current(), alarm, ..Self::default() };
+    }
+
+    /// Gives the alarm back, for the next exchange.
+    pub(super) fn end(&mut self) -> Alarm {
+        std::mem::take(&mut self.alarm)
     }
 
     /// Bytes came from the origin; whether a header has begun with them, or is still not whole.
@@ -79,11 +112,7 @@ impl Vigil {
             (None, Some(header)) => (header, Refusal::OriginTimeout),
             (None, None) => return Poll::Pending,
         };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if timer.deadline() != at {
-            timer.as_mut().reset(at);
-        }
-        timer.as_mut().poll(cx).map(|()| refusal)
+        self.alarm.poll_at(cx, at).map(|()| refusal)
     }
 }
 
@@ -111,6 +140,21 @@ mod tests {
         let overdue = poll_fn(|cx| vigil.poll_overdue(cx, awaited));
         let refusal = tokio::time::timeout(secs(3600), overdue).await.ok()?;
         Some((refusal, start.elapsed().as_secs()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_goes_off_when_it_was_set_to_last_however_often_it_was_put_off() {
+        let mut alarm = Alarm::default();
+        let start = Instant::now();
+        for (at, waits, goes_off) in
+            [(10, 4, None), (20, 12, None), (18, 9, Some(18)), (40, 99, Some(40))]
+        {
+            let set_to = start + secs(at);
+            let waiting =
+                tokio::time::timeout(secs(waits), poll_fn(|cx| alarm.poll_at(cx, set_to)));
+            let went_off = waiting.await.is_ok().then(|| start.elapsed().as_secs());
+            assert_eq!(went_off, goes_off, "set to {at}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,6 +47,11 @@ enum Sending {
 }
 
 impl RequestTap {
+    /// A request is out, whole.
+    pub(super) fn sent() -> Self {
+        Self { sending: Sending::Sent }
+    }
+
     /// Whether a next request may begin.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.sending, Sending::Idle)

@@ -76,7 +76,7 @@ pub struct Origin {
     /// How often it was asked.
     pub attempts: u32,
     /// The address that answered, or was asked last.
-    pub address: Option<String>,
+    pub address: Option<Arc<str>>,
     /// How long it took to its header.
     pub took: Option<Duration>,
     /// The status it answered.

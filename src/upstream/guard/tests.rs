@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use pingora::protocols::IO;
 use pingora::protocols::l4::socket::SocketAddr;
 use tokio::io::AsyncReadExt;
