@@ -36,7 +36,7 @@ use crate::storage::memory::broad::Met;
 use crate::storage::memory::budget::Budget;
 use crate::storage::memory::budget::Charge;
 use crate::storage::memory::fill::Draft;
-use crate::storage::memory::purge::STAMPS_COST;
+use crate::storage::memory::purge::Stamps;
 use crate::storage::memory::purge::Standing;
 use crate::storage::memory::room::Gauge;
 use crate::storage::memory::select::Selection;
@@ -162,6 +162,8 @@ struct Tier {
     hasher: RandomState,
     /// The last purge of anything.
     sequence: AtomicU64,
+    /// The purges of single resources that may have many keys, in any of the shards.
+    resources: RwLock<Stamps>,
     /// The purges of many at once.
     broad: Broad,
     /// The last of them when the current round of the sweep began.
@@ -190,8 +192,8 @@ struct Cell {
     misses: AtomicU64,
 }
 
-/// What an empty shard takes, in bytes.
-const SHARD_COST: u64 = STAMPS_COST + 1024;
+/// What an empty shard takes beside its stamps, in bytes.
+const SHARD_COST: u64 = 1024;
 /// One shard for so many bytes of the limit.
 const BYTES_PER_SHARD: u64 = 8 << 20;
 /// The most shards.
@@ -221,9 +223,10 @@ impl Memory {
     pub fn new(options: Options) -> Self {
         let shards = (options.limit / BYTES_PER_SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
         let budget = Budget::new(options.limit.saturating_sub(own_cost(shards, options.limit)));
+        let share = options.limit / shards;
         let shards = (0..shards)
             .map(|_| Cell {
-                shard: RwLock::new(Shard::new(options.policy)),
+                shard: RwLock::new(Shard::new(options.policy, share)),
                 count: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
                 hits: AtomicU64::new(0),
@@ -236,6 +239,7 @@ impl Memory {
             shards,
             hasher: RandomState::new(),
             sequence: AtomicU64::new(0),
+            resources: RwLock::new(Stamps::within(options.limit)),
             broad: Broad::new(options.limit),
             round: AtomicU64::new(0),
             last_id: AtomicU64::new(0),
@@ -339,7 +343,7 @@ impl Memory {
         fill::inherit(&new.usage, &old.usage);
         let new = Arc::new(new);
         let (replaced, _gone) = self.cell(old.hash).change(|shard, gone| {
-            match shard.stamps.standing(&new) {
+            match self.standing(shard, &new) {
                 Standing::Current => {}
                 Standing::StaleSince(at) => new.expire(at),
                 Standing::Purged => return Err(Abandoned::Purged),
@@ -380,7 +384,7 @@ impl Memory {
         let most = self.options().variants;
         let (standing, _gone) = self.cell(hash).change(|shard, gone| {
             let standing = match self.0.broad.spares(&entry, Met::New) {
-                true => shard.stamps.standing(&entry),
+                true => self.standing(shard, &entry),
                 false => Standing::Purged,
             };
             if let Standing::StaleSince(at) = standing {
@@ -438,5 +442,5 @@ impl Memory {
 
 /// What a tier with so many shards takes while it is empty, in bytes.
 fn own_cost(shards: u64, limit: u64) -> u64 {
-    shards * SHARD_COST + broad::cost(limit)
+    shards * (SHARD_COST + purge::cost(limit / shards)) + purge::cost(limit) + broad::cost(limit)
 }

@@ -22,6 +22,7 @@ use crate::storage::memory::purge::Generation;
 use crate::storage::memory::purge::Kind;
 use crate::storage::memory::purge::Standing;
 use crate::storage::memory::select::Selection;
+use crate::storage::memory::shard::Shard;
 
 /// How far a count of entries came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,11 +66,13 @@ impl Memory {
     }
 
     fn purge_parted(&self, resource: NonZeroU64, kind: Kind) -> usize {
-        let at = self.next_generation();
+        // Before what is there goes: who comes in after that has seen the stamp.
+        let mut stamps = self.0.resources.write();
+        stamps.note(resource.get(), self.next_generation(), kind);
+        drop(stamps);
         let is_there = |entry: &&Arc<Entry>| self.is_there(entry);
         let purged = self.0.shards.iter().map(|cell| {
             let (count, _gone) = cell.change(|shard, gone| {
-                shard.stamps.note(resource.get(), at, kind);
                 let count = shard.parted(resource).filter(is_there).count();
                 match kind {
                     Kind::Hard => shard.remove_parted(resource, gone),
@@ -84,18 +87,16 @@ impl Memory {
 
     // A second key with the same hash, should there ever be one, is purged along.
     pub(super) fn purge_hash(&self, hash: u64) -> usize {
-        let at = self.next_generation();
         let ((), gone) = self.cell(hash).change(|shard, gone| {
-            shard.stamps.note(hash, at, Kind::Hard);
+            shard.stamps.note(hash, self.next_generation(), Kind::Hard);
             shard.remove_hash(hash, gone);
         });
         gone.iter().filter(|entry| self.is_there(entry)).count()
     }
 
     pub(super) fn expire_hash(&self, hash: u64, now: SystemTime) -> usize {
-        let at = self.next_generation();
         let (count, _gone) = self.cell(hash).change(|shard, _| {
-            shard.stamps.note(hash, at, Kind::Soft(now));
+            shard.stamps.note(hash, self.next_generation(), Kind::Soft(now));
             shard
                 .under_hash(hash)
                 .filter(|entry| self.is_there(entry))
@@ -116,7 +117,14 @@ impl Memory {
             });
         let Ok(entry) = entry else { return false };
         let shard = self.cell(hash).shard.read();
-        self.0.broad.spares(&entry, Met::New) && shard.stamps.standing(&entry) == Standing::Current
+        self.0.broad.spares(&entry, Met::New) && self.standing(&shard, &entry) == Standing::Current
+    }
+
+    /// What the purges of its key and of its resource leave of an entry that may come into this shard.
+    pub(super) fn standing(&self, shard: &Shard, entry: &Entry) -> Standing {
+        let of_key = shard.stamps.standing(entry.hash, entry.asked);
+        let Some(resource) = entry.resource else { return of_key };
+        of_key.and(self.0.resources.read().standing(resource.get(), entry.asked))
     }
 
     /// Removes this very entry, if it is still there.

@@ -92,12 +92,13 @@ pub(super) struct Shard {
     count: usize,
     bytes: u64,
     order: Box<dyn Eviction>,
+    /// The purges of its keys.
     pub(super) stamps: Stamps,
 }
 
 impl Shard {
-    /// An empty shard.
-    pub(super) fn new(policy: Policy) -> Self {
+    /// An empty shard, of so many bytes of the limit.
+    pub(super) fn new(policy: Policy, bytes: u64) -> Self {
         Self {
             first: HashMap::default(),
             parted: BTreeSet::new(),
@@ -106,7 +107,7 @@ impl Shard {
             count: 0,
             bytes: 0,
             order: policy.build(),
-            stamps: Stamps::default(),
+            stamps: Stamps::within(bytes),
         }
     }
 

@@ -12,12 +12,16 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
 
+use crate::cache::key::Parts;
+use crate::cache::key::Resource;
 use crate::storage::memory::Abandoned;
 use crate::storage::memory::Arrival;
 use crate::storage::memory::Belonging;
 use crate::storage::memory::Entry;
+use crate::storage::memory::Fill;
 use crate::storage::memory::Generation;
 use crate::storage::memory::Held;
+use crate::storage::memory::Kind;
 use crate::storage::memory::Memory;
 use crate::storage::memory::Options;
 use crate::storage::memory::Policy;
@@ -268,6 +272,27 @@ fn what_was_asked_before_a_purge_never_shows_after_it() {
         put(&tier, b"k", b"new").expect("it was asked for after the purge");
         assert!(has(&tier, b"k"));
     }
+}
+
+#[test]
+fn thousands_of_purges_of_other_keys_do_not_keep_a_slow_response_out() {
+    let tier = tier(256 << 20);
+    let key = b"slow\0fi";
+    let belonging = Belonging { resource: 4, ..Belonging::default() };
+    let none = HeaderMap::new();
+    let slow = Arrival { belonging, ..arrival(&tier, key, &none, &none) };
+    for n in 0..4000 {
+        let bytes = format!("/{n}").into_bytes();
+        for parts in [Parts::One, Parts::Many] {
+            tier.purge_resource(&Resource { bytes: bytes.clone(), parts }, Kind::Hard);
+        }
+    }
+    tier.begin_fill(&slow).expect("it may be stored").finish().expect("none of them concerned it");
+    assert!(has(&tier, key));
+    tier.purge_resource(&Resource { bytes: b"slow".to_vec(), parts: Parts::Many }, Kind::Hard);
+    assert!(!has(&tier, key));
+    let refused = tier.begin_fill(&slow).and_then(Fill::finish);
+    assert_eq!(refused.err(), Some(Abandoned::Purged), "it was asked for before");
 }
 
 #[test]
@@ -524,7 +549,7 @@ fn generations_are_ordered_by_purges_of_anything() {
 fn two_keys_that_share_a_hash_displace_and_never_answer_for_each_other() {
     let tier = tier(MIB);
     let none = HeaderMap::new();
-    let mut shard = Shard::new(Policy::S3Fifo);
+    let mut shard = Shard::new(Policy::S3Fifo, 1 << 20);
     let mut gone = Gone::new();
     for key in [b"one".as_slice(), b"other"] {
         let arrival = arrival(&tier, key, &none, &none);
