@@ -294,6 +294,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     metrics.watch_drift(move || crate::runtime::upstreams::drifts(&watched));
     let runtime = Arc::new(Runtime {
         upstreams,
+        hedging: Runtime::hedging(plan.routes.routes()),
         dials: Arc::clone(&dials),
         keeper,
         metrics: Arc::clone(&metrics),

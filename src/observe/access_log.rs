@@ -111,6 +111,8 @@ fields! {
     UpstreamTime = "upstream_ms",
     /// How often an origin was asked.
     Attempts = "attempts",
+    /// What became of a second backend that was asked since the first one took long.
+    Hedge = "hedge",
     /// What the cache did.
     Cache = "cache",
     /// Why the cache did it.
@@ -216,6 +218,8 @@ pub struct Record<'a> {
     pub upstream_time: Option<Duration>,
     /// How often an origin was asked.
     pub attempts: u32,
+    /// What became of a second backend that was asked since the first one took long.
+    pub hedge: Option<&'a str>,
     /// What the cache did.
     pub cache: Option<&'a str>,
     /// Why the cache did it.
@@ -258,6 +262,7 @@ impl Default for Record<'_> {
             upstream_status: None,
             upstream_time: None,
             attempts: 0,
+            hedge: None,
             cache: None,
             cache_reason: None,
             refusal: None,
@@ -310,6 +315,7 @@ impl<'a> Record<'a> {
             Field::UpstreamStatus => number(self.upstream_status),
             Field::UpstreamTime => milliseconds(self.upstream_time),
             Field::Attempts => Value::Number(self.attempts.into()),
+            Field::Hedge => text(self.hedge),
             Field::Cache => text(self.cache),
             Field::CacheReason => text(self.cache_reason),
             Field::Refusal => text(self.refusal.map(Refusal::label)),

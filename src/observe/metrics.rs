@@ -142,6 +142,8 @@ definitions! {
         "Connections to origins taken for a request, kept ones and new ones.";
     UPSTREAM_RETRIES: Counter "edgeproxy_upstream_retries_total" ["upstream", "outcome"]
         "Further attempts after one that failed: sent, or over the budget and not sent.";
+    UPSTREAM_HEDGES: Counter "edgeproxy_upstream_hedges_total" ["upstream", "outcome"]
+        "Second backends of requests whose first one took long, by what became of them.";
     BACKEND_UP: Gauge "edgeproxy_backend_up" ["upstream", "backend"]
         "Whether the backend gets requests: 1 or 0.";
     BACKEND_REQUESTS: Counter "edgeproxy_backend_requests_total" ["upstream", "backend"]

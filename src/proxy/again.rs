@@ -15,6 +15,7 @@ use crate::observe::metrics::labels::UpstreamError;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::fetch::ASK_AGAIN;
 use crate::proxy::fetch::time_left;
+use crate::proxy::hedge;
 use crate::proxy::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::resilience::retry;
@@ -38,6 +39,7 @@ pub(crate) fn not_connected(
     ctx: &mut RequestCtx,
 ) -> Box<Error> {
     error.as_up();
+    hedge::settle(ctx);
     note(&error, ctx);
     ctx.origin.failed = Some(refusal_of(&error));
     if let Some(lease) = &mut ctx.origin.lease {
@@ -54,6 +56,7 @@ pub(crate) fn broke(
     mut error: Box<Error>,
     ctx: &mut RequestCtx,
 ) -> Box<Error> {
+    hedge::settle(ctx);
     if error.etype() == &ErrorType::Custom(ASK_AGAIN) {
         ctx.origin.tried.pop();
         error.set_retry(true);
@@ -91,11 +94,7 @@ pub(crate) fn broke(
         note(&error, ctx);
         ctx.origin.failed = Some(refusal);
         if let Some(lease) = &mut ctx.origin.lease {
-            lease.failed(match refusal {
-                Refusal::OriginTimeout | Refusal::TotalTimeout => Fault::Timeout,
-                Refusal::OriginMalformed => Fault::Malformed,
-                _ => Fault::Closed,
-            });
+            lease.failed(Fault::of(refusal));
         }
     }
     error.set_retry(again.is_some());

@@ -36,6 +36,7 @@ use crate::storage::memory::Fill;
 use crate::storage::memory::Generation;
 use crate::upstream::backend::Backend;
 use crate::upstream::lease::Lease;
+use crate::upstream::race::Race;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +155,10 @@ pub struct OriginSide {
     pub tried: Vec<Arc<Backend>>,
     /// The backend that it is at now.
     pub lease: Option<Lease>,
+    /// The attempt that it makes now, where it may be hedged.
+    pub race: Option<Arc<Race>>,
+    /// What became of a second backend that was asked as well.
+    pub hedge: Option<&'static str>,
     /// The cookie by which the client comes to its backend again, where it has to be told.
     pub stick: Option<HeaderValue>,
     /// What is waited before the next attempt.
@@ -245,6 +250,7 @@ impl RequestCtx {
                 address: self.origin.address.clone(),
                 took: self.origin.took,
                 status: self.origin.status,
+                hedge: self.origin.hedge,
             },
         });
     }

@@ -17,6 +17,7 @@ use crate::proxy::admit;
 use crate::proxy::again;
 use crate::proxy::answer;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::hedge;
 use crate::proxy::lookup;
 use crate::proxy::outgoing::Outgoing;
 use crate::proxy::sticky;
@@ -109,6 +110,7 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     let upstream = Arc::clone(&ctx.runtime.upstreams[index]);
     // What the last attempt came to is no news of this one.
     ctx.origin.lease = None;
+    ctx.origin.race = None;
     ctx.origin.status = None;
     ctx.origin.took = None;
     ctx.origin.interim = 0;
@@ -122,11 +124,8 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     }
     let sticky = upstream.settings().sticky.as_ref();
     let sticky = sticky.and_then(|sticky| sticky::wish(sticky, request));
-    let wish = Wish {
-        tried: &ctx.origin.tried,
-        hash: upstream.settings().balance.by.as_ref().map(|by| hash(by, request, ctx)),
-        sticky,
-    };
+    let wished = upstream.settings().balance.by.as_ref().map(|by| hash(by, request, ctx));
+    let wish = Wish { tried: &ctx.origin.tried, hash: wished, sticky };
     let mut lease = match upstream.lend(&wish) {
         Ok(lease) => lease,
         Err(_) if again::fall_back(ctx) => return Box::pin(lend(request, ctx)).await,
@@ -167,6 +166,11 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         .sticky
         .as_ref()
         .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
+    let tried = [&ctx.origin.tried[..], &[Arc::clone(lease.backend())]].concat();
+    ctx.origin.race = hedge::begin(request, &upstream, &tried, wished, ctx);
+    if let Some(race) = &ctx.origin.race {
+        race.hand_over();
+    }
     ctx.origin.attempts += 1;
     ctx.origin.began = Some(Instant::now());
     ctx.origin.address = Some(Arc::clone(lease.backend().shown()));

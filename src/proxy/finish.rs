@@ -222,6 +222,7 @@ pub(crate) fn tell(told: &Told<'_>) {
         upstream_status: told.origin.and_then(|origin| origin.status),
         upstream_time: told.origin.and_then(|origin| origin.took),
         attempts: told.origin.map_or(0, |origin| origin.attempts),
+        hedge: told.origin.and_then(|origin| origin.hedge),
         cache: told.cache.map(Outcome::label),
         cache_reason: told.cache_reason,
         refusal: told.refusal,

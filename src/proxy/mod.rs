@@ -15,6 +15,7 @@ mod fetch;
 mod finish;
 mod forward;
 mod freshen;
+mod hedge;
 mod lookup;
 mod obtain;
 mod outgoing;
@@ -150,7 +151,10 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut RequestCtx,
     ) -> Result<Box<HttpPeer>> {
         let body = fetch::body(session);
-        fetch::choose(&Outgoing { body, ..Outgoing::of(session) }, ctx).await
+        // A fetch of ours has none.
+        let is_ours = ctx.arrival == Arrival::Refresh;
+        let bodiless = is_ours || session.as_downstream_mut().is_body_empty();
+        fetch::choose(&Outgoing { body, bodiless, ..Outgoing::of(session) }, ctx).await
     }
 
     async fn connected_to_upstream(

@@ -362,6 +362,7 @@ pub(super) fn learn(ctx: &mut RequestCtx, flight: &Flight) {
     ctx.origin.attempts = told.origin.attempts;
     ctx.origin.address = told.origin.address;
     ctx.origin.took = told.origin.took;
+    ctx.origin.hedge = told.origin.hedge;
     ctx.origin.status = told.origin.status;
     ctx.origin.private = told.private;
     ctx.origin.by_errand = true;

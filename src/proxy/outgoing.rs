@@ -21,6 +21,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) paces_upload: bool,
     /// Whether its body is here when a connection is wanted.
     pub(crate) body: Body,
+    /// It has no body, as far as is known where that is asked.
+    pub(crate) bodiless: bool,
     /// All that was sent of it can be sent again.
     pub(crate) replayable: bool,
     /// The client was sent something of a final answer.
@@ -40,6 +42,7 @@ impl<'a> Outgoing<'a> {
             // something to say.
             paces_upload: request.version == Version::HTTP_2 && !admit::is_conversation(session),
             body: Body::Here,
+            bodiless: false,
             replayable: !session.as_ref().retry_buffer_truncated(),
             answered: written.is_some_and(|response| !response.status.is_informational()),
         }

@@ -22,6 +22,7 @@ use crate::proxy::again;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::freshen;
+use crate::proxy::hedge;
 use crate::proxy::outgoing::Outgoing;
 use crate::proxy::posted;
 use crate::proxy::purge;
@@ -65,6 +66,7 @@ pub(crate) fn take_note(
     response: &ResponseHeader,
     ctx: &mut RequestCtx,
 ) -> Result<Stage> {
+    hedge::settle(ctx);
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         if !request.offers_tunnel {
             return Err(malformed(ctx, "a 101 that nobody asked for"));
@@ -168,6 +170,9 @@ pub(crate) fn examine_trailers(trailers: &mut HeaderMap) {
 fn note(response: &ResponseHeader, ctx: &mut RequestCtx) {
     ctx.origin.status = Some(response.status.as_u16());
     ctx.origin.took = ctx.origin.began.map(|began| began.elapsed());
+    if let Some(race) = &ctx.origin.race {
+        race.answered();
+    }
     if let (Some(lease), Some(took)) = (&mut ctx.origin.lease, ctx.origin.took) {
         lease.answered(response.status.as_u16(), took);
     }

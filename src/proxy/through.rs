@@ -61,6 +61,8 @@ pub(crate) fn fits(
         && asked.head.version == Version::HTTP_11
         && !route.cache.enabled
         && route.standins.is_empty()
+        // There the connection is Pingora's, and with it the race of two.
+        && route.asking.hedge.is_none()
         && !headers.contains_key(header::RANGE)
         && !conditional::has_conditions(headers)
         && runtime.upstreams[*index].settings().protocol == Protocol::Http1
@@ -216,6 +218,7 @@ fn outgoing(headers: &HeaderMap) -> Outgoing<'_> {
         offers_tunnel: false,
         paces_upload: false,
         body: Body::Here,
+        bodiless: true,
         replayable: true,
         answered: false,
     }

@@ -12,9 +12,6 @@ use std::time::Duration;
 use crate::resilience::budget;
 use crate::resilience::budget::Budget;
 
-/// How many answers there have to be before a quantile says anything.
-pub const LEAST_SAMPLES: u64 = 100;
-
 /// Buckets in each power of two: a quantile is at most an eighth above the truth.
 const FINE: usize = 8;
 
@@ -32,19 +29,25 @@ const BUCKETS: usize = 1 + POWERS * FINE;
 pub struct Settings {
     /// The quantile of the latencies after which a request is hedged, in thousandths: 950.
     pub quantile: u32,
+    /// No request is hedged sooner, however fast the others are.
+    pub at_least: Duration,
     /// Over how long latencies are looked at.
     pub window: Duration,
+    /// How many answers there have to be in that time before they say anything.
+    pub samples: u32,
     /// How many hedges there may be.
     pub budget: budget::Settings,
 }
 
 impl Default for Settings {
-    /// After 95 of 100, over half a minute, and never more than 10 of 100.
+    /// After 95 of 100, of half a minute and no fewer than 100, 10 ms at least; never more than 5 of 100.
     fn default() -> Self {
         Self {
             quantile: 950,
+            at_least: Duration::from_millis(10),
             window: Duration::from_secs(30),
-            budget: budget::Settings { percent: 10, minimum: 1 },
+            samples: 100,
+            budget: budget::Settings { percent: 5, minimum: 0 },
         }
     }
 }
@@ -68,7 +71,14 @@ impl Hedge {
     /// A request begins. After how long it may be hedged; `None` until enough is known.
     pub fn begin(&self, now: Duration) -> Option<Duration> {
         self.budget.deposit(now);
-        self.latencies.quantile(self.settings.quantile, now)
+        self.delay(now)
+    }
+
+    /// After how long an attempt may be hedged that begins now; `None` until enough is known.
+    #[must_use]
+    pub fn delay(&self, now: Duration) -> Option<Duration> {
+        let Settings { quantile, at_least, samples, .. } = self.settings;
+        self.latencies.quantile(quantile, samples, now).map(|delay| delay.max(at_least))
     }
 
     /// Whether a request whose delay is over is hedged. If so, it is counted.
@@ -128,9 +138,9 @@ impl Latencies {
     }
 
     /// The latency that so many thousandths of all answers did not exceed, rounded up to the end of its
-    /// bucket; `None` when there were fewer than [`LEAST_SAMPLES`].
+    /// bucket; `None` when there were fewer than `samples`.
     #[must_use]
-    pub fn quantile(&self, thousandths: u32, now: Duration) -> Option<Duration> {
+    pub fn quantile(&self, thousandths: u32, samples: u32, now: Duration) -> Option<Duration> {
         let turn = self.turn(now);
         let is_recent = |half: usize| self.halves[half].turn.load(Ordering::Relaxed) + 1 >= turn;
         let recent = [is_recent(0), is_recent(1)];
@@ -139,7 +149,7 @@ impl Latencies {
             halves.map(|(half, _)| u64::from(half.counts[bucket].load(Ordering::Relaxed))).sum()
         };
         let total: u64 = (0..BUCKETS).map(count).sum();
-        if total < LEAST_SAMPLES {
+        if total < u64::from(samples.max(1)) {
             return None;
         }
         let wanted = (total * u64::from(thousandths.min(1000))).div_ceil(1000).max(1);
@@ -211,9 +221,9 @@ mod tests {
         for _ in 0..99 {
             latencies.observe(milliseconds(10), milliseconds(5));
         }
-        assert_eq!(latencies.quantile(500, milliseconds(5)), None);
+        assert_eq!(latencies.quantile(500, 100, milliseconds(5)), None);
         latencies.observe(milliseconds(10), milliseconds(5));
-        assert!(latencies.quantile(500, milliseconds(5)).is_some());
+        assert!(latencies.quantile(500, 100, milliseconds(5)).is_some());
     }
 
     #[test]
@@ -222,12 +232,12 @@ mod tests {
         for _ in 0..200 {
             latencies.observe(milliseconds(500), milliseconds(14_000));
         }
-        assert!(latencies.quantile(950, milliseconds(29_999)).is_some());
-        assert_eq!(latencies.quantile(950, milliseconds(30_000)), None);
+        assert!(latencies.quantile(950, 100, milliseconds(29_999)).is_some());
+        assert_eq!(latencies.quantile(950, 100, milliseconds(30_000)), None);
         for _ in 0..200 {
             latencies.observe(milliseconds(5), milliseconds(31_000));
         }
-        let found = latencies.quantile(1000, milliseconds(31_000)).expect("there are enough");
+        let found = latencies.quantile(1000, 100, milliseconds(31_000)).expect("there are enough");
         assert!(found < milliseconds(7), "{found:?}");
     }
 
@@ -245,7 +255,18 @@ mod tests {
             hedge.observe(latency, now);
         }
         assert!(hedged > 100, "{hedged}");
-        assert!(hedged <= 10_000 / 10 + 10, "{hedged} of 10000");
+        assert!(hedged <= 10_000 / 20, "{hedged} of 10000");
+    }
+
+    #[test]
+    fn no_request_is_hedged_before_its_least_delay() {
+        let hedge = Hedge::new(Settings { samples: 1, ..Settings::default() });
+        assert_eq!(hedge.begin(milliseconds(1)), None);
+        hedge.observe(milliseconds(1), milliseconds(1));
+        assert_eq!(hedge.begin(milliseconds(1)), Some(milliseconds(10)));
+        hedge.observe(milliseconds(100), milliseconds(1));
+        let delay = hedge.delay(milliseconds(1)).expect("there are enough");
+        assert!(delay > milliseconds(100) && delay < milliseconds(115), "{delay:?}");
     }
 
     #[test]
@@ -283,9 +304,42 @@ mod tests {
             all.sort_unstable();
             let rank = (all.len() * thousandths as usize).div_ceil(1000).max(1);
             let truth = all[rank - 1];
-            let found = latencies.quantile(thousandths, milliseconds(1)).expect("there are enough");
+            let found = latencies.quantile(thousandths, 100, milliseconds(1)).expect("there are enough");
             let found = found.as_micros() as u64;
             prop_assert!(found > truth && found <= truth + truth / 8 + 1, "{found} for {truth}");
+        }
+
+        #[test]
+        fn within_any_ten_seconds_no_more_is_hedged_than_the_budget_has(
+            percent in 0_u32..=50,
+            arrivals in proptest::collection::vec((0_u64..200, 1_u64..3000), 1..600),
+        ) {
+            let settings = Settings {
+                samples: 5,
+                budget: budget::Settings { percent, minimum: 0 },
+                ..Settings::default()
+            };
+            let hedge = Hedge::new(settings);
+            let (mut now, mut begun, mut hedged) = (0, Vec::new(), Vec::new());
+            for (pause, latency) in arrivals {
+                now += pause;
+                let delay = hedge.begin(milliseconds(now));
+                begun.push(now);
+                if delay.is_some_and(|delay| delay < milliseconds(latency))
+                    && hedge.may_hedge(milliseconds(now))
+                {
+                    hedged.push(now);
+                }
+                hedge.observe(milliseconds(latency), milliseconds(now));
+            }
+            for &last in &hedged {
+                // Seconds are counted as wholes: what was begun in the one before may count yet.
+                let lately = |all: &[u64], back: u64| {
+                    all.iter().filter(|&&at| at <= last && at + back > last).count()
+                };
+                let most = lately(&begun, 10_000) * percent as usize / 100;
+                prop_assert!(lately(&hedged, 9_000) <= most, "{most}");
+            }
         }
     }
 }

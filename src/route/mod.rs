@@ -4,6 +4,7 @@
 //! there. This module changes nothing and sends nothing.
 
 pub mod action;
+pub mod asking;
 pub mod captures;
 pub mod host;
 pub mod path;
@@ -27,6 +28,7 @@ use http::Method;
 use crate::cache;
 use crate::message::target::Scheme;
 use crate::route::action::Action;
+use crate::route::asking::Asking;
 use crate::route::host::HostPattern;
 use crate::route::path::PathPattern;
 use crate::route::predicate::Predicates;
@@ -66,6 +68,8 @@ pub struct Route {
     pub action: Action,
     /// Who serves beside the upstream of the action.
     pub standins: Standins,
+    /// How that upstream is asked, where the route says so itself.
+    pub asking: Asking,
     /// How the request is changed on its way to an upstream.
     pub rewrite: Rewrite,
     /// Header changes in both directions.

@@ -20,8 +20,11 @@ use crate::observe::metrics::ListenerMetrics;
 use crate::observe::metrics::Metrics;
 use crate::observe::metrics::UpstreamMetrics;
 use crate::observe::metrics::requests::RouteTable;
+use crate::resilience::budget;
+use crate::resilience::hedge;
 use crate::route::Route;
 use crate::route::action::Action;
+use crate::route::asking;
 use crate::runtime::state::Keeper;
 use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
@@ -31,6 +34,7 @@ use crate::tls::store::CertificateStore;
 use crate::upstream::Protocol;
 use crate::upstream::connect::Dials;
 use crate::upstream::peer::Upstream;
+use crate::upstream::race::Hedging;
 
 /// What a request needs to be served.
 pub struct Runtime {
@@ -38,6 +42,8 @@ pub struct Runtime {
     pub plan: Plan,
     /// The upstreams, in the plan's order.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// The hedging of each route, in the plan's order.
+    pub hedging: Vec<Option<Arc<Hedging>>>,
     /// How their HTTP/1 connections are made.
     pub dials: Arc<Dials>,
     /// Where changes of their backends are kept.
@@ -67,6 +73,23 @@ pub struct Runtime {
 }
 
 impl Runtime {
+    /// The hedging of each of these routes.
+    #[must_use]
+    pub fn hedging(routes: &[Route]) -> Vec<Option<Arc<Hedging>>> {
+        let one = |route: &Route| {
+            let asking::Hedge { percentile, at_least, window, min_requests, budget } =
+                route.asking.hedge?;
+            Some(Hedging::new(hedge::Settings {
+                quantile: percentile * 10,
+                at_least,
+                window,
+                samples: min_requests,
+                budget: budget::Settings { percent: budget, minimum: 0 },
+            }))
+        };
+        routes.iter().map(one).collect()
+    }
+
     /// The version in which the responses to a route's requests reach us.
     #[must_use]
     pub fn version_towards(&self, route: &Route) -> Version {

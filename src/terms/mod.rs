@@ -6,10 +6,13 @@
 
 pub mod pace;
 
+use std::any::Any;
 use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -37,11 +40,14 @@ pub struct Terms {
 
 tokio::task_local! {
     static CURRENT: Cell<Option<Terms>>;
+    /// What was brought for whoever comes next on the way of the request.
+    static BROUGHT: RefCell<Option<Arc<dyn Any + Send + Sync>>>;
 }
 
 /// Runs `work`, one request, whose terms are still to be settled. `None`: it was given up, as they say.
 pub(crate) async fn scope<F: Future>(work: F) -> Option<F::Output> {
-    CURRENT.scope(Cell::new(None), until_given_up(work)).await
+    let work = BROUGHT.scope(RefCell::new(None), until_given_up(work));
+    CURRENT.scope(Cell::new(None), work).await
 }
 
 async fn until_given_up<F: Future>(work: F) -> Option<F::Output> {
@@ -71,6 +77,19 @@ pub fn agree(terms: Terms) {
 #[must_use]
 pub fn current() -> Option<Terms> {
     CURRENT.try_with(Cell::get).ok().flatten()
+}
+
+/// Leaves `what` for whoever comes next on the way of the running request, where Pingora lies in between
+/// and passes nothing on. It replaces what was left before; without effect where no client asked.
+pub fn bring(what: Arc<dyn Any + Send + Sync>) {
+    let _ = BROUGHT.try_with(|brought| brought.replace(Some(what)));
+}
+
+/// Takes what was left; `None` if nothing was, or something else.
+#[must_use]
+pub fn brought<T: Any + Send + Sync>() -> Option<Arc<T>> {
+    let what = BROUGHT.try_with(RefCell::take).ok().flatten()?;
+    what.downcast().ok()
 }
 
 #[cfg(test)]
@@ -107,5 +126,21 @@ mod tests {
             "done"
         });
         assert_eq!(without.await, Some("done"));
+    }
+
+    #[tokio::test]
+    async fn what_is_brought_is_taken_once_and_within_its_request() {
+        bring(Arc::new(1_u32));
+        assert_eq!(brought::<u32>(), None, "there is no request");
+        scope(async {
+            bring(Arc::new(1_u32));
+            bring(Arc::new(2_u32));
+            assert_eq!(scope(async { brought::<u32>() }).await, Some(None), "another request");
+            assert_eq!(brought(), Some(Arc::new(2_u32)));
+            assert_eq!(brought::<u32>(), None);
+            bring(Arc::new("a word"));
+            assert_eq!(brought::<u32>(), None);
+        })
+        .await;
     }
 }

@@ -23,6 +23,7 @@ use pingora::Result;
 use pingora::connectors::http::custom::Connection;
 use pingora::connectors::http::custom::Connector;
 use pingora::protocols::ALPN;
+use pingora::protocols::Stream;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::tls::CustomALPN;
 use pingora::upstreams::peer::HttpPeer;
@@ -34,10 +35,13 @@ use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
 use crate::message::reply::ReplyLimits;
+use crate::terms;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::line::Line;
 use crate::upstream::pool;
 use crate::upstream::pool::Pool;
+use crate::upstream::race::Race;
+use crate::upstream::race::io::RacedIo;
 use crate::upstream::socket::Socket;
 use crate::upstream::tls;
 
@@ -144,8 +148,11 @@ impl Connector for EdgeConnector {
         let Some(dial) = self.dials.find(peer.group_key) else {
             return Error::e_explain(ErrorType::InternalError, "a peer of no known upstream");
         };
-        let io = dial.connect(peer).await?;
-        Ok((Connection::Stream(Box::new(io)), false))
+        let stream: Stream = match terms::brought::<Race>() {
+            Some(race) => Box::new(RacedIo::connect(&dial, peer, race).await?),
+            None => Box::new(dial.connect(peer).await?),
+        };
+        Ok((Connection::Stream(stream), false))
     }
 
     async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _peer: &P) -> Option<()> {

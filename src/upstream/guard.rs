@@ -154,6 +154,16 @@ impl OriginIo {
         self.history == History::Used
     }
 
+    /// Whether all was written of the request in flight.
+    pub(super) fn has_sent_all(&self) -> bool {
+        !self.guard.awaits_body() && self.waiting() == 0
+    }
+
+    /// Whether some of a head has come, and not the whole of it.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.guard.is_in_head()
+    }
+
     /// Whether the connection may carry another request: all of this one has left, all of its answer
     /// has come, and nobody wants to close it. Then, how long the origin said that it will wait.
     fn may_go_on(&self) -> Option<Option<Duration>> {

@@ -22,6 +22,7 @@ use crate::upstream::Fault;
 use crate::upstream::backend::Backend;
 use crate::upstream::eject;
 use crate::upstream::exchange::Exchange;
+use crate::upstream::guard::OriginIo;
 use crate::upstream::peer::Upstream;
 use crate::upstream::pool;
 use crate::upstream::pool::Slot;
@@ -136,6 +137,11 @@ impl Lease {
     /// None can be made.
     pub async fn exchange(&self, patience: Duration) -> Result<Exchange> {
         Exchange::begin(&self.backend.pool, patience).await
+    }
+
+    /// A connection to it, as Pingora would be given one; an HTTP/1 backend's only.
+    pub(super) async fn connect(&self, patience: Duration) -> Result<OriginIo> {
+        self.backend.pool.connect(patience).await
     }
 
     /// It answered with this status, after this time.

@@ -24,6 +24,7 @@ mod line;
 mod pattern;
 pub mod peer;
 pub mod pool;
+pub mod race;
 pub mod resolve;
 mod socket;
 pub mod tls;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::balance::Algorithm;
+use crate::refusal::Refusal;
 use crate::resilience::breaker;
 use crate::resilience::budget;
 use crate::resilience::ejection;
@@ -173,6 +175,19 @@ pub enum Fault {
     Closed,
     /// What it answered is not HTTP.
     Malformed,
+}
+
+impl Fault {
+    /// What it is when an attempt ends in this refusal.
+    #[must_use]
+    pub fn of(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::ConnectFailed | Refusal::ConnectTimeout | Refusal::OriginTls => Self::Connect,
+            Refusal::OriginTimeout | Refusal::TotalTimeout => Self::Timeout,
+            Refusal::OriginMalformed => Self::Malformed,
+            _ => Self::Closed,
+        }
+    }
 }
 
 /// When a backend that fails where others do not is left out, as meant.

@@ -5,6 +5,7 @@ mod breaker;
 mod ejection;
 mod fallback;
 mod health;
+mod hedge;
 mod killed;
 mod retry;
 mod runtime;

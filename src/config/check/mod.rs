@@ -6,6 +6,7 @@
 
 mod action;
 mod address;
+mod asking;
 mod cache;
 mod forms;
 mod header;

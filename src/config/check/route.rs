@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::check::DAY;
 use crate::config::check::action;
+use crate::config::check::asking;
 use crate::config::check::cache;
 use crate::config::check::header;
 use crate::config::check::matching;
@@ -139,6 +140,7 @@ fn one(
         Action::Redirect { .. } => idle_keys(written, "a redirect", at, report),
         Action::Respond { .. } => idle_keys(written, "a fixed response", at, report),
     }
+    let asking = asking::asking(written, &action, &standins, upstreams, at, report);
     let found = found?;
     Some(Route {
         name: name(written, position).into(),
@@ -147,6 +149,7 @@ fn one(
         when: found.when,
         action,
         standins,
+        asking,
         rewrite,
         headers,
         total_timeout: total_timeout.get().map(|period| period.0),
@@ -232,6 +235,7 @@ fn idle_keys(written: &schema::route::Route, what: &str, at: &Path, report: &mut
     let cache = matches!(written.cache, Some(Switch::On(_)));
     for (key, is_there) in [
         ("rewrite", written.rewrite.is_some()),
+        ("hedge", matches!(written.hedge, Some(Switch::On(_)))),
         ("timeout", written.timeout.is_some()),
         ("spool", written.spool.is_some()),
         ("cache", cache),

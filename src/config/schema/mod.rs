@@ -4,6 +4,7 @@
 //! a choice, exactly one of several keys is written (`upstream`, `redirect` or `respond`) rather than
 //! a `type:` beside them, so that every mistake has a place.
 
+pub mod asking;
 pub mod cache;
 pub mod health;
 pub mod listen;

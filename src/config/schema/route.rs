@@ -17,6 +17,7 @@ use serde::de::Error;
 use serde::de::MapAccess;
 use serde::de::Visitor;
 
+use crate::config::schema::asking::Hedge;
 use crate::config::schema::cache::Cache;
 use crate::config::schema::secret::FieldText;
 use crate::config::schema::secret::Secret;
@@ -64,6 +65,9 @@ pub struct Route {
     /// Who answers when the upstream cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// When a second backend is asked beside one that takes long: `off`, `on`, or the settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Switch<Hedge>>,
     /// Send the client elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,

@@ -186,6 +186,7 @@ impl Parts {
             upstream_status: self.statuses[1],
             upstream_time: self.micros.2.map(Duration::from_micros),
             attempts: self.numbers.2,
+            hedge: None,
             cache: cache.as_deref(),
             cache_reason: reason.as_deref(),
             refusal: self.refusal,

@@ -180,6 +180,20 @@ labels! {
         /// There had been too many.
         OverBudget = "over_budget",
     }
+
+    /// What became of a second backend that was to be asked since the first one took long.
+    Hedged {
+        /// It answered first.
+        Won = "won",
+        /// The first one answered first.
+        Lost = "lost",
+        /// It gave no answer.
+        Failed = "failed",
+        /// It was not asked: there had been too many.
+        OverBudget = "over_budget",
+        /// It was not asked: no other backend had a connection to spare.
+        NoBackend = "no_backend",
+    }
 }
 
 impl Method {
@@ -367,6 +381,7 @@ mod tests {
         is_closed_set::<UpstreamError>();
         is_closed_set::<Reused>();
         is_closed_set::<Retried>();
+        is_closed_set::<Hedged>();
     }
 
     #[test]

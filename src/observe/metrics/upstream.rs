@@ -11,9 +11,11 @@ use super::Maker;
 use super::UPSTREAM_CONNECTIONS;
 use super::UPSTREAM_DURATION;
 use super::UPSTREAM_ERRORS;
+use super::UPSTREAM_HEDGES;
 use super::UPSTREAM_REQUESTS;
 use super::UPSTREAM_RETRIES;
 use super::each;
+use super::labels::Hedged;
 use super::labels::Label;
 use super::labels::Retried;
 use super::labels::Reused;
@@ -27,6 +29,7 @@ pub(super) struct Upstreams {
     duration: HistogramVec,
     connections: IntCounterVec,
     retries: IntCounterVec,
+    hedges: IntCounterVec,
 }
 
 impl Upstreams {
@@ -37,6 +40,7 @@ impl Upstreams {
             duration: new.histograms(&UPSTREAM_DURATION),
             connections: new.counters(&UPSTREAM_CONNECTIONS),
             retries: new.counters(&UPSTREAM_RETRIES),
+            hedges: new.counters(&UPSTREAM_HEDGES),
         }
     }
 
@@ -49,6 +53,7 @@ impl Upstreams {
             duration: self.duration.with_label_values(&[name]),
             connections: each::<Reused, _>(|reused| counters(&self.connections, reused)),
             retries: each::<Retried, _>(|outcome| counters(&self.retries, outcome)),
+            hedges: each::<Hedged, _>(|outcome| counters(&self.hedges, outcome)),
         }
     }
 }
@@ -61,6 +66,7 @@ pub struct UpstreamMetrics {
     duration: Histogram,
     connections: Box<[IntCounter]>,
     retries: Box<[IntCounter]>,
+    hedges: Box<[IntCounter]>,
 }
 
 impl UpstreamMetrics {
@@ -79,6 +85,11 @@ impl UpstreamMetrics {
     /// Counts a connection that a request was given.
     pub fn connected(&self, reused: Reused) {
         self.connections[reused.index()].inc();
+    }
+
+    /// Counts a second backend of a request.
+    pub fn hedged(&self, outcome: Hedged) {
+        self.hedges[outcome.index()].inc();
     }
 
     /// Counts a further attempt.

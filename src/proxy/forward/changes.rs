@@ -209,6 +209,7 @@ mod tests {
         ) {
             let headers = HeaderMap::from_iter(fields);
             let asked = Outgoing {
+                bodiless: true,
                 method: &Method::GET,
                 headers: &headers,
                 offers_tunnel,

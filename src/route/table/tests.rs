@@ -51,6 +51,7 @@ fn route(name: &str, hosts: &[&str], path: &str) -> Route {
         cache: Arc::new(cache::Policy::default()),
         purge: None,
         standins: crate::route::standin::Standins::default(),
+        asking: crate::route::asking::Asking::default(),
     }
 }
 

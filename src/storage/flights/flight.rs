@@ -81,6 +81,8 @@ pub struct Origin {
     pub took: Option<Duration>,
     /// The status it answered.
     pub status: Option<u16>,
+    /// What became of a second backend that was asked as well.
+    pub hedge: Option<&'static str>,
 }
 
 impl Flight {
