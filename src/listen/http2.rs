@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use crate::listen::conn;
 use crate::listen::conn::Conn;
 use crate::listen::io::EdgeIo;
+use crate::listen::io::multiplexed::Cork;
 use crate::listen::patience::Patience;
 use crate::listen::serve::EdgeApp;
 use crate::listen::shortcut::Rest;
@@ -51,12 +52,19 @@ where
 {
     pub(super) async fn serve_http2(&self, io: Box<EdgeIo>, shutdown: &ShutdownWatch) {
         let conn = Arc::clone(io.conn());
+        let cork = Arc::new(Cork::default());
         let mut io = io;
-        io.become_http2(Arc::clone(&self.watch));
-        self.http2(io, &conn, shutdown).await;
+        io.become_http2(Arc::clone(&self.watch), Arc::clone(&cork));
+        self.http2(io, &cork, &conn, shutdown).await;
     }
 
-    async fn http2(&self, io: Box<EdgeIo>, conn: &Arc<Conn>, shutdown: &ShutdownWatch) {
+    async fn http2(
+        &self,
+        io: Box<EdgeIo>,
+        cork: &Cork,
+        conn: &Arc<Conn>,
+        shutdown: &ShutdownWatch,
+    ) {
         let digest = Arc::new(Digest::default());
         let mut options = default_h2_options();
         options.max_concurrent_streams(self.limits.h2_streams);
@@ -88,7 +96,13 @@ where
                     if !draining && patience.poll_ending(cx).is_ready() {
                         return Poll::Ready(Turn::Ending);
                     }
-                    if let Poll::Ready(accepted) = accepting.as_mut().poll(cx) {
+                    // While one request follows the other, their answers wait for each other.
+                    cork.close();
+                    let mut accepted = accepting.as_mut().poll(cx);
+                    if accepted.is_pending() && cork.open() {
+                        accepted = accepting.as_mut().poll(cx);
+                    }
+                    if let Poll::Ready(accepted) = accepted {
                         return Poll::Ready(Turn::Accepted(accepted));
                     }
                     let until = active.idle_since(Instant::now()) + self.limits.idle_timeout;

@@ -6,7 +6,7 @@
 //! sends beyond that (a pipelined request) stays here until the next round, so that Pingora never
 //! sees a byte that is not the current request's.
 
-mod multiplexed;
+pub(crate) mod multiplexed;
 mod short;
 
 use std::fmt;
@@ -49,6 +49,7 @@ use tokio::io::ReadBuf;
 
 use crate::listen::census::Place;
 use crate::listen::conn::Conn;
+use crate::listen::io::multiplexed::Cork;
 use crate::listen::io::multiplexed::Multiplexed;
 use crate::listen::transport::Transport;
 use crate::listen::watch::Watch;
@@ -224,9 +225,14 @@ impl EdgeIo {
     }
 
     /// From here on every byte passes: HTTP/2.
-    pub(crate) fn become_http2(&mut self, watch: Arc<dyn Watch>) {
+    pub(crate) fn become_http2(&mut self, watch: Arc<dyn Watch>, cork: Arc<Cork>) {
         self.mode = Mode::Http2;
-        self.http2 = Some(Box::new(Multiplexed::new(watch)));
+        self.http2 = Some(Box::new(Multiplexed::new(watch, cork)));
+    }
+
+    /// Whether what is written waits for more.
+    fn is_corked(&self) -> bool {
+        self.http2.as_ref().is_some_and(|http2| http2.is_corked())
     }
 
     /// Bytes from the client pass; those of HTTP/2 are counted in frames.
@@ -347,6 +353,11 @@ impl EdgeIo {
                 Poll::Pending => return self.poll_blocked(cx),
             }
         }
+        if let Some(http2) = &mut self.http2 {
+            http2.holds(false);
+            // Between one answer and the next, which may be long in coming, nothing is owned.
+            self.gathered = BytesMut::new();
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -393,7 +404,9 @@ impl AsyncRead for EdgeIo {
         }
         // Whoever waits for the client has nothing to add at the moment to what was gathered: it
         // must not wait for more of the response, which may be long in coming.
-        if let Poll::Ready(Err(e)) = this.poll_drain_gathered(cx) {
+        if !this.is_corked()
+            && let Poll::Ready(Err(e)) = this.poll_drain_gathered(cx)
+        {
             return Poll::Ready(Err(e));
         }
         Poll::Pending
@@ -407,6 +420,9 @@ impl AsyncWrite for EdgeIo {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.mode == Mode::Http2 {
+            return this.poll_multiplex(cx, buf);
+        }
         this.note_response(buf);
         if this.mode == Mode::Http1 && this.gathered.len() + buf.len() <= GATHER {
             this.gathered.extend_from_slice(buf);
@@ -417,9 +433,6 @@ impl AsyncWrite for EdgeIo {
             Poll::Ready(Ok(n)) => {
                 this.writing.moved(n);
                 this.conn.count_out(n);
-                if let Some(http2) = &mut this.http2 {
-                    http2.went(&this.conn, &buf[..n]);
-                }
                 Poll::Ready(Ok(n))
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
@@ -429,6 +442,9 @@ impl AsyncWrite for EdgeIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.is_corked() {
+            return Poll::Ready(Ok(()));
+        }
         ready!(this.poll_drain_gathered(cx))?;
         match Pin::new(this.transport()?).poll_flush(cx) {
             Poll::Pending => this.poll_blocked(cx),
