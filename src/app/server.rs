@@ -305,6 +305,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         flights,
         uses: Arc::default(),
         ranges: Arc::default(),
+        variances: Arc::default(),
         certificates: prepared
             .iter()
             .map(|p| p.tls.as_ref().map(|(store, _)| Arc::clone(store)))

@@ -13,7 +13,9 @@ pub enum Value {
     Text(String),
     /// A token.
     Token(String),
-    /// A decimal, byte sequence, date, display string or inner list.
+    /// An inner list.
+    List(Vec<Self>),
+    /// A decimal, byte sequence, date or display string.
     Other,
 }
 
@@ -105,12 +107,13 @@ impl<'a> Input<'a> {
         if !self.accept(b'(') {
             return self.item();
         }
+        let mut items = Vec::new();
         loop {
             self.skip(|b| b == b' ');
             if self.accept(b')') {
-                return Some(Value::Other);
+                return Some(Value::List(items));
             }
-            self.item()?;
+            items.push(self.item()?);
             self.parameters()?;
             if !matches!(self.rest.first()?, b' ' | b')') {
                 return None;
@@ -225,7 +228,10 @@ mod tests {
         assert_eq!(one("a=999999999999999"), Some(Value::Integer(999_999_999_999_999)));
         assert_eq!(one(r#"a="x\"y""#), Some(Value::Text("x\"y".into())));
         assert_eq!(one("a=tok/en:1"), Some(Value::Token("tok/en:1".into())));
-        for other in ["a=1.5", "a=:aGk=:", "a=@1659578233", "a=%\"x\"", "a=(1 \"b\";c d)", "a=()"] {
+        let items = vec![Value::Integer(1), Value::Text("b".into()), Value::Token("d".into())];
+        assert_eq!(one("a=(1 \"b\";c d);e"), Some(Value::List(items)));
+        assert_eq!(one("a=( )"), Some(Value::List(vec![])));
+        for other in ["a=1.5", "a=:aGk=:", "a=@1659578233", "a=%\"x\""] {
             assert_eq!(one(other), Some(Value::Other), "{other}");
         }
     }

@@ -152,7 +152,11 @@ impl ResponseDirectives {
             Value::Integer(seconds) => Some(
                 u64::try_from(*seconds).map_or(Duration::ZERO, Duration::from_secs).min(LONGEST),
             ),
-            Value::Boolean(_) | Value::Text(_) | Value::Token(_) | Value::Other => None,
+            Value::Boolean(_)
+            | Value::Text(_)
+            | Value::Token(_)
+            | Value::List(_)
+            | Value::Other => None,
         };
         // A restriction with a value of the wrong type still restricts; only `?0` takes it back.
         let said = *value != Value::Boolean(false);
@@ -200,7 +204,7 @@ fn reach_of(value: &Value) -> Reach {
     match value {
         Value::Boolean(false) => Reach::Nothing,
         Value::Text(names) | Value::Token(names) => field_names(names.as_bytes()),
-        Value::Boolean(true) | Value::Integer(_) | Value::Other => Reach::Whole,
+        Value::Boolean(true) | Value::Integer(_) | Value::List(_) | Value::Other => Reach::Whole,
     }
 }
 

@@ -61,7 +61,11 @@ fn strings(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
         .into_iter()
         .map(|member| match member {
             Value::Text(text) => Some(text),
-            Value::Boolean(_) | Value::Integer(_) | Value::Token(_) | Value::Other => None,
+            Value::Boolean(_)
+            | Value::Integer(_)
+            | Value::Token(_)
+            | Value::List(_)
+            | Value::Other => None,
         })
         .collect();
     strings.unwrap_or_default()

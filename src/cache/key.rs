@@ -14,6 +14,7 @@ use crate::cache::QueryRule;
 use crate::cache::Ranges;
 use crate::cache::fields::push;
 use crate::cache::fields::trim;
+use crate::cache::search::Variance;
 use crate::cache::slice::Piece;
 use crate::message::range::Spec;
 
@@ -70,14 +71,41 @@ impl Resource {
     pub fn new(target: &Target<'_>, rules: &KeyRules) -> Self {
         Self { bytes: resource(target, rules), parts: parts(rules) }
     }
+
+    /// The resource of all URLs that are equivalent to this one under a response's own rule, where a
+    /// route heeds it. `number` is the rule's among all that were ever remembered.
+    pub fn equivalents(
+        target: &Target<'_>,
+        rules: &KeyRules,
+        (variance, number): (&Variance, u64),
+    ) -> Self {
+        let mut bytes = Vec::with_capacity(capacity(target));
+        push_origin(&mut bytes, target, rules);
+        push(&mut bytes, target.path.as_bytes());
+        push_variance(&mut bytes, target.query, rules, variance, number);
+        Self { bytes, parts: parts(rules) }
+    }
+}
+
+/// The origin of a resource, as it begins its keys: of all that responses of one origin say about queries a
+/// little is remembered.
+pub fn origin(target: &Target<'_>, rules: &KeyRules) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(96 + target.host.len());
+    push_origin(&mut bytes, target, rules);
+    bytes
 }
 
 impl Key {
     /// The key of a request under a route's rules.
     pub fn new(target: &Target<'_>, headers: &HeaderMap, rules: &KeyRules) -> Self {
-        let mut bytes = resource(target, rules);
+        Self::of(Resource::new(target, rules), headers, rules)
+    }
+
+    /// The key of a request for this resource.
+    pub fn of(resource: Resource, headers: &HeaderMap, rules: &KeyRules) -> Self {
+        let Resource { mut bytes, parts } = resource;
         let resource = bytes.len();
-        match parts(rules) {
+        match parts {
             Parts::One => {}
             Parts::Many => {
                 push_headers(&mut bytes, headers, rules);
@@ -169,15 +197,22 @@ fn parts(rules: &KeyRules) -> Parts {
 }
 
 fn resource(target: &Target<'_>, rules: &KeyRules) -> Vec<u8> {
-    let query = target.query.map_or(0, str::len);
-    let mut key = Vec::with_capacity(96 + target.host.len() + target.path.len() + query);
-    push(&mut key, target.space.as_bytes());
-    push(&mut key, target.scheme.as_bytes());
-    push_lower(&mut key, rules.host.as_deref().unwrap_or(target.host));
-    push_port(&mut key, target.scheme, target.port);
+    let mut key = Vec::with_capacity(capacity(target));
+    push_origin(&mut key, target, rules);
     push(&mut key, target.path.as_bytes());
     push_query(&mut key, target.query, rules);
     key
+}
+
+fn capacity(target: &Target<'_>) -> usize {
+    96 + target.host.len() + target.path.len() + target.query.map_or(0, str::len)
+}
+
+fn push_origin(key: &mut Vec<u8>, target: &Target<'_>, rules: &KeyRules) {
+    push(key, target.space.as_bytes());
+    push(key, target.scheme.as_bytes());
+    push_lower(key, rules.host.as_deref().unwrap_or(target.host));
+    push_port(key, target.scheme, target.port);
 }
 
 fn push_lower(key: &mut Vec<u8>, text: &str) {
@@ -210,6 +245,28 @@ fn push_count(key: &mut Vec<u8>, count: usize) {
 const NO_QUERY: u8 = 0;
 const WHOLE_QUERY: u8 = 1;
 const CHOSEN_PARAMETERS: u8 = 2;
+const WHAT_MATTERS: u8 = 3;
+const WHAT_MATTERS_OF_CHOSEN: u8 = 4;
+
+fn push_variance(
+    key: &mut Vec<u8>,
+    query: Option<&str>,
+    rules: &KeyRules,
+    variance: &Variance,
+    number: u64,
+) {
+    key.push(match rules.query {
+        QueryRule::All => WHAT_MATTERS,
+        QueryRule::None | QueryRule::Only(_) | QueryRule::Except(_) => WHAT_MATTERS_OF_CHOSEN,
+    });
+    key.extend_from_slice(&number.to_be_bytes());
+    let left = variance.left(counted(query.unwrap_or_default(), rules));
+    push_count(key, left.len());
+    for (name, value) in left {
+        push(key, &name);
+        push(key, &value);
+    }
+}
 
 fn push_query(key: &mut Vec<u8>, query: Option<&str>, rules: &KeyRules) {
     let Some(query) = query.filter(|_| rules.query != QueryRule::None) else {

@@ -341,3 +341,32 @@ fn each_piece_has_a_key_of_its_own_and_belongs_to_its_resource() {
         assert!(all[at + 1..].iter().all(|other| other != one), "{at}");
     }
 }
+
+#[test]
+fn equivalent_urls_share_one_resource_under_a_rule() {
+    let said = |value: &'static str| {
+        Variance::of(&headers(&[("no-vary-search", value)])).expect("it says something")
+    };
+    let rule = said("params=(\"utm\"), key-order");
+    let all = rules(QueryRule::All);
+    let of = |query, rules: &KeyRules, rule: &Variance, number| {
+        let target = Target { query, ..PLAIN };
+        Resource::equivalents(&target, rules, (rule, number))
+    };
+    let one = of(Some("a=1&utm=x&b=2"), &all, &rule, 1);
+    assert_eq!(one, of(Some("b=2&a=%31"), &all, &rule, 1));
+    assert_ne!(one, of(Some("b=2&a=2"), &all, &rule, 1));
+    assert_ne!(one, of(Some("b=2&a=1"), &all, &rule, 2), "a rule that was let go is another one");
+    let chosen = rules(QueryRule::Except(names(&["a"])));
+    assert_ne!(
+        one,
+        of(Some("b=2&a=1"), &chosen, &rule, 1),
+        "other rules of the route, another key"
+    );
+    assert_eq!(of(Some("b=2&a=1"), &chosen, &rule, 1), of(Some("a=9&b=2&utm"), &chosen, &rule, 1));
+    assert_eq!(of(None, &all, &rule, 1), of(Some("utm=1"), &all, &rule, 1));
+    assert_ne!(Resource::new(&PLAIN, &all), of(None, &all, &rule, 1));
+    let asked = Asked::of(&one.bytes).expect("it begins like any key");
+    assert_eq!((asked.host, asked.path), (&b"example.com"[..], &b"/a"[..]));
+    assert!(one.bytes.starts_with(&origin(&PLAIN, &all)));
+}

@@ -6,7 +6,7 @@
 //! [`revalidate`] asks the origin about it and takes in a 304, [`storable`] judges a new response,
 //! [`forget`] says what an unsafe method invalidates, [`purge`] what an operator wants gone,
 //! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`condition`], [`deception`],
-//! [`mod@slice`], [`part`], [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of; [`explain`]
+//! [`mod@slice`], [`part`], [`search`], [`surrogate`], [`groups`], [`date`] and [`fields`] are what these are made of; [`explain`]
 //! tells people what they decide.
 //!
 //! Nothing here reads a clock, does I/O or knows a server: facts come in as `http` types and
@@ -29,6 +29,7 @@ pub mod part;
 pub mod purge;
 pub mod reuse;
 pub mod revalidate;
+pub mod search;
 #[cfg(test)]
 mod second_opinion;
 pub mod slice;
@@ -282,6 +283,28 @@ pub struct KeyRules {
     pub slice: Option<u64>,
     /// What is fetched where a range is asked for, and nothing is stored.
     pub ranges: Ranges,
+    /// Whether a response may say which parameters of the query do not matter.
+    pub search: Search,
+}
+
+impl KeyRules {
+    /// Whether what a response says of the query has any effect: what is stored in pieces or by range is found
+    /// by its own URL alone.
+    pub fn heed_search(&self) -> bool {
+        self.search == Search::Heeded
+            && self.query != QueryRule::None
+            && self.slice.is_none()
+            && self.ranges == Ranges::Whole
+    }
+}
+
+/// What is made of a response's `No-Vary-Search`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// It says for which URLs the response is good.
+    Heeded,
+    /// Nothing: it is good for its own.
+    Ignored,
 }
 
 /// What is fetched where a range is asked for, and nothing is stored.
@@ -357,6 +380,7 @@ impl Default for Policy {
                 cookies: Vec::new(),
                 slice: None,
                 ranges: Ranges::Whole,
+                search: Search::Heeded,
             },
         }
     }

@@ -34,6 +34,7 @@ use crate::storage::flights::Origin;
 use crate::storage::flights::Told;
 use crate::storage::memory::Fill;
 use crate::storage::memory::Generation;
+use crate::storage::variances::Rule;
 use crate::upstream::backend::Backend;
 use crate::upstream::lease::Lease;
 use crate::upstream::race::Race;
@@ -108,6 +109,8 @@ pub struct CacheSide {
     pub asked: RequestDirectives,
     /// The key, when the cache may be asked.
     pub key: Option<Key>,
+    /// The rule by which what is stored under the key answers more URLs than one.
+    pub rule: Option<Arc<Rule>>,
     /// The request's fields, by which variants are selected.
     pub fields: Option<Arc<HeaderMap>>,
     /// The piece that is asked for, where the object is stored in pieces.

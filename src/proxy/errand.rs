@@ -39,6 +39,7 @@ use crate::storage::flights::Flight;
 use crate::storage::flights::Flights;
 use crate::storage::flights::Lead;
 use crate::storage::flights::Stage;
+use crate::storage::variances::Rule;
 
 /// What the client that a fetch was begun for is handed.
 pub(crate) enum Handed {
@@ -111,6 +112,7 @@ struct Errand {
     captures: Captures,
     asked: RequestDirectives,
     key: Option<Key>,
+    rule: Option<Arc<Rule>>,
     fields: Option<Arc<http::HeaderMap>>,
     uses: Option<u32>,
     piece: Option<slice::Piece>,
@@ -197,6 +199,7 @@ pub(crate) fn begin(
         captures: ctx.captures.clone(),
         asked: ctx.cache.asked,
         key: ctx.cache.key.clone(),
+        rule: ctx.cache.rule.clone(),
         fields: ctx.cache.fields.clone(),
         uses: ctx.cache.uses,
         piece: ctx.cache.piece,
@@ -268,6 +271,7 @@ pub(crate) fn take_over(session: &mut Session, ctx: &mut RequestCtx) {
     ctx.captures = errand.captures;
     ctx.cache.asked = errand.asked;
     ctx.cache.key = errand.key;
+    ctx.cache.rule = errand.rule;
     ctx.cache.fields = errand.fields;
     ctx.cache.uses = errand.uses;
     ctx.cache.piece = errand.piece;

@@ -24,6 +24,7 @@ use crate::proxy::context::RequestCtx;
 use crate::proxy::lookup;
 use crate::proxy::store;
 use crate::route::Route;
+use crate::runtime::place;
 use crate::storage::memory::Arrival;
 use crate::storage::memory::Belonging;
 use crate::storage::memory::Entry;
@@ -44,16 +45,20 @@ pub(crate) fn by_head(session: &Session, response: &ResponseHeader, ctx: &Reques
     if !past || !matches!(may_look(&asked, &route.cache), Look::Yes(_)) {
         return;
     }
-    let Some(key) = lookup::key_of(&ctx.runtime, route, admitted, ctx.scheme(), headers) else {
-        return;
-    };
-    let chosen = |entry: &Arc<Entry>| entry.status() == StatusCode::OK && entry.selects(headers);
-    let Some(entry) = ctx.runtime.memory.variants(key.as_bytes()).into_iter().find(chosen) else {
-        return;
-    };
     let now = SystemTime::now();
+    let target = lookup::target_of(admitted, ctx.scheme());
+    let Some(place) = place::of(&ctx.runtime, route, &target, headers, now) else { return };
+    let chosen = |entry: &Arc<Entry>| entry.status() == StatusCode::OK && entry.selects(headers);
+    let Some(entry) = ctx.runtime.memory.variants(place.key.as_bytes()).into_iter().find(chosen)
+    else {
+        return;
+    };
     let stored = entry.response_header();
     match freshen_by_head(&stored.headers, &response.headers, now) {
+        // Under its rule it was good for other URLs.
+        HeadUpdate::Freshen(fresh) if !place::stays(place.rule.as_deref(), &fresh) => {
+            ctx.runtime.memory.remove(&entry);
+        }
         HeadUpdate::Freshen(fresh) => freshen(&entry, fresh, (&asked, route), ctx, now),
         HeadUpdate::Invalidate => {
             ctx.runtime.memory.remove(&entry);

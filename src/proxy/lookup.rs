@@ -39,7 +39,7 @@ use crate::proxy::store;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
-use crate::runtime::purge;
+use crate::runtime::place;
 use crate::storage::memory::Belongs;
 use crate::storage::memory::Found;
 use crate::storage::memory::Largest;
@@ -150,16 +150,38 @@ pub(crate) fn key_of(
     scheme: Scheme,
     headers: &HeaderMap,
 ) -> Option<Key> {
-    let space = purge::space(&runtime.plan, route)?;
-    let target = Target {
-        space: &space,
+    place::own(runtime, route, &target_of(admitted, scheme), headers)
+}
+
+/// What is asked for, in whatever space.
+pub(crate) fn target_of(admitted: &Admitted, scheme: Scheme) -> Target<'_> {
+    Target {
+        space: "",
         scheme: scheme.as_str(),
         host: admitted.authority.host(),
         port: admitted.authority.port(),
         path: admitted.target.path(),
         query: admitted.target.query(),
+    }
+}
+
+/// Finds out anew under which key the answer is, where responses to other URLs may be as good.
+pub(crate) fn settle(ctx: &mut RequestCtx, now: SystemTime) {
+    let runtime = Arc::clone(&ctx.runtime);
+    let in_parts = ctx.cache.piece.is_some() || ctx.cache.range.is_some();
+    if in_parts || (runtime.variances.is_empty() && ctx.cache.rule.is_none()) {
+        return;
+    }
+    let (Some(route), Some(admitted), Some(fields)) =
+        (ctx.route(), &ctx.admitted, &ctx.cache.fields)
+    else {
+        return;
     };
-    Some(Key::new(&target, headers, &route.cache.key))
+    let target = target_of(admitted, ctx.scheme());
+    if let Some(place) = place::of(&runtime, route, &target, fields, now) {
+        ctx.cache.key = Some(place.key);
+        ctx.cache.rule = place.rule;
+    }
 }
 
 /// The key, with all that the store selects by.
@@ -222,19 +244,25 @@ pub(crate) fn expired(ctx: &mut RequestCtx, why: Why) {
 
 /// Nothing usable was found.
 pub(crate) fn missed(session: &mut Session, ctx: &mut RequestCtx) {
-    let others = ctx
-        .cache
-        .key
-        .as_ref()
-        .is_some_and(|key| !ctx.runtime.memory.variants(key.as_bytes()).is_empty());
-    note_missing(ctx, others);
+    note_missing(ctx);
     session.cache.cache_miss();
 }
 
-/// Nothing usable is stored, though `others` may be under the same URI.
-pub(crate) fn note_missing(ctx: &mut RequestCtx, others: bool) {
-    let why = if others { Forward::VaryMiss } else { Forward::UriMiss };
+/// Nothing is stored that this request selects, though something may be for others of the same URI.
+pub(crate) fn note_missing(ctx: &mut RequestCtx) {
+    let why = if has_variants(ctx) { Forward::VaryMiss } else { Forward::UriMiss };
     ctx.cache.forwarded(why, None, Outcome::Miss);
+}
+
+fn has_variants(ctx: &RequestCtx) -> bool {
+    let runtime = &ctx.runtime;
+    let (Some(key), Some(fields)) = (&ctx.cache.key, &ctx.cache.fields) else { return false };
+    if !runtime.memory.variants(key.as_bytes()).is_empty() {
+        return true;
+    }
+    let (Some(route), Some(admitted)) = (ctx.route(), &ctx.admitted) else { return false };
+    !runtime.variances.is_empty()
+        && place::has_variants(runtime, route, &target_of(admitted, ctx.scheme()), fields)
 }
 
 /// Whether the client wants an answer only if we have one.

@@ -88,10 +88,11 @@ pub(crate) async fn answer(session: &mut Session, ctx: &mut RequestCtx) -> Resul
 async fn share(session: &mut Session, ctx: &mut RequestCtx, policy: &Policy) -> Result<bool> {
     let runtime = Arc::clone(&ctx.runtime);
     for _ in 0..JOINS {
+        let now = SystemTime::now();
+        lookup::settle(ctx, now);
         let (Some(key), Some(fields)) = (ctx.cache.key.clone(), ctx.cache.fields.clone()) else {
             return Ok(false);
         };
-        let now = SystemTime::now();
         // Before the store is looked into: what is purged from here on is not what is joined.
         let generation = runtime.memory.generation();
         let found = match look(ctx, policy, now) {
@@ -311,12 +312,11 @@ pub(super) fn look(ctx: &mut RequestCtx, policy: &Policy, now: SystemTime) -> Kn
         return Known::Ask(None);
     };
     let Some(entry) = runtime.memory.lookup(key.as_bytes(), Some(fields), now) else {
-        let others = !runtime.memory.variants(key.as_bytes()).is_empty();
         let only = ctx.cache.asked.only_if_cached;
         if policy.min_uses > 1 && ctx.cache.uses.is_none() {
             ctx.cache.uses = Some(runtime.uses.count(key.as_bytes(), Instant::now()));
         }
-        lookup::note_missing(ctx, others);
+        lookup::note_missing(ctx);
         return if only { Known::NotCached } else { Known::Ask(None) };
     };
     let life = store::life_of(&entry, policy);

@@ -17,7 +17,6 @@ use crate::cache::Posts;
 use crate::cache::Request;
 use crate::cache::Response;
 use crate::cache::forget;
-use crate::cache::key::Target;
 use crate::cache::lookup::Look;
 use crate::cache::lookup::may_look;
 use crate::cache::storable::Keep;
@@ -84,14 +83,7 @@ fn as_stored<T>(
     act: impl FnOnce(&Arrival<'_>) -> T,
 ) -> Option<T> {
     let (route, admitted) = (ctx.route()?, ctx.admitted.as_ref()?);
-    let target = Target {
-        space: "",
-        scheme: ctx.scheme().as_str(),
-        host: admitted.authority.host(),
-        port: admitted.authority.port(),
-        path: admitted.target.path(),
-        query: admitted.target.query(),
-    };
+    let target = lookup::target_of(admitted, ctx.scheme());
     // Its end has to show.
     let length = deliver::length(response)?;
     if response.status != StatusCode::OK || !forget::is_of_its_target(&target, &response.headers) {

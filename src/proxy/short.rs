@@ -63,6 +63,7 @@ use crate::route::action::Action;
 use crate::route::captures::Captures;
 use crate::route::table::Found;
 use crate::runtime::Runtime;
+use crate::runtime::place;
 use crate::storage::memory::Entry;
 
 /// Bodies up to here are copied behind their head: one buffer costs the kernel less than two.
@@ -333,8 +334,9 @@ impl Visit {
         if conditional::is_for_origin(headers) {
             return None;
         }
-        let key = lookup::key_of(runtime, route, &self.admitted, scheme, headers)?;
         let now = self.wall;
+        let target = lookup::target_of(&self.admitted, scheme);
+        let key = place::of(runtime, route, &target, headers, now)?.key;
         let mut ttl = 0;
         let entry = runtime.memory.lookup_if(key.as_bytes(), Some(headers), now, |entry| {
             let life = store::life_of(entry, &route.cache);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::time::SystemTime;
 
+use http::HeaderMap;
 use http::StatusCode;
 use http::header;
 use pingora::http::ResponseHeader;
@@ -17,6 +18,7 @@ use crate::cache::Exchange;
 use crate::cache::Payload;
 use crate::cache::Response;
 use crate::cache::freshness::Life;
+use crate::cache::key::Key;
 use crate::cache::revalidate;
 use crate::cache::revalidate::Freshens;
 use crate::cache::status::Outcome;
@@ -27,10 +29,14 @@ use crate::message::hops;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::lookup;
+use crate::route::Route;
 pub(crate) use crate::runtime::life::life;
 pub(crate) use crate::runtime::life::life_of;
+use crate::runtime::place;
 use crate::storage::memory::Found;
+use crate::storage::memory::Generation;
 use crate::storage::memory::Times;
+use crate::storage::memory::Under;
 
 /// Judges a response, or what a 304 made of a stored one.
 pub(crate) fn keep(
@@ -116,6 +122,15 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
         Keep::No(reason) => Err(reason),
     };
     let kept = match kept {
+        Ok(_) if !place::stays(ctx.cache.rule.as_deref(), &header.headers) => {
+            // What it stands for would be good for other URLs than it says, and those who wait ask for such.
+            let found = session.cache.maybe_cache_meta().and_then(|m| m.extensions().get());
+            if let Some(Found(entry)) = found {
+                runtime.memory.remove(entry);
+            }
+            ctx.cache.status = ctx.cache.status.with_detail(NO_VARY_SEARCH);
+            return RespCacheable::Uncacheable(NoCacheReason::Custom(NO_VARY_SEARCH));
+        }
         Ok(kept) => kept,
         Err(reason) => {
             if let Some(Found(entry)) = validated.as_ref().filter(|_| reason.is_of_the_response()) {
@@ -138,8 +153,29 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
         header.remove_header(name);
     }
     ctx.cache.status = ctx.cache.status.stored();
-    RespCacheable::Cacheable(meta(&kept, header, validated))
+    let under = under(session, &header.headers, route, ctx);
+    let mut meta = meta(&kept, header, validated);
+    if let Some(key) = under {
+        let resource = key.resource_len();
+        meta.extensions_mut().insert(Under { key: key.into_bytes(), resource });
+    }
+    RespCacheable::Cacheable(meta)
 }
+
+/// Where a response is stored that says it is good for other URLs as well; `None`: where it was looked for.
+fn under(session: &Session, response: &HeaderMap, route: &Route, ctx: &RequestCtx) -> Option<Key> {
+    let (admitted, fields) = (ctx.admitted.as_ref()?, ctx.cache.fields.as_ref()?);
+    if ctx.cache.rule.is_some() || ctx.cache.piece.is_some() || ctx.cache.range.is_some() {
+        return None;
+    }
+    let asked = session.cache.maybe_cache_key()?.extensions.get::<Generation>()?;
+    let target = lookup::target_of(admitted, ctx.scheme());
+    place::for_response(&ctx.runtime, route, (&target, fields), response, *asked)
+}
+
+/// Why what came in place of a response that was good for several URLs is not stored under its key: it says
+/// something else of queries.
+const NO_VARY_SEARCH: &str = "no-vary-search";
 
 /// Why the answer to the request for a piece, or for a range, is not stored under its key: it is the whole, or says
 /// only that there is no such piece.

@@ -21,7 +21,6 @@ use crate::cache::explain;
 use crate::cache::explain::Lately;
 use crate::cache::explain::Stored;
 use crate::cache::key;
-use crate::cache::key::Key;
 use crate::cache::purge::Unclear;
 use crate::cache::purge::Url;
 use crate::cache::slice::Piece;
@@ -35,6 +34,7 @@ use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
 use crate::runtime::life::life_of;
+use crate::runtime::place;
 use crate::runtime::purge;
 use crate::storage::memory::Entry;
 
@@ -251,7 +251,8 @@ fn of_the_cache(runtime: &Runtime, route: &Route, asked: &Asked<'_>, told: &mut 
         path,
         query,
     };
-    let key = Key::new(&target, asked.headers, &policy.key);
+    let Some(place) = place::find(runtime, route, &target, asked.headers, now) else { return };
+    let key = place.key;
     // Of what is stored in pieces, the first one speaks for all.
     let key = match policy.key.slice {
         Some(size) => key.piece(Piece { index: 0, size }),

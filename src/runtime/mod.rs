@@ -4,6 +4,7 @@
 pub mod backends;
 pub mod explain;
 pub mod life;
+pub mod place;
 pub mod purge;
 pub mod state;
 pub mod upstreams;
@@ -30,6 +31,7 @@ use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
 use crate::storage::ranges::AskedRanges;
 use crate::storage::uses::Uses;
+use crate::storage::variances::Variances;
 use crate::tls::store::CertificateStore;
 use crate::upstream::Protocol;
 use crate::upstream::connect::Dials;
@@ -64,6 +66,8 @@ pub struct Runtime {
     pub uses: Arc<Uses>,
     /// Which ranges were asked for. It outlives every generation.
     pub ranges: Arc<AskedRanges>,
+    /// What responses say of queries. It outlives every generation.
+    pub variances: Arc<Variances>,
     /// The certificates of each listener, in the plan's order; `None` is plain text.
     pub certificates: Vec<Option<Arc<CertificateStore>>>,
     /// The access log.

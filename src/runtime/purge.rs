@@ -153,12 +153,18 @@ pub fn purge_routes(runtime: &Runtime, url: Url, routes: &[&Route], by: &Asker) 
 /// Drops all that is stored for a URL since a request may have changed it (RFC 9111 §4.4). Says by how many
 /// purges.
 pub fn invalidate(runtime: &Runtime, url: &key::Target<'_>) -> u64 {
-    let resources = resources(&runtime.plan, url, |_| true);
-    for resource in &resources {
-        let dropped = runtime.memory.purge_resource(resource, Kind::Hard);
-        runtime.metrics.invalidated(dropped as u64);
-    }
-    resources.len() as u64
+    let mut purges = 0;
+    each_resource(
+        runtime,
+        url,
+        |_| true,
+        |resource| {
+            let dropped = runtime.memory.purge_resource(resource, Kind::Hard);
+            runtime.metrics.invalidated(dropped as u64);
+            purges += 1;
+        },
+    );
+    purges
 }
 
 /// Drops all that belongs to a group since a request may have changed it (RFC 9875 §3).
@@ -181,26 +187,37 @@ pub fn space<'a>(plan: &'a Plan, route: &Route) -> Option<Cow<'a, str>> {
     })
 }
 
-/// Under which names the store may have responses of this URL: one for every way in which one of these
-/// routes that serves it asks its origin and makes its keys.
-fn resources(
-    plan: &Plan,
+/// Does something to all names under which the store may have responses of this URL: one for every way in
+/// which one of these routes that serves it asks its origin and makes its keys, and one for every rule by
+/// which a response to another URL may answer it.
+fn each_resource(
+    runtime: &Runtime,
     url: &key::Target<'_>,
     is_meant: impl Fn(&Route) -> bool,
-) -> Vec<Resource> {
-    let mut resources = Vec::new();
-    for route in plan.routes.serving(url.host, url.path) {
+    mut act: impl FnMut(&Resource),
+) {
+    let mut done = Vec::new();
+    let mut once = |resource: Resource| {
+        if !done.contains(&resource) {
+            act(&resource);
+            done.push(resource);
+        }
+    };
+    for route in runtime.plan.routes.serving(url.host, url.path) {
         if !route.cache.enabled || !is_meant(route) {
             continue;
         }
-        let Some(space) = space(plan, route) else { continue };
+        let Some(space) = space(&runtime.plan, route) else { continue };
         let target = key::Target { space: &space, ..*url };
-        let resource = Resource::new(&target, &route.cache.key);
-        if !resources.contains(&resource) {
-            resources.push(resource);
+        let keys = &route.cache.key;
+        // First: a purge moves the sequence before it looks for rules (see `Variances::learn`).
+        once(Resource::new(&target, keys));
+        if keys.heed_search() {
+            for rule in runtime.variances.of(&key::origin(&target, keys)) {
+                once(Resource::equivalents(&target, keys, (&rule.variance, rule.number)));
+            }
         }
     }
-    resources
 }
 
 /// Purges, or only counts, what is stored for a URL.
@@ -220,12 +237,12 @@ fn purge_url(
             path: url.target.path(),
             query: url.target.query(),
         };
-        for resource in resources(&runtime.plan, &target, &is_meant) {
+        each_resource(runtime, &target, &is_meant, |resource| {
             objects += match order.effect {
-                Effect::Purge => runtime.memory.purge_resource(&resource, kind(order.manner)),
-                Effect::DryRun => runtime.memory.count_resource(&resource),
+                Effect::Purge => runtime.memory.purge_resource(resource, kind(order.manner)),
+                Effect::DryRun => runtime.memory.count_resource(resource),
             };
-        }
+        });
     }
     objects as u64
 }

@@ -5,6 +5,7 @@ pub mod intern;
 pub mod memory;
 pub mod ranges;
 pub mod uses;
+pub mod variances;
 
 /// The memory tier, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]

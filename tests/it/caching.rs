@@ -12,6 +12,7 @@ mod parts;
 mod posts;
 mod rules;
 mod safety;
+mod search;
 mod short_way;
 mod slices;
 mod stale;

@@ -42,8 +42,21 @@ const SEEDS: u64 = 200;
 const STEPS: usize = 60;
 /// Programs that run at the same time, each with a clock of its own.
 const WORKERS: u64 = 2;
-const TARGETS: [&str; 9] =
-    ["/p/a", "/p/a?v=1", "/s/a", "/p/b", "/t/a", "/t/b", "/o/a", "/k/a?v=1", "/k/a?v=2"];
+const TARGETS: [&str; 13] = [
+    "/p/a",
+    "/n/a?v=1&u=1",
+    "/n/a?u=2&v=1",
+    "/p/a?v=1",
+    "/s/a",
+    "/n/a?w=1&v=1",
+    "/n/a?v=1&w=1&u=3",
+    "/p/b",
+    "/t/a",
+    "/t/b",
+    "/o/a",
+    "/k/a?v=1",
+    "/k/a?v=2",
+];
 
 /// How often what came of a request.
 type Tally = BTreeMap<String, usize>;
@@ -71,8 +84,18 @@ fn nothing_is_ever_served_that_must_not_be() {
         return;
     }
     // What never happened was not tried.
-    for what in ["HIT", "MISS", "EXPIRED", "REVALIDATED", "STALE", "collapsed", "cut", "206", "304"]
-    {
+    for what in [
+        "HIT",
+        "MISS",
+        "EXPIRED",
+        "REVALIDATED",
+        "STALE",
+        "collapsed",
+        "cut",
+        "206",
+        "304",
+        "equivalent",
+    ] {
         assert!(tally.get(what).is_some_and(|count| *count >= 20), "{what}: {tally:?}");
     }
 }
@@ -133,7 +156,7 @@ impl<'a> Story<'a> {
         for host in &hosts {
             for target in TARGETS {
                 let resource = Resource {
-                    policy: Policy::any(&mut dice),
+                    policy: Policy::any(&mut dice, target),
                     fault: Fault::None,
                     has_failed: false,
                     version: 0,
@@ -258,7 +281,7 @@ impl<'a> Story<'a> {
         if self.dice.percent(50) {
             resource.policy.retune(&mut self.dice);
         } else {
-            resource.policy = Policy::any(&mut self.dice);
+            resource.policy = Policy::any(&mut self.dice, &place.1);
             resource.version += 1;
         }
         self.log.push(format!("{place:?} is now {:?}", resource.policy));
@@ -351,6 +374,10 @@ impl<'a> Story<'a> {
             self.seen.push((asking.place.clone(), tag.to_owned()));
         }
         let mut count = |what: &str| *self.tally.entry(what.to_owned()).or_default() += 1;
+        let shown = reply.value("x-serial").and_then(|serial| serial.parse::<usize>().ok());
+        if shown.is_some_and(|serial| self.shared.lock().is_by_rule(serial, &asking.place)) {
+            count("equivalent");
+        }
         count(&x_cache);
         count(&reply.status.to_string());
         if status.contains("; collapsed") {

@@ -10,6 +10,7 @@ use crate::cache::Policy;
 use crate::cache::Posts;
 use crate::cache::QueryRule;
 use crate::cache::Ranges;
+use crate::cache::Search;
 use crate::cache::SetCookie;
 use crate::cache::StatusTtl;
 use crate::cache::Statuses;
@@ -456,6 +457,11 @@ fn build(whole: &Cache) -> Policy {
             Some(Query::Except(names)) => QueryRule::Except(names.clone()),
         };
         policy.key.sort_query = key.sort_query.unwrap_or(policy.key.sort_query);
+        policy.key.search = match key.no_vary_search {
+            None => policy.key.search,
+            Some(true) => Search::Heeded,
+            Some(false) => Search::Ignored,
+        };
         let names = key.headers.iter().flatten();
         policy.key.headers = names.filter_map(|name| name.parse().ok()).collect();
         policy.key.cookies = key.cookies.clone().unwrap_or_default();

@@ -282,6 +282,10 @@ pub struct Key {
     /// Whether parameters are sorted by name first, so that their order does not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sort_query: Option<bool>,
+    /// Whether a response's No-Vary-Search counts: the parameters that it names, or their order, do not tell
+    /// apart the URLs that it may answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_vary_search: Option<bool>,
     /// Request headers whose values count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<Vec<String>>,
@@ -372,6 +376,7 @@ impl Cache {
                 device: Some(false),
                 query: Some(Query::All),
                 sort_query: Some(built_in.key.sort_query),
+                no_vary_search: Some(built_in.key.search == policy::Search::Heeded),
                 headers: Some(Vec::new()),
                 cookies: Some(Vec::new()),
             }),
@@ -438,6 +443,7 @@ impl Key {
             device: self.device.or(outer.device),
             query: self.query.or_else(|| outer.query.clone()),
             sort_query: self.sort_query.or(outer.sort_query),
+            no_vary_search: self.no_vary_search.or(outer.no_vary_search),
             headers: self.headers.or_else(|| outer.headers.clone()),
             cookies: self.cookies.or_else(|| outer.cookies.clone()),
         }

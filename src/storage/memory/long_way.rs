@@ -65,6 +65,16 @@ impl Belongs {
     }
 }
 
+/// In the extensions of a [`CacheMeta`]: the key to store the response under, and how much of it is the
+/// resource, where that is not the [`CacheKey`].
+#[derive(Debug, Clone)]
+pub struct Under {
+    /// The base key.
+    pub key: Vec<u8>,
+    /// See [`Belonging::resource`].
+    pub resource: usize,
+}
+
 /// In the extensions of a [`CacheMeta`] that a lookup returned: the entry itself, with its exact
 /// times. It must stay there for a validation to find its entry again.
 #[derive(Debug, Clone)]
@@ -140,9 +150,14 @@ impl Memory {
 
     fn arrival<'a>(&self, key: &'a CacheKey, meta: &'a CacheMeta) -> Arrival<'a> {
         let header = meta.response_header();
+        let mut belonging = key.extensions.get::<Belongs>().map(Belongs::view).unwrap_or_default();
+        let under = meta.extensions().get::<Under>();
+        if let Some(under) = under {
+            belonging.resource = under.resource;
+        }
         Arrival {
-            key: key.primary_key(),
-            belonging: key.extensions.get::<Belongs>().map(Belongs::view).unwrap_or_default(),
+            key: under.map_or_else(|| key.primary_key(), |under| &under.key),
+            belonging,
             request: selecting(key),
             status: header.status,
             headers: &header.headers,

@@ -84,6 +84,7 @@ pub use long_way::Largest;
 pub use long_way::Observed;
 pub use long_way::Observer;
 pub use long_way::Selecting;
+pub use long_way::Under;
 pub use purge::Generation;
 pub use purge::Kind;
 pub use purging::Counted;

@@ -64,6 +64,13 @@ fn answer(path: &str) -> Respond {
         .field("Link", "</a>; rel=preload")
         .field("Link", "</b>; rel=preload")
         .field("X-Powered-By", "origin")
+        .field("No-Vary-Search", "params=(\"utm\")")
+}
+
+/// URLs that come to the same.
+fn spellings(name: &str) -> [String; 2] {
+    let more = if name.contains('?') { "&utm=2" } else { "?utm=2" };
+    [name.to_owned(), format!("{name}{more}")]
 }
 
 fn origin() -> Origin {
@@ -97,11 +104,11 @@ fn assert_alike(case: &Case, long: &Reply, short: &Reply) {
 fn ask_both_ways(edge: &Edge, version: &str, more: &str) {
     for case @ (name, method, lines) in CASES {
         let lines: String = lines.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
-        let request =
-            format!("{method} /{name} HTTP/{version}\r\nHost: edge.test\r\n{lines}{more}\r\n");
-        let ask = || {
+        let ask = |name: &str| {
             let mut wire = edge.wire();
-            wire.send(&request);
+            wire.send(format!(
+                "{method} /{name} HTTP/{version}\r\nHost: edge.test\r\n{lines}{more}\r\n"
+            ));
             let reply = wire.reply_to(method);
             let keeps = reply.value("connection") == Some("keep-alive");
             if !keeps {
@@ -109,8 +116,10 @@ fn ask_both_ways(edge: &Edge, version: &str, more: &str) {
             }
             reply
         };
-        let (long, short) = (ask(), ask());
+        let (long, short) = (ask(name), ask(name));
         assert_alike(case, &long, &short);
+        let [_, other] = spellings(name);
+        assert_alike(case, &long, &ask(&other));
     }
 }
 
@@ -159,7 +168,7 @@ fn both_ways_answer_alike_over_http_2() {
         let mut send = http2::plain(edge.address("http")).await;
         for case @ (name, method, lines) in CASES {
             let mut replies = Vec::new();
-            for x_cache in ["MISS", "HIT"] {
+            for (x_cache, name) in ["MISS", "HIT"].into_iter().zip(spellings(name)) {
                 let uri = format!("http://edge.test/{name}");
                 let mut request = Request::builder().method(*method).uri(uri);
                 for (name, value) in *lines {

@@ -7,6 +7,7 @@ use super::policy::Said;
 use super::world::Fault;
 use super::world::Given;
 use super::world::Place;
+use super::world::What;
 use super::world::World;
 
 /// What the routes of the simulation say, by the first letter of the path.
@@ -73,7 +74,7 @@ impl World {
         {
             return Ok(());
         }
-        self.judge_life(serial, now)?;
+        self.judge_life(asking, serial, now)?;
         self.judge_age(reply, serial, now)
     }
 
@@ -105,7 +106,8 @@ impl World {
             true => (place.0.clone(), place.1.split('?').next().unwrap_or_default().to_owned()),
             false => place.clone(),
         };
-        if shown(&thing.place) != shown(&asking.place) {
+        let is_it = shown(&thing.place) == shown(&asking.place);
+        if !is_it && !self.is_by_rule(serial, &asking.place) {
             return Err(format!("it belongs to {:?}", thing.place));
         }
         for (name, value) in &thing.selected {
@@ -121,11 +123,19 @@ impl World {
         }
     }
 
+    /// Whether it was given for another URL, and says that it is as good for this one.
+    pub(super) fn is_by_rule(&self, serial: usize, place: &Place) -> bool {
+        let thing = &self.representations[serial];
+        thing.place != *place
+            && thing.place.0 == place.0
+            && thing.search.equates(&thing.place.1, &place.1)
+    }
+
     /// Whether anything that was ever said allows serving it now without asking.
-    fn judge_life(&self, serial: usize, now: u64) -> Result<(), String> {
+    fn judge_life(&self, asking: &Asking, serial: usize, now: u64) -> Result<(), String> {
         let mut why = vec!["nobody gave it".to_owned()];
         for given in self.given.iter().filter(|given| given.serial == serial) {
-            match self.permits(given, now) {
+            match self.permits(asking, given, now) {
                 Ok(()) => return Ok(()),
                 Err(reason) => why.push(reason),
             }
@@ -134,8 +144,10 @@ impl World {
         Err(format!("it may not be served unasked: {}", why.join("; ")))
     }
 
-    fn permits(&self, given: &Given, now: u64) -> Result<(), String> {
-        let place = &self.representations[given.serial].place;
+    fn permits(&self, asking: &Asking, given: &Given, now: u64) -> Result<(), String> {
+        let thing = &self.representations[given.serial];
+        let place = &thing.place;
+        let by_rule = self.is_by_rule(given.serial, &asking.place);
         let policy = &given.policy;
         if !given.whole {
             return Err("it was cut".to_owned());
@@ -144,7 +156,15 @@ impl World {
             return Err("it was for one client".to_owned());
         }
         let later = |purge: &&super::world::Purge| purge.order >= given.order;
-        let purges = self.purges.iter().filter(later).filter(|purge| purge.what.concerns(place));
+        // What is good for several URLs is gone with each of them. For its own alone it may be good again: a rule
+        // counts only as long as it is remembered.
+        let concerns = |what: &What| match what {
+            What::Place(purged) if by_rule => {
+                purged.0 == place.0 && thing.search.equates(&purged.1, &place.1)
+            }
+            what => what.concerns(place),
+        };
+        let purges = self.purges.iter().filter(later).filter(|purge| concerns(&purge.what));
         let purges: Vec<_> = purges.collect();
         if purges.iter().any(|purge| !purge.soft) {
             return Err("it was purged".to_owned());
@@ -178,7 +198,10 @@ impl World {
         };
         let purged = purges.iter().map(|purge| age_at(purge.at)).min();
         let lifetime = lifetime.min(purged.unwrap_or(u64::MAX));
-        let has_failed = self.resources.get(place).is_some_and(|resource| resource.has_failed);
+        let has_failed = |place| self.resources.get(place).is_some_and(|r| r.has_failed);
+        // It failed for whoever asked.
+        let alike = |other: &Place| other.0 == place.0 && thing.search.equates(&place.1, &other.1);
+        let has_failed = self.resources.keys().filter(|other| alike(other)).any(has_failed);
         let if_error = policy.if_error.filter(|_| has_failed).unwrap_or(0);
         let window = match policy.must_revalidate {
             true => 0,

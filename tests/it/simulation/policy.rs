@@ -24,6 +24,38 @@ pub(super) enum Tag {
     Strong,
 }
 
+/// What a response says of queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Search {
+    Nothing,
+    /// `u` does not matter.
+    NotU,
+    /// Nor does the order.
+    NotUNorOrder,
+}
+
+impl Search {
+    /// Whether two targets come to the same.
+    pub(super) fn equates(self, one: &str, other: &str) -> bool {
+        if one == other {
+            return true;
+        }
+        let split = |target: &str| {
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let mut left: Vec<String> = query
+                .split('&')
+                .filter(|parameter| !parameter.starts_with("u="))
+                .map(str::to_owned)
+                .collect();
+            if self == Self::NotUNorOrder {
+                left.sort();
+            }
+            (path.to_owned(), left)
+        };
+        self != Self::Nothing && split(one) == split(other)
+    }
+}
+
 /// All that an origin says.
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
@@ -46,6 +78,8 @@ pub(super) struct Policy {
     pub(super) modified_ago: Option<u64>,
     pub(super) vary: Vec<&'static str>,
     pub(super) vary_star: bool,
+    /// Which parameters it says do not matter.
+    pub(super) search: Search,
     pub(super) tag: Tag,
     pub(super) sets_cookie: bool,
     pub(super) chunked: bool,
@@ -53,7 +87,7 @@ pub(super) struct Policy {
 
 impl Policy {
     /// Anything an origin may say.
-    pub(super) fn any(dice: &mut Dice) -> Self {
+    pub(super) fn any(dice: &mut Dice, target: &str) -> Self {
         let numbers = [0, 1, 50, 100, 300, 1000];
         let said = match dice.below(8) {
             0 | 1 => Said::Nothing,
@@ -77,6 +111,12 @@ impl Policy {
             modified_ago: dice.percent(40).then(|| dice.one(&[500, 1000, 20_000])),
             vary: SELECTING.into_iter().filter(|_| dice.percent(20)).collect(),
             vary_star: dice.percent(3),
+            search: match target.starts_with("/n") {
+                true => {
+                    dice.one(&[Search::Nothing, Search::NotU, Search::NotU, Search::NotUNorOrder])
+                }
+                false => Search::Nothing,
+            },
             tag: dice.one(&[Tag::None, Tag::Weak, Tag::Strong, Tag::Strong]),
             sets_cookie: dice.percent(4),
             chunked: dice.percent(30),
@@ -161,6 +201,13 @@ impl Policy {
             fields.push(("Vary", "*".to_owned()));
         } else if !self.vary.is_empty() {
             fields.push(("Vary", self.vary.join(", ")));
+        }
+        match self.search {
+            Search::Nothing => {}
+            Search::NotU => fields.push(("No-Vary-Search", "params=(\"u\")".to_owned())),
+            Search::NotUNorOrder => {
+                fields.push(("No-Vary-Search", "key-order, params=(\"u\")".to_owned()));
+            }
         }
         if self.sets_cookie {
             fields.push(("Set-Cookie", "a=b".to_owned()));

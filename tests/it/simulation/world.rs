@@ -14,6 +14,7 @@ use crate::harness::origin::Seen;
 use crate::harness::status;
 
 use super::policy::Policy;
+use super::policy::Search;
 use super::policy::Tag;
 
 /// Where a resource is: its host and its target.
@@ -54,6 +55,8 @@ pub(super) struct Representation {
     pub(super) selected: Vec<(&'static str, Option<String>)>,
     /// The only one who may see it.
     pub(super) only_for: Option<String>,
+    /// For which other URLs it is as good.
+    pub(super) search: Search,
 }
 
 /// A response that was given.
@@ -210,6 +213,7 @@ impl World {
             place: place.clone(),
             version: resource.version,
             selected: policy.vary.iter().map(|n| (*n, seen.value(n).map(str::to_owned))).collect(),
+            search: policy.search,
             only_for: policy
                 .is_personal(seen.value("authorization").is_some())
                 .then(|| seen.value("x-client").unwrap_or_default().to_owned()),

@@ -19,6 +19,7 @@ use crate::storage::memory::Kind;
 const ROUTES: [&str; 2] = ["r", "s"];
 const RULES: KeyRules = KeyRules {
     ranges: crate::cache::Ranges::Whole,
+    search: crate::cache::Search::Heeded,
     host: None,
     query: QueryRule::All,
     sort_query: false,
