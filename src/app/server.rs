@@ -295,6 +295,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     let runtime = Arc::new(Runtime {
         upstreams,
         hedging: Runtime::hedging(plan.routes.routes()),
+        mirrors: Runtime::mirrors(plan.routes.routes()),
         dials: Arc::clone(&dials),
         keeper,
         metrics: Arc::clone(&metrics),

@@ -144,6 +144,8 @@ definitions! {
         "Further attempts after one that failed: sent, or over the budget and not sent.";
     UPSTREAM_HEDGES: Counter "edgeproxy_upstream_hedges_total" ["upstream", "outcome"]
         "Second backends of requests whose first one took long, by what became of them.";
+    UPSTREAM_COPIES: Counter "edgeproxy_upstream_copies_total" ["upstream", "outcome"]
+        "Copies of requests for this upstream (mirror), by what became of them.";
     BACKEND_UP: Gauge "edgeproxy_backend_up" ["upstream", "backend"]
         "Whether the backend gets requests: 1 or 0.";
     BACKEND_REQUESTS: Counter "edgeproxy_backend_requests_total" ["upstream", "backend"]

@@ -24,6 +24,7 @@ use crate::message::forwarded::Client;
 use crate::message::range::Spec;
 use crate::message::target::Scheme;
 use crate::proxy::finish;
+use crate::proxy::mirror::Copying;
 use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::route::action::Action;
@@ -80,6 +81,8 @@ pub struct RequestCtx {
     pub cache: CacheSide,
     /// What the origin has to do with it.
     pub origin: OriginSide,
+    /// A copy of it, for somebody else.
+    pub(crate) copy: Copying,
     /// Why we answered it ourselves.
     pub refusal: Option<Refusal>,
     /// The response ends with its header for the client, whatever the origin or the store has more.
@@ -226,6 +229,7 @@ impl RequestCtx {
             body_read: 0,
             cache: CacheSide::default(),
             origin: OriginSide::default(),
+            copy: Copying::default(),
             refusal: None,
             bodiless: false,
             first_byte: None,

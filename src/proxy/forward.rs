@@ -21,9 +21,11 @@ use crate::cache::revalidate::Conditions;
 use crate::message::admit::Admitted;
 use crate::message::target::Authority;
 use crate::proxy::arrive::REQUEST_ID;
+use crate::proxy::context::Arrival;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::forward::changes::Changes;
+use crate::proxy::mirror;
 use crate::proxy::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::route::HeaderRule;
@@ -37,13 +39,18 @@ const TEXT: usize = 1024;
 
 /// Rebuilds the request's header for the origin.
 pub(crate) fn rebuild(
-    session: &Session,
+    session: &mut Session,
     request: &mut RequestHeader,
     ctx: &mut RequestCtx,
 ) -> Result<()> {
+    // A fetch of ours has none.
+    let bodiless = ctx.arrival == Arrival::Refresh || session.as_downstream_mut().is_body_empty();
     let stale = session.cache.enabled().then(|| session.cache.maybe_cache_meta()).flatten();
     let stale = stale.and_then(|meta| meta.extensions().get::<Found>());
-    write_anew(&Outgoing::of(session), request, stale, ctx)
+    let asked = Outgoing { bodiless, ..Outgoing::of(session) };
+    write_anew(&asked, request, stale, ctx)?;
+    mirror::begin(&asked, session, request, ctx);
+    Ok(())
 }
 
 /// Rebuilds the header `request` of what was `asked`, about what is stored and stale if that is to be
@@ -240,6 +247,7 @@ pub(crate) fn pass_body(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCt
         // origin as a last chunk, and then the last chunk once more.
         *body = None;
     }
+    mirror::pass_body(body.as_ref(), end, ctx);
     let Some(body) = body else { return Ok(()) };
     ctx.body_read = ctx.body_read.saturating_add(body.len() as u64);
     let max = ctx.route().map_or(u64::MAX, |route| route.max_body);

@@ -17,6 +17,7 @@ mod forward;
 mod freshen;
 mod hedge;
 mod lookup;
+mod mirror;
 mod obtain;
 mod outgoing;
 mod parts;

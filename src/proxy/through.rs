@@ -63,6 +63,7 @@ pub(crate) fn fits(
         && route.standins.is_empty()
         // There the connection is Pingora's, and with it the race of two.
         && route.asking.hedge.is_none()
+        && route.asking.mirror.is_none()
         && !headers.contains_key(header::RANGE)
         && !conditional::has_conditions(headers)
         && runtime.upstreams[*index].settings().protocol == Protocol::Http1

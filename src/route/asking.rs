@@ -7,6 +7,29 @@ use std::time::Duration;
 pub struct Asking {
     /// When a second backend is asked beside the first one; `None` never.
     pub hedge: Option<Hedge>,
+    /// Who is sent a copy of requests; `None` nobody.
+    pub mirror: Option<Mirror>,
+}
+
+/// Who is sent a copy of requests, and of which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mirror {
+    /// An index into the plan's list of upstreams.
+    pub upstream: usize,
+    /// Of how many requests in a hundred.
+    pub percent: u32,
+    /// The largest body that is copied, in bytes.
+    pub max_body: usize,
+    /// How many copies there may be at once.
+    pub at_once: u32,
+}
+
+impl Mirror {
+    /// Whether a request is copied, by a random number.
+    #[must_use]
+    pub fn takes(&self, random: u64) -> bool {
+        (u128::from(random) * 100) >> 64 < u128::from(self.percent)
+    }
 }
 
 /// When a second backend is asked beside the first one.
@@ -22,4 +45,32 @@ pub struct Hedge {
     pub min_requests: u32,
     /// The most second requests, in percent of the requests.
     pub budget: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mirror(percent: u32) -> Mirror {
+        Mirror { upstream: 0, percent, max_body: 0, at_once: 1 }
+    }
+
+    #[test]
+    fn all_of_a_hundred_are_all() {
+        assert!(mirror(100).takes(0) && mirror(100).takes(u64::MAX));
+        assert!(mirror(1).takes(0) && !mirror(1).takes(u64::MAX / 100 + 1));
+    }
+
+    proptest! {
+        #[test]
+        fn so_many_of_a_hundred_are_copied(percent in 1_u32..=100) {
+            let draws = 10_000_u64;
+            let even = |n| (u128::from(n) * (1 << 64) / u128::from(draws)) as u64;
+            let copied = (0..draws).filter(|&n| mirror(percent).takes(even(n))).count() as u64;
+            let due = draws * u64::from(percent) / 100;
+            prop_assert!(copied.abs_diff(due) <= 1, "{copied} of {due}");
+        }
+    }
 }

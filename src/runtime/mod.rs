@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use http::Version;
+use tokio::sync::Semaphore;
 
 use crate::config::plan::Plan;
 use crate::observe::access_log::AccessLogger;
@@ -46,6 +47,8 @@ pub struct Runtime {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The hedging of each route, in the plan's order.
     pub hedging: Vec<Option<Arc<Hedging>>>,
+    /// The places for copies of each route's requests, in the plan's order.
+    pub mirrors: Vec<Option<Arc<Semaphore>>>,
     /// How their HTTP/1 connections are made.
     pub dials: Arc<Dials>,
     /// Where changes of their backends are kept.
@@ -92,6 +95,15 @@ impl Runtime {
             }))
         };
         routes.iter().map(one).collect()
+    }
+
+    /// The places for copies of the requests of each of these routes.
+    #[must_use]
+    pub fn mirrors(routes: &[Route]) -> Vec<Option<Arc<Semaphore>>> {
+        let places = |mirror: asking::Mirror| {
+            Arc::new(Semaphore::new(usize::try_from(mirror.at_once).unwrap_or(usize::MAX)))
+        };
+        routes.iter().map(|route| route.asking.mirror.map(places)).collect()
     }
 
     /// The version in which the responses to a route's requests reach us.

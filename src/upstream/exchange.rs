@@ -1,4 +1,4 @@
-//! One exchange with an HTTP/1 origin without Pingora: a request without a body, and its answer.
+//! One exchange with an HTTP/1 origin without Pingora: a request, and its answer.
 //!
 //! Every byte passes the guard of the connection, and errors are those that Pingora would make of the
 //! same events, so that whoever judges them need not know which way they came.
@@ -77,6 +77,19 @@ impl Exchange {
     /// The connection is broken, or does not take it.
     pub async fn send(&mut self, head: &[u8], patience: Duration) -> Result<()> {
         self.io.begin_own(head.len());
+        self.write(head, patience).await
+    }
+
+    /// Sends any request that offers no tunnel, its body included, within `patience`. The guard reads it as it
+    /// reads those of others.
+    ///
+    /// # Errors
+    /// The connection is broken, or does not take it, or it is no request.
+    pub async fn send_whole(&mut self, request: &[u8], patience: Duration) -> Result<()> {
+        self.write(request, patience).await
+    }
+
+    async fn write(&mut self, head: &[u8], patience: Duration) -> Result<()> {
         let mut write = pin!(async {
             self.io.write_all(head).await?;
             self.io.flush().await

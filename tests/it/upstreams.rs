@@ -7,6 +7,7 @@ mod fallback;
 mod health;
 mod hedge;
 mod killed;
+mod mirror;
 mod retry;
 mod runtime;
 mod shed;

@@ -127,7 +127,12 @@ fn position(name: &str, config: &schema::Config) -> Option<usize> {
 }
 
 /// The same; one that is not there is reported.
-fn known(name: &str, config: &schema::Config, at: &Path, report: &mut Report<'_>) -> Option<usize> {
+pub(super) fn known(
+    name: &str,
+    config: &schema::Config,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<usize> {
     if let Some(index) = position(name, config) {
         return Some(index);
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::config::check::DAY;
+use crate::config::check::action;
 use crate::config::check::period;
+use crate::config::check::size;
 use crate::config::check::within;
 use crate::config::path::Path;
 use crate::config::report::Report;
@@ -12,6 +14,7 @@ use crate::config::schema::value::Switch;
 use crate::route::action::Action;
 use crate::route::asking::Asking;
 use crate::route::asking::Hedge;
+use crate::route::asking::Mirror;
 use crate::route::standin::Standins;
 use crate::upstream;
 use crate::upstream::Place;
@@ -25,6 +28,7 @@ pub(super) fn asking(
     written: &schema::route::Route,
     action: &Action,
     standins: &Standins,
+    config: &schema::Config,
     upstreams: &[upstream::Settings],
     at: &Path,
     report: &mut Report<'_>,
@@ -42,7 +46,52 @@ pub(super) fn asking(
             may_hedge(upstream, &hedge_at, report);
         }
     }
-    Asking { hedge: hedge.map(|hedge| self::hedge(hedge, &hedge_at, report)) }
+    let mirror_at = at.key("mirror");
+    let mirror = written.mirror.as_ref();
+    Asking {
+        hedge: hedge.map(|hedge| self::hedge(hedge, &hedge_at, report)),
+        mirror: mirror
+            .and_then(|mirror| self::mirror(mirror, &own, config, upstreams, &mirror_at, report)),
+    }
+}
+
+/// Who is sent copies, and of what.
+fn mirror(
+    written: &schema::asking::Mirror,
+    own: &[usize],
+    config: &schema::Config,
+    upstreams: &[upstream::Settings],
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<Mirror> {
+    within(report, &at.key("percent"), written.percent, 1, 100);
+    within(report, &at.key("at_once"), written.at_once, 1, 10_000);
+    size(report, &at.key("max_body"), written.max_body, 0, 1 << 20);
+    let upstream_at = at.key("upstream");
+    if written.upstream.is_empty() {
+        if !report.is_broken(at) {
+            report.error(at, "it names nobody who gets the copies").help("write `upstream: …`");
+        }
+        return None;
+    }
+    let upstream = action::known(&written.upstream, config, &upstream_at, report)?;
+    if own.contains(&upstream) {
+        report
+            .error(&upstream_at, format!("\"{}\" gets these requests already", written.upstream))
+            .help("name another one");
+    }
+    let speaks = upstreams.get(upstream).map(|upstream| upstream.protocol);
+    if speaks == Some(Protocol::Http2) {
+        report
+            .error(&upstream_at, format!("\"{}\" speaks HTTP/2", written.upstream))
+            .help("copies are sent over HTTP/1.1 only: write an upstream with `protocol: http1`");
+    }
+    Some(Mirror {
+        upstream,
+        percent: written.percent,
+        max_body: usize::try_from(written.max_body.0).unwrap_or(usize::MAX),
+        at_once: written.at_once,
+    })
 }
 
 /// Whether requests to this upstream can be hedged.

@@ -140,7 +140,7 @@ fn one(
         Action::Redirect { .. } => idle_keys(written, "a redirect", at, report),
         Action::Respond { .. } => idle_keys(written, "a fixed response", at, report),
     }
-    let asking = asking::asking(written, &action, &standins, upstreams, at, report);
+    let asking = asking::asking(written, &action, &standins, config, upstreams, at, report);
     let found = found?;
     Some(Route {
         name: name(written, position).into(),
@@ -236,6 +236,7 @@ fn idle_keys(written: &schema::route::Route, what: &str, at: &Path, report: &mut
     for (key, is_there) in [
         ("rewrite", written.rewrite.is_some()),
         ("hedge", matches!(written.hedge, Some(Switch::On(_)))),
+        ("mirror", written.mirror.is_some()),
         ("timeout", written.timeout.is_some()),
         ("spool", written.spool.is_some()),
         ("cache", cache),

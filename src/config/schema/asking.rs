@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::units::ByteSize;
 use crate::units::Period;
 
 /// When another backend is asked as well since the first one takes long: for GET, HEAD and OPTIONS
@@ -23,6 +24,26 @@ pub struct Hedge {
     pub min_requests: u32,
     /// The most hedges, in percent of the requests of the last ten seconds.
     pub budget: u32,
+}
+
+/// Who is sent a copy of what goes to the route's upstream. Its answers are thrown away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mirror {
+    /// The upstream that gets the copies.
+    pub upstream: String,
+    /// Of how many requests in a hundred, 1 to 100.
+    pub percent: u32,
+    /// Requests with a larger body are not copied; 1MiB at most.
+    pub max_body: ByteSize,
+    /// How many copies may be under way; more are not made.
+    pub at_once: u32,
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self { upstream: String::new(), percent: 100, max_body: ByteSize(64 << 10), at_once: 100 }
+    }
 }
 
 impl Default for Hedge {

@@ -18,6 +18,7 @@ use serde::de::MapAccess;
 use serde::de::Visitor;
 
 use crate::config::schema::asking::Hedge;
+use crate::config::schema::asking::Mirror;
 use crate::config::schema::cache::Cache;
 use crate::config::schema::secret::FieldText;
 use crate::config::schema::secret::Secret;
@@ -68,6 +69,9 @@ pub struct Route {
     /// When a second backend is asked beside one that takes long: `off`, `on`, or the settings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hedge: Option<Switch<Hedge>>,
+    /// Who is sent a copy of what goes to the upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
     /// Send the client elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,

@@ -181,6 +181,18 @@ labels! {
         OverBudget = "over_budget",
     }
 
+    /// What became of a copy of a request.
+    Copied {
+        /// It was answered.
+        Answered = "answered",
+        /// It was not, or not in time.
+        Failed = "failed",
+        /// It was not sent: as many as may be were under way.
+        Busy = "busy",
+        /// It was not sent: its body was too large.
+        TooLarge = "too_large",
+    }
+
     /// What became of a second backend that was to be asked since the first one took long.
     Hedged {
         /// It answered first.
@@ -382,6 +394,7 @@ mod tests {
         is_closed_set::<Reused>();
         is_closed_set::<Retried>();
         is_closed_set::<Hedged>();
+        is_closed_set::<Copied>();
     }
 
     #[test]

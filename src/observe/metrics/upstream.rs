@@ -9,12 +9,14 @@ use prometheus::IntCounterVec;
 
 use super::Maker;
 use super::UPSTREAM_CONNECTIONS;
+use super::UPSTREAM_COPIES;
 use super::UPSTREAM_DURATION;
 use super::UPSTREAM_ERRORS;
 use super::UPSTREAM_HEDGES;
 use super::UPSTREAM_REQUESTS;
 use super::UPSTREAM_RETRIES;
 use super::each;
+use super::labels::Copied;
 use super::labels::Hedged;
 use super::labels::Label;
 use super::labels::Retried;
@@ -30,6 +32,7 @@ pub(super) struct Upstreams {
     connections: IntCounterVec,
     retries: IntCounterVec,
     hedges: IntCounterVec,
+    copies: IntCounterVec,
 }
 
 impl Upstreams {
@@ -41,6 +44,7 @@ impl Upstreams {
             connections: new.counters(&UPSTREAM_CONNECTIONS),
             retries: new.counters(&UPSTREAM_RETRIES),
             hedges: new.counters(&UPSTREAM_HEDGES),
+            copies: new.counters(&UPSTREAM_COPIES),
         }
     }
 
@@ -54,6 +58,7 @@ impl Upstreams {
             connections: each::<Reused, _>(|reused| counters(&self.connections, reused)),
             retries: each::<Retried, _>(|outcome| counters(&self.retries, outcome)),
             hedges: each::<Hedged, _>(|outcome| counters(&self.hedges, outcome)),
+            copies: each::<Copied, _>(|outcome| counters(&self.copies, outcome)),
         }
     }
 }
@@ -67,6 +72,7 @@ pub struct UpstreamMetrics {
     connections: Box<[IntCounter]>,
     retries: Box<[IntCounter]>,
     hedges: Box<[IntCounter]>,
+    copies: Box<[IntCounter]>,
 }
 
 impl UpstreamMetrics {
@@ -90,6 +96,11 @@ impl UpstreamMetrics {
     /// Counts a second backend of a request.
     pub fn hedged(&self, outcome: Hedged) {
         self.hedges[outcome.index()].inc();
+    }
+
+    /// Counts a copy of a request.
+    pub fn copied(&self, outcome: Copied) {
+        self.copies[outcome.index()].inc();
     }
 
     /// Counts a further attempt.
