@@ -52,6 +52,7 @@ pub(super) fn upstreams(
             let fallback = route.fallback.as_ref().and_then(|fallback| fallback.upstream.as_ref());
             route.upstream.as_ref() == Some(name)
                 || fallback == Some(name)
+                || route.mirror.as_ref().is_some_and(|mirror| mirror.upstream == *name)
                 || route.split.iter().any(|share| share.upstream == *name)
         };
         let routes = Path::root().key("routes");
