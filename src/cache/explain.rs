@@ -1,5 +1,5 @@
-//! Why a request would be answered as it would, for people. It decides nothing: it asks the functions
-//! that do, in the order in which a request meets them, and puts their reasons into words.
+//! Why a request would be answered as it would, for people. It decides nothing: it puts the course that
+//! serving takes into words.
 
 use std::time::Duration;
 use std::time::SystemTime;
@@ -11,32 +11,18 @@ use crate::cache::Exchange;
 use crate::cache::Policy;
 use crate::cache::Request;
 use crate::cache::Response;
+use crate::cache::course::Cause;
+use crate::cache::course::Course;
+use crate::cache::course::Way;
 use crate::cache::freshness::Life;
 use crate::cache::lookup::Bypass;
-use crate::cache::lookup::Look;
-use crate::cache::lookup::may_look;
-use crate::cache::reuse::Origin;
 use crate::cache::reuse::Reuse;
 use crate::cache::reuse::Why;
 use crate::cache::reuse::Window;
-use crate::cache::reuse::may_serve;
 use crate::cache::status::CacheStatus;
-use crate::cache::status::Forward;
 use crate::cache::status::Outcome;
 use crate::cache::storable::Keep;
 use crate::cache::storable::may_keep;
-use crate::message::conditional;
-
-/// What the store has for a request.
-#[derive(Debug, Clone, Copy)]
-pub enum Stored<'a> {
-    /// Nothing under its key.
-    Nothing,
-    /// Variants, but none that it selects.
-    OtherVariants,
-    /// What it selects.
-    Selected(&'a Life),
-}
 
 /// What is remembered of the last answers of the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,8 +38,8 @@ pub struct Lately {
 pub struct Verdict {
     /// In one word; `None`: a refusal, since the client wants a stored response or none.
     pub outcome: Option<Outcome>,
-    /// As Cache-Status begins.
-    pub status: CacheStatus,
+    /// As Cache-Status begins; `None`: a refusal, which says nothing of the cache.
+    pub status: Option<CacheStatus>,
     /// In a sentence.
     pub says: &'static str,
     /// What would change it.
@@ -75,58 +61,51 @@ pub struct Sum {
     pub remaining: i64,
 }
 
-/// What this request would get, and why.
-pub fn verdict(
-    request: &Request<'_>,
-    policy: &Policy,
-    stored: Stored<'_>,
-    lately: Lately,
-    now: SystemTime,
-) -> Verdict {
-    let asked = match may_look(request, policy) {
-        Look::Yes(asked) => asked,
-        Look::No(bypass) => return passed(bypass),
+/// What a request would get that goes on like this, and why.
+pub fn verdict(course: &Course, policy: &Policy, lately: Lately) -> Verdict {
+    let (says, change) = match (course.way, course.cause) {
+        (Way::Refuse, _) => (
+            "answered 504: the client wants what is stored and usable (only-if-cached), and \
+             nothing is",
+            vec!["the same request without only-if-cached", "`client_directives: ignore`"],
+        ),
+        (_, Cause::Past(bypass)) => passed(bypass),
+        (_, Cause::Precondition) => (
+            "asks the origin: If-Match and If-Unmodified-Since are its to judge",
+            vec!["leave these fields out"],
+        ),
+        (_, Cause::Unsliced) => (
+            "asks the origin for the range as it is: pieces of this object could not be stored in the \
+             last minute",
+            vec!["an origin that answers ranges with 206, a length and a strong validator"],
+        ),
+        (_, Cause::Nothing) => missing(policy, lately),
+        (_, Cause::OtherVariants) => (
+            "asks the origin: what is stored was the answer to other values of the fields that \
+             its Vary names",
+            vec!["the same values in those fields", "an origin that varies by fewer fields"],
+        ),
+        (_, Cause::Judged(reuse)) => judged(reuse),
     };
-    if conditional::is_for_origin(request.headers) {
-        return Verdict {
-            outcome: Some(Outcome::Miss),
-            status: CacheStatus::forwarded(Forward::Request).with_detail("precondition"),
-            says: "asks the origin: If-Match and If-Unmodified-Since are its to judge",
-            change: vec!["leave these fields out"],
-        };
+    let is_answer = course.way != Way::Refuse;
+    Verdict {
+        outcome: is_answer.then_some(course.outcome),
+        status: is_answer.then_some(course.status),
+        says,
+        change,
     }
-    let life = match stored {
-        Stored::Selected(life) => life,
-        Stored::Nothing | Stored::OtherVariants if asked.only_if_cached => {
-            return not_cached(CacheStatus::default());
+}
+
+/// What is said, and what would change it.
+type Words = (&'static str, Vec<&'static str>);
+
+fn judged(reuse: Reuse) -> Words {
+    match reuse {
+        Reuse::Fresh => {
+            ("served from the store: it is fresh", vec!["a purge", "the end of its lifetime"])
         }
-        Stored::Nothing => return missing(policy, lately),
-        Stored::OtherVariants => {
-            return Verdict {
-                outcome: Some(Outcome::Miss),
-                status: CacheStatus::forwarded(Forward::VaryMiss),
-                says: "asks the origin: what is stored was the answer to other values of the \
-                       fields that its Vary names",
-                change: vec![
-                    "the same values in those fields",
-                    "an origin that varies by fewer fields",
-                ],
-            };
-        }
-    };
-    let origin = if lately.failed { Origin::Failing } else { Origin::Reachable };
-    let hit = CacheStatus::hit(life.remaining_seconds(now));
-    match may_serve(life, &asked, now, origin) {
-        Reuse::Fresh => Verdict {
-            outcome: Some(Outcome::Hit),
-            status: hit,
-            says: "served from the store: it is fresh",
-            change: vec!["a purge", "the end of its lifetime"],
-        },
-        Reuse::Stale(window) => Verdict {
-            outcome: Some(Outcome::Stale),
-            status: hit.with_detail(window.label()),
-            says: match window {
+        Reuse::Stale(window) => (
+            match window {
                 Window::WhileRevalidate => {
                     "served from the store although it is stale, while it is refreshed in the \
                      background"
@@ -139,19 +118,10 @@ pub fn verdict(
                     "served from the store although it is stale, since the client takes that"
                 }
             },
-            change: vec!["an answer of the origin", "the end of the window", "a hard purge"],
-        },
-        Reuse::Revalidate(Why::OnlyIfCached) | Reuse::MustNot(Why::OnlyIfCached) => {
-            not_cached(hit.with_detail(Why::OnlyIfCached.label()))
-        }
+            vec!["an answer of the origin", "the end of the window", "a hard purge"],
+        ),
         Reuse::Revalidate(why) | Reuse::MustNot(why) => {
-            let forward = if why.is_client_wish() { Forward::Request } else { Forward::Stale };
-            Verdict {
-                outcome: Some(Outcome::Expired),
-                status: CacheStatus::forwarded(forward).with_detail(why.label()),
-                says: "asks the origin, on the condition that what is stored has changed",
-                change: remedies(why),
-            }
+            ("asks the origin, on the condition that what is stored has changed", remedies(why))
         }
     }
 }
@@ -180,48 +150,31 @@ pub fn sum(
     }
 }
 
-fn passed(bypass: Bypass) -> Verdict {
-    let (outcome, forward, says, change) = match bypass {
+fn passed(bypass: Bypass) -> Words {
+    let (says, change) = match bypass {
         Bypass::Disabled => (
-            Outcome::Bypass,
-            Forward::Bypass,
             "asks the origin: the route does not cache",
             "`cache: on` in the route, or in `defaults`",
         ),
-        Bypass::Method => (
-            Outcome::Miss,
-            Forward::Method,
-            "asks the origin: only GET and HEAD are answered from the store",
-            "another method",
-        ),
+        Bypass::Method => {
+            ("asks the origin: only GET and HEAD are answered from the store", "another method")
+        }
         Bypass::RequestBody => (
-            Outcome::Miss,
-            Forward::Bypass,
             "asks the origin: the request has a body, which no key sees",
             "a request without a body",
         ),
-        Bypass::Upgrade => (
-            Outcome::Miss,
-            Forward::Bypass,
-            "asks the origin: the request asks for another protocol",
-            "a request without Upgrade",
-        ),
+        Bypass::Upgrade => {
+            ("asks the origin: the request asks for another protocol", "a request without Upgrade")
+        }
         Bypass::Route => (
-            Outcome::Bypass,
-            Forward::Bypass,
             "asks the origin: a condition under `bypass` holds",
             "a request that none of the conditions in the route's `bypass` is about",
         ),
     };
-    Verdict {
-        outcome: Some(outcome),
-        status: CacheStatus::forwarded(forward).with_detail(bypass.label()),
-        says,
-        change: vec![change],
-    }
+    (says, vec![change])
 }
 
-fn missing(policy: &Policy, lately: Lately) -> Verdict {
+fn missing(policy: &Policy, lately: Lately) -> Words {
     let mut change = Vec::new();
     if lately.unstored {
         change.push(
@@ -239,22 +192,7 @@ fn missing(policy: &Policy, lately: Lately) -> Verdict {
         "one request for it, if the answer says for how long it is fresh; otherwise a `ttl` in the \
          route's `cache`"
     });
-    Verdict {
-        outcome: Some(Outcome::Miss),
-        status: CacheStatus::forwarded(Forward::UriMiss),
-        says: "asks the origin: nothing is stored under this key",
-        change,
-    }
-}
-
-fn not_cached(status: CacheStatus) -> Verdict {
-    Verdict {
-        outcome: None,
-        status,
-        says: "answered 504: the client wants what is stored and usable (only-if-cached), and \
-               nothing is",
-        change: vec!["the same request without only-if-cached", "`client_directives: ignore`"],
-    }
+    ("asks the origin: nothing is stored under this key", change)
 }
 
 fn remedies(why: Why) -> Vec<&'static str> {

@@ -4,9 +4,13 @@ use http::Method;
 
 use super::*;
 use crate::cache::ClientDirectives;
+use crate::cache::course;
+use crate::cache::course::Stored;
+use crate::cache::directives::RequestDirectives;
 use crate::cache::freshness::Change;
 use crate::cache::freshness::Staleness;
 use crate::cache::freshness::Validation;
+use crate::cache::reuse::Origin;
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -47,9 +51,12 @@ fn of(
 ) -> (Option<&'static str>, String) {
     let headers = fields(lines);
     let request = Request::new(&method, &headers);
-    let verdict = verdict(&request, policy, stored, lately, at(10));
+    let origin = if lately.failed { Origin::Failing } else { Origin::Reachable };
+    let course = course::start(&request, policy)
+        .map_or_else(|course| course, |asked| course::by_store(stored, &asked, at(10), origin));
+    let verdict = verdict(&course, policy, lately);
     assert!(!verdict.says.is_empty() && !verdict.change.is_empty());
-    let status = verdict.status.to_string();
+    let status = verdict.status.map(|status| status.to_string()).unwrap_or_default();
     (verdict.outcome.map(Outcome::label), status.replacen("edgeproxy; ", "", 1))
 }
 
@@ -92,9 +99,9 @@ fn a_miss_says_whether_other_variants_are_there() {
 #[test]
 fn what_was_not_stored_lately_is_told() {
     let told = |lately| {
-        let (method, headers, policy) = (Method::GET, HeaderMap::new(), Policy::default());
-        let request = Request::new(&method, &headers);
-        verdict(&request, &policy, Stored::Nothing, lately, at(0)).change.len()
+        let asked = RequestDirectives::default();
+        let course = course::by_store(Stored::Nothing, &asked, at(0), Origin::Reachable);
+        verdict(&course, &Policy::default(), lately).change.len()
     };
     assert_eq!(told(Lately::default()), 1);
     assert_eq!(told(Lately { unstored: true, failed: false }), 2);

@@ -3,6 +3,7 @@
 //! A request meets the files in this order: [`normalise`] says it in one of few ways, [`key`] names what
 //! is asked for, [`lookup`] says whether
 //! the store may be asked at all, [`vary`] finds the variant, [`reuse`] judges what was found,
+//! [`course`] says how the request goes on for all this,
 //! [`revalidate`] asks the origin about it and takes in a 304, [`storable`] judges a new response,
 //! [`forget`] says what an unsafe method invalidates, [`purge`] what an operator wants gone,
 //! [`status`] tells the client. [`directives`], [`dictionary`], [`freshness`], [`condition`], [`deception`],
@@ -13,6 +14,7 @@
 //! `SystemTime`, decisions go out as values that carry their reason.
 
 pub mod condition;
+pub mod course;
 pub mod date;
 pub mod deception;
 pub mod dictionary;
@@ -229,6 +231,14 @@ impl Statuses {
 }
 
 impl Policy {
+    /// The fields of a request in their normal form, where it has one.
+    pub fn normal_form(&self, headers: &HeaderMap) -> Option<HeaderMap> {
+        if !self.enabled {
+            return None;
+        }
+        self.normalise.normal_form(headers)
+    }
+
     /// Whether the route's word goes over what a response with this status says of its own life. That of an
     /// error is never lengthened: what it says stands.
     pub fn overrides(&self, status: StatusCode) -> bool {

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use http::HeaderMap;
 use http::StatusCode;
+use http::header;
 
 use crate::cache::slice::Version;
 use crate::cache::slice::content_length;
@@ -31,6 +32,12 @@ pub fn judge(status: StatusCode, response: &HeaderMap) -> Answer {
         (Some(_), Some(_)) => Answer::Part,
         _ => Answer::Unclear,
     }
+}
+
+/// Whether what is stored under the key of a range is a part, and not another answer. Within the store a
+/// part is a 200, told from others by its Content-Range.
+pub fn is_stored_part(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::OK && headers.contains_key(header::CONTENT_RANGE)
 }
 
 /// The bytes that a stored part has.
@@ -117,7 +124,6 @@ fn together(parts: &[Part], like: &Part, mut wanted: Range<u64>) -> Option<Vec<S
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use http::header;
     use proptest::prelude::*;
 
     use super::*;

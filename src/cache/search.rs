@@ -6,6 +6,7 @@
 //! left of both queries, after what does not matter is gone, is the same.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use http::HeaderMap;
 use http::HeaderName;
@@ -113,6 +114,26 @@ impl Variance {
     }
 }
 
+/// As a response says it, in one of several ways.
+impl fmt::Display for Variance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, names) = match &self.parameters {
+            Parameters::Except(names) => ("params=(", names),
+            Parameters::Only(names) => ("params, except=(", names),
+        };
+        f.write_str(word)?;
+        for (n, name) in names.iter().enumerate() {
+            let gap = if n == 0 { "" } else { " " };
+            write!(f, "{gap}\"{}\"", name.escape_ascii())?;
+        }
+        f.write_str(")")?;
+        match self.order {
+            Order::Matters => Ok(()),
+            Order::DoesNot => f.write_str(", key-order"),
+        }
+    }
+}
+
 fn is_one_of(name: &[u8], names: &[Vec<u8>]) -> bool {
     names.binary_search_by(|known| known.as_slice().cmp(name)).is_ok()
 }
@@ -202,6 +223,15 @@ mod tests {
         assert_eq!(said("params=(\"b\" \"a\" \"b\")"), said("params=(\"a\" \"%62\")"));
         assert_eq!(said("params=(\"a\";q=1);x, future=7"), said("params=(\"a\")"));
         assert_eq!(variance(&["key-order", "params"]), variance(&["params, key-order"]));
+    }
+
+    #[test]
+    fn what_is_shown_says_the_same() {
+        for line in
+            ["params=(\"a\" \"b\")", "params", "params, except=(\"id\"), key-order", "key-order"]
+        {
+            assert_eq!(said(&said(line).to_string()), said(line), "{line}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use http::HeaderValue;
 use http::Version;
 use http::header;
 
+use crate::cache::course::Course;
 use crate::cache::directives::RequestDirectives;
 use crate::cache::key::Key;
 use crate::cache::reuse::Why;
@@ -137,6 +138,12 @@ impl CacheSide {
     pub fn forwarded(&mut self, why: Forward, detail: Option<&'static str>, outcome: Outcome) {
         self.status = CacheStatus { detail, ..CacheStatus::forwarded(why) };
         self.outcome = Some(outcome);
+    }
+
+    /// It goes on like this.
+    pub fn take(&mut self, course: &Course) {
+        self.status = course.status;
+        self.outcome = Some(course.outcome);
     }
 
     /// It is answered from the store.

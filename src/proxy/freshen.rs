@@ -47,7 +47,7 @@ pub(crate) fn by_head(session: &Session, response: &ResponseHeader, ctx: &Reques
     }
     let now = SystemTime::now();
     let target = lookup::target_of(admitted, ctx.scheme());
-    let Some(place) = place::of(&ctx.runtime, route, &target, headers, now) else { return };
+    let Some(place) = place::of(&ctx.runtime, route, &target, headers) else { return };
     let chosen = |entry: &Arc<Entry>| entry.status() == StatusCode::OK && entry.selects(headers);
     let Some(entry) = ctx.runtime.memory.variants(place.key.as_bytes()).into_iter().find(chosen)
     else {

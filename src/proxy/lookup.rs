@@ -15,13 +15,14 @@ use pingora_cache::ForcedFreshness;
 use pingora_proxy::Session;
 
 use crate::cache::Payload;
+use crate::cache::Policy;
 use crate::cache::Request;
+use crate::cache::course;
+use crate::cache::course::Cause;
 use crate::cache::directives::RequestDirectives;
 use crate::cache::key::Key;
 use crate::cache::key::Target;
 use crate::cache::lookup::Bypass;
-use crate::cache::lookup::Look;
-use crate::cache::lookup::may_look;
 use crate::cache::reuse::Origin;
 use crate::cache::reuse::Reuse;
 use crate::cache::reuse::Why;
@@ -30,7 +31,6 @@ use crate::cache::reuse::may_serve;
 use crate::cache::status::Forward;
 use crate::cache::status::Outcome;
 use crate::message::admit::Admitted;
-use crate::message::conditional;
 use crate::message::target::Scheme;
 use crate::proxy::context::Posted;
 use crate::proxy::context::RequestCtx;
@@ -39,6 +39,7 @@ use crate::proxy::store;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
+use crate::runtime::partial::Asking;
 use crate::runtime::place;
 use crate::storage::memory::Belongs;
 use crate::storage::memory::Found;
@@ -66,20 +67,16 @@ pub(crate) fn prepare(session: &mut Session, ctx: &mut RequestCtx) {
     let payload = payload(session);
     let request = session.req_header();
     let view = view(&request.method, &request.headers, ctx.admitted.as_ref()).with_payload(payload);
-    let asked = match may_look(&view, &route.cache) {
-        Look::Yes(asked) => asked,
-        Look::No(bypass) => {
-            if bypass == Bypass::Method && posted::may_answer_a_get(&view, &route.cache) {
+    let asked = match course::start(&view, &route.cache) {
+        Ok(asked) => asked,
+        Err(course) => {
+            let other_method = course.cause == Cause::Past(Bypass::Method);
+            if other_method && posted::may_answer_a_get(&view, &route.cache) {
                 ctx.cache.posted = Posted::Asked(runtime.memory.generation());
             }
-            return bypassed(bypass, ctx);
+            return ctx.cache.take(&course);
         }
     };
-    // Answered from a stored response they would need its validators before the body is chosen; the
-    // origin has them too.
-    if conditional::is_for_origin(&request.headers) {
-        return ctx.cache.forwarded(Forward::Request, Some("precondition"), Outcome::Miss);
-    }
     ctx.cache.asked = asked;
     ctx.cache.key = ctx
         .admitted
@@ -88,16 +85,6 @@ pub(crate) fn prepare(session: &mut Session, ctx: &mut RequestCtx) {
     if ctx.cache.key.is_some() {
         ctx.cache.fields = Some(Arc::new(request.headers.clone()));
     }
-}
-
-/// The store is not asked.
-pub(crate) fn bypassed(bypass: Bypass, ctx: &mut RequestCtx) {
-    let (why, outcome) = match bypass {
-        Bypass::Disabled | Bypass::Route => (Forward::Bypass, Outcome::Bypass),
-        Bypass::Method => (Forward::Method, Outcome::Miss),
-        Bypass::RequestBody | Bypass::Upgrade => (Forward::Bypass, Outcome::Miss),
-    };
-    ctx.cache.forwarded(why, Some(bypass.label()), outcome);
 }
 
 /// From here on everybody reads the normal form: the key, the variants, the origin.
@@ -113,14 +100,6 @@ fn put_in_normal_form(session: &mut Session, route: &Route) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The fields of a request in their normal form, where the route has one.
-pub(crate) fn normal_form(route: &Route, headers: &HeaderMap) -> Option<HeaderMap> {
-    if !route.cache.enabled {
-        return None;
-    }
-    route.cache.normalise.normal_form(headers)
 }
 
 /// What the policy sees of a request.
@@ -153,6 +132,25 @@ pub(crate) fn key_of(
     place::own(runtime, route, &target_of(admitted, scheme), headers)
 }
 
+/// The request as it is asked which part of an object answers it.
+pub(crate) fn asking<'a>(
+    session: &'a Session,
+    ctx: &'a RequestCtx,
+    policy: &'a Policy,
+    base: &'a Key,
+    now: SystemTime,
+) -> Option<Asking<'a>> {
+    Some(Asking {
+        runtime: &ctx.runtime,
+        policy,
+        method: &session.req_header().method,
+        headers: ctx.cache.fields.as_ref()?,
+        asked: &ctx.cache.asked,
+        base,
+        now,
+    })
+}
+
 /// What is asked for, in whatever space.
 pub(crate) fn target_of(admitted: &Admitted, scheme: Scheme) -> Target<'_> {
     Target {
@@ -166,7 +164,7 @@ pub(crate) fn target_of(admitted: &Admitted, scheme: Scheme) -> Target<'_> {
 }
 
 /// Finds out anew under which key the answer is, where responses to other URLs may be as good.
-pub(crate) fn settle(ctx: &mut RequestCtx, now: SystemTime) {
+pub(crate) fn settle(ctx: &mut RequestCtx) {
     let runtime = Arc::clone(&ctx.runtime);
     let in_parts = ctx.cache.piece.is_some() || ctx.cache.range.is_some();
     if in_parts || (runtime.variances.is_empty() && ctx.cache.rule.is_none()) {
@@ -178,7 +176,7 @@ pub(crate) fn settle(ctx: &mut RequestCtx, now: SystemTime) {
         return;
     };
     let target = target_of(admitted, ctx.scheme());
-    if let Some(place) = place::of(&runtime, route, &target, fields, now) {
+    if let Some(place) = place::of(&runtime, route, &target, fields) {
         ctx.cache.key = Some(place.key);
         ctx.cache.rule = place.rule;
     }
@@ -238,8 +236,8 @@ pub(crate) fn judge(meta: &CacheMeta, ctx: &mut RequestCtx) -> ForcedFreshness {
 
 /// What is stored has to be confirmed.
 pub(crate) fn expired(ctx: &mut RequestCtx, why: Why) {
-    let forward = if why.is_client_wish() { Forward::Request } else { Forward::Stale };
-    ctx.cache.forwarded(forward, Some(why.label()), Outcome::Expired);
+    ctx.cache.status = course::expired(why);
+    ctx.cache.outcome = Some(Outcome::Expired);
 }
 
 /// Nothing usable was found.
@@ -249,19 +247,22 @@ pub(crate) fn missed(session: &mut Session, ctx: &mut RequestCtx) {
 }
 
 /// Nothing is stored that this request selects, though something may be for others of the same URI.
-pub(crate) fn note_missing(ctx: &mut RequestCtx) {
+fn note_missing(ctx: &mut RequestCtx) {
     let why = if has_variants(ctx) { Forward::VaryMiss } else { Forward::UriMiss };
     ctx.cache.forwarded(why, None, Outcome::Miss);
 }
 
-fn has_variants(ctx: &RequestCtx) -> bool {
+/// Whether something is stored for other requests of the same URI.
+pub(crate) fn has_variants(ctx: &RequestCtx) -> bool {
     let runtime = &ctx.runtime;
     let (Some(key), Some(fields)) = (&ctx.cache.key, &ctx.cache.fields) else { return false };
+    let in_parts = ctx.cache.piece.is_some() || ctx.cache.range.is_some();
     if !runtime.memory.variants(key.as_bytes()).is_empty() {
         return true;
     }
     let (Some(route), Some(admitted)) = (ctx.route(), &ctx.admitted) else { return false };
-    !runtime.variances.is_empty()
+    !in_parts
+        && !runtime.variances.is_empty()
         && place::has_variants(runtime, route, &target_of(admitted, ctx.scheme()), fields)
 }
 

@@ -13,11 +13,12 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::cache::Policy;
 use crate::cache::Ranges;
+use crate::cache::course;
+use crate::cache::course::Stored;
+use crate::cache::course::Way;
 use crate::cache::freshness::Restraint;
 use crate::cache::reuse::Origin;
 use crate::cache::reuse::Reuse;
-use crate::cache::reuse::Why;
-use crate::cache::reuse::Window;
 use crate::cache::reuse::may_serve;
 use crate::cache::status::Outcome;
 use crate::proxy::answer;
@@ -89,7 +90,7 @@ async fn share(session: &mut Session, ctx: &mut RequestCtx, policy: &Policy) -> 
     let runtime = Arc::clone(&ctx.runtime);
     for _ in 0..JOINS {
         let now = SystemTime::now();
-        lookup::settle(ctx, now);
+        lookup::settle(ctx);
         let (Some(key), Some(fields)) = (ctx.cache.key.clone(), ctx.cache.fields.clone()) else {
             return Ok(false);
         };
@@ -311,44 +312,25 @@ pub(super) fn look(ctx: &mut RequestCtx, policy: &Policy, now: SystemTime) -> Kn
     let (Some(key), Some(fields)) = (&ctx.cache.key, &ctx.cache.fields) else {
         return Known::Ask(None);
     };
-    let Some(entry) = runtime.memory.lookup(key.as_bytes(), Some(fields), now) else {
-        let only = ctx.cache.asked.only_if_cached;
-        if policy.min_uses > 1 && ctx.cache.uses.is_none() {
-            ctx.cache.uses = Some(runtime.uses.count(key.as_bytes(), Instant::now()));
-        }
-        lookup::note_missing(ctx);
-        return if only { Known::NotCached } else { Known::Ask(None) };
-    };
-    let life = store::life_of(&entry, policy);
     let failing = runtime.flights.is_failing(key.as_bytes(), Instant::now());
     let origin = if failing { Origin::Failing } else { Origin::Reachable };
-    match may_serve(&life, &ctx.cache.asked, now, origin) {
-        Reuse::Fresh => {
-            ctx.cache.hit(life.remaining_seconds(now));
-            Known::Answer(entry)
-        }
-        Reuse::Stale(window) => {
-            ctx.cache.hit(life.remaining_seconds(now));
-            ctx.cache.stale(Some(window.label()));
-            match window {
-                Window::WhileRevalidate if !failing => Known::Outdated(entry),
-                Window::WhileRevalidate | Window::MaxStale | Window::IfError => {
-                    Known::Answer(entry)
-                }
-            }
-        }
-        Reuse::Revalidate(why) | Reuse::MustNot(why) => {
-            lookup::expired(ctx, why);
-            match why {
-                Why::OnlyIfCached => Known::NotCached,
-                Why::Stale
-                | Why::MustRevalidate
-                | Why::NoCache
-                | Why::RequestNoCache
-                | Why::RequestMaxAge
-                | Why::RequestMinFresh => Known::Ask(Some(entry)),
-            }
-        }
+    let entry = runtime.memory.lookup(key.as_bytes(), Some(fields), now);
+    let life = entry.as_ref().map(|entry| store::life_of(entry, policy));
+    let stored = match &life {
+        Some(life) => Stored::Selected(life),
+        None if lookup::has_variants(ctx) => Stored::OtherVariants,
+        None => Stored::Nothing,
+    };
+    let course = course::by_store(stored, &ctx.cache.asked, now, origin);
+    if entry.is_none() && policy.min_uses > 1 && ctx.cache.uses.is_none() {
+        ctx.cache.uses = Some(runtime.uses.count(key.as_bytes(), Instant::now()));
+    }
+    ctx.cache.take(&course);
+    match (course.way, entry) {
+        (Way::Serve, Some(entry)) => Known::Answer(entry),
+        (Way::ServeAndRefresh, Some(entry)) => Known::Outdated(entry),
+        (Way::Refuse, _) => Known::NotCached,
+        (Way::Serve | Way::ServeAndRefresh | Way::Ask, entry) => Known::Ask(entry),
     }
 }
 

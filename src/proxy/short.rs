@@ -22,9 +22,8 @@ use pingora::http::RequestHeader;
 use pingora::http::ResponseHeader;
 
 use crate::cache::Timing;
+use crate::cache::course;
 use crate::cache::lookup::Bypass;
-use crate::cache::lookup::Look;
-use crate::cache::lookup::may_look;
 use crate::cache::reuse::Origin;
 use crate::cache::reuse::Reuse;
 use crate::cache::reuse::may_serve;
@@ -40,7 +39,6 @@ use crate::listen::shortcut::Sent;
 use crate::listen::shortcut::Shortcut;
 use crate::listen::shortcut::Taken;
 use crate::message::admit::Admitted;
-use crate::message::conditional;
 use crate::message::forwarded::Client;
 use crate::message::head::canonical_fields;
 use crate::proxy::arrive;
@@ -313,7 +311,7 @@ impl Visit {
         ctx.client = Some(self.client);
         ctx.route = Some(route);
         ctx.captures = captures;
-        lookup::bypassed(Bypass::Disabled, &mut ctx);
+        ctx.cache.take(&course::past(Bypass::Disabled));
         ctx
     }
 
@@ -327,16 +325,13 @@ impl Visit {
     ) -> Option<Hit> {
         let scheme = self.client.scheme;
         let route = found.route;
-        let normal = lookup::normal_form(route, headers);
+        let normal = route.cache.normal_form(headers);
         let headers = normal.as_ref().unwrap_or(headers);
         let request = lookup::view(method, headers, Some(&self.admitted));
-        let Look::Yes(asked) = may_look(&request, &route.cache) else { return None };
-        if conditional::is_for_origin(headers) {
-            return None;
-        }
+        let asked = course::start(&request, &route.cache).ok()?;
         let now = self.wall;
         let target = lookup::target_of(&self.admitted, scheme);
-        let key = place::of(runtime, route, &target, headers, now)?.key;
+        let key = place::of(runtime, route, &target, headers)?.key;
         let mut ttl = 0;
         let entry = runtime.memory.lookup_if(key.as_bytes(), Some(headers), now, |entry| {
             let life = store::life_of(entry, &route.cache);

@@ -6,7 +6,6 @@
 //! after that, the answer is cut.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Instant;
 use std::time::SystemTime;
 
@@ -17,6 +16,7 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::cache::Policy;
+use crate::cache::course;
 use crate::cache::key::Key;
 use crate::cache::key::Parts;
 use crate::cache::key::Resource;
@@ -26,11 +26,10 @@ use crate::cache::reuse::may_serve;
 use crate::cache::slice;
 use crate::cache::slice::Piece;
 use crate::cache::slice::Version;
-use crate::cache::status::Forward;
-use crate::cache::status::Outcome;
 use crate::proxy::answer;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::deliver;
+use crate::proxy::lookup;
 use crate::proxy::piece;
 use crate::proxy::piece::Arriving;
 use crate::proxy::piece::Got;
@@ -41,6 +40,8 @@ use crate::proxy::store;
 use crate::proxy::stored::Plan;
 use crate::proxy::stored::Step;
 use crate::refusal::Refusal;
+use crate::runtime::partial;
+use crate::runtime::partial::First;
 use crate::storage::memory::Entry;
 use crate::storage::memory::Kind;
 
@@ -73,19 +74,15 @@ pub(crate) async fn answer(
     policy: &Policy,
     size: u64,
 ) -> Result<Sliced> {
-    let runtime = Arc::clone(&ctx.runtime);
-    let (Some(base), Some(fields)) = (ctx.cache.key.clone(), ctx.cache.fields.clone()) else {
-        return Ok(Sliced::Whole);
+    let Some(base) = ctx.cache.key.clone() else { return Ok(Sliced::Whole) };
+    let first = lookup::asking(session, ctx, policy, &base, ctx.wall)
+        .map_or(First::Whole, |asking| partial::first(&asking, size));
+    let first = match first {
+        First::Piece(first) => first,
+        First::Whole => return Ok(Sliced::Whole),
+        First::Pass => return Ok(Sliced::Pass),
     };
-    if runtime.flights.is_unsliced(base.as_bytes(), Instant::now()) {
-        return Ok(not_in_pieces(session));
-    }
-    // Stored whole, since its origin does not know ranges.
-    if runtime.memory.lookup_if(base.as_bytes(), Some(&fields), ctx.wall, |_| true).is_some() {
-        return Ok(Sliced::Whole);
-    }
     for beginning in 1..=BEGINNINGS {
-        let first = Piece::first_for(&session.req_header().headers, size);
         let got = piece::take(session, ctx, policy, (&base, first), Turn::First).await?;
         let (response, times, age) = match &got {
             Got::Stored(entry) => (entry.response_header(), entry.times(), Age::Always),
@@ -131,12 +128,10 @@ pub(crate) async fn answer(
     Ok(Sliced::Whole)
 }
 
-/// How a request goes on for an object that does not come in pieces that may be stored: a range goes to
-/// the origin as it is, lest it pulls the whole.
 fn not_in_pieces(session: &Session) -> Sliced {
-    match session.req_header().headers.contains_key(header::RANGE) {
-        true => Sliced::Pass,
-        false => Sliced::Whole,
+    match partial::not_in_pieces(&session.req_header().headers) {
+        First::Pass => Sliced::Pass,
+        First::Whole | First::Piece(_) => Sliced::Whole,
     }
 }
 
@@ -400,5 +395,5 @@ async fn write(
 /// A request whose pieces may not be stored goes to the origin as it is.
 pub(crate) fn pass(ctx: &mut RequestCtx) {
     ctx.cache.key = None;
-    ctx.cache.forwarded(Forward::Bypass, Some("unsliced"), Outcome::Miss);
+    ctx.cache.take(&course::unsliced());
 }

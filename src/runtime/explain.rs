@@ -16,17 +16,24 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::cache::Policy;
+use crate::cache::Ranges;
 use crate::cache::Request;
+use crate::cache::course;
+use crate::cache::course::Course;
+use crate::cache::course::Stored;
+use crate::cache::directives::RequestDirectives;
 use crate::cache::explain;
 use crate::cache::explain::Lately;
-use crate::cache::explain::Stored;
 use crate::cache::key;
+use crate::cache::key::Key;
 use crate::cache::purge::Unclear;
 use crate::cache::purge::Url;
-use crate::cache::slice::Piece;
+use crate::cache::reuse::Origin;
+use crate::cache::search;
 use crate::cache::status::Outcome;
 use crate::cache::surrogate;
-use crate::cache::vary::Spec;
+use crate::cache::vary;
+use crate::message::range::Spec;
 use crate::message::secret;
 use crate::message::target::Scheme;
 use crate::route::Ask;
@@ -34,9 +41,16 @@ use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
 use crate::runtime::life::life_of;
+use crate::runtime::partial;
+use crate::runtime::partial::Asking;
+use crate::runtime::partial::Brought;
+use crate::runtime::partial::First;
+use crate::runtime::partial::Parts;
 use crate::runtime::place;
-use crate::runtime::purge;
+use crate::runtime::place::Place;
+use crate::storage::flights::Flights;
 use crate::storage::memory::Entry;
+use crate::storage::variances::Rule;
 
 /// The most variants that are told of.
 const VARIANTS_MOST: usize = 16;
@@ -104,6 +118,12 @@ pub struct KeyParts {
     pub path: String,
     /// The parameters that count, in the order in which they do; `None`: there is no query.
     pub query: Option<Vec<String>>,
+    /// The rule of stored responses that the parameters are left by; `None`: the URL is its own.
+    pub no_vary_search: Option<String>,
+    /// The piece by which the answer begins, where objects are stored in pieces; counted from zero.
+    pub piece: Option<u64>,
+    /// The range that is wanted, where it is stored by itself.
+    pub range: Option<String>,
     /// The fields that count, and what the request says in them.
     pub headers: BTreeMap<String, Vec<String>>,
     /// The cookies that count.
@@ -215,7 +235,7 @@ pub fn explain(runtime: &Runtime, question: &Question) -> Result<Explanation, Un
     };
     match &found.route.action {
         Action::Upstream(_) => {
-            let normal = found.route.cache.normalise.normal_form(&headers);
+            let normal = found.route.cache.normal_form(&headers);
             let headers = normal.as_ref().unwrap_or(&headers);
             let asked = Asked { method: &method, headers, url: &url, scheme };
             of_the_cache(runtime, found.route, &asked, &mut told);
@@ -236,44 +256,124 @@ struct Asked<'a> {
     scheme: Scheme,
 }
 
+/// Where in the store the answer to a request is looked for.
+enum Looked {
+    /// Under this key.
+    At(Place, Which),
+    /// In these parts of the object.
+    InParts(Parts),
+    /// Nowhere.
+    Nowhere(Course),
+}
+
+/// What of an object is looked for.
+#[derive(Clone, Copy)]
+enum Which {
+    Whole,
+    Piece(u64),
+    Range(Spec),
+}
+
+/// Where serving looks, by the functions that it asks.
+fn look(
+    runtime: &Runtime,
+    route: &Route,
+    (asked, target): (&Asked<'_>, &key::Target<'_>),
+    directives: &RequestDirectives,
+    now: SystemTime,
+) -> Option<Looked> {
+    let policy = &*route.cache;
+    let base = place::own(runtime, route, target, asked.headers)?;
+    let (method, headers) = (asked.method, asked.headers);
+    let asking = Asking { runtime, policy, method, headers, asked: directives, base: &base, now };
+    let at = |key: Key, which| Some(Looked::At(Place { key, rule: None }, which));
+    if let Some(size) = policy.key.slice {
+        match partial::first(&asking, size) {
+            First::Piece(piece) => {
+                let key = base.piece(piece);
+                let unstored = runtime.flights.is_unshared(key.as_bytes(), Instant::now());
+                let memory = runtime.memory;
+                // What could not be stored as a piece lately is obtained whole.
+                if !unstored || memory.peek(key.as_bytes(), Some(headers), |_| true).is_some() {
+                    return at(key, Which::Piece(piece.index));
+                }
+            }
+            First::Whole => {}
+            First::Pass => return Some(Looked::Nowhere(course::unsliced())),
+        }
+    } else if policy.key.ranges == Ranges::AsAsked {
+        match partial::brought(&asking) {
+            Brought::Parts(parts) => return Some(Looked::InParts(parts)),
+            Brought::Range(spec) => return at(base.range(spec), Which::Range(spec)),
+            Brought::Whole => {}
+        }
+    }
+    let place = place::find(runtime, route, target, headers)?;
+    Some(Looked::At(place, Which::Whole))
+}
+
 fn of_the_cache(runtime: &Runtime, route: &Route, asked: &Asked<'_>, told: &mut Explanation) {
     let policy = &*route.cache;
     let now = SystemTime::now();
-    let path = asked.url.target.path();
-    let query = asked.url.target.query();
-    let request = Request::new(asked.method, asked.headers).with_target(path, query);
-    let Some(space) = purge::space(&runtime.plan, route) else { return };
     let target = key::Target {
-        space: &space,
+        space: "",
         scheme: asked.scheme.as_str(),
         host: asked.url.authority.host(),
         port: asked.url.authority.port(),
-        path,
-        query,
+        path: asked.url.target.path(),
+        query: asked.url.target.query(),
     };
-    let Some(place) = place::find(runtime, route, &target, asked.headers, now) else { return };
-    let key = place.key;
-    // Of what is stored in pieces, the first one speaks for all.
-    let key = match policy.key.slice {
-        Some(size) => key.piece(Piece { index: 0, size }),
-        None => key,
+    let request = Request::new(asked.method, asked.headers).with_target(target.path, target.query);
+    let directives = course::start(&request, policy);
+    // Also of a request that goes past the store it is told what is there.
+    let any = RequestDirectives::default();
+    let wishes = directives.as_ref().unwrap_or(&any);
+    let Some(looked) = look(runtime, route, (asked, &target), wishes, now) else { return };
+    let (key, rule, which) = match &looked {
+        Looked::At(place, which) => (Some(&place.key), place.rule.as_deref(), *which),
+        Looked::InParts(_) => {
+            (None, None, Spec::only(asked.headers).map_or(Which::Whole, Which::Range))
+        }
+        Looked::Nowhere(_) => (None, None, Which::Whole),
     };
-    let entries = runtime.memory.variants(key.as_bytes());
-    let selected = entries.iter().find(|entry| entry.selects(asked.headers));
-    let lately = Lately {
-        failed: runtime.flights.is_failing(key.as_bytes(), Instant::now()),
-        unstored: runtime.flights.is_unshared(key.as_bytes(), Instant::now()),
+    let entries = match &looked {
+        Looked::At(place, _) => runtime.memory.variants(place.key.as_bytes()),
+        Looked::InParts(parts) => {
+            let mut entries: Vec<_> = parts.shares.iter().map(|(e, _)| Arc::clone(e)).collect();
+            entries.dedup_by_key(|entry| entry.id());
+            entries
+        }
+        Looked::Nowhere(_) => Vec::new(),
     };
+    let selected = match &looked {
+        Looked::At(..) => entries.iter().find(|entry| entry.selects(asked.headers)),
+        // The first one speaks for all.
+        Looked::InParts(_) | Looked::Nowhere(_) => entries.first(),
+    };
+    let stands = |stands: fn(&Flights, &[u8], Instant) -> bool| {
+        key.is_some_and(|key| stands(&runtime.flights, key.as_bytes(), Instant::now()))
+    };
+    let lately =
+        Lately { failed: stands(Flights::is_failing), unstored: stands(Flights::is_unshared) };
     let life = selected.map(|entry| life_of(entry, policy));
+    let others = matches!(which, Which::Whole)
+        && place::has_variants(runtime, route, &target, asked.headers);
     let stored = match &life {
         Some(life) => Stored::Selected(life),
-        None if entries.is_empty() => Stored::Nothing,
+        None if entries.is_empty() && !others => Stored::Nothing,
         None => Stored::OtherVariants,
     };
-    let verdict = explain::verdict(&request, policy, stored, lately, now);
+    let origin = if lately.failed { Origin::Failing } else { Origin::Reachable };
+    let course = match (&directives, &looked) {
+        (Err(course), _) | (Ok(_), Looked::Nowhere(course)) => *course,
+        (Ok(wishes), Looked::At(..) | Looked::InParts(_)) => {
+            course::by_store(stored, wishes, now, origin)
+        }
+    };
+    let verdict = explain::verdict(&course, policy, lately);
 
     if policy.enabled {
-        told.key = Some(key_parts(route, &target, asked, policy));
+        told.key = key_parts(runtime, route, &target, asked, (rule, which));
     }
     told.variants = entries
         .iter()
@@ -302,7 +402,7 @@ fn of_the_cache(runtime: &Runtime, route: &Route, asked: &Asked<'_>, told: &mut 
     told.failed_lately = lately.failed;
     told.unstored_lately = lately.unstored;
     told.outcome = verdict.outcome.map(Outcome::label);
-    told.cache_status = Some(verdict.status.to_string());
+    told.cache_status = verdict.status.map(|status| status.to_string());
     told.says = verdict.says.to_owned();
     told.change = verdict.change;
 }
@@ -324,11 +424,13 @@ fn fields(question: &Question, url: &Url) -> Result<HeaderMap, Unclear> {
 }
 
 fn key_parts(
+    runtime: &Runtime,
     route: &Route,
     target: &key::Target<'_>,
     asked: &Asked<'_>,
-    policy: &Policy,
-) -> KeyParts {
+    (rule, which): (Option<&Rule>, Which),
+) -> Option<KeyParts> {
+    let rules = &route.cache.key;
     let named = |name: &HeaderName| {
         let lines = asked.headers.get_all(name).iter();
         let shown = |line: &HeaderValue| {
@@ -336,26 +438,47 @@ fn key_parts(
         };
         (name.to_string(), lines.map(shown).collect())
     };
-    let default = key::default_port(target.scheme);
-    KeyParts {
-        upstream: target.space.lines().next().unwrap_or_default().to_owned(),
+    // The key itself says what is in it.
+    let own = place::own(runtime, route, target, asked.headers)?;
+    let said = key::Asked::of(own.as_bytes())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let counted = target.query.map(|query| key::counted(query, rules));
+    Some(KeyParts {
+        upstream: text(said.upstream()),
         route_alone: route.changes_request(),
         scheme: asked.scheme.as_str(),
-        host: target.host.to_owned(),
-        port: target.port.filter(|port| Some(*port) != default),
-        path: target.path.to_owned(),
-        query: target
-            .query
-            .map(|query| key::counted(query, &policy.key).into_iter().map(str::to_owned).collect()),
-        headers: policy.key.headers.iter().map(named).collect(),
-        cookies: policy.key.cookies.clone(),
-    }
+        host: text(said.host),
+        port: said.port,
+        path: text(said.path),
+        query: match rule {
+            None => counted.map(|query| query.into_iter().map(str::to_owned).collect()),
+            Some(rule) => {
+                let left = rule.variance.left(counted.unwrap_or_default());
+                let shown = |(name, value): search::Parameter<'_>| match value.is_empty() {
+                    true => text(&name),
+                    false => format!("{}={}", text(&name), text(&value)),
+                };
+                Some(left.into_iter().map(shown).collect())
+            }
+        },
+        no_vary_search: rule.map(|rule| rule.variance.to_string()),
+        piece: match which {
+            Which::Piece(index) => Some(index),
+            Which::Whole | Which::Range(_) => None,
+        },
+        range: match which {
+            Which::Range(spec) => Some(spec.to_string()),
+            Which::Whole | Which::Piece(_) => None,
+        },
+        headers: rules.headers.iter().map(named).collect(),
+        cookies: rules.cookies.clone(),
+    })
 }
 
 fn variant(entry: &Entry, selected: bool, policy: &Policy, now: SystemTime) -> Variant {
     let life = life_of(entry, policy);
     let headers = entry.headers();
-    let vary = Spec::parse(&headers).ok();
+    let vary = vary::Spec::parse(&headers).ok();
     let tags = surrogate::keys(&headers).take(surrogate::MOST);
     Variant {
         selected,
@@ -380,7 +503,16 @@ impl fmt::Display for KeyParts {
         if let Some(query) = &self.query {
             write!(f, "?{}", query.join("&"))?;
         }
+        if let Some(piece) = self.piece {
+            write!(f, ", piece {piece}")?;
+        }
+        if let Some(range) = &self.range {
+            write!(f, ", range {range}")?;
+        }
         write!(f, ", upstream {}", self.upstream)?;
+        if let Some(rule) = &self.no_vary_search {
+            write!(f, ", by No-Vary-Search: {rule}")?;
+        }
         if self.route_alone {
             f.write_str(", this route alone")?;
         }

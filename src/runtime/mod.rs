@@ -4,6 +4,7 @@
 pub mod backends;
 pub mod explain;
 pub mod life;
+pub mod partial;
 pub mod place;
 pub mod purge;
 pub mod state;

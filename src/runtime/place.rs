@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::time::Instant;
-use std::time::SystemTime;
 
 use http::HeaderMap;
 
@@ -48,9 +47,8 @@ pub fn of(
     route: &Route,
     target: &Target<'_>,
     headers: &HeaderMap,
-    now: SystemTime,
 ) -> Option<Place> {
-    let place = find(runtime, route, target, headers, now)?;
+    let place = find(runtime, route, target, headers)?;
     if let Some(rule) = &place.rule {
         runtime.variances.note_use(rule, Instant::now());
     }
@@ -64,14 +62,13 @@ pub fn find(
     route: &Route,
     target: &Target<'_>,
     headers: &HeaderMap,
-    now: SystemTime,
 ) -> Option<Place> {
     let own = Place { key: own(runtime, route, target, headers)?, rule: None };
     let mut best = (own, None);
     for place in others(runtime, route, target, headers) {
         // Only where there are any: the newest counts (RFC 9111 §4).
-        let known = best.1.or_else(|| newest(runtime.memory, &best.0.key, headers, now));
-        let here = newest(runtime.memory, &place.key, headers, now);
+        let known = best.1.or_else(|| newest(runtime.memory, &best.0.key, headers));
+        let here = newest(runtime.memory, &place.key, headers);
         best = if here > known { (place, here) } else { (best.0, known) };
     }
     Some(best.0)
@@ -140,11 +137,6 @@ pub fn stays(rule: Option<&Rule>, response: &HeaderMap) -> bool {
 
 /// Which entry such a request selects under a key, without counting as a use. A later one has a larger
 /// number.
-fn newest(memory: &Memory, key: &Key, headers: &HeaderMap, now: SystemTime) -> Option<u64> {
-    let mut found = None;
-    memory.lookup_if(key.as_bytes(), Some(headers), now, |entry| {
-        found = Some(entry.id());
-        false
-    });
-    found
+fn newest(memory: &Memory, key: &Key, headers: &HeaderMap) -> Option<u64> {
+    memory.peek(key.as_bytes(), Some(headers), |_| true).map(|entry| entry.id())
 }

@@ -206,6 +206,12 @@ impl std::fmt::Debug for Memory {
 }
 
 impl Cell {
+    fn note_use(&self, entry: &Entry, now: SystemTime) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        entry.usage.hits.fetch_add(1, Ordering::Relaxed);
+        entry.usage.last.store(nanos_since_1970(now), Ordering::Relaxed);
+    }
+
     /// Changes the shard, brings the counters up to date and returns who left; the lock is released
     /// by then, so dropping them holds up nobody.
     fn change<T>(&self, change: impl FnOnce(&mut Shard, &mut Gone) -> T) -> (T, Gone) {
@@ -294,10 +300,29 @@ impl Memory {
         let entry = Arc::clone(entry);
         shard.touch(&entry);
         drop(shard);
-        cell.hits.fetch_add(1, Ordering::Relaxed);
-        entry.usage.hits.fetch_add(1, Ordering::Relaxed);
-        entry.usage.last.store(nanos_since_1970(now), Ordering::Relaxed);
+        cell.note_use(&entry, now);
         Some(entry)
+    }
+
+    /// The same without counting as a use.
+    pub fn peek(
+        &self,
+        key: &[u8],
+        request: Option<&HeaderMap>,
+        wanted: impl FnOnce(&Entry) -> bool,
+    ) -> Option<Arc<Entry>> {
+        let hash = self.hash(key);
+        let mut selector = Selector::new(request);
+        let shard = self.cell(hash).shard.read();
+        let entry = shard.find(hash, key, &mut selector, |entry| self.is_there(entry))?;
+        wanted(entry).then(|| Arc::clone(entry))
+    }
+
+    /// Counts as a use of an entry that was found without.
+    pub fn note_use(&self, entry: &Entry, now: SystemTime) {
+        let cell = self.cell(entry.hash);
+        cell.shard.read().touch(entry);
+        cell.note_use(entry, now);
     }
 
     /// The variants of `key`, newest first, without counting as a use.
