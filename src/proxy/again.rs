@@ -24,6 +24,7 @@ use crate::resilience::retry::Decision;
 use crate::resilience::retry::Failed;
 use crate::resilience::retry::Sent;
 use crate::resilience::retry::What;
+use crate::route::asking;
 use crate::upstream::Fault;
 use crate::upstream::backend::random;
 use crate::upstream::fault::refusal_of;
@@ -108,8 +109,14 @@ pub(crate) fn try_another(
     retry_after: Option<Duration>,
     ctx: &mut RequestCtx,
 ) -> Option<Box<Error>> {
-    if !upstream_of(ctx)?.settings().retry.settings.statuses.contains(&status.as_u16()) {
+    let upstream = upstream_of(ctx)?;
+    let own = ctx.route().and_then(|route| route.asking.retry.statuses.as_ref());
+    let failures = own.unwrap_or(&upstream.settings().retry.settings.statuses);
+    if !failures.contains(&status.as_u16()) {
         return None;
+    }
+    if let (Some(lease), Some(asked)) = (&ctx.origin.lease, retry_after) {
+        lease.leave_alone(asked);
     }
     let what = What::Status(status.as_u16());
     may_try_again(request, ctx, what, Sent::Something, retry_after)?;
@@ -142,12 +149,12 @@ fn may_try_again(
     retry_after: Option<Duration>,
 ) -> Option<Counted> {
     let again = may_try_here(request, ctx, what, sent, retry_after);
-    if again.is_some() || matches!(what, What::Status(_)) {
+    if again.is_some() {
         return again;
     }
     // One attempt at another upstream does not depend on how many there were at this one.
     let first = Failed { attempts: 1, ..failed(request, ctx, what, sent, None)? };
-    let another = retry::Settings { attempts: 2, ..retry::Settings::default() };
+    let another = retry::Settings { attempts: 2, ..settings(ctx)? };
     let allowed = matches!(retry::decide(&another, &first, 0), Decision::Again { .. });
     (allowed && fall_back(ctx)).then_some(Counted::Yes)
 }
@@ -160,16 +167,31 @@ fn failed(
     sent: Sent,
     retry_after: Option<Duration>,
 ) -> Option<Failed> {
+    let own = ctx.route().and_then(|route| route.asking.retry.repeats(request.method));
     Some(Failed {
         what,
         sent,
         attempts: ctx.origin.attempts - ctx.origin.uncounted,
         uncounted: ctx.origin.uncounted,
-        idempotent: request.method.is_idempotent(),
+        idempotent: own.unwrap_or_else(|| request.method.is_idempotent()),
         replayable: request.replayable,
         downstream_started: request.answered,
         left: Some(time_left(ctx, upstream_of(ctx)?.settings())),
         retry_after,
+    })
+}
+
+/// When a request is tried again: what its upstream says, and its route in place of it.
+fn settings(ctx: &RequestCtx) -> Option<retry::Settings> {
+    let settings = upstream_of(ctx)?.settings().retry.settings.clone();
+    let Some(route) = ctx.route() else { return Some(settings) };
+    let asking::Retry { attempts, per_try: _, statuses, methods } = &route.asking.retry;
+    Some(retry::Settings {
+        attempts: attempts.unwrap_or(settings.attempts),
+        statuses: statuses.clone().unwrap_or(settings.statuses),
+        // Methods that a route names are all that there are.
+        non_idempotent: settings.non_idempotent && methods.is_none(),
+        ..settings
     })
 }
 
@@ -182,10 +204,12 @@ fn may_try_here(
     retry_after: Option<Duration>,
 ) -> Option<Counted> {
     let upstream = upstream_of(ctx)?;
-    let settings = upstream.settings();
+    // What one backend asks for does not concern the others. Where there is no other, one that says when
+    // it may be asked again is asked again.
+    let has_other = upstream.has_other(&ctx.origin.tried);
+    let retry_after = retry_after.filter(|_| !has_other);
     let failed = failed(request, ctx, what, sent, retry_after)?;
-    let Decision::Again { after, counted } =
-        retry::decide(&settings.retry.settings, &failed, random())
+    let Decision::Again { after, counted } = retry::decide(&settings(ctx)?, &failed, random())
     else {
         return None;
     };
@@ -194,7 +218,7 @@ fn may_try_here(
         Counted::Yes => {
             // A backend that got the request and failed is not given it again; one that could not be
             // connected to may only be starting.
-            if sent == Sent::Something && !upstream.has_other(&ctx.origin.tried) {
+            if sent == Sent::Something && !has_other && retry_after.is_none() {
                 return None;
             }
             let may = upstream.budget().withdraw(upstream.now());

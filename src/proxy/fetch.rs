@@ -149,7 +149,9 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         upstream.budget().deposit(upstream.now());
     }
     let whole = ctx.time_left();
-    let answer = upstream.settings().retry.per_try.map_or(left, |per_try| per_try.min(left));
+    let own = ctx.route().and_then(|route| route.asking.retry.per_try);
+    let per_try = own.unwrap_or(upstream.settings().retry.per_try);
+    let answer = per_try.map_or(left, |per_try| per_try.min(left));
     let now = tokio::time::Instant::now();
     let ends = whole.map(|whole| now + whole);
     let is_ours = upstream.settings().protocol == Protocol::Http1;

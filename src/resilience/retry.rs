@@ -75,7 +75,7 @@ pub struct Failed {
     pub attempts: u32,
     /// How many attempts were not counted before this one.
     pub uncounted: u32,
-    /// Whether the method is idempotent (RFC 9110 §9.2.2).
+    /// Whether the method is idempotent (RFC 9110 §9.2.2), or taken for it.
     pub idempotent: bool,
     /// Whether the request can be sent again as a whole: there is no body, or all of it is kept that
     /// was read.
@@ -84,7 +84,7 @@ pub struct Failed {
     pub downstream_started: bool,
     /// The time that is left for the request; `None` when it is not bounded.
     pub left: Option<Duration>,
-    /// What the response asked for (RFC 9110 §10.2.3).
+    /// What the response asked for (RFC 9110 §10.2.3), where the same backend would be asked again.
     pub retry_after: Option<Duration>,
 }
 

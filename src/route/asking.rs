@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::Method;
+
 /// How a route's upstream is asked, where the route says so itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asking {
@@ -9,6 +11,32 @@ pub struct Asking {
     pub hedge: Option<Hedge>,
     /// Who is sent a copy of requests; `None` nobody.
     pub mirror: Option<Mirror>,
+    /// What differs from what the upstream says of further attempts.
+    pub retry: Retry,
+}
+
+/// What of a route's further attempts differs from what its upstream says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// How often a request is sent at most, the first time included.
+    pub attempts: Option<u32>,
+    /// How long one attempt may take to the header of its answer; `Some(None)` is no limit.
+    pub per_try: Option<Option<Duration>>,
+    /// Statuses of responses that are taken for failures.
+    pub statuses: Option<Vec<u16>>,
+    /// The methods that are sent again although the origin may have seen them, in place of those that
+    /// are idempotent.
+    pub methods: Option<Vec<Method>>,
+}
+
+impl Retry {
+    /// Whether a request with this method may be sent again although the origin may have seen it; `None`
+    /// leaves that to the upstream.
+    #[must_use]
+    pub fn repeats(&self, method: &Method) -> Option<bool> {
+        let method = if method == Method::HEAD { &Method::GET } else { method };
+        Some(self.methods.as_ref()?.contains(method))
+    }
 }
 
 /// Who is sent a copy of requests, and of which.
@@ -55,6 +83,17 @@ mod tests {
 
     fn mirror(percent: u32) -> Mirror {
         Mirror { upstream: 0, percent, max_body: 0, at_once: 1 }
+    }
+
+    #[test]
+    fn the_methods_of_a_route_replace_those_that_are_idempotent() {
+        let retry = Retry { methods: Some(vec![Method::GET, Method::POST]), ..Retry::default() };
+        for (method, may) in
+            [(Method::GET, true), (Method::HEAD, true), (Method::POST, true), (Method::PUT, false)]
+        {
+            assert_eq!(retry.repeats(&method), Some(may), "{method}");
+            assert_eq!(Retry::default().repeats(&method), None);
+        }
     }
 
     #[test]

@@ -340,7 +340,12 @@ impl Backend {
 
     /// It could not be connected to: for a while it stands behind its siblings.
     pub(super) fn rest(&self, now: Duration) {
-        self.rests_until.store(millis(now.saturating_add(REST)), Ordering::Relaxed);
+        self.rest_for(REST, now);
+    }
+
+    /// For so long it stands behind its siblings.
+    pub(super) fn rest_for(&self, time: Duration, now: Duration) {
+        self.rests_until.store(millis(now.saturating_add(time)), Ordering::Relaxed);
     }
 
     /// How ready it is for its share, of 1000, when the way up takes `slow_start`.

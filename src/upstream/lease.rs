@@ -27,6 +27,9 @@ use crate::upstream::peer::Upstream;
 use crate::upstream::pool;
 use crate::upstream::pool::Slot;
 
+/// The longest time for which a backend is left alone because it says so.
+const MOST_ALONE: Duration = Duration::from_secs(60);
+
 /// A backend that a request is lent.
 #[derive(Debug)]
 pub struct Lease {
@@ -163,6 +166,11 @@ impl Lease {
         let outcome = if strange { Outcome::Error } else { Outcome::Success };
         eject::note(&self.upstream, &self.backend, outcome, now);
         self.conclude(if failed { Verdict::Failure } else { Verdict::Success });
+    }
+
+    /// It asked to be left alone for so long: its siblings go before it meanwhile.
+    pub fn leave_alone(&self, time: Duration) {
+        self.backend.rest_for(time.min(MOST_ALONE), self.upstream.now());
     }
 
     /// It gave no answer, or none that is one.

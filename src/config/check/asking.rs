@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::config::check::DAY;
 use crate::config::check::action;
+use crate::config::check::matching;
 use crate::config::check::period;
+use crate::config::check::resilience;
 use crate::config::check::size;
 use crate::config::check::within;
 use crate::config::path::Path;
@@ -15,7 +17,9 @@ use crate::route::action::Action;
 use crate::route::asking::Asking;
 use crate::route::asking::Hedge;
 use crate::route::asking::Mirror;
+use crate::route::asking::Retry;
 use crate::route::standin::Standins;
+use crate::units::Period;
 use crate::upstream;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
@@ -46,13 +50,57 @@ pub(super) fn asking(
             may_hedge(upstream, &hedge_at, report);
         }
     }
+    let retry_at = at.key("retry");
+    let retry = match &written.retry {
+        Some(Switch::On(written)) => {
+            let upstreams = own.iter().filter_map(|&index| upstreams.get(index));
+            retry(written, upstreams, &retry_at, report)
+        }
+        Some(Switch::Off) => Retry { attempts: Some(1), ..Retry::default() },
+        None => Retry::default(),
+    };
     let mirror_at = at.key("mirror");
     let mirror = written.mirror.as_ref();
     Asking {
         hedge: hedge.map(|hedge| self::hedge(hedge, &hedge_at, report)),
         mirror: mirror
             .and_then(|mirror| self::mirror(mirror, &own, config, upstreams, &mirror_at, report)),
+        retry,
     }
+}
+
+/// What differs from what these upstreams say of further attempts.
+fn retry<'a>(
+    written: &schema::asking::RouteRetry,
+    upstreams: impl Iterator<Item = &'a upstream::Settings>,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Retry {
+    if let Some(attempts) = written.attempts {
+        within(report, &at.key("attempts"), attempts, 1, 10);
+    }
+    resilience::statuses(
+        written.statuses.as_deref().unwrap_or_default(),
+        &at.key("statuses"),
+        report,
+    );
+    let per_try_at = at.key("per_try");
+    let per_try = written
+        .per_try
+        .map(|per_try| per_try.get().map(|time| period(report, &per_try_at, time, MOMENT, DAY)));
+    for upstream in upstreams {
+        if let Some(Some(per_try)) = per_try
+            && per_try > upstream.timeouts.total
+        {
+            let total = Period(upstream.timeouts.total);
+            report
+                .error(&per_try_at, format!("all attempts together have {total}"))
+                .help(format!("upstreams.{}.timeouts.total says so", upstream.name));
+        }
+    }
+    let methods = written.methods.as_ref();
+    let methods = methods.map(|all| matching::methods(all, &at.key("methods"), report));
+    Retry { attempts: written.attempts, per_try, statuses: written.statuses.clone(), methods }
 }
 
 /// Who is sent copies, and of what.

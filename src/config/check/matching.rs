@@ -94,7 +94,8 @@ fn path(written: &Match, at: &Path, report: &mut Report<'_>) -> Option<PathPatte
     report.take(&at, build(text))
 }
 
-fn methods(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<Method> {
+/// Methods that requests may have.
+pub(super) fn methods(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<Method> {
     let mut methods = Vec::with_capacity(written.len());
     for (n, text) in written.iter().enumerate() {
         let at = at.index(n);

@@ -235,6 +235,7 @@ fn idle_keys(written: &schema::route::Route, what: &str, at: &Path, report: &mut
     let cache = matches!(written.cache, Some(Switch::On(_)));
     for (key, is_there) in [
         ("rewrite", written.rewrite.is_some()),
+        ("retry", written.retry.is_some()),
         ("hedge", matches!(written.hedge, Some(Switch::On(_)))),
         ("mirror", written.mirror.is_some()),
         ("timeout", written.timeout.is_some()),

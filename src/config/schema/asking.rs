@@ -6,8 +6,28 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::config::schema::value::OrOff;
 use crate::units::ByteSize;
 use crate::units::Period;
+
+/// When a failed attempt is followed by another, for one route; what is not written is as the upstream says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteRetry {
+    /// The most attempts, the first one included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// How long one attempt may take to the header of its answer, or `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_try: Option<OrOff<Period>>,
+    /// Answers with these statuses are failures too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statuses: Option<Vec<u16>>,
+    /// The methods that are said again although the origin may have seen the request, POST as well if it is
+    /// named. GET includes HEAD. Default: those that are idempotent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub methods: Option<Vec<String>>,
+}
 
 /// When another backend is asked as well since the first one takes long: for GET, HEAD and OPTIONS
 /// without a body. Whoever answers first answers the client.

@@ -19,6 +19,7 @@ use serde::de::Visitor;
 
 use crate::config::schema::asking::Hedge;
 use crate::config::schema::asking::Mirror;
+use crate::config::schema::asking::RouteRetry;
 use crate::config::schema::cache::Cache;
 use crate::config::schema::secret::FieldText;
 use crate::config::schema::secret::Secret;
@@ -66,6 +67,9 @@ pub struct Route {
     /// Who answers when the upstream cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// What differs from the upstream's `retry`; `off` is one attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Switch<RouteRetry>>,
     /// When a second backend is asked beside one that takes long: `off`, `on`, or the settings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hedge: Option<Switch<Hedge>>,

@@ -44,6 +44,32 @@ fn a_post_that_may_have_been_seen_does_not_go_to_the_other_group() {
 }
 
 #[test]
+fn an_answer_that_counts_as_a_failure_leads_to_the_other_group() {
+    let (main, other) = (Origin::always(status(503).body("tired")), Origin::always(ok("other")));
+    let edge = two(
+        &format!("{}\", \"{}", main.address, nobody()),
+        &other.address.to_string(),
+        "{upstream: main, retry: {statuses: [503]}, \
+         fallback: {upstream: other, respond: {status: 200, body: sorry}}}",
+    );
+    for _ in 0..3 {
+        edge.get("/").expect_status(200).expect_body("other");
+    }
+    // What may have been acted upon is not, and the origin's own answer goes before ours.
+    edge.wire()
+        .request("POST", "edge.test", "/", &[], b"x")
+        .expect_status(503)
+        .expect_body("tired");
+    assert_eq!(other.seen().len(), 3);
+    let edge = two(
+        &main.address.to_string(),
+        &nobody(),
+        "{upstream: main, retry: {statuses: [503]}, fallback: {respond: {status: 200, body: sorry}}}",
+    );
+    edge.get("/").expect_status(503).expect_body("tired");
+}
+
+#[test]
 fn what_the_other_group_cannot_answer_either_is_answered_here() {
     let edge = two(
         &nobody(),

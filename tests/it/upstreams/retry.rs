@@ -4,12 +4,15 @@ use std::io::Read;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
 use super::before;
 use super::nobody;
 use super::with;
+use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Respond;
 use crate::harness::ok;
@@ -90,12 +93,87 @@ fn chosen_statuses_are_followed_by_another_attempt() {
 }
 
 #[test]
-fn a_backend_that_wants_to_be_left_alone_for_long_gives_the_answer() {
+fn what_one_backend_asks_for_delays_no_attempt_at_another() {
+    let bad = Origin::always(status(503).field("Retry-After", "3600"));
+    let good = Origin::always(ok("good"));
+    let more = "    breaker: off\n    retry: {statuses: [503], backoff: 0s, max_backoff: 0s}\n";
+    let edge = before(&[&bad, &good], more);
+    for _ in 0..6 {
+        edge.get("/").expect_status(200).expect_body("good");
+    }
+    // It is left alone from then on.
+    assert_eq!(bad.seen().len(), 1);
+}
+
+#[test]
+fn backends_that_want_to_be_left_alone_for_long_give_the_answer() {
     let patient = || Origin::always(status(503).field("Retry-After", "3600"));
     let (one, two) = (patient(), patient());
     let edge = before(&[&one, &two], "    breaker: off\n    retry: {statuses: [503]}\n");
+    let reply = edge.get("/");
+    assert_eq!(reply.expect_status(503).value("retry-after"), Some("3600"));
+    assert_eq!((one.seen().len(), two.seen().len()), (1, 1), "each was asked once");
+}
+
+#[test]
+fn the_only_backend_is_asked_again_when_it_says_so_soon() {
+    let times = AtomicUsize::new(0);
+    let origin = Origin::script()
+        .with("/", move |_| match times.fetch_add(1, Ordering::SeqCst) {
+            0 => status(503).field("Retry-After", "1"),
+            _ => ok("again"),
+        })
+        .start();
+    let edge = before(&[&origin], "    breaker: off\n    retry: {statuses: [503]}\n");
+    let began = Instant::now();
+    edge.get("/").expect_status(200).expect_body("again");
+    assert!(began.elapsed() >= Duration::from_secs(1), "it was waited for");
+    assert_eq!(origin.seen().len(), 2);
+    // One that does not say when is not asked for the same twice.
+    let origin = Origin::always(status(503));
+    let edge = before(&[&origin], "    breaker: off\n    retry: {statuses: [503]}\n");
     edge.get("/").expect_status(503);
-    assert_eq!(one.seen().len() + two.seen().len(), 1);
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_route_says_otherwise_than_its_upstream() {
+    let quiet = || {
+        Origin::script()
+            .take_over("/slow", |_, mut tcp| drop(tcp.read_to_end(&mut Vec::new())))
+            .on("/status", status(500))
+            .otherwise(|_| Respond::raw(""))
+            .start()
+    };
+    let origins = [quiet(), quiet(), quiet()];
+    let addresses = origins.iter().map(|one| format!("\"{}\"", one.address));
+    let addresses = addresses.collect::<Vec<_>>().join(", ");
+    let edge = Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
+         upstreams:\n  app: {{breaker: off, health: off, addresses: [{addresses}], retry: {{statuses: [503]}}}}\n\
+         routes:\n  \
+         - {{match: {{path: /two}}, upstream: app, retry: {{attempts: 2}}}}\n  \
+         - {{match: {{path: /one}}, upstream: app, retry: off}}\n  \
+         - {{match: {{path: /slow}}, upstream: app, retry: {{per_try: 200ms}}}}\n  \
+         - {{match: {{path: /status}}, upstream: app, retry: {{statuses: [500]}}}}\n  \
+         - {{match: {{path: /post}}, upstream: app, retry: {{methods: [POST]}}}}\n  \
+         - upstream: app\n"
+    ));
+    let asked = |path: &str| origins.iter().map(|one| one.seen_at(path).len()).sum::<usize>();
+    for (method, path, reply, attempts) in [
+        ("GET", "/three", 502, 3),
+        ("GET", "/two", 502, 2),
+        ("GET", "/one", 502, 1),
+        ("GET", "/slow", 504, 3),
+        ("POST", "/three", 502, 3 + 1),
+        ("POST", "/post", 502, 3),
+        ("PUT", "/post", 502, 3 + 1),
+        // Last: it leaves connections behind, and one that dies is no attempt.
+        ("GET", "/status", 500, 3),
+    ] {
+        edge.wire().request(method, "edge.test", path, &[], b"").expect_status(reply);
+        assert_eq!(asked(path), attempts, "{method} {path}");
+    }
 }
 
 #[test]
