@@ -42,8 +42,9 @@ const SEEDS: u64 = 200;
 const STEPS: usize = 60;
 /// Programs that run at the same time, each with a clock of its own.
 const WORKERS: u64 = 2;
-const TARGETS: [&str; 13] = [
+const TARGETS: [&str; 15] = [
     "/p/a",
+    "/r/a",
     "/n/a?v=1&u=1",
     "/n/a?u=2&v=1",
     "/p/a?v=1",
@@ -51,6 +52,7 @@ const TARGETS: [&str; 13] = [
     "/n/a?w=1&v=1",
     "/n/a?v=1&w=1&u=3",
     "/p/b",
+    "/r/b",
     "/t/a",
     "/t/b",
     "/o/a",
@@ -95,6 +97,7 @@ fn nothing_is_ever_served_that_must_not_be() {
         "206",
         "304",
         "equivalent",
+        "part",
     ] {
         assert!(tally.get(what).is_some_and(|count| *count >= 20), "{what}: {tally:?}");
     }
@@ -215,9 +218,13 @@ impl<'a> Story<'a> {
                 fields.push(("If-None-Match", tag));
             }
             4 => fields.push(("Range", "bytes=3-11".to_owned())),
-            5 => fields.push(("Range", "bytes=-4".to_owned())),
+            5 if !place.1.starts_with("/r") => fields.push(("Range", "bytes=-4".to_owned())),
             6 if place.1.starts_with("/s") => {
                 fields.push(("Range", "bytes=700-40000".to_owned()));
+            }
+            5..=18 if place.1.starts_with("/r") => {
+                let ranges = ["bytes=0-9", "bytes=10-19", "bytes=3-16", "bytes=5-14", "bytes=8-"];
+                fields.push(("Range", dice.one(&ranges).to_owned()));
             }
             _ => {}
         }
@@ -377,6 +384,9 @@ impl<'a> Story<'a> {
         let shown = reply.value("x-serial").and_then(|serial| serial.parse::<usize>().ok());
         if shown.is_some_and(|serial| self.shared.lock().is_by_rule(serial, &asking.place)) {
             count("equivalent");
+        }
+        if asking.place.1.starts_with("/r") && reply.status == 206 && x_cache == "HIT" {
+            count("part");
         }
         count(&x_cache);
         count(&reply.status.to_string());

@@ -17,6 +17,7 @@ routes:
   - {name: default, match: {path_prefix: /t}, upstream: origin, cache: {ttl: 100s}}
   - {name: bare, match: {path_prefix: /k}, upstream: origin, cache: {key: {query: none}}}
   - {name: pieces, match: {path_prefix: /s}, upstream: origin, cache: {slice: 16KiB}}
+  - {name: parts, match: {path_prefix: /r}, upstream: origin, cache: {ranges: as-asked}}
   - {name: all, upstream: origin}
 ";
 
