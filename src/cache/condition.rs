@@ -22,10 +22,36 @@ pub struct Condition {
 pub enum Place {
     /// In this field.
     Header(HeaderName),
-    /// In this cookie.
-    Cookie(String),
+    /// In these cookies.
+    Cookie(Names),
     /// In this query parameter.
     Query(String),
+}
+
+/// Names of cookies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// This one.
+    One(String),
+    /// All that begin like this, as where an application puts what nobody knows beforehand behind.
+    Prefix(String),
+}
+
+impl Names {
+    /// Names as they are written: a `*` at the end stands for whatever follows.
+    pub fn read(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(prefix) => Self::Prefix(prefix.to_owned()),
+            None => Self::One(text.to_owned()),
+        }
+    }
+
+    fn contain(&self, name: &[u8]) -> bool {
+        match self {
+            Self::One(one) => name == one.as_bytes(),
+            Self::Prefix(prefix) => name.starts_with(prefix.as_bytes()),
+        }
+    }
 }
 
 /// What a value has to be.
@@ -49,7 +75,7 @@ impl Condition {
                 let lines = request.headers.get_all(name).iter();
                 self.wanted.is_met(lines.map(|line| Cow::Borrowed(line.as_bytes())))
             }
-            Place::Cookie(name) => self.wanted.is_met(cookies(request.headers, name)),
+            Place::Cookie(names) => self.wanted.is_met(cookies(request.headers, names)),
             Place::Query(name) => self.wanted.is_met(parameters(request.query, name)),
         }
     }
@@ -66,9 +92,9 @@ impl Wanted {
     }
 }
 
-fn cookies<'r>(headers: &'r HeaderMap, name: &'r str) -> impl Iterator<Item = Cow<'r, [u8]>> {
+fn cookies<'r>(headers: &'r HeaderMap, names: &'r Names) -> impl Iterator<Item = Cow<'r, [u8]>> {
     key::cookies(headers)
-        .filter(move |(said, _)| *said == name.as_bytes())
+        .filter(move |(said, _)| names.contain(said))
         .map(|(_, value)| Cow::Borrowed(value))
 }
 
@@ -103,11 +129,20 @@ mod tests {
 
     #[test]
     fn a_cookie_meets_a_condition_with_any_of_its_values() {
-        let cookie = |wanted| holds(Place::Cookie("a".to_owned()), wanted);
+        let cookie = |wanted| holds(Place::Cookie(Names::read("a")), wanted);
         assert!(cookie(exact("1")) && cookie(exact("2")) && !cookie(exact("3")));
         assert!(cookie(Wanted::Present) && !cookie(Wanted::Absent));
-        assert!(holds(Place::Cookie("session".to_owned()), Wanted::Prefix("ab".to_owned())));
-        assert!(!holds(Place::Cookie("sess".to_owned()), Wanted::Present));
+        assert!(holds(Place::Cookie(Names::read("session")), Wanted::Prefix("ab".to_owned())));
+        assert!(!holds(Place::Cookie(Names::read("sess")), Wanted::Present));
+    }
+
+    #[test]
+    fn cookies_are_named_by_how_they_begin_as_well() {
+        let cookies = |names: &str, wanted| holds(Place::Cookie(Names::read(names)), wanted);
+        assert!(cookies("sess*", Wanted::Present) && cookies("session*", Wanted::Present));
+        assert!(!cookies("ess*", Wanted::Present) && cookies("sessions*", Wanted::Absent));
+        assert!(cookies("s*", exact("abc")) && !cookies("s*", exact("1")));
+        assert!(cookies("*", exact("2")) && !cookies("*", Wanted::Absent));
     }
 
     #[test]

@@ -90,6 +90,7 @@ mod tests {
     use super::*;
     use crate::cache::ClientDirectives;
     use crate::cache::condition::Condition;
+    use crate::cache::condition::Names;
     use crate::cache::condition::Place;
     use crate::cache::condition::Wanted;
 
@@ -169,7 +170,7 @@ mod tests {
         let policy = Policy {
             bypass: vec![
                 when(Place::Header(HeaderName::from_static("x-preview"))),
-                when(Place::Cookie("session".to_owned())),
+                when(Place::Cookie(Names::read("session"))),
             ],
             ..Policy::default()
         };

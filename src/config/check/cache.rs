@@ -16,6 +16,7 @@ use crate::cache::StatusTtl;
 use crate::cache::Statuses;
 use crate::cache::Timing;
 use crate::cache::condition::Condition;
+use crate::cache::condition::Names;
 use crate::cache::condition::Place;
 use crate::cache::condition::Wanted;
 use crate::cache::deception::Guard;
@@ -208,6 +209,13 @@ fn conditions(when: &When, at: &Path, report: &mut Report<'_>) {
     matching::headers(&when.headers, &at.key("headers"), report);
     matching::conditions(&when.query, &at.key("query"), report);
     matching::conditions(&when.cookies, &at.key("cookies"), report);
+    for name in when.cookies.keys() {
+        if name.strip_suffix('*').unwrap_or(name).contains('*') {
+            report
+                .error_in_key(&at.key("cookies").key(name.as_str()), "a `*` stands at the end only")
+                .help("`wordpress_logged_in_*` is every cookie whose name begins so");
+        }
+    }
     for (kind, written) in
         [("headers", &when.headers), ("query", &when.query), ("cookies", &when.cookies)]
     {
@@ -238,7 +246,7 @@ fn built(when: Option<&When>) -> Vec<Condition> {
     let headers = when.headers.iter().map(|(name, is)| (header(name), wanted(is)));
     let query = when.query.iter().map(|(name, is)| (Some(Place::Query(name.clone())), wanted(is)));
     let cookies =
-        when.cookies.iter().map(|(name, is)| (Some(Place::Cookie(name.clone())), wanted(is)));
+        when.cookies.iter().map(|(name, is)| (Some(Place::Cookie(Names::read(name))), wanted(is)));
     headers
         .chain(query)
         .chain(cookies)

@@ -38,7 +38,7 @@ pub(super) fn matching(written: &Match, at: &Path, report: &mut Report<'_>) -> O
         methods: methods(&written.methods, &at.key("methods"), report),
         headers: headers(&written.headers, &at.key("headers"), report),
         queries: conditions(&written.query, &at.key("query"), report),
-        cookies: conditions(&written.cookies, &at.key("cookies"), report),
+        cookies: cookies(&written.cookies, &at.key("cookies"), report),
     };
     let path = path(written, at, report)?;
     Some(Matching { hosts, path, when })
@@ -150,6 +150,20 @@ pub(super) fn headers(
     headers
 }
 
+/// Checks conditions on cookies. A route goes by cookies whose names are known.
+fn cookies(
+    written: &BTreeMap<String, Condition>,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Vec<(String, ValueMatch)> {
+    for name in written.keys().filter(|name| name.contains('*')) {
+        report
+            .error_in_key(&at.key(name.as_str()), "a route needs the whole name of a cookie")
+            .help("names that end with `*` are for `bypass` and `no_store` of its `cache`");
+    }
+    conditions(written, at, report)
+}
+
 /// Checks conditions on parameters or cookies.
 pub(super) fn conditions(
     written: &BTreeMap<String, Condition>,
@@ -162,7 +176,11 @@ pub(super) fn conditions(
         if key.is_empty() {
             report.error_in_key(&at, "the name is empty");
         }
-        let nature = if is_named_so(key.as_bytes()) { Nature::Secret } else { Nature::Open };
+        let nature = if is_named_so(key.trim_end_matches('*').as_bytes()) {
+            Nature::Secret
+        } else {
+            Nature::Open
+        };
         if nature == Nature::Secret && !is_given(condition, &at, report) {
             continue;
         }

@@ -65,7 +65,7 @@ fn names_a_secret(steps: &[Step]) -> bool {
     let [Step::Key(section), Step::Key(name)] = steps else { return false };
     match section.as_str() {
         "headers" | "set" | "add" => is_field(name),
-        "query" | "cookies" => is_named_so(name.as_bytes()),
+        "query" | "cookies" => is_named_so(name.trim_end_matches('*').as_bytes()),
         // Misspelt, it is still one.
         "admin" | "purge" => {
             !name.ends_with("_file") && (name.starts_with("to") || is_named_so(name.as_bytes()))

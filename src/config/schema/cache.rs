@@ -150,7 +150,7 @@ pub struct When {
     /// On query parameters.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub query: BTreeMap<String, Condition>,
-    /// On cookies.
+    /// On cookies; a name that ends with `*` is every cookie whose name begins so.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub cookies: BTreeMap<String, Condition>,
 }

@@ -107,6 +107,21 @@ fn requests_that_the_route_names_go_past_the_cache() {
 }
 
 #[test]
+fn cookies_whose_names_begin_so_go_past_the_cache() {
+    let origin = Origin::script().with("/", numbered(minute(""))).start();
+    let edge = with_rules(&origin, "{bypass: {cookies: {wordpress_logged_in_*: present}}}");
+    edge.get("/").expect_miss();
+    for (cookies, x_cache) in [
+        ("wordpress_test_cookie=1", "HIT"),
+        ("a=1; wordpress_logged_in_0123abcd=ann", "BYPASS"),
+        ("wordpress_logged_in_=", "BYPASS"),
+        ("x_wordpress_logged_in_1=1", "HIT"),
+    ] {
+        edge.get_with("/", &[("Cookie", cookies)]).expect_cache(x_cache);
+    }
+}
+
+#[test]
 fn answers_to_requests_that_the_route_names_are_not_stored() {
     let origin = Origin::script().with("/", numbered(minute(""))).start();
     let edge = with_rules(&origin, "{no_store: {cookies: {draft: {prefix: on}}}}");
