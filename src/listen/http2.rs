@@ -33,7 +33,11 @@ use crate::listen::io::EdgeIo;
 use crate::listen::io::multiplexed::Cork;
 use crate::listen::patience::Patience;
 use crate::listen::serve::EdgeApp;
+use crate::listen::shortcut::Http2Taken;
 use crate::listen::shortcut::Rest;
+use crate::listen::shortcut::Through;
+use crate::listen::stream::Http2Stream;
+use crate::listen::stream::send_part;
 use crate::refusal::Refusal;
 use crate::terms::pace::MinRate;
 use crate::terms::pace::Pace;
@@ -126,6 +130,7 @@ where
                     match self.offer_stream(&mut session, conn) {
                         Offered::Declined => self.stream(session, conn, &active, shutdown),
                         Offered::Answered => {}
+                        Offered::Through(work) => self.pass(work, session, conn, &active),
                         Offered::Begun(stream, rest) => {
                             let rate = self.limits.least_send_rate();
                             let busy = active.enter();
@@ -155,8 +160,9 @@ where
         }
         let run = AssertUnwindSafe(|| self.shortcut.http2(session.req_header_mut(), conn));
         let (header, mut rest) = match catch_unwind(run) {
-            Ok(Some(answer)) => answer,
-            Ok(None) => return Offered::Declined,
+            Ok(Http2Taken::Answered(header, rest)) => (header, rest),
+            Ok(Http2Taken::Through(work)) => return Offered::Through(work),
+            Ok(Http2Taken::Declined) => return Offered::Declined,
             Err(_) => {
                 self.watch.panicked(conn);
                 return Offered::Answered;
@@ -188,14 +194,38 @@ where
         shutdown: &ShutdownWatch,
     ) {
         let app = Arc::clone(&self.app);
+        let shutdown = shutdown.clone();
+        self.spawn(conn, active, async move {
+            let session = ServerSession::new_http2(session);
+            app.process_new_http(session, &shutdown).await;
+        });
+    }
+
+    /// Lends a stream to who answers its request.
+    fn pass(
+        &self,
+        work: Box<dyn Through>,
+        session: HttpSession,
+        conn: &Arc<Conn>,
+        active: &Arc<Active>,
+    ) {
+        let stream = Http2Stream::new(session, self.limits.least_send_rate());
+        self.spawn(conn, active, work.run_http2(stream));
+    }
+
+    /// Runs what answers one stream; a panic harms only that.
+    fn spawn(
+        &self,
+        conn: &Arc<Conn>,
+        active: &Arc<Active>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
         let watch = Arc::clone(&self.watch);
         let conn = Arc::clone(conn);
-        let shutdown = shutdown.clone();
         let busy = active.enter();
         tokio::spawn(async move {
             let _busy = busy;
-            let session = ServerSession::new_http2(session);
-            let run = AssertUnwindSafe(app.process_new_http(session, &shutdown)).catch_unwind();
+            let run = AssertUnwindSafe(work).catch_unwind();
             if let Some(Err(_)) = conn::on(Arc::clone(&conn), run).await {
                 watch.panicked(&conn);
             }
@@ -225,6 +255,8 @@ enum Offered {
     Answered,
     /// The header is on its way, the body is not.
     Begun(SendStream<Bytes>, Box<Begun>),
+    /// This answers.
+    Through(Box<dyn Through>),
 }
 
 /// A body that does not fit into its stream's window.
@@ -243,7 +275,7 @@ async fn send_rest(mut stream: SendStream<Bytes>, begun: Box<Begun>, rate: MinRa
         let Some(bytes) = part.take().or_else(|| rest.next()) else {
             break stream.send_data(Bytes::new(), true);
         };
-        if let Err(e) = send_part(&mut stream, bytes, &mut pace, rate, &mut sent).await {
+        if let Err(e) = send_part(&mut stream, bytes, false, &mut pace, rate, &mut sent).await {
             break Err(e);
         }
     };
@@ -251,35 +283,6 @@ async fn send_rest(mut stream: SendStream<Bytes>, begun: Box<Begun>, rate: MinRa
         stream.send_reset(h2::Reason::INTERNAL_ERROR);
     }
     rest.ended(sent);
-}
-
-/// Sends all of `part`, and adds to `sent` what was taken.
-async fn send_part(
-    stream: &mut SendStream<Bytes>,
-    mut part: Bytes,
-    pace: &mut Pace,
-    rate: MinRate,
-    sent: &mut u64,
-) -> Result<(), h2::Error> {
-    while !part.is_empty() {
-        stream.reserve_capacity(part.len());
-        while stream.capacity() == 0 {
-            poll_fn(|cx| match stream.poll_capacity(cx) {
-                Poll::Ready(Some(room)) => Poll::Ready(room),
-                Poll::Ready(None) => Poll::Ready(Err(h2::Reason::CANCEL.into())),
-                Poll::Pending => {
-                    pace.poll_too_slow(cx, rate).map(|()| Err(h2::Reason::CANCEL.into()))
-                }
-            })
-            .await?;
-        }
-        let piece = part.split_to(stream.capacity().min(part.len()));
-        let bytes = piece.len();
-        stream.send_data(piece, false)?;
-        pace.moved(bytes);
-        *sent += bytes as u64;
-    }
-    Ok(())
 }
 
 /// The streams in progress on one HTTP/2 connection.

@@ -12,6 +12,7 @@ mod patience;
 mod refuse;
 pub mod serve;
 pub mod shortcut;
+pub mod stream;
 mod transport;
 pub mod watch;
 

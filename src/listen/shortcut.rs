@@ -19,6 +19,7 @@ use tokio::io::AsyncWrite;
 
 use crate::listen::conn::Conn;
 use crate::listen::io::EdgeIo;
+use crate::listen::stream::Http2Stream;
 use crate::message::head::RequestHead;
 
 /// Answers requests past Pingora.
@@ -26,12 +27,8 @@ pub trait Shortcut: Send + Sync + 'static {
     /// Answers an HTTP/1 request, or declines.
     fn http1(&self, asked: &Asked<'_>, outlet: &mut Outlet<'_, '_>) -> Taken;
 
-    /// The answer to an HTTP/2 request without a body, or `None`.
-    fn http2(
-        &self,
-        request: &mut RequestHeader,
-        conn: &Arc<Conn>,
-    ) -> Option<(Box<ResponseHeader>, Box<dyn Rest>)>;
+    /// Answers an HTTP/2 request without a body, or declines.
+    fn http2(&self, request: &mut RequestHeader, conn: &Arc<Conn>) -> Http2Taken;
 }
 
 /// An HTTP/1 request without a body.
@@ -62,10 +59,23 @@ pub enum Taken {
     Broken,
 }
 
+/// What became of an HTTP/2 request.
+pub enum Http2Taken {
+    /// It is still to be answered.
+    Declined,
+    /// This is the answer: a header, and what follows it.
+    Answered(Box<ResponseHeader>, Box<dyn Rest>),
+    /// It is answered by this, which is given the stream.
+    Through(Box<dyn Through>),
+}
+
 /// Answers a request that it has taken, past Pingora although it cannot do so at once.
 pub trait Through: Send {
     /// Answers, and gives the connection back when it can carry another request.
     fn run(self: Box<Self>, io: Box<EdgeIo>) -> BoxFuture<'static, Option<Box<EdgeIo>>>;
+
+    /// Answers on a stream of HTTP/2.
+    fn run_http2(self: Box<Self>, stream: Http2Stream) -> BoxFuture<'static, ()>;
 }
 
 /// What happens to the connection after an answer.
@@ -157,11 +167,7 @@ impl Shortcut for NoShortcut {
         Taken::Declined
     }
 
-    fn http2(
-        &self,
-        _request: &mut RequestHeader,
-        _conn: &Arc<Conn>,
-    ) -> Option<(Box<ResponseHeader>, Box<dyn Rest>)> {
-        None
+    fn http2(&self, _request: &mut RequestHeader, _conn: &Arc<Conn>) -> Http2Taken {
+        Http2Taken::Declined
     }
 }

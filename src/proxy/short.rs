@@ -19,7 +19,6 @@ use http::StatusCode;
 use http::Version;
 use http::header;
 use pingora::http::RequestHeader;
-use pingora::http::ResponseHeader;
 
 use crate::cache::Timing;
 use crate::cache::course;
@@ -33,6 +32,7 @@ use crate::listen::conn::Conn;
 use crate::listen::shortcut::Afterwards;
 use crate::listen::shortcut::Asked;
 use crate::listen::shortcut::Gone;
+use crate::listen::shortcut::Http2Taken;
 use crate::listen::shortcut::Outlet;
 use crate::listen::shortcut::Rest;
 use crate::listen::shortcut::Sent;
@@ -123,54 +123,62 @@ impl Shortcut for ShortWay {
         })
     }
 
-    fn http2(
-        &self,
-        request: &mut RequestHeader,
-        conn: &Arc<Conn>,
-    ) -> Option<(Box<ResponseHeader>, Box<dyn Rest>)> {
+    fn http2(&self, request: &mut RequestHeader, conn: &Arc<Conn>) -> Http2Taken {
         if !is_read(&request.method) {
-            return None;
+            return Http2Taken::Declined;
         }
-        let runtime = self.runtime.load();
-        let visit = Visit::begin(&Heard::of(request), conn, &runtime)?;
         // The normal form, as on the long way; declining puts back what was there.
-        let host = HeaderValue::try_from(visit.admitted.authority.to_string()).ok()?;
         let before = request.headers.get(header::HOST).cloned();
-        request.insert_header(header::HOST, host).ok()?;
-        let found = visit.route(&request.method, &request.headers, &runtime);
-        let hit =
-            found.and_then(|found| visit.find(&request.method, &request.headers, &found, &runtime));
-        let Some(hit) = hit else {
+        let taken = self.answer_http2(request, conn).unwrap_or(Http2Taken::Declined);
+        if let Http2Taken::Declined = taken {
             match before {
-                Some(before) => request.insert_header(header::HOST, before).ok()?,
+                // It was there before.
+                Some(before) => drop(request.insert_header(header::HOST, before)),
                 None => drop(request.remove_header(&header::HOST)),
             }
-            return None;
-        };
-        let id = arrive::request_id(&request.headers, visit.wall);
+        }
+        taken
+    }
+}
+
+impl ShortWay {
+    /// `None` declines.
+    fn answer_http2(&self, request: &mut RequestHeader, conn: &Arc<Conn>) -> Option<Http2Taken> {
+        let runtime = self.runtime.load();
+        let visit = Visit::begin(&Heard::of(request), conn, &runtime)?;
+        let host = HeaderValue::try_from(visit.admitted.authority.to_string()).ok()?;
+        request.insert_header(header::HOST, host).ok()?;
+        let found = visit.route(&request.method, &request.headers, &runtime)?;
+        let (method, headers, version) = (&request.method, &request.headers, request.version);
+        if through::fits(method, version, headers, found.route, &runtime) {
+            let (route, captures) = (found.index, found.captures);
+            let ctx = visit.into_ctx(route, captures, conn, version, headers, Arc::clone(&runtime));
+            let passage = Passage { ctx, headers: headers.clone(), keep_alive: true };
+            return Some(Http2Taken::Through(Box::new(passage)));
+        }
+        let hit = visit.find(method, headers, &found, &runtime)?;
+        let id = arrive::request_id(headers, visit.wall);
         let dress = hit.dress(&id, &runtime);
         let response = stored::head(&hit.entry, &hit.selection, &dress).ok()?;
         let rest = Remaining {
-            body: hit.body(&request.method),
+            body: hit.body(method),
             first_byte: visit.started.elapsed(),
             visit,
             hit,
             id,
             runtime: Arc::clone(&runtime),
             conn: Arc::clone(conn),
-            method: request.method.clone(),
-            version: request.version,
-            fields: finish::kept(&request.headers, &runtime),
+            method: method.clone(),
+            version,
+            fields: finish::kept(headers, &runtime),
             head: Bytes::new(),
             part: Bytes::new(),
             already: 0,
             heading: 0,
         };
-        Some((Box::new(response), Box::new(rest)))
+        Some(Http2Taken::Answered(Box::new(response), Box::new(rest)))
     }
-}
 
-impl ShortWay {
     /// `None` declines.
     fn answer_http1(
         &self,
@@ -200,9 +208,10 @@ impl ShortWay {
             fields.insert(header::HOST, host);
         }
         let found = visit.route(&head.method, fields, &runtime)?;
-        if through::fits(asked, fields, found.route, &runtime) {
+        if through::fits(&head.method, head.version, fields, found.route, &runtime) {
             let (route, captures) = (found.index, found.captures);
-            let ctx = visit.into_ctx(route, captures, asked, fields, Arc::clone(&runtime));
+            let (runtime, version) = (Arc::clone(&runtime), head.version);
+            let ctx = visit.into_ctx(route, captures, conn, version, fields, runtime);
             let headers = std::mem::take(fields);
             let passage = Passage { ctx, headers, keep_alive: head.keep_alive };
             return Some(Taken::Through(Box::new(passage)));
@@ -297,13 +306,14 @@ impl Visit {
         self,
         route: usize,
         captures: Captures,
-        asked: &Asked<'_>,
+        conn: &Arc<Conn>,
+        version: Version,
         fields: &HeaderMap,
         runtime: Arc<Runtime>,
     ) -> RequestCtx {
         let mut ctx = RequestCtx::new(runtime);
-        ctx.conn = Some(Arc::clone(asked.conn));
-        ctx.version = asked.head.version;
+        ctx.conn = Some(Arc::clone(conn));
+        ctx.version = version;
         ctx.id = arrive::request_id(fields, self.wall);
         ctx.started = self.started;
         ctx.wall = self.wall;

@@ -1,6 +1,6 @@
 //! Passing a request through to an HTTP/1 origin, without Pingora's machinery.
 //!
-//! What is neither stored nor changed on the way needs none of it: a GET over HTTP/1.1, without a body, a
+//! What is neither stored nor changed on the way needs none of it: a GET over HTTP/1.1 or HTTP/2, without a body, a
 //! range or a condition, on a route that does not cache and has one upstream. The same functions are asked in the same order as on
 //! the long way, which answers everything else: who may be asked, what the origin sees, what its answer
 //! means, whether another attempt is made, what the client is told.
@@ -23,8 +23,8 @@ use pingora::protocols::Shutdown;
 
 use crate::cache::date;
 use crate::listen::io::EdgeIo;
-use crate::listen::shortcut::Asked;
 use crate::listen::shortcut::Through;
+use crate::listen::stream::Http2Stream;
 use crate::message::conditional;
 use crate::proxy::again;
 use crate::proxy::answer;
@@ -38,6 +38,7 @@ use crate::proxy::forward;
 use crate::proxy::outgoing::Outgoing;
 use crate::proxy::receive;
 use crate::proxy::receive::Stage;
+use crate::proxy::through::relay::Coming;
 use crate::proxy::through::relay::Relay;
 use crate::refusal::Refusal;
 use crate::route::Route;
@@ -51,14 +52,15 @@ const MOST_ATTEMPTS: u32 = 16;
 
 /// Whether a request without a body that takes this route is passed through.
 pub(crate) fn fits(
-    asked: &Asked<'_>,
+    method: &Method,
+    version: Version,
     headers: &HeaderMap,
     route: &Route,
     runtime: &Runtime,
 ) -> bool {
     let Action::Upstream(index) = &route.action else { return false };
-    asked.head.method == Method::GET
-        && asked.head.version == Version::HTTP_11
+    method == Method::GET
+        && (version == Version::HTTP_11 || version == Version::HTTP_2)
         && !route.cache.enabled
         && route.standins.is_empty()
         // There the connection is Pingora's, and with it the race of two.
@@ -92,23 +94,12 @@ enum Ended {
 impl Through for Passage {
     fn run(mut self: Box<Self>, mut io: Box<EdgeIo>) -> BoxFuture<'static, Option<Box<EdgeIo>>> {
         Box::pin(async move {
-            let mut relay = Relay::new(&mut io);
-            let passed = self.pass(&mut relay).await;
-            let keeps = match passed {
-                Ok(()) => self.may_keep(),
-                Err(error) => {
-                    let refusal = fail::verdict(&error, &mut self.ctx);
-                    match refusal.filter(|_| !relay.has_begun()) {
-                        Some(refusal) if self.refuse(&mut relay, refusal).await => false,
-                        // What was begun is cut, visibly; and who is gone is told nothing.
-                        Some(_) | None => {
-                            self.tell(&relay);
-                            return None;
-                        }
-                    }
-                }
+            let mut relay = Relay::http1(&mut io);
+            let keeps = match self.answer(&mut relay).await {
+                Answered::Wholly => self.may_keep(),
+                Answered::Refused => false,
+                Answered::Cut => return None,
             };
-            self.tell(&relay);
             io.conn().response_is_whole();
             if keeps {
                 return Some(io);
@@ -117,9 +108,45 @@ impl Through for Passage {
             None
         })
     }
+
+    fn run_http2(mut self: Box<Self>, mut stream: Http2Stream) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            match self.answer(&mut Relay::http2(&mut stream)).await {
+                Answered::Wholly | Answered::Refused => {}
+                Answered::Cut => stream.cut(),
+            }
+        })
+    }
+}
+
+/// What became of a request.
+enum Answered {
+    /// It has the origin's answer.
+    Wholly,
+    /// It has an answer of ours.
+    Refused,
+    /// What was begun cannot be ended, or nobody is there to be answered.
+    Cut,
 }
 
 impl Passage {
+    /// Answers, and tells of it.
+    async fn answer(&mut self, relay: &mut Relay<'_>) -> Answered {
+        let answered = match self.pass(relay).await {
+            Ok(()) => Answered::Wholly,
+            Err(error) => {
+                let refusal = fail::verdict(&error, &mut self.ctx);
+                match refusal.filter(|_| !relay.has_begun()) {
+                    Some(refusal) if self.refuse(relay, refusal).await => Answered::Refused,
+                    // What was begun is cut, visibly; and who is gone is told nothing.
+                    Some(_) | None => Answered::Cut,
+                }
+            }
+        };
+        self.tell(relay);
+        answered
+    }
+
     /// Asks until there is an answer, and passes that on.
     async fn pass(&mut self, relay: &mut Relay<'_>) -> Result<()> {
         let text = forward::text(&outgoing(&self.headers), &mut self.ctx)?;
@@ -176,8 +203,8 @@ impl Passage {
         deliver::put_on(&Method::GET, &mut response, None, ctx).map_err(Ended::Broke)?;
         relay.set_patience(Some(allowance.for_all(timeouts.read)));
         let keep = self.may_keep();
-        let lent = &mut self.ctx.origin.lease;
-        relay.answer(response, framing, keep, exchange, lent).await.map_err(Ended::Broke)
+        let coming = Coming { framing, exchange, lent: &mut self.ctx.origin.lease };
+        relay.answer(response, coming, keep).await.map_err(Ended::Broke)
     }
 
     /// Whether the connection may carry another request.
@@ -199,7 +226,7 @@ impl Passage {
             }
         }
         let response = header_of(refusal.status(), Version::HTTP_11, fields);
-        relay.own_answer(&response, body.as_bytes()).await.is_ok()
+        relay.own_answer(response, body.into()).await.is_ok()
     }
 
     /// Writes the log line and counts.

@@ -2,6 +2,7 @@
 
 mod multiplexed;
 mod through;
+mod through_http2;
 
 use std::io::Read;
 use std::io::Write;

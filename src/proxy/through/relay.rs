@@ -1,36 +1,31 @@
 //! The client's side of a request that is passed through: waits for the origin while the client is
 //! there, and writes what comes.
 
+mod http1;
+mod http2;
+
 use std::future::poll_fn;
-use std::io;
-use std::io::IoSlice;
-use std::io::Write;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
-use http::header;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::Result;
 use pingora::http::ResponseHeader;
-use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::listen::io::EdgeIo;
+use crate::listen::stream::Http2Stream;
 use crate::message::chunked::BodyFraming;
 use crate::message::reply::ReplyMessage;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::lease::Lease;
 
-/// Bodies up to here are copied behind their head: one buffer costs the kernel less than two.
-const SMALL: usize = 4 * 1024;
-
 /// Writes an answer to a client while it comes.
 pub(super) struct Relay<'a> {
-    io: &'a mut EdgeIo,
+    client: Client<'a>,
     /// How long the origin may be silent; `None` where its connection sees to that.
     patience: Option<Duration>,
     /// The status of the answer that was begun.
@@ -39,18 +34,61 @@ pub(super) struct Relay<'a> {
     sent: u64,
 }
 
-/// How the client finds the end of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Framing {
-    /// Its head says.
-    Said,
-    /// We write chunks.
-    Chunks,
+/// What is written to.
+enum Client<'a> {
+    /// A connection that carries nothing else meanwhile.
+    Http1(&'a mut EdgeIo),
+    /// A stream among others.
+    Http2(&'a mut Http2Stream),
+}
+
+impl Client<'_> {
+    /// Ready when the client went away.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Http1(io) => io.poll_client_gone(cx),
+            Self::Http2(stream) => stream.poll_gone(cx),
+        }
+    }
+}
+
+/// What an origin sends after its head, and what is given back with the last byte of it, before the
+/// client has that.
+pub(super) struct Coming<'a> {
+    /// How it finds its end.
+    pub(super) framing: BodyFraming,
+    /// What it comes by.
+    pub(super) exchange: Exchange,
+    /// What was lent for it.
+    pub(super) lent: &'a mut Option<Lease>,
+}
+
+impl Coming<'_> {
+    /// What there is without waiting.
+    async fn now(&mut self) -> Poll<Result<Option<Bytes>>> {
+        poll_fn(|cx| Poll::Ready(self.exchange.poll_body(cx))).await
+    }
+
+    /// All of it came.
+    fn ended(self) {
+        drop(self.exchange);
+        *self.lent = None;
+    }
 }
 
 impl<'a> Relay<'a> {
-    pub(super) fn new(io: &'a mut EdgeIo) -> Self {
-        Self { io, patience: None, status: None, sent: 0 }
+    /// Writes to a connection.
+    pub(super) fn http1(io: &'a mut EdgeIo) -> Self {
+        Self::to(Client::Http1(io))
+    }
+
+    /// Writes to a stream.
+    pub(super) fn http2(stream: &'a mut Http2Stream) -> Self {
+        Self::to(Client::Http2(stream))
+    }
+
+    fn to(client: Client<'a>) -> Self {
+        Self { client, patience: None, status: None, sent: 0 }
     }
 
     /// How long the origin may be silent from now on; `None` where its connection sees to that.
@@ -75,164 +113,68 @@ impl<'a> Relay<'a> {
 
     /// Waits for the next head of the origin's.
     pub(super) async fn head(&mut self, exchange: &mut Exchange) -> Result<ReplyMessage> {
-        self.wait(|cx| exchange.poll_head(cx)).await
+        wait(&mut self.client, self.patience, |cx| exchange.poll_head(cx)).await
     }
 
-    /// Passes an interim response on, which only a client of HTTP/1.1 knows.
+    /// Passes an interim response on. The HTTP/2 library has no room for one.
     pub(super) async fn interim(&mut self, response: &ResponseHeader) -> Result<()> {
-        if response.status == StatusCode::CONTINUE {
-            // Nobody has waited for it.
-            return Ok(());
+        match &mut self.client {
+            Client::Http1(io) => http1::interim(io, response).await,
+            Client::Http2(_) => Ok(()),
         }
-        let text = head(response);
-        self.send(&[&text, b"\r\n"]).await?;
-        self.flush().await
     }
 
-    /// Passes the final answer on: its head, and the body that comes with `exchange`. What is `lent` for
-    /// that is given back with the last byte that the origin sends, before the client has it.
+    /// Passes the final answer on: its head, and the body that is coming. `keep`: an HTTP/1 connection
+    /// may carry another request.
     pub(super) async fn answer(
         &mut self,
-        mut response: ResponseHeader,
-        body: BodyFraming,
+        response: ResponseHeader,
+        coming: Coming<'_>,
         keep: bool,
-        mut exchange: Exchange,
-        lent: &mut Option<Lease>,
     ) -> Result<()> {
-        let framing = match body {
-            BodyFraming::None | BodyFraming::Length(_) => Framing::Said,
-            BodyFraming::Chunked | BodyFraming::UntilClose | BodyFraming::Tunnel => Framing::Chunks,
-        };
-        if framing == Framing::Chunks {
-            response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-        }
-        let connection: &[u8] =
-            if keep { b"Connection: keep-alive\r\n\r\n" } else { b"Connection: close\r\n\r\n" };
-        let mut out = head(&response);
-        out.extend_from_slice(connection);
         self.status = Some(response.status.as_u16());
-        let mut next = now(&mut exchange).await;
-        loop {
-            let part = match next {
-                Poll::Ready(part) => part?,
-                Poll::Pending => {
-                    // What is there does not wait for what may be long in coming.
-                    self.send(&[&out]).await?;
-                    out.clear();
-                    self.flush().await?;
-                    self.wait(|cx| exchange.poll_body(cx)).await?
-                }
-            };
-            let Some(data) = part else {
-                drop(exchange);
-                *lent = None;
-                if framing == Framing::Chunks {
-                    out.extend_from_slice(b"0\r\n\r\n");
-                }
-                self.send(&[&out]).await?;
-                return self.flush().await;
-            };
-            if framing == Framing::Chunks {
-                write!(out, "{:x}\r\n", data.len()).map_err(unsent)?;
-            }
-            // The end comes along where it is there, as it mostly is.
-            next = now(&mut exchange).await;
-            let is_last = matches!(next, Poll::Ready(Ok(None)));
-            let end: &[u8] = match (framing, is_last) {
-                (Framing::Said, _) => b"",
-                (Framing::Chunks, false) => b"\r\n",
-                (Framing::Chunks, true) => b"\r\n0\r\n\r\n",
-            };
-            if is_last {
-                drop(exchange);
-                *lent = None;
-                if data.len() <= SMALL {
-                    out.extend_from_slice(&data);
-                    out.extend_from_slice(end);
-                    self.send(&[&out]).await?;
-                } else {
-                    self.send(&[&out, &data, end]).await?;
-                }
-                self.sent += data.len() as u64;
-                return self.flush().await;
-            }
-            self.send(&[&out, &data, end]).await?;
-            out.clear();
-            self.sent += data.len() as u64;
+        let Self { client, patience, sent, .. } = self;
+        match client {
+            Client::Http1(io) => http1::answer(io, *patience, sent, response, coming, keep).await,
+            Client::Http2(stream) => http2::answer(stream, *patience, sent, response, coming).await,
         }
     }
 
-    /// Answers with a response of our own, and the end of the connection.
-    pub(super) async fn own_answer(
-        &mut self,
-        response: &ResponseHeader,
-        body: &[u8],
-    ) -> Result<()> {
-        let head = head(response);
+    /// Answers with a response of our own, and the end of an HTTP/1 connection.
+    pub(super) async fn own_answer(&mut self, response: ResponseHeader, body: Bytes) -> Result<()> {
         self.status = Some(response.status.as_u16());
-        self.send(&[&head, b"Connection: close\r\n\r\n", body]).await?;
-        self.sent += body.len() as u64;
-        self.flush().await
-    }
-
-    /// Waits for the origin while it may be silent and the client is there.
-    async fn wait<T>(
-        &mut self,
-        mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T>>,
-    ) -> Result<T> {
-        let patience = self.patience;
-        let comes = poll_fn(|cx| {
-            if let Poll::Ready(came) = poll(cx) {
-                return Poll::Ready(came);
+        let length = body.len() as u64;
+        match &mut self.client {
+            Client::Http1(io) => {
+                http1::own_answer(io, &response, &body).await?;
+                self.sent += length;
+                Ok(())
             }
-            self.io.poll_client_gone(cx).map(|()| {
-                Err(Error::explain(ErrorType::ConnectionClosed, "the client went away").into_down())
-            })
-        });
-        let Some(patience) = patience else { return comes.await };
-        match timeout(patience, comes).await {
-            Ok(came) => came,
-            Err(_) => {
-                Err(Error::explain(ErrorType::ReadTimedout, "waiting for the origin").into_up())
+            Client::Http2(stream) => {
+                stream.begin(response, body.is_empty())?;
+                stream.send(body, true, &mut self.sent).await
             }
         }
     }
+}
 
-    /// Sends all of these.
-    async fn send<const N: usize>(&mut self, parts: &[&[u8]; N]) -> Result<()> {
-        let mut slices = parts.map(IoSlice::new);
-        let mut left = &mut slices[..];
-        IoSlice::advance_slices(&mut left, 0);
-        while !left.is_empty() {
-            let sent = poll_fn(|cx| self.io.poll_send(cx, left)).await.map_err(unsent)?;
-            IoSlice::advance_slices(&mut left, sent);
+/// Waits for the origin while it may be silent and the client is there.
+async fn wait<T>(
+    client: &mut Client<'_>,
+    patience: Option<Duration>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T>>,
+) -> Result<T> {
+    let comes = poll_fn(|cx| {
+        if let Poll::Ready(came) = poll(cx) {
+            return Poll::Ready(came);
         }
-        Ok(())
+        client.poll_gone(cx).map(|()| {
+            Err(Error::explain(ErrorType::ConnectionClosed, "the client went away").into_down())
+        })
+    });
+    let Some(patience) = patience else { return comes.await };
+    match timeout(patience, comes).await {
+        Ok(came) => came,
+        Err(_) => Err(Error::explain(ErrorType::ReadTimedout, "waiting for the origin").into_up()),
     }
-
-    async fn flush(&mut self) -> Result<()> {
-        self.io.flush().await.map_err(unsent)
-    }
-}
-
-/// What there is of the body without waiting.
-async fn now(exchange: &mut Exchange) -> Poll<Result<Option<Bytes>>> {
-    poll_fn(|cx| Poll::Ready(exchange.poll_body(cx))).await
-}
-
-/// The status line and the fields, without the empty line.
-fn head(response: &ResponseHeader) -> Vec<u8> {
-    let mut text = Vec::with_capacity(1024);
-    text.extend_from_slice(b"HTTP/1.1 ");
-    text.extend_from_slice(response.status.as_str().as_bytes());
-    text.push(b' ');
-    text.extend_from_slice(response.status.canonical_reason().unwrap_or_default().as_bytes());
-    text.extend_from_slice(b"\r\n");
-    response.header_to_h1_wire(&mut text);
-    text
-}
-
-/// The client does not take what was sent.
-fn unsent(e: io::Error) -> Box<Error> {
-    Error::because(ErrorType::WriteError, "writing the answer", e).into_down()
 }

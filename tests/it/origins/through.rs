@@ -19,18 +19,18 @@ use crate::harness::origin::Seen;
 use crate::harness::status;
 
 /// Sends a request the long way.
-const THE_LONG_WAY: (&str, &str) = ("If-Match", "\"any\"");
+pub(super) const THE_LONG_WAY: (&str, &str) = ("If-Match", "\"any\"");
 
 /// What may differ between two answers: whose they are and, on the long way, when Pingora wrote them.
-const OF_ONE_ANSWER: [&str; 2] = ["x-request-id", "date"];
+pub(super) const OF_ONE_ANSWER: [&str; 2] = ["x-request-id", "date"];
 
 /// Nothing is stored.
-fn uncached(origin: &Origin) -> Edge {
+pub(super) fn uncached(origin: &Origin) -> Edge {
     uncached_with(origin, "")
 }
 
 /// The same with further keys of the upstream.
-fn uncached_with(origin: &Origin, more: &str) -> Edge {
+pub(super) fn uncached_with(origin: &Origin, more: &str) -> Edge {
     let yaml = simple(origin, "")
         .replace("upstream: origin}", "upstream: origin, cache: off}")
         .replace("    addresses:", &format!("    breaker: off\n{more}    addresses:"));
@@ -50,7 +50,7 @@ fn shown(reply: &Reply) -> (u16, Vec<(String, String)>, Vec<u8>, End) {
 }
 
 /// What an origin saw of a request.
-fn heard(seen: &Seen) -> (String, Vec<(String, String)>) {
+pub(super) fn heard(seen: &Seen) -> (String, Vec<(String, String)>) {
     let mut fields: Vec<_> = seen
         .fields
         .iter()
@@ -71,7 +71,7 @@ fn same_both_ways(edge: &Edge, fields: &[(&str, &str)], told: &str) -> Reply {
 }
 
 /// Answers that are passed on as they are.
-fn good_answers() -> Vec<String> {
+pub(super) fn good_answers() -> Vec<String> {
     let fields = "Server: one\r\nX-Made: 1\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nX-Empty:\r\n\
                   Cache-Control: max-age=60\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
     let with = |more: &str| format!("HTTP/1.1 200 OK\r\n{fields}{more}");
@@ -115,11 +115,11 @@ fn good_answers_are_the_same_both_ways() {
     }
 }
 
-#[test]
-fn bad_answers_are_the_same_both_ways() {
+/// Answers that are not: refused, or cut where that is seen too late.
+pub(super) fn bad_answers() -> Vec<String> {
     let head = |lines: &str| format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n");
     let chunked = || head("Transfer-Encoding: chunked");
-    for answer in [
+    vec![
         String::new(),
         "nonsense\r\n\r\n".to_owned(),
         "HTTP/1.1 99 Low\r\n\r\n".to_owned(),
@@ -137,7 +137,12 @@ fn bad_answers_are_the_same_both_ways() {
         format!("{}4\r\nbody\r\n0\r\n", chunked()),
         format!("{}4\r\nbodies\r\n0\r\n\r\n", chunked()),
         format!("{}\r\n\r\n", chunked()),
-    ] {
+    ]
+}
+
+#[test]
+fn bad_answers_are_the_same_both_ways() {
+    for answer in bad_answers() {
         let told = answer.chars().take(300).collect::<String>();
         let origin = Origin::always(Respond::raw(answer));
         let edge = uncached(&origin);

@@ -20,8 +20,8 @@ use edgeproxy::listen::census::Full;
 use edgeproxy::listen::conn::Conn;
 use edgeproxy::listen::serve::EdgeApp;
 use edgeproxy::listen::shortcut::Asked;
+use edgeproxy::listen::shortcut::Http2Taken;
 use edgeproxy::listen::shortcut::Outlet;
-use edgeproxy::listen::shortcut::Rest;
 use edgeproxy::listen::shortcut::Shortcut;
 use edgeproxy::listen::shortcut::Taken;
 use edgeproxy::listen::watch::Handshake;
@@ -79,13 +79,9 @@ impl Shortcut for FragileShortcut {
         Taken::Declined
     }
 
-    fn http2(
-        &self,
-        request: &mut RequestHeader,
-        _conn: &Arc<Conn>,
-    ) -> Option<(Box<ResponseHeader>, Box<dyn Rest>)> {
+    fn http2(&self, request: &mut RequestHeader, _conn: &Arc<Conn>) -> Http2Taken {
         assert_ne!(request.uri.path(), "/panic-early", "as asked");
-        None
+        Http2Taken::Declined
     }
 }
 

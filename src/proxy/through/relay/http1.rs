@@ -1,0 +1,156 @@
+//! An answer on a connection of HTTP/1.1.
+
+use std::future::poll_fn;
+use std::io;
+use std::io::IoSlice;
+use std::io::Write;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header;
+use pingora::Error;
+use pingora::ErrorType;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use tokio::io::AsyncWriteExt;
+
+use super::Client;
+use super::Coming;
+use super::wait;
+use crate::listen::io::EdgeIo;
+use crate::message::chunked::BodyFraming;
+
+/// Bodies up to here are copied behind their head: one buffer costs the kernel less than two.
+const SMALL: usize = 4 * 1024;
+
+/// How the client finds the end of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// Its head says.
+    Said,
+    /// We write chunks.
+    Chunks,
+}
+
+/// Passes an interim response on.
+pub(super) async fn interim(io: &mut EdgeIo, response: &ResponseHeader) -> Result<()> {
+    if response.status == StatusCode::CONTINUE {
+        // Nobody has waited for it.
+        return Ok(());
+    }
+    send(io, &[&head(response), b"\r\n"]).await?;
+    flush(io).await
+}
+
+/// Passes the final answer on.
+pub(super) async fn answer(
+    io: &mut EdgeIo,
+    patience: Option<Duration>,
+    sent: &mut u64,
+    mut response: ResponseHeader,
+    mut coming: Coming<'_>,
+    keep: bool,
+) -> Result<()> {
+    let framing = match coming.framing {
+        BodyFraming::None | BodyFraming::Length(_) => Framing::Said,
+        BodyFraming::Chunked | BodyFraming::UntilClose | BodyFraming::Tunnel => Framing::Chunks,
+    };
+    if framing == Framing::Chunks {
+        response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    }
+    let connection: &[u8] =
+        if keep { b"Connection: keep-alive\r\n\r\n" } else { b"Connection: close\r\n\r\n" };
+    let mut out = head(&response);
+    out.extend_from_slice(connection);
+    let mut next = coming.now().await;
+    loop {
+        let part = match next {
+            Poll::Ready(part) => part?,
+            Poll::Pending => {
+                // What is there does not wait for what may be long in coming.
+                send(io, &[&out]).await?;
+                out.clear();
+                flush(io).await?;
+                wait(&mut Client::Http1(io), patience, |cx| coming.exchange.poll_body(cx)).await?
+            }
+        };
+        let Some(data) = part else {
+            coming.ended();
+            if framing == Framing::Chunks {
+                out.extend_from_slice(b"0\r\n\r\n");
+            }
+            send(io, &[&out]).await?;
+            return flush(io).await;
+        };
+        if framing == Framing::Chunks {
+            write!(out, "{:x}\r\n", data.len()).map_err(unsent)?;
+        }
+        // The end comes along where it is there, as it mostly is.
+        next = coming.now().await;
+        let is_last = matches!(next, Poll::Ready(Ok(None)));
+        let end: &[u8] = match (framing, is_last) {
+            (Framing::Said, _) => b"",
+            (Framing::Chunks, false) => b"\r\n",
+            (Framing::Chunks, true) => b"\r\n0\r\n\r\n",
+        };
+        if is_last {
+            coming.ended();
+            if data.len() <= SMALL {
+                out.extend_from_slice(&data);
+                out.extend_from_slice(end);
+                send(io, &[&out]).await?;
+            } else {
+                send(io, &[&out, &data, end]).await?;
+            }
+            *sent += data.len() as u64;
+            return flush(io).await;
+        }
+        send(io, &[&out, &data, end]).await?;
+        out.clear();
+        *sent += data.len() as u64;
+    }
+}
+
+/// Answers with a response of our own, and the end of the connection.
+pub(super) async fn own_answer(
+    io: &mut EdgeIo,
+    response: &ResponseHeader,
+    body: &[u8],
+) -> Result<()> {
+    send(io, &[&head(response), b"Connection: close\r\n\r\n", body]).await?;
+    flush(io).await
+}
+
+/// Sends all of these.
+async fn send<const N: usize>(io: &mut EdgeIo, parts: &[&[u8]; N]) -> Result<()> {
+    let mut slices = parts.map(IoSlice::new);
+    let mut left = &mut slices[..];
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        let sent = poll_fn(|cx| io.poll_send(cx, left)).await.map_err(unsent)?;
+        IoSlice::advance_slices(&mut left, sent);
+    }
+    Ok(())
+}
+
+async fn flush(io: &mut EdgeIo) -> Result<()> {
+    io.flush().await.map_err(unsent)
+}
+
+/// The status line and the fields, without the empty line.
+fn head(response: &ResponseHeader) -> Vec<u8> {
+    let mut text = Vec::with_capacity(1024);
+    text.extend_from_slice(b"HTTP/1.1 ");
+    text.extend_from_slice(response.status.as_str().as_bytes());
+    text.push(b' ');
+    text.extend_from_slice(response.status.canonical_reason().unwrap_or_default().as_bytes());
+    text.extend_from_slice(b"\r\n");
+    response.header_to_h1_wire(&mut text);
+    text
+}
+
+/// The client does not take what was sent.
+fn unsent(e: io::Error) -> Box<Error> {
+    Error::because(ErrorType::WriteError, "writing the answer", e).into_down()
+}
