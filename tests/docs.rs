@@ -349,11 +349,18 @@ fn code() -> String {
 }
 
 #[test]
-fn every_test_in_the_table_of_protocols_exists() {
+fn every_test_in_the_tables_of_protocols_and_of_faults_exists() {
+    names_tests("docs/protocols.md", "| what | how | tests |");
+    names_tests("docs/upstreams.md", "| the origin | what the client gets, by when | tests |");
+}
+
+/// The last column of the table with these titles names tests, all of which exist.
+#[track_caller]
+fn names_tests(document: &str, titles: &str) {
     let code = code();
-    let text = read("docs/protocols.md");
-    let rows = rows(&text, "| what | how | tests |");
-    assert!(rows.len() >= 15, "found only {} rows", rows.len());
+    let text = read(document);
+    let rows = rows(&text, titles);
+    assert!(rows.len() >= 15, "found only {} rows in {document}", rows.len());
     let mut wrong = Vec::new();
     for row in rows {
         let [what, _, tests] = row[..] else {

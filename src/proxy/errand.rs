@@ -237,7 +237,13 @@ pub(crate) fn begin(
 /// Takes the response: drops what is read from the store, hands on what is not shared.
 async fn take(mut handle: SubrequestHandle, lead: &Lead, hand: mpsc::Sender<Handed>) {
     while let Some(task) = handle.rx.recv().await {
-        let HttpTask::Header(header, end) = task else { continue };
+        let HttpTask::Header(header, end) = task else {
+            if lead.flight().is_for_nobody() {
+                // A body may have no end. The fetch ends with the handle.
+                return;
+            }
+            continue;
+        };
         if header.status.is_informational() {
             let _ = hand.try_send(Handed::Interim(header));
             continue;

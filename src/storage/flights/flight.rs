@@ -130,6 +130,15 @@ impl Flight {
         self.over.send_replace(true);
     }
 
+    /// Whether what comes from now on is for nobody: it is too much to be stored, and all who read it are gone.
+    #[must_use]
+    pub fn is_for_nobody(&self) -> bool {
+        match &*self.stage.borrow() {
+            Stage::Filling(live) => live.is_for_nobody(),
+            Stage::Asking | Stage::Confirmed(_) | Stage::Unshared | Stage::Failed => false,
+        }
+    }
+
     /// Whether anybody but the one who began it waits for it or reads along.
     pub(super) fn has_company(&self) -> bool {
         drop(self.first_reader());

@@ -145,6 +145,16 @@ impl Live {
         !self.state.lock().readers.is_empty()
     }
 
+    /// Whether what comes from now on is for nobody: it is not stored, and nobody reads it.
+    #[must_use]
+    pub fn is_for_nobody(&self) -> bool {
+        let state = self.state.lock();
+        match &state.body {
+            Arriving::Growing(_) | Arriving::Whole(_) => false,
+            Arriving::Passing(_) | Arriving::Cut => state.readers.is_empty(),
+        }
+    }
+
     /// Whether it is still arriving, and being stored.
     pub fn is_growing(&self) -> bool {
         self.growing_len().is_some()

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -18,6 +20,9 @@ use crate::harness::frames::RawOrigin2;
 use crate::harness::frames::block;
 use crate::harness::frames::frame;
 use crate::harness::http2;
+
+/// The code of a stream that was not looked at (RFC 9113 §7).
+const REFUSED_STREAM: u8 = 7;
 
 fn in_front_of(origin: &RawOrigin2, more: &str) -> Edge {
     Edge::with(&format!(
@@ -234,4 +239,51 @@ fn the_time_of_a_route_bounds_the_whole_exchange() {
         }
         assert_eq!(origin.asked(), 2, "{drips}");
     }
+}
+
+/// Does this to its first request, and answers all others.
+fn once(deed: impl Fn(&mut TcpStream, u32) -> bool + Send + Sync + 'static) -> RawOrigin2 {
+    let times = AtomicUsize::new(0);
+    RawOrigin2::start(move |to, stream| match times.fetch_add(1, Ordering::SeqCst) {
+        0 => deed(to, stream),
+        _ => write(to, stream, &[head(&[("cache-control", "no-store")]), last("body")]),
+    })
+}
+
+/// What comes of a request to it, and how often it was asked.
+fn asked_of(origin: &RawOrigin2, method: &str) -> (u16, usize) {
+    let edge = in_front_of(origin, "");
+    let reply = edge.wire().request(method, "edge.test", "/a", &[], b"");
+    (reply.status, origin.asked())
+}
+
+#[test]
+fn what_the_origin_says_that_it_has_not_looked_at_is_said_again_whatever_the_method() {
+    for method in ["GET", "POST"] {
+        let refused = once(|to, stream| write(to, stream, &[reset(REFUSED_STREAM)]));
+        assert_eq!(asked_of(&refused, method), (200, 2), "{method}");
+        // The last stream that it looked at was none.
+        let goaway = part(GOAWAY, 0, &[0, 0, 0, 0, 0, 0, 0, 0]);
+        let leaving = once(move |to, stream| {
+            write(to, stream, std::slice::from_ref(&goaway));
+            false
+        });
+        assert_eq!(asked_of(&leaving, method), (200, 2), "{method}");
+    }
+}
+
+#[test]
+fn a_post_that_the_origin_may_have_looked_at_is_said_once() {
+    for code in (0..=13).filter(|code| *code != REFUSED_STREAM) {
+        let origin = once(move |to, stream| write(to, stream, &[reset(code)]));
+        assert_eq!(asked_of(&origin, "POST"), (502, 1), "reset with {code}");
+    }
+    let closing = once(|_, _| false);
+    assert_eq!(asked_of(&closing, "POST"), (502, 1));
+    // It looked at the first stream, which is this one.
+    let leaving = once(|to, stream| {
+        write(to, stream, &[part(GOAWAY, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
+        false
+    });
+    assert_eq!(asked_of(&leaving, "POST"), (502, 1));
 }
