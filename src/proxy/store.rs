@@ -33,10 +33,12 @@ use crate::route::Route;
 pub(crate) use crate::runtime::life::life;
 pub(crate) use crate::runtime::life::life_of;
 use crate::runtime::place;
+use crate::storage::memory::End;
 use crate::storage::memory::Found;
 use crate::storage::memory::Generation;
 use crate::storage::memory::Times;
 use crate::storage::memory::Under;
+use crate::upstream::Protocol;
 
 /// Judges a response, or what a 304 made of a stored one.
 pub(crate) fn keep(
@@ -155,6 +157,11 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
     ctx.cache.status = ctx.cache.status.stored();
     let under = under(session, &header.headers, route, ctx);
     let mut meta = meta(&kept, header, validated);
+    let upstream = ctx.upstream().map(|upstream| runtime.plan.upstreams[upstream].protocol);
+    meta.extensions_mut().insert(match upstream {
+        Some(Protocol::Http2) => End::Stream,
+        Some(Protocol::Http1) | None => End::Length,
+    });
     if let Some(key) = under {
         let resource = key.resource_len();
         meta.extensions_mut().insert(Under { key: key.into_bytes(), resource });

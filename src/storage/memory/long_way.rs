@@ -75,6 +75,16 @@ pub struct Under {
     pub resource: usize,
 }
 
+/// In the extensions of a [`CacheMeta`]: what shows that a body of an announced length has ended. Without it,
+/// the length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its last byte: what may follow is another message (RFC 9112 §6.3).
+    Length,
+    /// The end of its stream, before which more may come than was announced (RFC 9113 §8.1.1).
+    Stream,
+}
+
 /// In the extensions of a [`CacheMeta`] that a lookup returned: the entry itself, with its exact
 /// times. It must stay there for a validation to find its entry again.
 #[derive(Debug, Clone)]
@@ -223,7 +233,8 @@ impl Storage for Memory {
         if let (Ok(fill), Some(Observed(observer))) = (&fill, key.extensions.get::<Observed>()) {
             observer.filling(fill.live());
         }
-        Ok(Box::new(Miss { fill: fill.ok(), passing: false, taken: 0 }))
+        let end = meta.extensions().get::<End>().copied().unwrap_or(End::Length);
+        Ok(Box::new(Miss { fill: fill.ok(), passing: false, taken: 0, end }))
     }
 
     async fn purge(
@@ -343,11 +354,12 @@ struct Miss {
     passing: bool,
     /// Bytes of body; once it is stored, what that costs.
     taken: usize,
+    end: End,
 }
 
 #[async_trait]
 impl HandleMiss for Miss {
-    async fn write_body(&mut self, data: Bytes, _eof: bool) -> Result<()> {
+    async fn write_body(&mut self, data: Bytes, eof: bool) -> Result<()> {
         self.taken = self.taken.saturating_add(data.len());
         let Some(fill) = &mut self.fill else { return Ok(()) };
         if !self.passing
@@ -360,7 +372,8 @@ impl HandleMiss for Miss {
             fill.pass(data).await;
         }
         // Pingora says that it ended only after the client has got all of it, and may ask again.
-        if let Some(fill) = self.fill.take_if(|fill| fill.is_complete())
+        let has_ended = eof || self.end == End::Length;
+        if let Some(fill) = self.fill.take_if(|fill| has_ended && fill.is_complete())
             && let Ok(entry) = fill.finish()
         {
             self.taken = usize::try_from(entry.size()).unwrap_or(usize::MAX);

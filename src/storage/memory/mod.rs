@@ -79,6 +79,7 @@ pub use live::Cut;
 pub use live::Live;
 pub use live::LiveReader;
 pub use long_way::Belongs;
+pub use long_way::End;
 pub use long_way::Found;
 pub use long_way::Largest;
 pub use long_way::Observed;

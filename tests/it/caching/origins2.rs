@@ -1,9 +1,11 @@
 //! The same in front of origins that speak HTTP/2.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use http::Response;
+use tokio::sync::Notify;
 
 use crate::harness::Edge;
 use crate::harness::origin2::Origin2;
@@ -88,6 +90,55 @@ fn an_error_is_answered_with_what_is_stale() {
     let (_origin, edge) = answering(&[(200, STALE, "page"), (503, &[], "broken")]);
     edge.get("/").expect_miss();
     edge.get("/").expect_status(200).expect_cache("STALE").expect_body("page");
+}
+
+/// An origin that announces four bytes, sends them, and once it is told to, ends the stream with these.
+fn four_and(more: &'static str) -> (Origin2, Edge, Arc<Notify>) {
+    let gate = Arc::new(Notify::new());
+    let opened = Arc::clone(&gate);
+    let origin = Origin2::start(None, move |mut call| {
+        let gate = Arc::clone(&opened);
+        async move {
+            let head = Response::builder().header("cache-control", "max-age=60");
+            let head = head.header("content-length", "4").body(()).expect("a valid response");
+            let mut stream = call.answer.send_response(head, false).expect("the stream is open");
+            stream.send_data("body".into(), false).expect("the stream is open");
+            gate.notified().await;
+            let _ = stream.send_data(more.into(), true);
+        }
+    });
+    let edge = Edge::with(&format!(
+        "listeners:\n  - {{name: http, address: \"127.0.0.1:0\"}}\n\
+         upstreams:\n  origin:\n    addresses: [\"{}\"]\n    protocol: http2\n\
+         routes:\n  - {{upstream: origin}}\n",
+        origin.address
+    ));
+    (origin, edge, gate)
+}
+
+#[test]
+fn what_is_longer_than_it_said_in_a_later_frame_is_not_stored() {
+    let (origin, edge, gate) = four_and("more");
+    for seen in 1..=2 {
+        let mut wire = edge.wire();
+        wire.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+        // All that was announced has come before anything is wrong.
+        let head = wire.read_raw(16);
+        assert!(head.starts_with(b"HTTP/1.1 200"), "{head:?}");
+        gate.notify_one();
+        edge.wait_for_gauge("edgeproxy_cache_fetches", 0.0);
+        assert_eq!(origin.seen().len(), seen);
+    }
+}
+
+#[test]
+fn what_ends_in_a_frame_of_its_own_is_stored() {
+    let (origin, edge, gate) = four_and("");
+    gate.notify_one();
+    edge.get("/").expect_miss().expect_body("body");
+    edge.wait_for_gauge("edgeproxy_cache_fetches", 0.0);
+    edge.get("/").expect_hit().expect_body("body");
+    assert_eq!(origin.seen().len(), 1);
 }
 
 #[test]
