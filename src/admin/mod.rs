@@ -2,6 +2,7 @@
 
 mod explain;
 mod purge;
+mod reload;
 mod upstreams;
 
 use std::sync::Arc;
@@ -21,18 +22,24 @@ use crate::cache::purge::Wish;
 use crate::listen::census::Census;
 use crate::message::secret::bearer;
 use crate::runtime::Runtime;
+use crate::runtime::reload::Reload;
 
 /// The admin application.
 pub struct Admin {
     runtime: Arc<ArcSwap<Runtime>>,
     census: Arc<Census>,
+    reload: Arc<dyn Reload>,
 }
 
 impl Admin {
     /// An admin application for this process.
     #[must_use]
-    pub fn new(runtime: Arc<ArcSwap<Runtime>>, census: Arc<Census>) -> Self {
-        Self { runtime, census }
+    pub fn new(
+        runtime: Arc<ArcSwap<Runtime>>,
+        census: Arc<Census>,
+        reload: Arc<dyn Reload>,
+    ) -> Self {
+        Self { runtime, census, reload }
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Vec<u8>> {
@@ -54,11 +61,11 @@ impl Admin {
                 response
             }
             ("/healthz" | "/readyz" | "/metrics", false) => not_allowed("GET, HEAD"),
-            (CLEAR | PURGE | EXPLAIN, _) => not_allowed("POST"),
+            (CLEAR | PURGE | EXPLAIN | RELOAD, _) => not_allowed("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
                 "There is: GET /healthz, GET /readyz, GET /metrics, POST /v1/purge, \
-                 POST /v1/explain, GET /v1/upstreams and below it, POST /cache/clear\n"
+                 POST /v1/explain, POST /v1/reload, GET /v1/upstreams and below it, POST /cache/clear\n"
                     .to_owned(),
             ),
         }
@@ -98,6 +105,8 @@ impl Admin {
 const PURGE: &str = "/v1/purge";
 /// Says what a request would get, and why.
 const EXPLAIN: &str = "/v1/explain";
+/// Reads the configuration again.
+const RELOAD: &str = "/v1/reload";
 /// Purges everything.
 const CLEAR: &str = "/cache/clear";
 
@@ -126,11 +135,10 @@ impl ServeHttp for Admin {
         match (method, path.as_str()) {
             (Method::POST, PURGE) => purge::answer(session, self.runtime.load_full()).await,
             (Method::POST, EXPLAIN) => explain::answer(session, &self.runtime.load_full()).await,
+            (Method::POST, RELOAD) => reload::answer(&*self.reload).await,
             (Method::POST, CLEAR) => clear(&self.runtime.load_full()).await,
             (method, path) => match upstreams::ask(path) {
-                Some(ask) => {
-                    upstreams::answer(session, self.runtime.load_full(), &method, ask).await
-                }
+                Some(ask) => upstreams::answer(session, &self.runtime, &method, ask).await,
                 None => self.answer(&method, path),
             },
         }

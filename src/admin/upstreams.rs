@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::Method;
 use http::Response;
 use http::StatusCode;
@@ -93,10 +94,11 @@ pub(super) fn ask(path: &str) -> Option<Ask> {
 /// Answers it.
 pub(super) async fn answer(
     session: &mut ServerSession,
-    runtime: Arc<Runtime>,
+    current: &Arc<ArcSwap<Runtime>>,
     method: &Method,
     ask: Ask,
 ) -> Response<Vec<u8>> {
+    let runtime = current.load_full();
     let looks = *method == Method::GET || *method == Method::HEAD;
     match ask {
         Ask::All if looks => json(StatusCode::OK, &backends::list(&runtime)),
@@ -110,7 +112,9 @@ pub(super) async fn answer(
         Ask::Backends(name) if *method == Method::POST => {
             let example = "{\"address\": \"10.0.0.3:8080\", \"id\": \"c\", \"weight\": 2}";
             match read::<Address>(session, example).await {
-                Ok(address) => change(runtime, name, Deed::Add(Box::new(address))).await,
+                Ok(address) => {
+                    change(Arc::clone(current), name, Deed::Add(Box::new(address))).await
+                }
                 Err(refused) => refused,
             }
         }
@@ -120,12 +124,14 @@ pub(super) async fn answer(
         }
         Ask::Backend(name, id) if *method == Method::PATCH => {
             match read::<Adjustment>(session, "{\"weight\": 2}").await {
-                Ok(adjustment) => change(runtime, name, Deed::Adjust(id, adjustment)).await,
+                Ok(adjustment) => {
+                    change(Arc::clone(current), name, Deed::Adjust(id, adjustment)).await
+                }
                 Err(refused) => refused,
             }
         }
         Ask::Backend(name, id) if *method == Method::DELETE => {
-            change(runtime, name, Deed::Remove(id)).await
+            change(Arc::clone(current), name, Deed::Remove(id)).await
         }
         Ask::Backend(..) => not_allowed("GET, HEAD, PATCH, DELETE"),
         Ask::Do(name, id, word) if *method == Method::POST => {
@@ -134,7 +140,7 @@ pub(super) async fn answer(
                 Word::Undrain => Deed::Undrain(id),
                 Word::Reset => Deed::ResetBreaker(id),
             };
-            change(runtime, name, deed).await
+            change(Arc::clone(current), name, deed).await
         }
         Ask::Check(name, id) if *method == Method::POST => {
             let by = asker();
@@ -145,9 +151,9 @@ pub(super) async fn answer(
 }
 
 /// Does it to its end, also where nobody waits for the answer any more.
-async fn change(runtime: Arc<Runtime>, upstream: String, deed: Deed) -> Response<Vec<u8>> {
+async fn change(current: Arc<ArcSwap<Runtime>>, upstream: String, deed: Deed) -> Response<Vec<u8>> {
     let by = asker();
-    match tokio::spawn(carry_out(runtime, upstream, deed, by)).await {
+    match tokio::spawn(carry_out(current, upstream, deed, by)).await {
         Ok(response) => response,
         Err(e) => {
             problem(StatusCode::INTERNAL_SERVER_ERROR, format!("the change came to no end: {e}"))
@@ -156,7 +162,7 @@ async fn change(runtime: Arc<Runtime>, upstream: String, deed: Deed) -> Response
 }
 
 async fn carry_out(
-    runtime: Arc<Runtime>,
+    current: Arc<ArcSwap<Runtime>>,
     upstream: String,
     deed: Deed,
     by: Asker,
@@ -164,8 +170,8 @@ async fn carry_out(
     let is_new = matches!(deed, Deed::Add(_));
     let is_gone = matches!(deed, Deed::Remove(_));
     let work = {
-        let (runtime, upstream) = (Arc::clone(&runtime), upstream.clone());
-        tokio::task::spawn_blocking(move || backends::carry_out(&runtime, &upstream, &deed, &by))
+        let (current, upstream) = (Arc::clone(&current), upstream.clone());
+        tokio::task::spawn_blocking(move || backends::carry_out(&current, &upstream, &deed, &by))
     };
     let id = match work.await {
         Ok(Ok(id)) => id,
@@ -175,6 +181,7 @@ async fn carry_out(
             return problem(StatusCode::INTERNAL_SERVER_ERROR, why);
         }
     };
+    let runtime = current.load_full();
     if is_gone {
         let leaving = backends::one(&runtime, &upstream).map(|one| one.leaving);
         let of_it = |label: &str| label == id || label.strip_prefix(&*id).is_some_and(is_address);

@@ -89,15 +89,13 @@ impl std::fmt::Display for StartError {
 
 /// A listener with everything that can fail done.
 pub(crate) struct Prepared {
-    pub(crate) index: usize,
-    pub(crate) name: Arc<str>,
     pub(crate) socket: TcpListener,
     pub(crate) tls: Option<(Arc<CertificateStore>, Arc<ServerConfig>)>,
-    pub(crate) h2c: bool,
 }
 
 /// Every socket that the process listens on.
 pub(crate) struct Sockets {
+    /// In the plan's order.
     pub(crate) listeners: Vec<Prepared>,
     pub(crate) admin: Option<Bound>,
     pub(crate) demo: Option<TcpListener>,
@@ -195,38 +193,36 @@ fn material(listener: &listen::Settings, error: &Error) -> StartError {
 }
 
 fn listeners(plan: &Plan, taken: &mut Option<Taken>) -> Result<Vec<Prepared>, StartError> {
-    let mut prepared = Vec::with_capacity(plan.listeners.len());
-    for (index, listener) in plan.listeners.iter().enumerate() {
-        let tls = match &listener.tls {
-            None => None,
-            Some(settings) => {
-                let state = &plan.process.state_dir;
-                let store = CertificateStore::load(settings, state, SystemTime::now());
-                let store = Arc::new(store.map_err(|e| material(listener, &e))?);
-                let config = server_config(settings, Arc::clone(&store));
-                Some((store, config.map_err(|e| material(listener, &e))?))
-            }
-        };
-        let failed =
-            |e| StartError::Bind(listener.name.to_string(), listener.address.to_string(), e);
-        // Handed over by address: a listener may be renamed, but not moved.
-        let socket = match inherited(taken, &listener.address.to_string()) {
-            Some(fd) => {
-                let socket = TcpListener::from(fd);
-                socket.set_nonblocking(true).map_err(failed)?;
-                socket
-            }
-            None => bind(listener.address).map_err(failed)?,
-        };
-        prepared.push(Prepared {
-            index,
-            name: Arc::clone(&listener.name),
-            socket,
-            tls,
-            h2c: listener.h2c,
-        });
-    }
-    Ok(prepared)
+    let state = plan.process.state_dir.as_path();
+    plan.listeners.iter().map(|one| listener(one, state, taken)).collect()
+}
+
+/// Reads the certificates of a listener and binds its address.
+pub(crate) fn listener(
+    listener: &listen::Settings,
+    state: &Path,
+    taken: &mut Option<Taken>,
+) -> Result<Prepared, StartError> {
+    let tls = match &listener.tls {
+        None => None,
+        Some(settings) => {
+            let store = CertificateStore::load(settings, state, SystemTime::now());
+            let store = Arc::new(store.map_err(|e| material(listener, &e))?);
+            let config = server_config(settings, Arc::clone(&store));
+            Some((store, config.map_err(|e| material(listener, &e))?))
+        }
+    };
+    let failed = |e| StartError::Bind(listener.name.to_string(), listener.address.to_string(), e);
+    // Handed over by address: a listener may be renamed, but not moved.
+    let socket = match inherited(taken, &listener.address.to_string()) {
+        Some(fd) => {
+            let socket = TcpListener::from(fd);
+            socket.set_nonblocking(true).map_err(failed)?;
+            socket
+        }
+        None => bind(listener.address).map_err(failed)?,
+    };
+    Ok(Prepared { socket, tls })
 }
 
 fn admin_socket(
@@ -338,7 +334,8 @@ fn private_socket(
     Ok(bound)
 }
 
-fn demo_socket(plan: &Plan) -> Result<Option<TcpListener>, StartError> {
+/// A socket for the demo origin, where a backend is it.
+pub(crate) fn demo_socket(plan: &Plan) -> Result<Option<TcpListener>, StartError> {
     let wanted = plan.upstreams.iter().flat_map(|u| &u.backends).any(|b| b.at == Place::Demo);
     if !wanted {
         return Ok(None);

@@ -25,6 +25,7 @@ Examples:
                                          say what a request would get from the cache, and why
   edgeproxy upstreams list -c conf/edge.yaml
                                          every backend of the running process and how it does
+  edgeproxy reload -c conf/edge.yaml     let the running process read its configuration again
   edgeproxy check -c conf/edge.yaml --route GET https://www.example.org/a
                                          say which route a request takes, and why
 
@@ -33,7 +34,7 @@ Exit codes:
 
 Signals:
   TERM drain and exit   INT exit at once   USR1 open log files again   HUP that, and read
-  certificates again";
+  the configuration again";
 
 /// What stands below `upstreams --help`.
 const UPSTREAMS_EXAMPLES: &str = "\
@@ -139,6 +140,8 @@ pub enum Verb {
     Explain(ExplainFlags),
     /// Purge stored responses of the running process.
     Purge(PurgeFlags),
+    /// Let the running process read its configuration again.
+    Reload(ReloadFlags),
     /// See and change the backends of the running process.
     #[command(after_help = UPSTREAMS_EXAMPLES)]
     Upstreams {
@@ -224,6 +227,17 @@ pub struct PurgeFlags {
     /// Count everything, however long that takes.
     #[arg(long)]
     pub count: bool,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The running process of the one-line mode on this port.
+    #[arg(long, value_name = "PORT", conflicts_with = "conf")]
+    pub port: Option<u16>,
+}
+
+/// A configuration that is wrong, or that needs another process, changes nothing.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ReloadFlags {
     /// Print the answer as JSON.
     #[arg(long)]
     pub json: bool,
@@ -373,6 +387,7 @@ impl Cli {
             Some(Verb::Config { what: ConfigVerb::Show }) => ("config show", &[Configuration]),
             Some(Verb::Explain(_)) => ("explain", &[Configuration]),
             Some(Verb::Purge(_)) => ("purge", &[Configuration]),
+            Some(Verb::Reload(_)) => ("reload", &[Configuration]),
             Some(Verb::Upstreams { .. }) => ("upstreams", &[Configuration]),
             Some(Verb::Schema(_)) => ("schema", &[]),
             Some(Verb::Init { .. }) => ("init", &[]),

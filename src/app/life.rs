@@ -3,10 +3,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use log::error;
 use log::info;
@@ -33,7 +35,8 @@ const ADMIN_GRACE: Duration = Duration::from_secs(2);
 
 /// What the parts of a process share about its end.
 pub(crate) struct Life {
-    stop: watch::Sender<bool>,
+    /// Those through which connections come.
+    doors: Mutex<Vec<Weak<watch::Sender<bool>>>>,
     stop_admin: watch::Sender<bool>,
     /// Whoever accepts connections holds a receiver.
     accepting: watch::Sender<()>,
@@ -45,8 +48,8 @@ pub(crate) struct Life {
     pub(crate) attentive: Notify,
     /// Another process serves: this one may go.
     pub(crate) replaced: Notify,
-    /// Files that were read at the start are to be read again.
-    pub(crate) renew: Notify,
+    /// The configuration is to be read again.
+    pub(crate) reload: Notify,
     /// The start failed, or a service ended.
     broken: Notify,
     /// Why, told once.
@@ -55,31 +58,40 @@ pub(crate) struct Life {
     /// Copies of the listening sockets, for a process that takes over. As long as one exists, the
     /// kernel goes on taking connections.
     pub(crate) offered: Mutex<Vec<Named>>,
-    drain_timeout: Duration,
+    /// How long requests may take when the process is told to end.
+    pub(crate) drain_timeout: Mutex<Duration>,
 }
 
 impl Life {
     pub(crate) fn new(drain_timeout: Duration, offered: Vec<Named>) -> Self {
         Self {
-            stop: watch::channel(false).0,
+            doors: Mutex::default(),
             stop_admin: watch::channel(false).0,
             accepting: watch::channel(()).0,
             census: Arc::new(Census::default()),
             draining: Arc::new(Draining::default()),
             attentive: Notify::new(),
             replaced: Notify::new(),
-            renew: Notify::new(),
+            reload: Notify::new(),
             broken: Notify::new(),
             failure: Mutex::default(),
             was_replaced: AtomicBool::new(false),
             offered: Mutex::new(offered),
-            drain_timeout,
+            drain_timeout: Mutex::new(drain_timeout),
         }
     }
 
-    /// Turns true when accepting ends.
-    pub(crate) fn shutdown(&self) -> ShutdownWatch {
-        self.stop.subscribe()
+    /// A door: it turns true when it is shut, by whoever has it or since the process ends.
+    pub(crate) fn door(&self) -> Arc<watch::Sender<bool>> {
+        let door = Arc::new(watch::channel(false).0);
+        let mut doors = self.doors.lock();
+        doors.retain(|known| known.strong_count() > 0);
+        doors.push(Arc::downgrade(&door));
+        if self.draining.has_begun() {
+            door.send_replace(true);
+        }
+        drop(doors);
+        door
     }
 
     /// Turns true when the admin listener is another process's. While this process drains for any
@@ -118,13 +130,15 @@ impl Life {
     /// Stops accepting and tells clients.
     fn begin_drain(&self) {
         self.draining.begin();
-        self.stop.send_replace(true);
+        for door in self.doors.lock().iter().filter_map(Weak::upgrade) {
+            door.send_replace(true);
+        }
         self.offered.lock().clear();
         info!(
             target: "edgeproxy::app",
             "draining {} connections, for at most {:?}",
             self.census.total(),
-            self.drain_timeout
+            self.drain_timeout.lock()
         );
     }
 }
@@ -132,7 +146,7 @@ impl Life {
 /// What the process does on which signal.
 pub(crate) struct Signals {
     pub(crate) life: Arc<Life>,
-    pub(crate) access_log: Arc<AccessLogger>,
+    pub(crate) access_log: Arc<ArcSwap<AccessLogger>>,
     /// Where diagnostics go, when not to standard error.
     pub(crate) log_file: Option<PathBuf>,
 }
@@ -151,7 +165,7 @@ enum Wish {
     Drain,
     EndNow,
     OpenLogs,
-    Renew,
+    Reload,
 }
 
 impl Heard {
@@ -172,7 +186,7 @@ impl Heard {
             _ = self.quit.recv() => Wish::Drain,
             _ = self.interrupt.recv() => Wish::EndNow,
             _ = self.user.recv() => Wish::OpenLogs,
-            _ = self.hangup.recv() => Wish::Renew,
+            _ = self.hangup.recv() => Wish::Reload,
         }
     }
 }
@@ -214,7 +228,7 @@ impl Signals {
                 Wish::Drain => return Stop::Drain,
                 Wish::EndNow => return Stop::Now,
                 Wish::OpenLogs => self.open_logs(),
-                Wish::Renew => self.renew(),
+                Wish::Reload => self.reload(),
             }
         }
     }
@@ -232,7 +246,7 @@ impl Signals {
     async fn drain(&self, heard: &mut Heard) {
         let life = &self.life;
         life.begin_drain();
-        let over = tokio::time::sleep(life.drain_timeout);
+        let over = tokio::time::sleep(*life.drain_timeout.lock());
         tokio::pin!(over);
         loop {
             let wish = tokio::select! {
@@ -266,7 +280,7 @@ impl Signals {
                     life.census.total()
                 ),
                 Wish::OpenLogs => self.open_logs(),
-                Wish::Renew => self.renew(),
+                Wish::Reload => self.reload(),
             }
         }
     }
@@ -283,16 +297,12 @@ impl Signals {
                 ),
             }
         }
-        self.access_log.reopen();
+        self.access_log.load().reopen();
     }
 
-    fn renew(&self) {
-        info!(
-            target: "edgeproxy::app",
-            "SIGHUP: certificates are read and log files opened again; to change the \
-             configuration, start the new process with -u"
-        );
+    fn reload(&self) {
+        info!(target: "edgeproxy::app", "SIGHUP: the configuration is read and log files are opened again");
         self.open_logs();
-        self.life.renew.notify_one();
+        self.life.reload.notify_one();
     }
 }

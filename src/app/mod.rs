@@ -5,6 +5,8 @@ mod bind;
 mod check;
 pub mod cli;
 mod daemon;
+mod diagnostics;
+mod doors;
 mod explain;
 mod handover;
 mod identity;
@@ -13,9 +15,11 @@ mod life;
 mod man;
 mod purge;
 mod quick;
-mod renew;
+mod reload;
 mod server;
+mod stamps;
 mod sweep;
+mod tell;
 mod upstreams;
 
 use std::ffi::OsString;
@@ -25,7 +29,6 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap::Parser;
-use log::LevelFilter;
 
 use crate::app::bind::Origin;
 use crate::app::cli::Cli;
@@ -34,6 +37,7 @@ use crate::app::cli::RunFlags;
 use crate::app::cli::Verb;
 use crate::app::daemon::Starter;
 use crate::app::server::Manner;
+use crate::app::server::Written;
 use crate::config;
 use crate::config::Loaded;
 use crate::config::diagnostic::Style;
@@ -136,6 +140,7 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
         }
         Some(Verb::Explain(flags)) => print(&explain::explain(cli, flags)?),
         Some(Verb::Purge(flags)) => print(&purge::purge(cli, flags)?),
+        Some(Verb::Reload(flags)) => print(&tell::reload(cli, flags)?),
         Some(Verb::Upstreams { what }) => print(&upstreams::upstreams(cli, what)?),
         Some(Verb::Schema(_)) => print(&config::json_schema()),
         Some(Verb::Init { file, .. }) => init::init(file),
@@ -185,7 +190,7 @@ fn run(cli: &Cli, flags: &RunFlags, role: Role, arguments: &[OsString]) -> Resul
         let starter = Starter::detach().map_err(|e| {
             Failure::usage(format!("{} is what -d adds by itself; use -d ({e})", daemon::MARK))
         })?;
-        let ended = load(cli).and_then(|loaded| serve(loaded, flags, Some(starter.clone())));
+        let ended = load(cli).and_then(|loaded| serve(cli, loaded, flags, Some(starter.clone())));
         // Whoever typed -d sees it, if it comes before the daemon served. The log has it too.
         return ended.map_err(|failure| starter.failed(failure));
     }
@@ -197,15 +202,22 @@ fn run(cli: &Cli, flags: &RunFlags, role: Role, arguments: &[OsString]) -> Resul
         let process = absolute(loaded.plan)?.process;
         return daemon::launch(&process, arguments, flags.upgrade);
     }
-    serve(loaded, flags, None)
+    serve(cli, loaded, flags, None)
 }
 
-fn serve(loaded: Loaded, flags: &RunFlags, starter: Option<Starter>) -> Result<(), Failure> {
-    start_log(loaded.plan.log_level);
+fn serve(
+    cli: &Cli,
+    loaded: Loaded,
+    flags: &RunFlags,
+    starter: Option<Starter>,
+) -> Result<(), Failure> {
+    let file = cli.conf.as_deref().map(config::File::new);
+    let seen = reload::seen(file.as_ref(), &loaded.config);
+    diagnostics::tell(loaded.plan.log_level);
     // A daemon changes its folder: what was written relative to here stays so.
     let plan = if starter.is_some() { absolute(loaded.plan)? } else { loaded.plan };
     let origin = if flags.upgrade { Origin::Successor } else { Origin::Fresh };
-    server::run(plan, Manner { starter, origin }).map_err(Failure::other)
+    server::run(Written { plan, file, seen }, Manner { starter, origin }).map_err(Failure::other)
 }
 
 fn absolute(mut plan: Plan) -> Result<Plan, Failure> {
@@ -214,56 +226,8 @@ fn absolute(mut plan: Plan) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-fn start_log(level: LevelFilter) {
-    // A second logger is possible only in tests, where the first one serves as well.
-    let _ = log_builder(level).parse_default_env().try_init();
-}
-
-/// What is told at this level.
-fn log_builder(level: LevelFilter) -> env_logger::Builder {
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level.min(LevelFilter::Warn)).filter_module("edgeproxy", level);
-    // Who purged or changed what is told at every level but `off`.
-    if level != LevelFilter::Off {
-        builder.filter_module("edgeproxy::audit", level.max(LevelFilter::Info));
-    }
-    // Pingora tells of every request that fails; our access log does that.
-    builder.filter_module("pingora_proxy", level.min(LevelFilter::Error));
-    // It calls an error what is none: an idle connection to an origin that was asked for in the moment
-    // in which it was looked after. A new one is opened then, and nobody has to act.
-    if level < LevelFilter::Debug {
-        builder.filter_module("pingora_core::connectors", LevelFilter::Off);
-    }
-    builder
-}
-
 /// Refuses to write over what is there.
 fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true).open(path)?.write_all(text.as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use log::Level;
-    use log::Record;
-
-    use super::*;
-
-    fn is_told(level: LevelFilter, target: &str, at: Level) -> bool {
-        let record = Record::builder().target(target).level(at).build();
-        log_builder(level).build().matches(&record)
-    }
-
-    #[test]
-    fn what_pingora_calls_an_error_and_is_none_is_told_to_who_debugs() {
-        let connectors = "pingora_core::connectors";
-        assert!(!is_told(LevelFilter::Info, connectors, Level::Error));
-        assert!(is_told(LevelFilter::Debug, connectors, Level::Error));
-        assert!(is_told(LevelFilter::Info, "pingora_core::listeners", Level::Error));
-        assert!(is_told(LevelFilter::Info, "edgeproxy::app", Level::Info));
-        assert!(!is_told(LevelFilter::Off, "edgeproxy::app", Level::Error));
-        assert!(is_told(LevelFilter::Error, "edgeproxy::audit", Level::Info));
-        assert!(!is_told(LevelFilter::Off, "edgeproxy::audit", Level::Info));
-    }
 }

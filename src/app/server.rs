@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -18,23 +19,23 @@ use log::warn;
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
+use parking_lot::Mutex;
 use pingora::server::ListenFds;
 use pingora::server::RunArgs;
 use pingora::server::Server;
 use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 use pingora::services::Service;
-use tokio::task::JoinSet;
 
 use crate::admin::Admin;
 use crate::app::bind;
 use crate::app::bind::Origin;
-use crate::app::bind::Prepared;
 use crate::app::bind::SocketFile;
 use crate::app::bind::Sockets;
 use crate::app::bind::StartError;
 use crate::app::daemon::PidFile;
 use crate::app::daemon::Starter;
+use crate::app::doors::Doors;
 use crate::app::handover;
 use crate::app::handover::Given;
 use crate::app::handover::Named;
@@ -43,9 +44,12 @@ use crate::app::identity;
 use crate::app::identity::Identity;
 use crate::app::life::Life;
 use crate::app::life::Signals;
-use crate::app::renew;
-use crate::app::renew::Renewable;
+use crate::app::reload;
+use crate::app::reload::Reloader;
+use crate::app::reload::Shared;
+use crate::app::stamps::Stamps;
 use crate::app::sweep;
+use crate::config;
 use crate::config::plan::Plan;
 use crate::demo::DemoOrigin;
 use crate::listen::Limits;
@@ -53,6 +57,7 @@ use crate::listen::accept::Bound;
 use crate::listen::accept::Door;
 use crate::listen::accept::House;
 use crate::listen::accept::Pending;
+use crate::listen::accept::Way;
 use crate::listen::census::Census;
 use crate::listen::serve::EdgeApp;
 use crate::listen::watch::Watch;
@@ -66,18 +71,28 @@ use crate::proxy::EdgeProxy;
 use crate::proxy::short::ShortWay;
 use crate::proxy::watch::Reporter;
 use crate::runtime::Runtime;
+use crate::runtime::build::Lasting;
+use crate::runtime::build::Next;
+use crate::runtime::build::Row;
 use crate::runtime::state::Keeper;
-use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
-use crate::upstream::connect::Dials;
 use crate::upstream::connect::EdgeConnector;
 use crate::upstream::lift::lift;
-use crate::upstream::peer::Upstream;
 
 /// How long the access log may take to write its last lines.
 const FLUSH: Duration = Duration::from_secs(2);
 /// Descriptors that are not clients' connections: files, origins, the machinery.
 const OTHER_FILES: u64 = 256;
+
+/// The configuration that the process is started with.
+pub(crate) struct Written {
+    /// As meant.
+    pub(crate) plan: Plan,
+    /// Where it stands; `None` came from the command line.
+    pub(crate) file: Option<config::File>,
+    /// Its files, as they were.
+    pub(crate) seen: Mutex<Stamps>,
+}
 
 /// How the process is run.
 #[derive(Debug, Clone)]
@@ -92,7 +107,8 @@ pub(crate) struct Manner {
 ///
 /// # Errors
 /// Why it did not come to serve, or why it ended unasked.
-pub(crate) fn run(plan: Plan, manner: Manner) -> Result<(), StartError> {
+pub(crate) fn run(written: Written, manner: Manner) -> Result<(), StartError> {
+    let Written { plan, file, seen } = written;
     let daemon = manner.starter.is_some();
     let identity = match &manner.starter {
         Some(starter) => detach(&plan, starter)?,
@@ -113,7 +129,7 @@ pub(crate) fn run(plan: Plan, manner: Manner) -> Result<(), StartError> {
     let files = std::mem::take(&mut sockets.files);
     let life = Arc::new(Life::new(plan.process.drain_timeout, offered));
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), SystemTime::now()));
-    let access_log = Arc::new(AccessLogger::new(&plan.access_log));
+    let access_log = Arc::new(ArcSwap::from_pointee(AccessLogger::new(&plan.access_log)));
 
     // Pingora forks to become a daemon and tells nobody how that went; this process is one already.
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&plan));
@@ -130,12 +146,14 @@ pub(crate) fn run(plan: Plan, manner: Manner) -> Result<(), StartError> {
             metrics,
             access_log: Arc::clone(&access_log),
             starter: manner.starter,
+            file,
+            seen,
         }),
         life: Arc::clone(&life),
     });
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
 
-    if access_log.shutdown(FLUSH) == Flushed::NotInTime {
+    if access_log.load().shutdown(FLUSH) == Flushed::NotInTime {
         warn!(target: "edgeproxy::app", "the last lines of the access log could not be written");
     }
     if !life.was_replaced() {
@@ -184,17 +202,23 @@ fn raise_file_limit(plan: &Plan) {
     match raised {
         Ok(most) => {
             info!(target: "edgeproxy::app", "at most {most} files and connections may be open");
-            let needed = plan.limits.connections.saturating_mul(2).saturating_add(OTHER_FILES);
-            if most < needed {
-                warn!(
-                    target: "edgeproxy::app",
-                    "limits.connections is {}, for which {needed} files may have to be open; the \
-                     system allows {most} (ulimit -Hn, or LimitNOFILE= in systemd)",
-                    plan.limits.connections
-                );
-            }
+            warn_of_files(&plan.limits);
         }
         Err(e) => warn!(target: "edgeproxy::app", "the limit of open files stays as it is: {e}"),
+    }
+}
+
+/// Says so when the system allows fewer files than these limits may need.
+pub(super) fn warn_of_files(limits: &Limits) {
+    let Ok((most, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let needed = limits.connections.saturating_mul(2).saturating_add(OTHER_FILES);
+    if most < needed {
+        warn!(
+            target: "edgeproxy::app",
+            "limits.connections is {}, for which {needed} files may have to be open; the system \
+             allows {most} (ulimit -Hn, or LimitNOFILE= in systemd)",
+            limits.connections
+        );
     }
 }
 
@@ -214,8 +238,10 @@ struct Parts {
     plan: Plan,
     sockets: Sockets,
     metrics: Arc<Metrics>,
-    access_log: Arc<AccessLogger>,
+    access_log: Arc<ArcSwap<AccessLogger>>,
     starter: Option<Starter>,
+    file: Option<config::File>,
+    seen: Mutex<Stamps>,
 }
 
 /// Everything that runs, as one Pingora service on one runtime.
@@ -252,111 +278,73 @@ impl Service for EdgeService {
 }
 
 async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
-    let Parts { plan, sockets, metrics, access_log, starter } = parts;
+    let Parts { plan, sockets, metrics, access_log, starter, file, seen } = parts;
     let Sockets { listeners: prepared, admin, demo, upgrade, files: _, taken } = sockets;
-    access_log.start()?;
+    access_log.load().start()?;
 
     let limits = Arc::new(plan.limits.clone());
     let demo_address = demo.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
-    let keeper = Arc::new(Keeper::new(plan.state_file.clone()));
-    let meant = keeper.begin(&plan.upstreams);
-    let mut upstreams = Vec::with_capacity(plan.upstreams.len());
-    for (settings, meant) in plan.upstreams.iter().zip(meant) {
-        let upstream = Upstream::build_as(settings.clone(), meant, Default::default())
-            .map_err(|e| io::Error::other(format!("upstream \"{}\": {e}", settings.name)))?;
-        if let Some(address) = demo_address {
-            upstream.set_demo(address);
-        }
-        upstreams.push(upstream);
-    }
-    let dials = Arc::new(Dials::default());
-    let all: Vec<_> = upstreams.iter().flat_map(|upstream| upstream.dials()).collect();
-    dials.set(&all);
-    let mut starting = JoinSet::new();
-    for upstream in upstreams.iter().map(Arc::clone) {
-        starting.spawn(async move { upstream.start().await });
-    }
-    starting.join_all().await;
-
-    let memory = crate::storage::intern::memory(&plan.storage);
-    metrics.watch_cache("memory", memory_usage(memory));
-    let flights: Arc<Flights> = Arc::default();
-    let fetches = Arc::clone(&flights);
-    metrics.watch_fetches(move || fetches.under_way() as u64);
-    let dropped = access_log.dropped_counter();
-    metrics.watch_access_log(move || dropped.load(Ordering::Relaxed));
-    metrics.reloaded(Reload::InUse, SystemTime::now());
-    let listeners: Vec<&str> = plan.listeners.iter().map(|l| &*l.name).collect();
-    let routes: Vec<&str> = plan.routes.routes().iter().map(|r| &*r.name).collect();
-    let watched = upstreams.clone();
-    metrics.watch_backends(move || crate::runtime::upstreams::samples(&watched));
-    let watched = upstreams.clone();
-    metrics.watch_drift(move || crate::runtime::upstreams::drifts(&watched));
-    let runtime = Arc::new(Runtime {
-        upstreams,
-        hedging: Runtime::hedging(plan.routes.routes()),
-        mirrors: Runtime::mirrors(plan.routes.routes()),
-        dials: Arc::clone(&dials),
-        keeper,
+    let lasting = Lasting {
+        dials: Arc::default(),
+        keeper: Arc::new(Keeper::new(plan.state_file.clone())),
         metrics: Arc::clone(&metrics),
-        routes: metrics.routes(&listeners, &routes),
-        listener_metrics: listeners.iter().map(|name| metrics.listener(name)).collect(),
-        upstream_metrics: plan.upstreams.iter().map(|u| metrics.upstream(&u.name)).collect(),
-        memory,
-        flights,
+        memory: crate::storage::intern::memory(&plan.storage),
+        flights: Arc::default(),
         uses: Arc::default(),
         ranges: Arc::default(),
         variances: Arc::default(),
-        certificates: prepared
-            .iter()
-            .map(|p| p.tls.as_ref().map(|(store, _)| Arc::clone(store)))
-            .collect(),
-        access_log: Arc::clone(&access_log),
         draining: Arc::clone(&life.draining),
-        plan,
+    };
+    let (memory, dials) = (lasting.memory, Arc::clone(&lasting.dials));
+    let meant = lasting.keeper.begin(&plan.upstreams);
+    let next = Next::first(&plan, meant).map_err(io::Error::other)?;
+    next.start(&dials, demo_address).await;
+
+    let rows = plan.listeners.iter().zip(&prepared).map(|(listener, prepared)| Row {
+        name: Arc::clone(&listener.name),
+        certificates: prepared.tls.as_ref().map(|(store, _)| Arc::clone(store)),
     });
-    let runtime = Arc::new(ArcSwap::new(runtime));
+    let rows: Vec<Row> = rows.collect();
+    let runtime = Runtime::new(plan, None, &next, &rows, access_log.load_full(), &lasting);
+    drop(next);
+    let runtime = Arc::new(ArcSwap::from_pointee(runtime));
+    sample(&metrics, &lasting, &access_log, &runtime);
+    metrics.reloaded(Reload::InUse, SystemTime::now());
 
     let conf = Arc::new(server_conf(&runtime.load().plan));
     let proxy =
         lift(&conf, EdgeProxy::new(Arc::clone(&runtime)), EdgeConnector::new(dials)).await?;
     let watch: Arc<dyn Watch> = Arc::new(Reporter::new(Arc::clone(&runtime)));
 
-    let renewables = renewables(&prepared, &runtime.load().plan);
     if let Some(socket) = demo {
         open_demo(socket, &limits);
     }
-    let house = Arc::new(House {
+    let house = Arc::new(ArcSwap::from_pointee(House {
         app: EdgeApp::new(proxy, Arc::clone(&limits), Arc::clone(&watch))
             .with_shortcut(Arc::new(ShortWay::new(Arc::clone(&runtime)))),
         limits: Arc::clone(&limits),
         census: Arc::clone(&life.census),
         watch,
+    }));
+    let doors = Doors::first(prepared, &runtime.load().plan, &house, life);
+    let reloader = Arc::new(Reloader {
+        file,
+        seen,
+        lasting,
+        runtime: Arc::clone(&runtime),
+        access_log,
+        house,
+        admin: OnceLock::new(),
+        doors: Mutex::new(doors),
+        demo: Mutex::new(demo_address),
+        life: Arc::clone(life),
     });
-    for listener in prepared {
-        let scheme = if listener.tls.is_some() { "https" } else { "http" };
-        info!(
-            target: "edgeproxy::app",
-            "listening on {scheme}://{} ({})",
-            listener.socket.local_addr()?,
-            listener.name
-        );
-        let door = Door {
-            index: listener.index,
-            name: listener.name,
-            socket: Bound::Tcp(listener.socket),
-            tls: listener.tls.map(|(_, config)| Arc::new(ArcSwap::new(config))),
-            h2c: listener.h2c,
-            pending: Pending::Serve,
-        };
-        open(Arc::clone(&house), door, life);
-    }
     if let Some(socket) = admin {
-        open_admin(socket, &runtime, &limits, life);
+        open_admin(socket, &reloader, &limits, life);
     }
     tokio::spawn(sweep::keep(memory, Arc::clone(&life.census)));
-    let state_dir = runtime.load().plan.process.state_dir.clone();
-    tokio::spawn(renew::keep(renewables, state_dir, Arc::clone(life)));
+    tokio::spawn(reload::keep(Arc::clone(&reloader)));
+    tokio::spawn(reload::watch(reloader));
     if let Some(place) = upgrade {
         offer(place, life);
     }
@@ -371,6 +359,26 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the metrics ask for numbers that others keep, always those of the generation in use.
+fn sample(
+    metrics: &Metrics,
+    lasting: &Lasting,
+    access_log: &ArcSwap<AccessLogger>,
+    runtime: &Arc<ArcSwap<Runtime>>,
+) {
+    metrics.watch_cache("memory", memory_usage(lasting.memory));
+    let fetches = Arc::clone(&lasting.flights);
+    metrics.watch_fetches(move || fetches.under_way() as u64);
+    let dropped = access_log.load().dropped_counter();
+    metrics.watch_access_log(move || dropped.load(Ordering::Relaxed));
+    let watched = Arc::clone(runtime);
+    metrics.watch_backends(move || crate::runtime::upstreams::samples(&watched.load().upstreams));
+    let watched = Arc::clone(runtime);
+    metrics.watch_drift(move || crate::runtime::upstreams::drifts(&watched.load().upstreams));
+    let tasks = tokio::runtime::Handle::current().metrics();
+    metrics.watch_tasks(move || tasks.num_alive_tasks() as u64);
+}
+
 /// Tells who waits for it that this process serves. Blocks.
 fn tell(starter: Option<Starter>, taken: Option<Taken>) -> io::Result<()> {
     // The pid file names this process before the one in it is told to go and tidies up.
@@ -378,49 +386,27 @@ fn tell(starter: Option<Starter>, taken: Option<Taken>) -> io::Result<()> {
     taken.map_or(Ok(()), Taken::serves)
 }
 
-/// The certificates that are read again while the process runs.
-fn renewables(prepared: &[Prepared], plan: &Plan) -> Vec<Renewable> {
-    let of = |one: &Prepared| {
-        Some(Renewable {
-            listener: Arc::clone(&one.name),
-            store: Arc::clone(&one.tls.as_ref()?.0),
-            settings: plan.listeners.get(one.index)?.tls.clone()?,
-        })
-    };
-    prepared.iter().filter_map(of).collect()
-}
-
-fn open<A>(house: Arc<House<A>>, door: Door, life: &Arc<Life>)
-where
-    A: pingora::apps::HttpServerApp + Send + Sync + 'static,
-{
-    let life = Arc::clone(life);
-    let accepting = life.accepting();
-    tokio::spawn(async move {
-        let _accepting = accepting;
-        let name = Arc::clone(&door.name);
-        if let Err(e) = house.open(door, life.shutdown()).await {
-            error!(target: "edgeproxy::app", "listener \"{name}\" failed: {e}");
-            life.fail(format!("listener \"{name}\" failed: {e}"));
-        }
-    });
-}
-
 /// A listener that is nobody's business but this process's: its connections count for nothing.
-fn private_house<A>(app: A, limits: &Arc<Limits>) -> Arc<House<A>>
+fn private_house<A>(app: A, limits: &Arc<Limits>) -> Arc<ArcSwap<House<A>>>
 where
     A: pingora::apps::HttpServerApp + Send + Sync + 'static,
 {
     let watch: Arc<dyn Watch> = Arc::new(crate::proxy::watch::Unwatched);
-    Arc::new(House {
+    Arc::new(ArcSwap::from_pointee(House {
         app: EdgeApp::new(Arc::new(app), Arc::clone(limits), Arc::clone(&watch)),
         limits: Arc::clone(limits),
         census: Arc::new(Census::default()),
         watch,
-    })
+    }))
 }
 
-fn open_demo(socket: std::net::TcpListener, limits: &Arc<Limits>) {
+/// What lies behind such a listener.
+fn private_way(name: &str) -> Arc<ArcSwap<Way>> {
+    Arc::new(ArcSwap::from_pointee(Way { index: 0, name: name.into(), tls: None, h2c: false }))
+}
+
+/// Serves the demo origin.
+pub(super) fn open_demo(socket: std::net::TcpListener, limits: &Arc<Limits>) {
     // The proxy itself is the only client; no limit on how many connections it makes.
     let limits = Arc::new(Limits {
         connections: u64::MAX,
@@ -428,41 +414,26 @@ fn open_demo(socket: std::net::TcpListener, limits: &Arc<Limits>) {
         ..Limits::clone(limits)
     });
     let house = private_house(DemoOrigin::default(), &limits);
-    let name = Arc::from("demo");
-    let door = Door {
-        index: 0,
-        name,
-        socket: Bound::Tcp(socket),
-        tls: None,
-        h2c: false,
-        pending: Pending::Serve,
-    };
+    let socket = Bound::Tcp(socket);
+    let door = Door { socket, way: private_way("demo"), pending: Pending::Serve };
     // It serves until the process ends: requests that are drained may still need it.
     tokio::spawn(async move {
         let (_never, forever) = tokio::sync::watch::channel(false);
-        let _ = house.open(door, forever).await;
+        let _ = House::open(house, door, forever).await;
     });
 }
 
-fn open_admin(
-    socket: Bound,
-    runtime: &Arc<ArcSwap<Runtime>>,
-    limits: &Arc<Limits>,
-    life: &Arc<Life>,
-) {
-    let house = private_house(Admin::new(Arc::clone(runtime), Arc::clone(&life.census)), limits);
-    let door = Door {
-        index: 0,
-        name: Arc::from("admin"),
-        socket,
-        tls: None,
-        h2c: false,
-        // The process that took over has the same socket: who asks means that one.
-        pending: Pending::Leave,
-    };
+fn open_admin(socket: Bound, reloader: &Arc<Reloader>, limits: &Arc<Limits>, life: &Arc<Life>) {
+    let shared = Arc::new(Shared(Arc::clone(reloader)));
+    let admin = Admin::new(Arc::clone(&reloader.runtime), Arc::clone(&life.census), shared);
+    let house = private_house(admin, limits);
+    // Nobody else sets it.
+    let _ = reloader.admin.set(Arc::clone(&house));
+    // The process that took over has the same socket: who asks means that one.
+    let door = Door { socket, way: private_way("admin"), pending: Pending::Leave };
     let shutdown = life.shutdown_admin();
     tokio::spawn(async move {
-        if let Err(e) = house.open(door, shutdown).await {
+        if let Err(e) = House::open(house, door, shutdown).await {
             error!(target: "edgeproxy::app", "the admin listener failed: {e}");
         }
     });

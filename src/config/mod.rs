@@ -10,9 +10,11 @@
 
 pub mod check;
 pub mod diagnostic;
+pub mod diff;
 pub mod document;
 pub mod expand;
 mod machine;
+mod named;
 pub mod path;
 pub mod plan;
 pub mod read;
@@ -70,19 +72,57 @@ enum Machine {
 /// # Errors
 /// Everything that is wrong with it, warnings among them.
 pub fn load(path: impl AsRef<FilePath>) -> Result<Loaded, Diagnostics> {
-    let path = path.as_ref();
-    let name = path.display().to_string();
-    let text = read_file(path).map_err(|message| {
-        let mut diagnostic = Diagnostic::new(Severity::Error, message);
-        diagnostic.file.clone_from(&name);
-        let mut found = Diagnostics::default();
-        found.push(diagnostic);
-        found
-    })?;
-    let folder = path.parent().map(FilePath::to_path_buf).unwrap_or_default();
-    let surroundings = surroundings(&folder);
-    let look = Machine::Look(SystemTime::now());
-    through(&text, &name, &surroundings, &|name| std::env::var(name).ok(), look)
+    File::new(path.as_ref()).load()
+}
+
+/// A configuration file that is read again and again, each time as it was the first time: also when the
+/// process has another folder and another user meanwhile.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// As it was named.
+    name: String,
+    path: PathBuf,
+    surroundings: Surroundings,
+}
+
+impl File {
+    /// The file at this path.
+    #[must_use]
+    pub fn new(path: &FilePath) -> Self {
+        let folder = path.parent().map(FilePath::to_path_buf).unwrap_or_default();
+        Self {
+            name: path.display().to_string(),
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()),
+            surroundings: surroundings(&folder),
+        }
+    }
+
+    /// Loads it.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(&self) -> Result<Loaded, Diagnostics> {
+        let text = read_file(&self.path).map_err(|message| {
+            let mut diagnostic = Diagnostic::new(Severity::Error, message);
+            diagnostic.file.clone_from(&self.name);
+            let mut found = Diagnostics::default();
+            found.push(diagnostic);
+            found
+        })?;
+        let look = Machine::Look(SystemTime::now());
+        let environment = |name: &str| std::env::var(name).ok();
+        through(&text, &self.name, &self.surroundings, &environment, look)
+    }
+
+    /// The file, and the files that a configuration in it names and that are read with it.
+    #[must_use]
+    pub fn all(&self, config: &schema::Config) -> Vec<PathBuf> {
+        let mut files = vec![self.path.clone()];
+        files.extend(
+            named::files(config).into_iter().map(|file| self.surroundings.folder.join(file)),
+        );
+        files
+    }
 }
 
 /// Takes a configuration from text; `name` stands for it in messages, and relative paths begin in the

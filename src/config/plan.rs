@@ -103,6 +103,8 @@ pub struct Process {
     pub upgrade_socket: PathBuf,
     /// How long requests in flight may take after SIGTERM.
     pub drain_timeout: Duration,
+    /// Whether the configuration is reloaded when its files change.
+    pub watch: bool,
 }
 
 /// Where the admin listener is.

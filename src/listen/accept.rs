@@ -69,18 +69,12 @@ pub enum Bound {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// A bound listener and what it speaks.
+/// A bound listener.
 pub struct Door {
-    /// Its index in the plan.
-    pub index: usize,
-    /// Its name.
-    pub name: Arc<str>,
     /// The socket.
     pub socket: Bound,
-    /// TLS, exchanged as a whole when certificates or settings change.
-    pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
-    /// Whether plain text may turn out to be HTTP/2.
-    pub h2c: bool,
+    /// What lies behind it. Each connection has what there is when it comes.
+    pub way: Arc<ArcSwap<Way>>,
     /// What becomes of connections that the kernel took when accepting ends.
     pub pending: Pending,
 }
@@ -95,11 +89,15 @@ pub enum Pending {
 }
 
 /// What lies behind a door, whoever comes through it.
-struct Way {
-    index: usize,
-    name: Arc<str>,
-    tls: Option<Arc<ArcSwap<ServerConfig>>>,
-    h2c: bool,
+pub struct Way {
+    /// The door's number: its place in the tables of a generation, for as long as it is open.
+    pub index: usize,
+    /// The listener's name.
+    pub name: Arc<str>,
+    /// TLS; `None` is plain text.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Whether plain text may turn out to be HTTP/2.
+    pub h2c: bool,
 }
 
 /// What all doors share.
@@ -118,14 +116,28 @@ impl<A> House<A>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    /// Accepts connections at `door` until `shutdown`.
+    /// The same house under other limits, for those who come from now on.
+    #[must_use]
+    pub fn under(&self, limits: &Arc<Limits>) -> Self {
+        Self {
+            app: self.app.under(limits),
+            limits: Arc::clone(limits),
+            census: Arc::clone(&self.census),
+            watch: Arc::clone(&self.watch),
+        }
+    }
+
+    /// Accepts connections at `door` until `shutdown`, each into the house that there is when it comes.
     ///
     /// # Errors
     /// When the socket cannot be used by this runtime.
-    pub async fn open(self: Arc<Self>, door: Door, mut shutdown: ShutdownWatch) -> io::Result<()> {
-        let Door { socket, index, name, tls, h2c, pending } = door;
+    pub async fn open(
+        house: Arc<ArcSwap<Self>>,
+        door: Door,
+        mut shutdown: ShutdownWatch,
+    ) -> io::Result<()> {
+        let Door { socket, way, pending } = door;
         let listener = Listener::new(socket)?;
-        let way = Way { index, name, tls, h2c };
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -133,12 +145,12 @@ where
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(accepted) => self.let_in(accepted, &way, &shutdown),
+                Ok(accepted) => house.load_full().let_in(accepted, &way.load(), &shutdown),
                 Err(e) if is_about_one_connection(&e) => {
                     debug!(target: "edgeproxy::listen", "accept: {e}");
                 }
                 Err(e) => {
-                    warn!(target: "edgeproxy::listen", "cannot accept on {}: {e}", way.name);
+                    warn!(target: "edgeproxy::listen", "cannot accept on {}: {e}", way.load().name);
                     tokio::time::sleep(EXHAUSTED_REST).await;
                 }
             }
@@ -149,7 +161,7 @@ where
         // For their clients these are connected since the kernel said so: closing the socket now
         // would reset them.
         for accepted in listener.into_pending()? {
-            self.let_in(accepted, &way, &shutdown);
+            house.load_full().let_in(accepted, &way.load(), &shutdown);
         }
         Ok(())
     }
@@ -176,7 +188,7 @@ where
             bytes_out: AtomicU64::new(0),
             whole: AtomicBool::new(false),
         };
-        let tls = way.tls.as_ref().map(|config| config.load_full());
+        let tls = way.tls.clone();
         let (house, shutdown, h2c) = (Arc::clone(self), shutdown.clone(), way.h2c);
         tokio::spawn(async move {
             let _open = open;

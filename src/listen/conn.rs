@@ -11,7 +11,7 @@ use crate::terms;
 /// What is known of a connection.
 #[derive(Debug)]
 pub struct Conn {
-    /// Which of the listeners accepted it: an index into the plan's list.
+    /// Which of the listeners accepted it: its place in the tables of a generation, the same in each.
     pub listener: usize,
     /// The listener's name.
     pub listener_name: Arc<str>,

@@ -112,6 +112,16 @@ where
         Self { shortcut, ..self }
     }
 
+    /// The same behind other limits.
+    pub(super) fn under(&self, limits: &Arc<Limits>) -> Self {
+        Self {
+            app: Arc::clone(&self.app),
+            limits: Arc::clone(limits),
+            watch: Arc::clone(&self.watch),
+            shortcut: Arc::clone(&self.shortcut),
+        }
+    }
+
     /// Serves a connection to its end. `h2`: settled by ALPN; `h2c`: may turn out by its first bytes.
     pub async fn serve(&self, io: Box<EdgeIo>, h2: bool, h2c: bool, shutdown: &ShutdownWatch) {
         if h2 {

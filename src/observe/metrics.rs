@@ -44,6 +44,7 @@ pub use backends::PoolSample;
 use labels::ConnectionRefusal;
 use labels::Handshake;
 use labels::Label;
+use labels::Reloaded;
 use labels::TlsVersion;
 use requests::Requests;
 use requests::RequestsCollector;
@@ -194,6 +195,12 @@ definitions! {
         "Whether the last reading of the configuration succeeded: 1 or 0.";
     RELOAD_TIME: Gauge "edgeproxy_config_last_reload_success_timestamp_seconds" []
         "When the configuration in use was read, in seconds since the epoch.";
+    RELOADS: Counter "edgeproxy_config_reloads_total" ["result"]
+        "Readings of the configuration while the process runs: reloaded, unchanged or refused.";
+    RELOAD_CHANGES: Counter "edgeproxy_config_changes_total" ["what", "change"]
+        "What reloads have changed: listeners, certificates, upstreams, routes and other settings.";
+    TASKS: Gauge "edgeproxy_tasks" []
+        "Tasks that are under way: connections, streams, checks, look-ups.";
     PROCESS_CPU: Counter "process_cpu_seconds_total" []
         "CPU time used, in user and system mode.";
     PROCESS_RESIDENT: Gauge "process_resident_memory_bytes" []
@@ -238,6 +245,8 @@ pub struct Metrics {
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_time: IntGauge,
+    reloads: IntCounterVec,
+    reload_changes: IntCounterVec,
 }
 
 impl fmt::Debug for Metrics {
@@ -283,6 +292,8 @@ impl Metrics {
             panics: new.counters(&PANICS).with_label_values::<&str>(&[]),
             reload_successful: new.gauges(&RELOAD_SUCCESSFUL).with_label_values::<&str>(&[]),
             reload_time: new.gauges(&RELOAD_TIME).with_label_values::<&str>(&[]),
+            reloads: new.counters(&RELOADS),
+            reload_changes: new.counters(&RELOAD_CHANGES),
             registry,
         }
     }
@@ -363,6 +374,42 @@ impl Metrics {
         self.panics.inc();
     }
 
+    /// Forgets what was counted of these: the configuration does not have them any more. Who still holds
+    /// their counters counts for nobody.
+    pub fn forget(&self, gone: &Gone<'_>) {
+        let Gone { listeners, upstreams, routes } = *gone;
+        listeners.iter().for_each(|name| self.forget_listener(name));
+        upstreams.iter().for_each(|name| self.upstreams.forget(name));
+        self.requests.forget(listeners, routes);
+    }
+
+    fn forget_listener(&self, name: &str) {
+        // What was never counted is not there, and that is as well.
+        let _ = self.received.remove_label_values(&[name]);
+        let _ = self.sent.remove_label_values(&[name]);
+        let _ = self.connections.remove_label_values(&[name]);
+        let _ = self.connections_made.remove_label_values(&[name]);
+        for reason in ConnectionRefusal::ALL {
+            let _ = self.connections_refused.remove_label_values(&[name, reason.label()]);
+        }
+        for result in Handshake::ALL {
+            for version in TlsVersion::ALL {
+                let labels = [name, result.label(), version.label()];
+                let _ = self.handshakes.remove_label_values(&labels);
+            }
+        }
+    }
+
+    /// Counts a reload by what came of it.
+    pub fn reload_ended(&self, result: Reloaded) {
+        self.reloads.with_label_values(&[result.label()]).inc();
+    }
+
+    /// Counts what a reload changed.
+    pub fn reload_changed(&self, what: &str, change: &str, count: usize) {
+        self.reload_changes.with_label_values(&[what, change]).inc_by(count as u64);
+    }
+
     /// Notes how reading the configuration went.
     pub fn reloaded(&self, reload: Reload, now: SystemTime) {
         match reload {
@@ -391,6 +438,11 @@ impl Metrics {
         self.sampled.watch_access_log(Box::new(dropped));
     }
 
+    /// Asks `running` for the number of tasks whenever somebody looks.
+    pub fn watch_tasks(&self, running: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.sampled.watch_tasks(Box::new(running));
+    }
+
     /// Everything in the text format of Prometheus, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
@@ -412,6 +464,17 @@ pub enum Reload {
     InUse,
     /// It has errors; the one before stays in use.
     Refused,
+}
+
+/// What the configuration does not have any more.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Gone<'a> {
+    /// Names of listeners.
+    pub listeners: &'a [&'a str],
+    /// Names of upstreams.
+    pub upstreams: &'a [&'a str],
+    /// Names of routes.
+    pub routes: &'a [&'a str],
 }
 
 /// What a store uses.

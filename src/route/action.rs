@@ -7,7 +7,7 @@ use http::StatusCode;
 use crate::route::rewrite::Template;
 
 /// What a route does with a request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Pass it to an upstream: an index into the plan's list.
     Upstream(usize),

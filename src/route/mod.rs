@@ -54,7 +54,7 @@ pub struct Ask<'a> {
 }
 
 /// One entry of the routing table, as meant.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The name in logs, metrics and `check --route`; unique.
     pub name: Arc<str>,
@@ -97,6 +97,26 @@ impl Route {
         !self.rewrite.keeps_path()
             || self.rewrite.host.is_some()
             || !self.headers.request.is_empty()
+    }
+
+    /// The same route in a plan that has its upstreams elsewhere: `place` says where. `None` where one of
+    /// them has no place there.
+    #[must_use]
+    pub fn placed(&self, place: impl Fn(usize) -> Option<usize>) -> Option<Self> {
+        let mut route = self.clone();
+        if let Action::Upstream(index) = &mut route.action {
+            *index = place(*index)?;
+        }
+        for share in &mut route.standins.split {
+            share.upstream = place(share.upstream)?;
+        }
+        if let Some(index) = &mut route.standins.fallback {
+            *index = place(*index)?;
+        }
+        if let Some(mirror) = &mut route.asking.mirror {
+            mirror.upstream = place(mirror.upstream)?;
+        }
+        Some(route)
     }
 }
 

@@ -22,11 +22,11 @@ pub(in crate::route) use crate::route::path::pattern::Segment;
 pub(in crate::route) use crate::route::path::pattern::first_segment;
 
 /// One path pattern.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern(Kind);
 
 /// The forms of a path pattern.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::route) enum Kind {
     /// Exactly this path.
     Exact(Box<str>),
@@ -48,6 +48,15 @@ pub(in crate::route) struct Expression {
     /// The named groups, with their numbers.
     names: Vec<(usize, Arc<str>)>,
 }
+
+/// What an expression is, its text says.
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Expression {}
 
 impl PathPattern {
     /// Every path.

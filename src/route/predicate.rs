@@ -15,7 +15,7 @@ use crate::route::Ask;
 use crate::route::expression;
 
 /// Conditions that must all hold.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Predicates {
     /// The scheme by which the request came; `None` is either.
     pub scheme: Option<Scheme>,
@@ -43,6 +43,24 @@ pub enum ValueMatch {
     /// One of the values matches as a whole. Built by [`ValueMatch::regex`], which anchors it.
     Regex(Regex),
 }
+
+impl PartialEq for ValueMatch {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Present, Self::Present) | (Self::Absent, Self::Absent) => true,
+            (Self::Exact(one), Self::Exact(other)) | (Self::Prefix(one), Self::Prefix(other)) => {
+                one == other
+            }
+            (Self::Regex(one), Self::Regex(other)) => one.as_str() == other.as_str(),
+            (
+                Self::Present | Self::Absent | Self::Exact(_) | Self::Prefix(_) | Self::Regex(_),
+                _,
+            ) => false,
+        }
+    }
+}
+
+impl Eq for ValueMatch {}
 
 /// The first condition that a request does not meet.
 #[derive(Debug, Clone, Copy)]

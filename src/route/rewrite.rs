@@ -32,6 +32,21 @@ pub struct Rewrite {
     pub host: Option<Template>,
 }
 
+impl PartialEq for Rewrite {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { strip_prefix, regex, add_prefix, host } = self;
+        let text = |of: &Option<(Regex, String)>| {
+            of.as_ref().map(|(regex, replacement)| (regex.as_str().to_owned(), replacement.clone()))
+        };
+        *strip_prefix == other.strip_prefix
+            && text(regex) == text(&other.regex)
+            && *add_prefix == other.add_prefix
+            && *host == other.host
+    }
+}
+
+impl Eq for Rewrite {}
+
 /// The changed path would have a dot segment, as when `/files(.*)` becomes `/data/$1` and the request
 /// was for `/files../secret`. Such a request is refused: an origin would leave `/data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::StatusCode;
 
 /// Who serves beside the route's upstream.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standins {
     /// The upstreams that share the requests, the route's own among them; empty where it has all.
     pub split: Vec<Share>,
@@ -26,7 +26,7 @@ pub struct Share {
 }
 
 /// A fixed answer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The status.
     pub status: StatusCode,

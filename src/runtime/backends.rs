@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use log::info;
 use serde::Serialize;
 
@@ -262,18 +263,21 @@ impl Deed {
 /// # Errors
 /// It was not done, or was done and not kept.
 pub fn carry_out(
-    runtime: &Runtime,
+    current: &ArcSwap<Runtime>,
     upstream: &str,
     deed: &Deed,
     by: &Asker,
 ) -> Result<String, Problem> {
-    let upstream = find(runtime, upstream)?;
-    // One after the other, so that what is kept last is what was done last.
-    let turn = runtime.keeper.turn();
-    let id = apply(runtime, upstream, deed)?;
+    let keeper = Arc::clone(&current.load().keeper);
+    // One after the other, so that what is kept last is what was done last. A reload takes its turn, too:
+    // what was changed before it is known to the generation that follows.
+    let turn = keeper.turn();
+    let runtime = current.load();
+    let upstream = find(&runtime, upstream)?;
+    let id = apply(&runtime, upstream, deed)?;
     tell(upstream, &id, deed, by);
     if deed.is_lasting()
-        && let Err(why) = runtime.keeper.keep(&turn, &runtime.upstreams)
+        && let Err(why) = keeper.keep(&turn, &runtime.upstreams)
     {
         let why = format!("it is done, but the next start will not know of it: {why}");
         log::error!(target: "edgeproxy::state", "{why}");

@@ -2,11 +2,13 @@
 //! byte to its log line.
 
 pub mod backends;
+pub mod build;
 pub mod explain;
 pub mod life;
 pub mod partial;
 pub mod place;
 pub mod purge;
+pub mod reload;
 pub mod state;
 pub mod upstreams;
 
@@ -23,11 +25,8 @@ use crate::observe::metrics::ListenerMetrics;
 use crate::observe::metrics::Metrics;
 use crate::observe::metrics::UpstreamMetrics;
 use crate::observe::metrics::requests::RouteTable;
-use crate::resilience::budget;
-use crate::resilience::hedge;
 use crate::route::Route;
 use crate::route::action::Action;
-use crate::route::asking;
 use crate::runtime::state::Keeper;
 use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
@@ -56,9 +55,9 @@ pub struct Runtime {
     pub keeper: Arc<Keeper>,
     /// Every metric.
     pub metrics: Arc<Metrics>,
-    /// The counters of each route on each listener.
+    /// The counters of each route on each listener, by the number of its door.
     pub routes: RouteTable,
-    /// The counters of each listener, in the plan's order.
+    /// The counters of each listener, by the numbers of their doors.
     pub listener_metrics: Vec<ListenerMetrics>,
     /// The counters of each upstream, in the plan's order.
     pub upstream_metrics: Vec<UpstreamMetrics>,
@@ -72,7 +71,7 @@ pub struct Runtime {
     pub ranges: Arc<AskedRanges>,
     /// What responses say of queries. It outlives every generation.
     pub variances: Arc<Variances>,
-    /// The certificates of each listener, in the plan's order; `None` is plain text.
+    /// The certificates of each listener, by the numbers of their doors; `None` is plain text.
     pub certificates: Vec<Option<Arc<CertificateStore>>>,
     /// The access log.
     pub access_log: Arc<AccessLogger>,
@@ -81,32 +80,6 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// The hedging of each of these routes.
-    #[must_use]
-    pub fn hedging(routes: &[Route]) -> Vec<Option<Arc<Hedging>>> {
-        let one = |route: &Route| {
-            let asking::Hedge { percentile, at_least, window, min_requests, budget } =
-                route.asking.hedge?;
-            Some(Hedging::new(hedge::Settings {
-                quantile: percentile * 10,
-                at_least,
-                window,
-                samples: min_requests,
-                budget: budget::Settings { percent: budget, minimum: 0 },
-            }))
-        };
-        routes.iter().map(one).collect()
-    }
-
-    /// The places for copies of the requests of each of these routes.
-    #[must_use]
-    pub fn mirrors(routes: &[Route]) -> Vec<Option<Arc<Semaphore>>> {
-        let places = |mirror: asking::Mirror| {
-            Arc::new(Semaphore::new(usize::try_from(mirror.at_once).unwrap_or(usize::MAX)))
-        };
-        routes.iter().map(|route| route.asking.mirror.map(places)).collect()
-    }
-
     /// The version in which the responses to a route's requests reach us.
     #[must_use]
     pub fn version_towards(&self, route: &Route) -> Version {

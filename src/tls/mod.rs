@@ -11,6 +11,8 @@ use std::path::PathBuf;
 pub use error::Error;
 pub use error::Warning;
 pub use store::CertificateStore;
+pub use store::Read;
+pub use store::Replaced;
 pub use store::server_config;
 
 /// Which TLS a listener speaks, as meant.

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::ring::Ticketer;
+use rustls::pki_types::CertificateDer;
 use rustls::server::ClientHello;
 use rustls::server::ResolvesServerCert;
 use rustls::server::ServerSessionMemoryCache;
@@ -47,15 +48,58 @@ struct Table {
     default: Option<Arc<CertifiedKey>>,
 }
 
+/// Certificates that were read and are not in use yet.
+#[derive(Debug)]
+pub struct Read {
+    table: Table,
+    warnings: Vec<Warning>,
+}
+
+/// Whether certificates that were read again are others than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// They are the same.
+    BySame,
+    /// Some are others, or for other names.
+    ByOthers,
+}
+
 impl CertificateStore {
+    /// Reads every certificate of `settings`, and puts none to use. Blocks on the file system.
+    ///
+    /// # Errors
+    /// The first certificate that cannot be used.
+    pub fn read(settings: &Settings, state_dir: &Path, now: SystemTime) -> Result<Read, Error> {
+        let (table, warnings) = Table::load(settings, state_dir, now)?;
+        Ok(Read { table, warnings })
+    }
+
+    /// A store of what was read.
+    #[must_use]
+    pub fn of(read: Read) -> Self {
+        Self { table: ArcSwap::from_pointee(read.table) }
+    }
+
+    /// Replaces all certificates at once by those that were read; handshakes under way keep what they
+    /// have. Warnings are logged. Says whether they are others.
+    pub fn put(&self, read: Read) -> Replaced {
+        for warning in read.warnings {
+            log::warn!(target: "edgeproxy::tls", "{warning}");
+        }
+        let before = self.table.swap(Arc::new(read.table));
+        match before.shows() == self.table.load().shows() {
+            true => Replaced::BySame,
+            false => Replaced::ByOthers,
+        }
+    }
+
     /// Loads every certificate of `settings`; those of the internal CA are issued where needed.
     /// What is odd about them is told with the configuration. Blocks on the file system.
     ///
     /// # Errors
     /// The first certificate that cannot be used.
     pub fn load(settings: &Settings, state_dir: &Path, now: SystemTime) -> Result<Self, Error> {
-        let (table, _) = Table::load(settings, state_dir, now)?;
-        Ok(Self { table: ArcSwap::from_pointee(table) })
+        Self::read(settings, state_dir, now).map(Self::of)
     }
 
     /// Loads again and replaces all certificates at once; handshakes under way keep what they have.
@@ -70,11 +114,7 @@ impl CertificateStore {
         state_dir: &Path,
         now: SystemTime,
     ) -> Result<(), Error> {
-        let (table, warnings) = Table::load(settings, state_dir, now)?;
-        for warning in warnings {
-            log::warn!(target: "edgeproxy::tls", "{warning}");
-        }
-        self.table.store(Arc::new(table));
+        self.put(Self::read(settings, state_dir, now)?);
         Ok(())
     }
 
@@ -159,6 +199,17 @@ impl Table {
         Ok((table, warnings))
     }
 
+    /// What clients can be shown, by the names that they ask for.
+    fn shows(&self) -> Vec<(&str, Option<IpAddr>, &[CertificateDer<'static>])> {
+        let named = self.exact.iter().chain(&self.wildcard);
+        let named = named.map(|(name, key)| (&**name, None, key.cert.as_slice()));
+        let by_address = self.address.iter().map(|(at, key)| ("", Some(*at), key.cert.as_slice()));
+        let default = self.default.iter().map(|key| ("", None, key.cert.as_slice()));
+        let mut all: Vec<_> = named.chain(by_address).chain(default).collect();
+        all.sort_unstable_by_key(|(name, address, _)| (*name, *address));
+        all
+    }
+
     /// The first certificate that names a host keeps it.
     fn add(&mut self, hosts: &[String], certified: &Arc<CertifiedKey>) {
         for host in hosts {
@@ -234,7 +285,6 @@ mod tests {
     use rustls::HandshakeKind;
     use rustls::ProtocolVersion;
     use rustls::RootCertStore;
-    use rustls::pki_types::CertificateDer;
     use rustls::pki_types::ServerName;
     use rustls::pki_types::pem::PemObject;
     use tempfile::TempDir;

@@ -52,15 +52,22 @@ pub struct Backend {
     pub(super) uploads: Arc<Pool>,
     /// How many requests it can have at once.
     places: u32,
+    /// Its health checks; `None`: there are none.
+    pub(super) checks: Option<Arc<Checks>>,
+    pub(super) breaker: Option<Arc<Breaker>>,
+    course: Arc<Course>,
+}
+
+/// How it has gone with a backend so far. After a reload the same backend goes on where it was, and
+/// requests that began before still count.
+#[derive(Debug)]
+struct Course {
     /// Why it gets no requests, one bit for each [`Reason`].
     reasons: AtomicU8,
     rests_until: AtomicU64,
     /// How its requests went, compared with those of its siblings.
-    pub(super) record: ejection::Record,
-    /// Its health checks; `None`: there are none.
-    pub(super) checks: Option<Arc<Checks>>,
+    record: ejection::Record,
     up_since: AtomicU64,
-    pub(super) breaker: Option<Breaker>,
     in_flight: AtomicU32,
     latency: PeakEwma,
     tally: Tally,
@@ -78,6 +85,15 @@ pub enum Reason {
     Unhealthy = 4,
     /// It has not been checked yet, and is not taken for healthy.
     Unknown = 8,
+}
+
+/// Whether something is meant as it was before a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum As {
+    /// It is.
+    Before,
+    /// It is not.
+    Otherwise,
 }
 
 /// What was counted of one backend since it came.
@@ -176,20 +192,54 @@ impl Backend {
             peer,
             dial: None,
             places: pool.places(),
-            uploads: Pool::new(pool::Settings {
-                max_connections: pool.settings().uploads.unwrap_or(pool.places() / 2).max(1),
-                ..pool.settings()
-            }),
+            uploads: Pool::new(of_uploads(pool.settings(), pool.places())),
             pool,
-            reasons: AtomicU8::new(if settings.active { 0 } else { Reason::Inactive as u8 }),
-            rests_until: AtomicU64::new(0),
-            record: ejection::Record::default(),
             checks: None,
-            up_since: AtomicU64::new(millis(now)),
-            breaker: breaker.map(|settings| Breaker::new(settings.clone())),
-            in_flight: AtomicU32::new(0),
-            latency: PeakEwma::new(DECAY),
-            tally: Tally::default(),
+            breaker: breaker.map(|settings| Arc::new(Breaker::new(settings.clone()))),
+            course: Arc::new(Course {
+                reasons: AtomicU8::new(if settings.active { 0 } else { Reason::Inactive as u8 }),
+                rests_until: AtomicU64::new(0),
+                record: ejection::Record::default(),
+                up_since: AtomicU64::new(millis(now)),
+                in_flight: AtomicU32::new(0),
+                latency: PeakEwma::new(DECAY),
+                tally: Tally::default(),
+            }),
+        }
+    }
+
+    /// The same, as one that goes on where `before` is, which it follows: what its requests came to and
+    /// what its checks said stays, and its breaker where that is meant as before. For `before` nothing
+    /// changes.
+    pub(super) fn following(mut self, before: &Self, breaker: As, pool: &pool::Settings) -> Self {
+        self.places = self.pool.places_with(pool);
+        self.course = Arc::clone(&before.course);
+        if breaker == As::Before {
+            self.breaker.clone_from(&before.breaker);
+        }
+        self.checks = self.checks.map(|checks| {
+            let judged = before.checks.as_deref();
+            Arc::new(Checks::following(Arc::clone(checks.checker_arc()), judged))
+        });
+        self.uploads = Arc::clone(&before.uploads);
+        if self.dial.is_none() && before.dial.is_none() {
+            self.pool = Arc::clone(&before.pool);
+        }
+        self
+    }
+
+    /// Whether it follows `before`, or is it.
+    pub(super) fn is_the_same_as(&self, before: &Self) -> bool {
+        Arc::ptr_eq(&self.course, &before.course)
+    }
+
+    /// From now on it is what requests are lent, and these settings count.
+    pub(super) fn takes_over(&self, pool: pool::Settings) {
+        self.pool.adjust(pool);
+        self.uploads.adjust(of_uploads(pool, self.pool.places()));
+        if self.checks.is_none() {
+            self.set(Reason::Unhealthy, false);
+            self.set(Reason::Unknown, false);
         }
     }
 
@@ -266,7 +316,12 @@ impl Backend {
     /// Requests that it has now.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.course.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How its requests went, compared with those of its siblings.
+    pub(super) fn record(&self) -> &ejection::Record {
+        &self.course.record
     }
 
     /// What Pingora has to know to talk to it.
@@ -278,8 +333,8 @@ impl Backend {
     pub(super) fn set(&self, reason: Reason, holds: bool) -> bool {
         let bit = reason as u8;
         let before = match holds {
-            true => self.reasons.fetch_or(bit, Ordering::Relaxed),
-            false => self.reasons.fetch_and(!bit, Ordering::Relaxed),
+            true => self.course.reasons.fetch_or(bit, Ordering::Relaxed),
+            false => self.course.reasons.fetch_and(!bit, Ordering::Relaxed),
         };
         (before & bit != 0) != holds
     }
@@ -287,18 +342,18 @@ impl Backend {
     /// Whether this keeps requests away.
     #[must_use]
     pub fn is(&self, reason: Reason) -> bool {
-        self.reasons.load(Ordering::Relaxed) & reason as u8 != 0
+        self.course.reasons.load(Ordering::Relaxed) & reason as u8 != 0
     }
 
     /// It comes up now, and takes up its share slowly where that is wished.
     pub(super) fn came_up(&self, now: Duration) {
-        self.up_since.store(millis(now), Ordering::Relaxed);
+        self.course.up_since.store(millis(now), Ordering::Relaxed);
     }
 
     /// Whether it may get a request at `now`.
     pub(super) fn is_usable(&self, heed: Heed, now: Duration) -> bool {
         let off = Reason::Inactive as u8 | Reason::Draining as u8;
-        let reasons = self.reasons.load(Ordering::Relaxed);
+        let reasons = self.course.reasons.load(Ordering::Relaxed);
         let well = match heed {
             Heed::Health => reasons == 0 && !self.is_ejected(now),
             Heed::Panic => reasons & off == 0,
@@ -308,12 +363,12 @@ impl Backend {
 
     /// Whether health and ejection would let it have requests; the breaker has its own say.
     pub(super) fn is_well(&self, now: Duration) -> bool {
-        self.reasons.load(Ordering::Relaxed) == 0 && !self.is_ejected(now)
+        self.course.reasons.load(Ordering::Relaxed) == 0 && !self.is_ejected(now)
     }
 
     /// Whether nothing but a breaker or an ejection keeps requests away.
     pub(super) fn is_free(&self) -> bool {
-        self.reasons.load(Ordering::Relaxed) == 0
+        self.course.reasons.load(Ordering::Relaxed) == 0
     }
 
     /// Whether it is meant to get requests at all.
@@ -324,13 +379,13 @@ impl Backend {
     /// Whether passive checks have it out.
     #[must_use]
     pub fn is_ejected(&self, now: Duration) -> bool {
-        self.record.is_out(now)
+        self.course.record.is_out(now)
     }
 
     /// Whether it fits `wish`.
     pub(super) fn fits(&self, wish: Wish, tried: &[Arc<Self>], now: Duration) -> bool {
         let untried = || !tried.iter().any(|backend| backend.address() == self.address());
-        let rested = || self.rests_until.load(Ordering::Relaxed) <= millis(now);
+        let rested = || self.course.rests_until.load(Ordering::Relaxed) <= millis(now);
         match wish {
             Wish::Rested => rested() && untried() && self.in_flight() < self.places,
             Wish::Untried => untried(),
@@ -345,7 +400,8 @@ impl Backend {
 
     /// For so long it stands behind its siblings.
     pub(super) fn rest_for(&self, time: Duration, now: Duration) {
-        self.rests_until.store(millis(now.saturating_add(time)), Ordering::Relaxed);
+        let until = millis(now.saturating_add(time));
+        self.course.rests_until.store(until, Ordering::Relaxed);
     }
 
     /// How ready it is for its share, of 1000, when the way up takes `slow_start`.
@@ -353,7 +409,7 @@ impl Backend {
         if slow_start.is_zero() {
             return FULLY;
         }
-        let up = millis(now).saturating_sub(self.up_since.load(Ordering::Relaxed));
+        let up = millis(now).saturating_sub(self.course.up_since.load(Ordering::Relaxed));
         let whole = millis(slow_start).max(1);
         if up >= whole {
             return FULLY;
@@ -364,43 +420,44 @@ impl Backend {
 
     /// What a request there costs by itself: its latency of late. Weight and load are the balancer's affair.
     pub(super) fn cost(&self, now: Duration) -> u64 {
-        self.latency.cost(self.in_flight(), now)
+        self.course.latency.cost(self.in_flight(), now)
     }
 
     /// A request goes there.
     pub(super) fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.tally.requests.fetch_add(1, Ordering::Relaxed);
+        self.course.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.course.tally.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It is over.
     pub(super) fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.course.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// It answered, after this time.
     pub(super) fn answered(&self, took: Duration, now: Duration) {
-        self.latency.observe(took, now);
-        self.rests_until.store(0, Ordering::Relaxed);
+        let course = &self.course;
+        course.latency.observe(took, now);
+        course.rests_until.store(0, Ordering::Relaxed);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.tally.micros.fetch_add(micros, Ordering::Relaxed);
-        self.tally.answered.fetch_add(1, Ordering::Relaxed);
+        course.tally.micros.fetch_add(micros, Ordering::Relaxed);
+        course.tally.answered.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What was asked of it failed.
     pub(super) fn failed(&self) {
-        self.tally.failures.fetch_add(1, Ordering::Relaxed);
+        self.course.tally.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Its breaker opened.
     pub(super) fn opened(&self) {
-        self.tally.opened.fetch_add(1, Ordering::Relaxed);
+        self.course.tally.opened.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Passive checks have it out until then; its way back up begins there.
     pub(super) fn ejected(&self, until: Duration) {
         self.came_up(until);
-        self.tally.ejected.fetch_add(1, Ordering::Relaxed);
+        self.course.tally.ejected.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What is known of it.
@@ -417,8 +474,9 @@ impl Backend {
         if self.is_ejected(now) {
             out.push("ejected");
         }
-        let answered = self.tally.answered.load(Ordering::Relaxed);
-        let micros = self.tally.micros.load(Ordering::Relaxed);
+        let Course { tally, record, latency, .. } = &*self.course;
+        let answered = tally.answered.load(Ordering::Relaxed);
+        let micros = tally.micros.load(Ordering::Relaxed);
         Report {
             id: Arc::clone(&self.id),
             label: Arc::clone(&self.label),
@@ -428,18 +486,23 @@ impl Backend {
             out,
             breaker: self.breaker.as_ref().map(|breaker| breaker.state(now)),
             in_flight: self.in_flight(),
-            requests: self.tally.requests.load(Ordering::Relaxed),
-            failures: self.tally.failures.load(Ordering::Relaxed),
+            requests: tally.requests.load(Ordering::Relaxed),
+            failures: tally.failures.load(Ordering::Relaxed),
             answers: answered,
             answering: Duration::from_micros(micros),
-            opened: self.tally.opened.load(Ordering::Relaxed),
+            opened: tally.opened.load(Ordering::Relaxed),
             health: self.checks.as_ref().map(|checks| checks.report(now)),
-            ejected_for: self.record.out_until(now).map(|until| until.saturating_sub(now)),
-            ejected: self.tally.ejected.load(Ordering::Relaxed),
+            ejected_for: record.out_until(now).map(|until| until.saturating_sub(now)),
+            ejected: tally.ejected.load(Ordering::Relaxed),
             pool: self.pool.stats(),
-            latency: self.latency.value(now),
+            latency: latency.value(now),
         }
     }
+}
+
+/// What the places for uploads allow, beside a pool of so many places.
+fn of_uploads(pool: pool::Settings, places: u32) -> pool::Settings {
+    pool::Settings { max_connections: pool.uploads.unwrap_or(places / 2).max(1), ..pool }
 }
 
 /// All of a share.
@@ -531,7 +594,7 @@ mod tests {
             base: Duration::from_secs(1),
             ..ejection::Settings::default()
         });
-        let ejected = ward.eject(0, &[&one.record, &backend(2).record], now);
+        let ejected = ward.eject(0, &[one.record(), backend(2).record()], now);
         assert_eq!(ejected, ejection::Ejected::Until(Duration::from_secs(2)));
         assert!(!one.is_usable(Heed::Health, now));
         assert!(one.is_usable(Heed::Panic, now));

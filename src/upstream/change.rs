@@ -90,7 +90,7 @@ impl Upstream {
             return Err(Refused::SamePlace(Arc::clone(&same.settings.id)));
         }
         let addresses = fixed(&backend.at).map_err(Refused::Unusable)?;
-        let made = Source::new(self, backend, &sources);
+        let made = Source::new(self, backend, &sources, &[]);
         let mut source = made.map_err(Refused::Unusable)?;
         // Before any request can need it.
         dials.set(&source.dial);

@@ -9,13 +9,16 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use parking_lot::RwLock;
 use pingora::Error;
 use pingora::ErrorType;
@@ -29,6 +32,7 @@ use pingora::protocols::tls::CustomALPN;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::Peer;
 use rustls::ClientConfig;
+use tokio::task::AbortHandle;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
@@ -62,12 +66,15 @@ pub struct Dial {
     pub(super) tls: Option<Arc<ClientConfig>>,
     /// What the guard of each connection allows.
     pub(super) limits: ReplyLimits,
-    /// How long an origin may be silent before it answers a request that offers a tunnel.
-    pub(super) read: Duration,
+    /// How long an origin may be silent before it answers a request that offers a tunnel, in
+    /// milliseconds.
+    read: AtomicU64,
     /// What its pools allow.
-    pub(super) pool: pool::Settings,
+    pool: Mutex<pool::Settings>,
     pools: RwLock<HashMap<SocketAddr, Arc<Pool>>>,
     tended: AtomicBool,
+    /// The task that looks after them.
+    tending: OnceLock<AbortHandle>,
 }
 
 /// Where a connection goes.
@@ -178,8 +185,38 @@ impl Dial {
         read: Duration,
         pool: pool::Settings,
     ) -> Self {
-        let (pools, tended) = (RwLock::default(), AtomicBool::new(false));
-        Self { key, tls, limits, read, pool, pools, tended }
+        Self {
+            key,
+            tls,
+            limits,
+            read: AtomicU64::new(millis(read)),
+            pool: Mutex::new(pool),
+            pools: RwLock::default(),
+            tended: AtomicBool::new(false),
+            tending: OnceLock::new(),
+        }
+    }
+
+    /// How long an origin may be silent before it answers a request that offers a tunnel.
+    pub(super) fn read(&self) -> Duration {
+        Duration::from_millis(self.read.load(Ordering::Relaxed))
+    }
+
+    /// Allows something else from now on.
+    pub(super) fn adjust(&self, read: Duration, pool: pool::Settings) {
+        self.read.store(millis(read), Ordering::Relaxed);
+        *self.pool.lock() = pool;
+        for one in self.pools.read().values() {
+            one.adjust(pool);
+        }
+    }
+
+    /// Nobody wants connections of this kind any more: those that are idle are closed, those in use end
+    /// with their requests.
+    pub(super) fn retire(&self) {
+        for (_, pool) in self.pools.write().drain() {
+            pool.retire();
+        }
     }
 
     /// The pool of the connections to `peer`.
@@ -194,7 +231,7 @@ impl Dial {
         let mut pools = self.pools.write();
         let pool = pools
             .entry(to.address.clone())
-            .or_insert_with(|| Pool::towards(to, Arc::downgrade(self), self.pool));
+            .or_insert_with(|| Pool::towards(to, Arc::downgrade(self), *self.pool.lock()));
         Arc::clone(pool)
     }
 
@@ -203,13 +240,16 @@ impl Dial {
     pub fn tend(self: &Arc<Self>) {
         let tended = &self.tended;
         if !tended.load(Ordering::Relaxed) && !tended.swap(true, Ordering::Relaxed) {
-            tokio::spawn(look_after(Arc::downgrade(self)));
+            let task = tokio::spawn(look_after(Arc::downgrade(self)));
+            let _ = self.tending.set(task.abort_handle());
         }
     }
 
     /// Nobody wants connections to `address` any more. Those in use end with their requests.
     pub(super) fn forget(&self, address: &SocketAddr) {
-        self.pools.write().remove(address);
+        if let Some(pool) = self.pools.write().remove(address) {
+            pool.retire();
+        }
     }
 
     /// Takes over the idle connections of another dial of the same key.
@@ -280,14 +320,26 @@ impl Dial {
     }
 }
 
+impl Drop for Dial {
+    fn drop(&mut self) {
+        if let Some(task) = self.tending.get() {
+            task.abort();
+        }
+    }
+}
+
 async fn look_after(dial: Weak<Dial>) {
     loop {
-        let Some(pause) = dial.upgrade().map(|dial| dial.pool.round()) else { return };
+        let Some(pause) = dial.upgrade().map(|dial| dial.pool.lock().round()) else { return };
         let Some(dial) = dial.upgrade() else { return };
         dial.tidy().await;
         drop(dial);
         tokio::time::sleep(pause).await;
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn not_connected(to: &To, e: io::Error) -> Box<Error> {

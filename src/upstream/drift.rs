@@ -69,6 +69,9 @@ pub enum Moot {
     Last,
 }
 
+/// What the configuration has overtaken: the id of a backend, and why.
+pub type Overtaken = Vec<(Arc<str>, Moot)>;
+
 impl Moot {
     /// The reason in words.
     #[must_use]
@@ -142,9 +145,9 @@ impl Drift {
         drift
     }
 
-    /// The `configured` backends with this difference, and what of it is moot: an id, and why.
+    /// The `configured` backends with this difference, and what of it is moot.
     #[must_use]
-    pub fn over(self, configured: &[Backend]) -> (Vec<Meant>, Vec<(Arc<str>, Moot)>) {
+    pub fn over(self, configured: &[Backend]) -> (Vec<Meant>, Overtaken) {
         let mut moot = Vec::new();
         let kept = configured.iter().filter(|was| !self.removed.contains(&was.id));
         let mut now: Vec<Meant> = kept.cloned().map(Meant::new).collect();

@@ -21,7 +21,7 @@ use crate::upstream::peer::Upstream;
 /// Takes in how a request went, and ejects the backend when it is one error too many.
 pub(super) fn note(upstream: &Upstream, backend: &Backend, outcome: Outcome, now: Duration) {
     let Some(ward) = &upstream.ward else { return };
-    match backend.record.note(outcome, ward.settings()) {
+    match backend.record().note(outcome, ward.settings()) {
         Suspicion::None => {}
         Suspicion::Streak => {
             let group = candidates(upstream);
@@ -71,7 +71,7 @@ fn candidates(upstream: &Upstream) -> Vec<Arc<Backend>> {
 }
 
 fn records(group: &[Arc<Backend>]) -> Vec<&Record> {
-    group.iter().map(|backend| &backend.record).collect()
+    group.iter().map(|backend| backend.record()).collect()
 }
 
 /// Counts an ejection and tells the operator.

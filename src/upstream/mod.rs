@@ -5,9 +5,11 @@
 //! [`resolve`] keeps the addresses current, [`health`] asks each backend whether it is well, and ejection
 //! leaves out those that stand out. HTTP/1 connections are ours: [`connect`] dials them and
 //! [`guard`] checks every byte that an origin sends; those that are idle wait in a [`pool`]. HTTP/2
-//! connections are Pingora's. [`change`] is what operators do to a running upstream. [`lift`] makes the proxy that uses both, and [`fault`] says what an
+//! connections are Pingora's. [`change`] is what operators do to a running upstream, and
+//! `adopt` what a reload does. [`lift`] makes the proxy that uses both, and [`fault`] says what an
 //! error on the origin's side means.
 
+mod adopt;
 pub mod backend;
 pub mod change;
 pub mod connect;

@@ -29,6 +29,8 @@ use crate::upstream;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
 use crate::upstream::Settings;
+use crate::upstream::adopt::Kept;
+use crate::upstream::backend::As;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend::Reason;
 use crate::upstream::backend::Report;
@@ -53,16 +55,16 @@ use crate::upstream::tls::TlsError;
 /// An upstream in use.
 #[derive(Debug)]
 pub struct Upstream {
-    settings: Settings,
+    pub(super) settings: Settings,
     limits: ReplyLimits,
     pub(super) sources: Mutex<Vec<Source>>,
     group: ArcSwap<Group>,
     /// Those that were removed, as long as a request holds them.
     pub(super) leaving: Mutex<Vec<Weak<Backend>>>,
-    budget: Budget,
-    limit: Option<Limit>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) limit: Option<Arc<Limit>>,
     /// Sees to it that not too many are ejected; `None`: nobody is.
-    pub(super) ward: Option<Ward>,
+    pub(super) ward: Option<Arc<Ward>>,
     started: Instant,
     /// The number of the next source.
     serial: AtomicU64,
@@ -81,7 +83,7 @@ pub(super) struct Source {
     serial: u64,
     /// Whether its name is looked up again and again.
     is_followed: bool,
-    pattern: HttpPeer,
+    pub(super) pattern: HttpPeer,
     pub(super) dial: Option<Arc<Dial>>,
     checker: Option<Arc<Checker>>,
     pub(super) backends: Vec<Arc<Backend>>,
@@ -168,27 +170,50 @@ impl Upstream {
         meant: Vec<Meant>,
         limits: ReplyLimits,
     ) -> Result<Arc<Self>, BuildError> {
+        Self::build_from(settings, meant, limits, None)
+    }
+
+    /// The same as one that goes on where `before` is, as far as that is meant alike.
+    pub(super) fn build_from(
+        settings: Settings,
+        meant: Vec<Meant>,
+        limits: ReplyLimits,
+        before: Option<&Self>,
+    ) -> Result<Arc<Self>, BuildError> {
+        let kept = Kept::of(before, &settings);
         let upstream = Self {
             limits,
             sources: Mutex::default(),
             leaving: Mutex::default(),
             serial: AtomicU64::new(0),
             group: ArcSwap::from_pointee(Group::new(Vec::new(), &settings.balance.algorithm)),
-            budget: Budget::new(settings.retry.budget),
-            limit: settings.concurrency.clone().map(Limit::new),
-            ward: settings.ejection.as_ref().map(|ejection| Ward::new(ejection.settings.clone())),
-            started: Instant::now(),
+            budget: kept.budget.unwrap_or_else(|| Arc::new(Budget::new(settings.retry.budget))),
+            limit: kept
+                .limit
+                .or_else(|| settings.concurrency.clone().map(Limit::new).map(Arc::new)),
+            ward: kept.ward.or_else(|| {
+                let ejection = settings.ejection.as_ref()?;
+                Some(Arc::new(Ward::new(ejection.settings.clone())))
+            }),
+            // What goes on, goes by the time that it went by.
+            started: before.map_or_else(Instant::now, |before| before.started),
             changes: Arc::default(),
             tasks: Mutex::default(),
             settings,
         };
         {
             let mut sources = upstream.sources.lock();
+            let known = before.map(Self::dials).unwrap_or_default();
             for Meant { backend, draining } in meant {
-                let addresses = fixed(&backend.at)?;
-                let mut source = Source::new(&upstream, backend, &sources)?;
+                let mut addresses = fixed(&backend.at)?;
+                let mut source = Source::new(&upstream, backend, &sources, &known)?;
                 source.draining = draining;
-                source.learn(addresses, &upstream.settings, Duration::ZERO);
+                let follows = before.map(|before| before.backends_of(&source)).unwrap_or_default();
+                if addresses.is_empty() {
+                    addresses = follows.iter().map(|one| one.address().clone()).collect();
+                }
+                let now = upstream.now();
+                source.learn_from(addresses, &upstream.settings, &follows, kept.breaker, now);
                 sources.push(source);
             }
             upstream.regroup(&sources);
@@ -231,7 +256,7 @@ impl Upstream {
 
     /// The limit of its requests at once; `None` has none.
     pub(super) fn limit(&self) -> Option<&Limit> {
-        self.limit.as_ref()
+        self.limit.as_deref()
     }
 
     /// The time by which everything here goes: since it was started.
@@ -348,6 +373,13 @@ impl Upstream {
         Some(())
     }
 
+    /// Ends what goes on beside the requests.
+    pub(super) fn rest(&self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+    }
+
     /// Ends `task` when the upstream goes.
     pub(super) fn adopt(&self, task: AbortHandle) {
         let mut tasks = self.tasks.lock();
@@ -382,9 +414,7 @@ impl Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        for task in self.tasks.get_mut().drain(..) {
-            task.abort();
-        }
+        self.rest();
     }
 }
 
@@ -394,12 +424,13 @@ impl Source {
         upstream: &Upstream,
         backend: upstream::Backend,
         others: &[Self],
+        known: &[Arc<Dial>],
     ) -> Result<Self, BuildError> {
         let (settings, limits) = (&upstream.settings, upstream.limits);
         let tls = backend.tls.as_ref();
         let key = pattern::group_key(settings, tls, &backend.at);
-        let known = others.iter().filter_map(|other| other.dial.clone());
-        let known = known.into_iter().find(|dial| dial.key == key);
+        let known = others.iter().filter_map(|other| other.dial.as_ref()).chain(known);
+        let known = known.into_iter().find(|dial| dial.key == key).cloned();
         let new =
             |tls| Arc::new(Dial::new(key, tls, limits, settings.timeouts.read, settings.pool));
         let mut authorities = None;
@@ -442,8 +473,20 @@ impl Source {
     /// Replaces the addresses. Those known before keep their state.
     pub(super) fn learn(
         &mut self,
+        addresses: Vec<SocketAddr>,
+        settings: &Settings,
+        now: Duration,
+    ) -> Change {
+        self.learn_from(addresses, settings, &[], As::Otherwise, now)
+    }
+
+    /// The same, where new ones go on where these are.
+    fn learn_from(
+        &mut self,
         mut addresses: Vec<SocketAddr>,
         settings: &Settings,
+        follows: &[Arc<Backend>],
+        meant: As,
         now: Duration,
     ) -> Change {
         addresses.sort();
@@ -468,7 +511,12 @@ impl Source {
                 let backend = Backend::new(&self.settings, peer, pool, alone, breaker, now);
                 backend.set(Reason::Draining, self.draining);
                 let backend = backend.dialled_by(self.dial.as_ref());
-                Arc::new(backend.checked_by(self.checker.as_ref()))
+                let backend = backend.checked_by(self.checker.as_ref());
+                let before = follows.iter().find(|one| one.address() == backend.address());
+                Arc::new(match before {
+                    Some(before) => backend.following(before, meant, &settings.pool),
+                    None => backend,
+                })
             })
         });
         self.backends = backends.collect();

@@ -11,6 +11,7 @@ mod origins;
 mod process;
 mod protocols;
 mod purging;
+mod reload;
 mod routing;
 mod shipped;
 mod simulation;

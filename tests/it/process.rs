@@ -1,6 +1,6 @@
 //! The life of a process: starting, signals, draining, in the background, handing over.
 
-mod daemon;
+pub(crate) mod daemon;
 mod drain;
 mod handover;
 mod start;

@@ -147,6 +147,7 @@ fn process(
             Duration::ZERO,
             DAY,
         ),
+        watch: written.watch,
         state_dir,
     }
 }

@@ -37,6 +37,9 @@ pub struct Process {
     pub upgrade_socket: OrAuto<PathBuf>,
     /// How long requests in flight may take after SIGTERM.
     pub drain_timeout: Period,
+    /// Whether this file and those that it names are looked at every second, and the configuration is
+    /// reloaded when one of them changes.
+    pub watch: bool,
 }
 
 impl Default for Process {
@@ -51,6 +54,7 @@ impl Default for Process {
             log_file: OrAuto::Auto,
             upgrade_socket: OrAuto::Auto,
             drain_timeout: Period(Duration::from_secs(30)),
+            watch: false,
         }
     }
 }

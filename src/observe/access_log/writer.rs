@@ -59,8 +59,13 @@ pub struct AccessLogger {
     format: Format,
     fields: Box<[Field]>,
     sink: Option<Sink>,
-    shared: Arc<Shared>,
+    queue: usize,
+    writer: Arc<Writer>,
 }
+
+/// The writer of one sink, for every logger that writes there. Its thread ends with the last of them.
+#[derive(Debug)]
+struct Writer(Arc<Shared>);
 
 /// What requests and the writer share.
 #[derive(Debug)]
@@ -71,13 +76,14 @@ struct Shared {
     /// Whoever flushes waits here for the writer.
     done: Condvar,
     dropped: Arc<AtomicU64>,
-    lines_max: u64,
-    bytes_max: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     batch: Vec<u8>,
+    /// How many lines may wait, and how many bytes.
+    lines_max: u64,
+    bytes_max: usize,
     /// Lines ever accepted.
     accepted: u64,
     /// Lines of these that were written or lost.
@@ -104,21 +110,49 @@ impl AccessLogger {
     /// A logger that takes lines, and writes none before [`Self::start`].
     #[must_use]
     pub fn new(settings: &AccessLog) -> Self {
-        let lines = settings.queue.max(1);
+        Self::counting(settings, Arc::default())
+    }
+
+    /// The same; lines that it drops are counted here.
+    fn counting(settings: &AccessLog, dropped: Arc<AtomicU64>) -> Self {
+        let shared =
+            Shared { state: Mutex::default(), work: Condvar::new(), done: Condvar::new(), dropped };
+        shared.state.lock().bound(settings.queue);
+        Self::to(settings, Arc::new(Writer(Arc::new(shared))))
+    }
+
+    fn to(settings: &AccessLog, writer: Arc<Writer>) -> Self {
         Self {
             format: settings.format,
             fields: settings.fields.clone().into(),
             sink: settings.to.clone(),
-            shared: Arc::new(Shared {
-                state: Mutex::default(),
-                work: Condvar::new(),
-                done: Condvar::new(),
-                dropped: Arc::default(),
-                lines_max: u64::try_from(lines).unwrap_or(u64::MAX),
-                // A short queue still holds some of the longest lines.
-                bytes_max: lines.saturating_mul(BYTES_PER_LINE).max(KEEP_BYTES),
-            }),
+            queue: settings.queue,
+            writer,
         }
+    }
+
+    /// The logger of other settings, which goes on counting. Where lines go to the same sink, one thread
+    /// writes those of both; otherwise the new sink is opened, and this one is closed when its last holder
+    /// goes. [`Self::take_over`] puts it in the place of this one.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn followed_by(&self, settings: &AccessLog) -> io::Result<Self> {
+        if self.sink == settings.to {
+            return Ok(Self::to(settings, Arc::clone(&self.writer)));
+        }
+        let next = Self::counting(settings, self.dropped_counter());
+        next.start()?;
+        Ok(next)
+    }
+
+    /// From now on its own bounds count.
+    pub fn take_over(&self) {
+        self.shared().state.lock().bound(self.queue);
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.writer.0
     }
 
     /// Opens the sink and starts the thread `access-log`. A thread does not survive a fork: this is
@@ -128,12 +162,12 @@ impl AccessLogger {
     /// The file cannot be opened or the thread not be made; lines go on waiting then.
     pub fn start(&self) -> io::Result<()> {
         let Some(sink) = &self.sink else { return Ok(()) };
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared().state.lock();
         if state.stage != Stage::Waiting {
             return Ok(());
         }
         let output = Output::open(sink.clone())?;
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(self.shared());
         // A thread of its own and not a task: writes to files block, and the runtime's blocking pool
         // may be busy with what this log is to report.
         thread::Builder::new().name("access-log".to_owned()).spawn(move || shared.run(output))?;
@@ -158,7 +192,7 @@ impl AccessLogger {
         LINE.with_borrow_mut(|line| {
             line.clear();
             write_line(record, self.format, &self.fields, line);
-            self.shared.push(line);
+            self.shared().push(line);
             line.shrink_to(BATCH_BYTES);
         });
     }
@@ -166,10 +200,10 @@ impl AccessLogger {
     /// Asks the writer to open its file again, after the lines that wait now: called on a signal,
     /// when the file was renamed. When that fails the old file goes on being written.
     pub fn reopen(&self) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared().state.lock();
         if state.stage != Stage::Closing {
             state.reopen = true;
-            self.shared.work.notify_one();
+            self.shared().work.notify_one();
         }
     }
 
@@ -178,15 +212,15 @@ impl AccessLogger {
     #[must_use]
     pub fn flush(&self, bound: Duration) -> Flushed {
         let until = Instant::now() + bound.min(PATIENCE_MAX);
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared().state.lock();
         if state.stage == Stage::Waiting {
             return if state.batch.is_empty() { Flushed::All } else { Flushed::NotInTime };
         }
         let target = state.accepted;
         while state.settled < target || state.reopen {
             state.urgent = true;
-            self.shared.work.notify_one();
-            if self.shared.done.wait_until(&mut state, until).timed_out() {
+            self.shared().work.notify_one();
+            if self.shared().done.wait_until(&mut state, until).timed_out() {
                 let all = state.settled >= target && !state.reopen;
                 return if all { Flushed::All } else { Flushed::NotInTime };
             }
@@ -197,26 +231,26 @@ impl AccessLogger {
     /// Takes no more lines (they count as dropped) and waits as [`Self::flush`] does; then the thread
     /// ends.
     pub fn shutdown(&self, bound: Duration) -> Flushed {
-        self.shared.close();
+        self.shared().close();
         self.flush(bound)
     }
 
     /// Lines dropped since the start, because too many waited or the sink failed.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
+        self.shared().dropped.load(Ordering::Relaxed)
     }
 
     /// The counter behind [`Self::dropped`], for metrics.
     #[must_use]
     pub fn dropped_counter(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.shared.dropped)
+        Arc::clone(&self.shared().dropped)
     }
 }
 
-impl Drop for AccessLogger {
+impl Drop for Writer {
     fn drop(&mut self) {
-        self.shared.close();
+        self.0.close();
     }
 }
 
@@ -233,8 +267,8 @@ impl Shared {
     fn push(&self, line: &[u8]) {
         let mut state = self.state.lock();
         let waiting = state.accepted - state.settled;
-        let room = self.bytes_max.saturating_sub(state.batch.len());
-        if state.stage == Stage::Closing || waiting >= self.lines_max || line.len() > room {
+        let room = state.bytes_max.saturating_sub(state.batch.len());
+        if state.stage == Stage::Closing || waiting >= state.lines_max || line.len() > room {
             drop(state);
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
@@ -313,6 +347,13 @@ struct Order {
 }
 
 impl State {
+    fn bound(&mut self, lines: usize) {
+        let lines = lines.max(1);
+        self.lines_max = u64::try_from(lines).unwrap_or(u64::MAX);
+        // A short queue still holds some of the longest lines.
+        self.bytes_max = lines.saturating_mul(BYTES_PER_LINE).max(KEEP_BYTES);
+    }
+
     fn has_work(&self) -> bool {
         !self.batch.is_empty() || self.reopen || self.stage == Stage::Closing
     }

@@ -101,6 +101,16 @@ labels! {
         None = "none",
     }
 
+    /// What came of a reload.
+    Reloaded {
+        /// The new configuration is in use.
+        Reloaded = "reloaded",
+        /// It is what was in use already.
+        Unchanged = "unchanged",
+        /// It cannot be used, and the one before stays in use.
+        Refused = "refused",
+    }
+
     /// Why a connection was closed right after it was accepted.
     ConnectionRefusal {
         /// As many connections as allowed in all.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -99,11 +100,17 @@ struct RouteTimes {
     durations: HistogramVec,
     first_bytes: HistogramVec,
     by_result: [OnceLock<(Histogram, Histogram)>; RESULTS],
+    /// The route is not configured any more: what is not there yet is not made.
+    is_forgotten: AtomicBool,
 }
 
 impl RouteTimes {
     fn observe(&self, finished: &Finished) {
-        let (duration, first_byte) = self.by_result[finished.cache.index()].get_or_init(|| {
+        let known = &self.by_result[finished.cache.index()];
+        if known.get().is_none() && self.is_forgotten.load(Ordering::Relaxed) {
+            return;
+        }
+        let (duration, first_byte) = known.get_or_init(|| {
             let labels = [&*self.route, finished.cache.label()];
             (self.durations.with_label_values(&labels), self.first_bytes.with_label_values(&labels))
         });
@@ -146,6 +153,7 @@ impl Requests {
                 durations: self.durations.clone(),
                 first_bytes: self.first_bytes.clone(),
                 by_result: array::from_fn(|_| OnceLock::new()),
+                is_forgotten: AtomicBool::new(false),
             })
         }));
         let pair = known.pairs.entry((listener.into(), route.into())).or_insert_with(|| {
@@ -157,6 +165,29 @@ impl Requests {
             })
         });
         Arc::clone(pair)
+    }
+
+    /// Forgets what was counted on these listeners, and of these routes.
+    pub(super) fn forget(&self, listeners: &[&str], routes: &[&str]) {
+        let mut known = self.routes.lock();
+        known.pairs.retain(|(listener, route), _| {
+            !listeners.contains(&&**listener) && !routes.contains(&&**route)
+        });
+        known.times.retain(|route, times| {
+            let is_gone = routes.contains(&&**route);
+            // Requests of theirs may still be under way.
+            times.is_forgotten.fetch_or(is_gone, Ordering::Relaxed);
+            !is_gone
+        });
+        drop(known);
+        for route in routes {
+            for result in CacheResult::ALL {
+                let labels = [*route, result.label()];
+                // What was never measured is not there, and that is as well.
+                let _ = self.durations.remove_label_values(&labels);
+                let _ = self.first_bytes.remove_label_values(&labels);
+            }
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use super::PROCESS_RESIDENT;
 use super::PROCESS_START;
 use super::PROCESS_THREADS;
 use super::PROCESS_VIRTUAL;
+use super::TASKS;
 use super::family;
 use super::process;
 use super::sample;
@@ -35,6 +36,7 @@ pub(super) struct Sampled {
     tiers: Mutex<Vec<(String, CacheWatch)>>,
     fetches: Mutex<Option<Watch>>,
     log_dropped: Mutex<Option<Watch>>,
+    tasks: Mutex<Option<Watch>>,
     started: f64,
     descriptions: Vec<Desc>,
 }
@@ -47,6 +49,7 @@ const SAMPLED: &[Definition] = &[
     CACHE_EVICTIONS,
     CACHE_FETCHES,
     LOG_DROPPED,
+    TASKS,
     PROCESS_CPU,
     PROCESS_RESIDENT,
     PROCESS_VIRTUAL,
@@ -62,6 +65,7 @@ impl Sampled {
             tiers: Mutex::default(),
             fetches: Mutex::default(),
             log_dropped: Mutex::default(),
+            tasks: Mutex::default(),
             started,
             descriptions: SAMPLED.iter().map(Definition::description).collect(),
         }
@@ -79,6 +83,10 @@ impl Sampled {
 
     pub(super) fn watch_access_log(&self, dropped: Watch) {
         *self.log_dropped.lock() = Some(dropped);
+    }
+
+    pub(super) fn watch_tasks(&self, running: Watch) {
+        *self.tasks.lock() = Some(running);
     }
 
     fn cache(&self) -> Vec<MetricFamily> {
@@ -105,6 +113,7 @@ impl Sampled {
         [
             (CACHE_FETCHES, whole(Some(told(&self.fetches)))),
             (LOG_DROPPED, whole(Some(told(&self.log_dropped)))),
+            (TASKS, whole(Some(told(&self.tasks)))),
             (PROCESS_CPU, usage.cpu_seconds),
             (PROCESS_RESIDENT, whole(usage.resident_bytes)),
             (PROCESS_VIRTUAL, whole(usage.virtual_bytes)),

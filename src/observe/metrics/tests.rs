@@ -109,6 +109,9 @@ fn busy() -> Metrics {
     metrics.watch_backends(|| vec![backend()]);
     metrics.watch_drift(|| vec![("api".into(), 3)]);
     metrics.purged("tag", Manner::Soft);
+    metrics.watch_tasks(|| 8);
+    metrics.reload_ended(Reloaded::Reloaded);
+    metrics.reload_changed("route", "added", 2);
     metrics
 }
 
@@ -169,6 +172,29 @@ fn the_numbers_of_a_backend_are_those_of_the_moment() {
     let checks: BTreeMap<_, _> =
         checks.map(|(_, labels, count)| (&*labels["result"], *count)).collect();
     assert_eq!(checks, BTreeMap::from([("passed", 3.0), ("failed", 4.0)]));
+}
+
+#[test]
+fn what_is_not_configured_any_more_is_forgotten_and_nothing_else() {
+    let metrics = busy();
+    for (listener, route) in [("gone", "a"), ("http", "gone"), ("http", "a")] {
+        metrics.route(listener, route).record(&finished(Method::Get, 200, CacheResult::Hit));
+    }
+    metrics.listener("gone").transferred(1, 2);
+    metrics.upstream("gone").answered(200, Duration::from_millis(1));
+    assert!(metrics.render().contains("\"gone\""));
+    let gone = ["gone"];
+    metrics.forget(&Gone { listeners: &gone, upstreams: &gone, routes: &gone });
+    let text = metrics.render();
+    assert!(!text.contains("\"gone\""), "{text}");
+    let (_, samples) = parse(&text);
+    let requests = samples.iter().filter(|(name, ..)| name == "edgeproxy_requests_total");
+    assert_eq!(requests.map(|(_, _, count)| *count).collect::<Vec<_>>(), [2.0]);
+    // What is under way ends later, and is counted by nobody.
+    let held = metrics.route("gone", "gone");
+    metrics.forget(&Gone { listeners: &gone, routes: &gone, ..Gone::default() });
+    held.record(&finished(Method::Get, 200, CacheResult::Hit));
+    assert_eq!(metrics.render().matches("\"gone\"").count(), text.matches("\"gone\"").count());
 }
 
 #[test]

@@ -48,6 +48,24 @@ impl Upstreams {
         }
     }
 
+    /// Forgets those of the upstream of this name.
+    pub(super) fn forget(&self, name: &str) {
+        fn each<L: Label>(all: &IntCounterVec, name: &str) {
+            for value in L::ALL {
+                // What was never counted is not there, and that is as well.
+                let _ = all.remove_label_values(&[name, value.label()]);
+            }
+        }
+        let Self { requests, errors, duration, connections, retries, hedges, copies } = self;
+        each::<StatusClass>(requests, name);
+        each::<UpstreamError>(errors, name);
+        each::<Reused>(connections, name);
+        each::<Retried>(retries, name);
+        each::<Hedged>(hedges, name);
+        each::<Copied>(copies, name);
+        let _ = duration.remove_label_values(&[name]);
+    }
+
     /// Those of the upstream of this name.
     pub(super) fn of(&self, name: &str) -> UpstreamMetrics {
         let counters = |all: &IntCounterVec, value| all.with_label_values(&[name, value]);

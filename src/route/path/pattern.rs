@@ -10,7 +10,7 @@ use crate::route::captures::Captures;
 const MOST_SEGMENTS: usize = 64;
 
 /// A path in segments.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::route) struct Pattern {
     segments: Vec<Segment>,
 }

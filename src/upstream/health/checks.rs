@@ -7,9 +7,11 @@ use parking_lot::Mutex;
 use tokio::sync::MutexGuard;
 
 use super::Checker;
+use crate::resilience::health::Assumed;
 use crate::resilience::health::Change;
 use crate::resilience::health::Checkup;
 use crate::resilience::health::Outcome;
+use crate::resilience::health::Settings;
 use crate::resilience::health::State;
 
 /// The checks of one backend.
@@ -21,7 +23,7 @@ pub(in crate::upstream) struct Checks {
     known: Mutex<Known>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Known {
     checkup: Checkup,
     passed: u64,
@@ -77,6 +79,27 @@ impl Checks {
         let checkup = Checkup::new(checker.settings().judged);
         let known = Known { checkup, passed: 0, failed: 0, last: None, error: None };
         Self { checker, turn: tokio::sync::Mutex::default(), known: Mutex::new(known) }
+    }
+
+    /// By `checker`, those of a backend that was known before a reload: what was found out stays, and is
+    /// judged anew from here on. One that was not checked served until now, so it does until a check says
+    /// otherwise.
+    pub(in crate::upstream) fn following(checker: Arc<Checker>, before: Option<&Self>) -> Self {
+        let judged = checker.settings().judged;
+        let mut known = match before {
+            Some(before) => before.known.lock().clone(),
+            None => {
+                let checkup = Checkup::new(Settings { initial: Assumed::Healthy, ..judged });
+                Known { checkup, passed: 0, failed: 0, last: None, error: None }
+            }
+        };
+        known.checkup.set(judged);
+        Self { checker, turn: tokio::sync::Mutex::default(), known: Mutex::new(known) }
+    }
+
+    /// Who asks, to be kept.
+    pub(in crate::upstream) fn checker_arc(&self) -> &Arc<Checker> {
+        &self.checker
     }
 
     /// Who asks.

@@ -211,10 +211,26 @@ impl Pool {
         queue::adjust(self, limit(&settings, self.streams), settings.queue);
     }
 
+    /// Keeps no connection any more: those that are idle are closed, those in use when they come back.
+    pub(super) fn retire(&self) {
+        let idle = {
+            let mut shelf = self.shelf.lock();
+            shelf.settings = Settings { min_idle: 0, idle: Duration::ZERO, ..shelf.settings };
+            std::mem::take(&mut shelf.idle)
+        };
+        // Closing takes the kernel its time.
+        drop(idle);
+    }
+
     /// How many requests it carries at once.
     #[must_use]
     pub fn places(&self) -> u32 {
-        self.shelf.lock().settings.max_connections.saturating_mul(self.streams)
+        self.places_with(&self.settings())
+    }
+
+    /// The same, as these settings would have it.
+    pub(super) fn places_with(&self, settings: &Settings) -> u32 {
+        settings.max_connections.saturating_mul(self.streams)
     }
 
     /// How it stands.
@@ -253,7 +269,7 @@ impl Pool {
             Some(line) => OriginIo::again(line, home, dial.limits),
             None => OriginIo::fresh(self.make(&dial, patience).await?, Some(home), dial.limits),
         };
-        Ok(io.with_patience(dial.read))
+        Ok(io.with_patience(dial.read()))
     }
 
     /// Makes a connection that nobody asked for.

@@ -116,6 +116,17 @@ impl Edge {
         &self.folder
     }
 
+    /// Writes another configuration in the place of the one that it was started with.
+    pub(crate) fn write(&self, yaml: &str) -> &Self {
+        write_config(&self.folder, yaml);
+        self
+    }
+
+    /// Lets it read its configuration again.
+    pub(crate) fn reload(&self) -> Reply {
+        self.admin_post("/v1/reload", "")
+    }
+
     /// Asks the admin listener.
     pub(crate) fn admin(&self, method: &str, path: &str) -> Reply {
         let socket = self.folder.path().join("admin.sock");

@@ -90,7 +90,7 @@ pub(super) fn pid_in(folder: &TempDir) -> Pid {
 
 /// Asks again and again until there is an answer; for what no event tells.
 #[track_caller]
-pub(super) fn eventually<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(answer) = ask() {
@@ -265,7 +265,7 @@ fn started_by_root_it_becomes_the_configured_user_and_can_work_with_its_files() 
     }
     // It reads what it made, writes where it should, and removes its traces.
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log("certificates of listener \"tls\" are read again");
+    daemon.wait_for_log("configuration reloaded");
     fs::rename(daemon.state("access.log"), daemon.state("access.log.1")).expect("moved");
     daemon.signal(Signal::SIGUSR1);
     eventually("the access log is made again", || {

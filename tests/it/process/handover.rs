@@ -252,6 +252,6 @@ fn certificates_that_were_replaced_are_used_after_sighup() {
 
     authority.write_leaf(folder.path(), "leaf", &["edge.test"]);
     edge.signal(Signal::SIGHUP);
-    edge.wait_for_log("certificates of listener \"https\" are read again");
+    edge.wait_for_log("certificates read: https");
     assert_ne!(shown(), first);
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use edgeproxy::listen::Limits;
@@ -14,6 +15,7 @@ use edgeproxy::listen::accept::Bound;
 use edgeproxy::listen::accept::Door;
 use edgeproxy::listen::accept::House;
 use edgeproxy::listen::accept::Pending;
+use edgeproxy::listen::accept::Way;
 use edgeproxy::listen::accept::bind;
 use edgeproxy::listen::census::Census;
 use edgeproxy::listen::census::Full;
@@ -138,27 +140,21 @@ fn listen(runtime: &tokio::runtime::Runtime) -> (SocketAddr, Arc<Counts>) {
     });
     let counts = Arc::new(Counts::default());
     let watch: Arc<dyn Watch> = Arc::<Counts>::clone(&counts);
-    let house = Arc::new(House {
+    let house = Arc::new(ArcSwap::from_pointee(House {
         app: EdgeApp::new(Arc::new(Fragile), Arc::clone(&limits), Arc::clone(&watch))
             .with_shortcut(Arc::new(FragileShortcut)),
         limits,
         census: Arc::new(Census::default()),
         watch,
-    });
+    }));
     let socket = bind("127.0.0.1:0".parse().expect("an address")).expect("loopback can be bound");
     let address = socket.local_addr().expect("a bound socket has an address");
-    let name = Arc::from("test");
-    let door = Door {
-        index: 0,
-        name,
-        socket: Bound::Tcp(socket),
-        tls: None,
-        h2c: true,
-        pending: Pending::Serve,
-    };
+    let way = Way { index: 0, name: "test".into(), tls: None, h2c: true };
+    let way = Arc::new(ArcSwap::from_pointee(way));
+    let door = Door { socket: Bound::Tcp(socket), way, pending: Pending::Serve };
     runtime.spawn(async move {
         let (_never, shutdown) = tokio::sync::watch::channel(false);
-        house.open(door, shutdown).await
+        House::open(house, door, shutdown).await
     });
     (address, counts)
 }

@@ -1,0 +1,87 @@
+//! Diagnostics of the process: where they go, and which are told. A reload may change the latter.
+
+use std::sync::OnceLock;
+
+use arc_swap::ArcSwap;
+use env_logger::Logger;
+use log::LevelFilter;
+use log::Log;
+use log::Metadata;
+use log::Record;
+
+/// The logger of this process.
+struct Diagnostics(ArcSwap<Logger>);
+
+static DIAGNOSTICS: OnceLock<Diagnostics> = OnceLock::new();
+
+/// From now on what is as important as `level` is told, or what RUST_LOG says.
+pub(super) fn tell(level: LevelFilter) {
+    let logger = builder(level).parse_default_env().build();
+    let most = logger.filter();
+    match DIAGNOSTICS.get() {
+        Some(diagnostics) => diagnostics.0.store(logger.into()),
+        None => {
+            let diagnostics =
+                DIAGNOSTICS.get_or_init(|| Diagnostics(ArcSwap::from_pointee(logger)));
+            // A second logger is possible only in tests, where the first one serves as well.
+            let _ = log::set_logger(diagnostics);
+        }
+    }
+    log::set_max_level(most);
+}
+
+impl Log for Diagnostics {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.load().enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.load().log(record);
+    }
+
+    fn flush(&self) {
+        self.0.load().flush();
+    }
+}
+
+/// What is told at this level.
+fn builder(level: LevelFilter) -> env_logger::Builder {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level.min(LevelFilter::Warn)).filter_module("edgeproxy", level);
+    // Who purged or changed what is told at every level but `off`.
+    if level != LevelFilter::Off {
+        builder.filter_module("edgeproxy::audit", level.max(LevelFilter::Info));
+    }
+    // Pingora tells of every request that fails; our access log does that.
+    builder.filter_module("pingora_proxy", level.min(LevelFilter::Error));
+    // It calls an error what is none: an idle connection to an origin that was asked for in the moment
+    // in which it was looked after. A new one is opened then, and nobody has to act.
+    if level < LevelFilter::Debug {
+        builder.filter_module("pingora_core::connectors", LevelFilter::Off);
+    }
+    builder
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Level;
+
+    use super::*;
+
+    fn is_told(level: LevelFilter, target: &str, at: Level) -> bool {
+        let record = Record::builder().target(target).level(at).build();
+        builder(level).build().matches(&record)
+    }
+
+    #[test]
+    fn what_pingora_calls_an_error_and_is_none_is_told_to_who_debugs() {
+        let connectors = "pingora_core::connectors";
+        assert!(!is_told(LevelFilter::Info, connectors, Level::Error));
+        assert!(is_told(LevelFilter::Debug, connectors, Level::Error));
+        assert!(is_told(LevelFilter::Info, "pingora_core::listeners", Level::Error));
+        assert!(is_told(LevelFilter::Info, "edgeproxy::app", Level::Info));
+        assert!(!is_told(LevelFilter::Off, "edgeproxy::app", Level::Error));
+        assert!(is_told(LevelFilter::Error, "edgeproxy::audit", Level::Info));
+        assert!(!is_told(LevelFilter::Off, "edgeproxy::audit", Level::Info));
+    }
+}

@@ -1,0 +1,165 @@
+//! A reload: an upstream that goes on where another one was.
+//!
+//! A request keeps the upstream that it began with, so a reload never changes one: it makes another. What is
+//! known of a backend that stays (the same id, the same place, spoken to alike) is shared by both: its
+//! requests in flight, its latency, its health, its breaker, its connections. Nothing is touched before
+//! [`take_over`](Upstream::take_over), so that a reload that fails in between has changed nothing.
+
+use std::sync::Arc;
+use std::sync::Weak;
+
+use crate::message::reply::ReplyLimits;
+use crate::resilience::budget::Budget;
+use crate::resilience::ejection::Ward;
+use crate::resilience::limit::Limit;
+use crate::upstream::Settings;
+use crate::upstream::backend::As;
+use crate::upstream::backend::Backend;
+use crate::upstream::backend::Reason;
+use crate::upstream::connect::Dial;
+use crate::upstream::drift::Drift;
+use crate::upstream::drift::Meant;
+use crate::upstream::drift::Overtaken;
+use crate::upstream::drift::is_same;
+use crate::upstream::pattern;
+use crate::upstream::peer::BuildError;
+use crate::upstream::peer::Source;
+use crate::upstream::peer::Upstream;
+
+/// What an upstream takes over from the one before: whatever is meant as it was there.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) budget: Option<Arc<Budget>>,
+    pub(super) limit: Option<Arc<Limit>>,
+    pub(super) ward: Option<Arc<Ward>>,
+    /// Whether its breakers are meant alike.
+    pub(super) breaker: As,
+}
+
+impl Kept {
+    pub(super) fn of(before: Option<&Upstream>, settings: &Settings) -> Self {
+        let Some(before) = before else {
+            return Self { budget: None, limit: None, ward: None, breaker: As::Otherwise };
+        };
+        let was = &before.settings;
+        let same = was.retry.budget == settings.retry.budget;
+        let budget = same.then(|| Arc::clone(&before.budget));
+        let limit = before.limit.as_ref().filter(|_| was.concurrency == settings.concurrency);
+        let rule = |settings: &Settings| settings.ejection.as_ref().map(|one| one.settings.clone());
+        let ward = before.ward.as_ref().filter(|_| rule(was) == rule(settings));
+        let rule = |settings: &Settings| settings.breaker.as_ref().map(|one| one.settings.clone());
+        let breaker = if rule(was) == rule(settings) { As::Before } else { As::Otherwise };
+        Self { budget, limit: limit.cloned(), ward: ward.cloned(), breaker }
+    }
+}
+
+impl Upstream {
+    /// The upstream of `settings`, as one that goes on where this one is: with what operators changed about
+    /// its backends, as far as the configuration has not overtaken it. Says what it has overtaken. For
+    /// this one nothing changes yet.
+    ///
+    /// Reads the files of authorities that it names.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn followed_by(
+        &self,
+        settings: Settings,
+        limits: ReplyLimits,
+    ) -> Result<(Arc<Self>, Overtaken), BuildError> {
+        let meant: Vec<Meant> = self.sources.lock().iter().map(Source::meant).collect();
+        let drift = Drift::between(&self.settings.backends, &meant);
+        let (meant, moot) = drift.over(&settings.backends);
+        let next = Self::build_from(settings, meant, limits, Some(self))?;
+        Ok((next, moot))
+    }
+
+    /// Whether `settings` would make the same upstream: nothing of them is different, and the files of
+    /// authorities hold what they held.
+    #[must_use]
+    pub fn is_as(&self, settings: &Settings) -> bool {
+        if self.settings != *settings {
+            return false;
+        }
+        self.sources.lock().iter().all(|source| {
+            let tls = source.settings.tls.as_ref();
+            let reads = tls.is_some_and(|tls| tls.ca.is_some());
+            !reads || pattern::group_key(settings, tls, &source.settings.at) == source.key()
+        })
+    }
+
+    /// From now on requests are lent the backends of this upstream, and not those of `before`, which it
+    /// follows: what those have they finish.
+    pub fn take_over(&self, before: &Self) {
+        before.rest();
+        let now = self.now();
+        let (read, pool) = (self.settings.timeouts.read, self.settings.pool);
+        let dials = self.dials();
+        for dial in &dials {
+            dial.adjust(read, pool);
+        }
+        let sources = self.sources.lock();
+        let mut stays: Vec<Arc<Backend>> = Vec::new();
+        for source in sources.iter() {
+            for backend in &source.backends {
+                backend.takes_over(pool);
+                if backend.set(Reason::Inactive, !source.settings.active) && source.settings.active
+                {
+                    backend.came_up(now);
+                }
+                backend.set(Reason::Draining, source.draining);
+                stays.push(Arc::clone(backend));
+            }
+        }
+        drop(sources);
+        let mut leaving: Vec<Weak<Backend>> = std::mem::take(&mut before.leaving.lock());
+        for gone in before.all_backends() {
+            if stays.iter().any(|one| one.is_the_same_as(&gone)) {
+                continue;
+            }
+            if let Some(dial) = gone.dial()
+                && !stays.iter().any(|one| Arc::ptr_eq(&one.pool, &gone.pool))
+            {
+                dial.forget(gone.address());
+            }
+            leaving.push(Arc::downgrade(&gone));
+        }
+        leaving.retain(|backend| backend.strong_count() > 0);
+        self.leaving.lock().append(&mut leaving);
+        for dial in before.dials() {
+            if !dials.iter().any(|stays| Arc::ptr_eq(stays, &dial)) {
+                dial.retire();
+            }
+        }
+    }
+
+    /// No request is lent its backends any more, and nothing follows it.
+    pub fn retire(&self) {
+        self.rest();
+        self.dials().iter().for_each(|dial| Dial::retire(dial));
+    }
+
+    /// The backends that `source` goes on from: those of the one of the same id, at the same place, spoken
+    /// to alike.
+    pub(super) fn backends_of(&self, source: &Source) -> Vec<Arc<Backend>> {
+        let sources = self.sources.lock();
+        let is = |one: &&Source| {
+            one.settings.id == source.settings.id
+                && is_same(&one.settings, &source.settings)
+                && one.key() == source.key()
+        };
+        sources.iter().find(is).map(|one| one.backends.clone()).unwrap_or_default()
+    }
+
+    /// The backends of all sources, those that share an address with another among them.
+    fn all_backends(&self) -> Vec<Arc<Backend>> {
+        self.sources.lock().iter().flat_map(|source| source.backends.iter().cloned()).collect()
+    }
+}
+
+impl Source {
+    /// What tells connections apart that cannot stand for each other.
+    fn key(&self) -> u64 {
+        self.pattern.group_key
+    }
+}
