@@ -19,6 +19,10 @@ pub(super) const SMALL: usize = 16;
 /// more than two requests above the mean: the step from one to two samples does most of it.
 const SAMPLES: usize = 4;
 
+/// After so many draws two usable peers are enough: where most are not usable, looking for more of them takes
+/// longer than it is worth.
+const PATIENCE: usize = 16;
+
 /// Chooses the smallest number of requests in flight for the weight.
 ///
 /// In a group of at most [`SMALL`] peers of positive weight that is the smallest of all, and
@@ -69,7 +73,10 @@ impl LeastConnections {
         let mut ready = Best::none();
         let mut others = Best::none();
         let mut found = 0;
-        for _ in 0..TRIES {
+        for tries in 1..=TRIES {
+            if tries > PATIENCE && found >= 2 {
+                break;
+            }
             let peer = self.table.draw(chance);
             if !peers.is_usable(peer) {
                 continue;

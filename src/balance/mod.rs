@@ -40,9 +40,9 @@ pub use crate::balance::weighted::WeightedRoundRobin;
 /// The readiness of a peer that takes its whole share.
 pub const READY: u32 = 1000;
 
-/// How many draws may miss the usable peers before all peers are asked instead. When a quarter of
-/// all are usable, one choice of ten thousand comes to that.
-const TRIES: usize = 32;
+/// How many draws may miss the usable peers before all peers are asked instead, which in a large group takes
+/// as long as some hundred draws. When a tenth of all are usable, one choice of a thousand comes to that.
+const TRIES: usize = 64;
 
 /// How a peer is chosen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

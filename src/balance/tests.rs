@@ -326,6 +326,50 @@ fn in_a_large_group_loads_stay_close_to_the_mean() {
     assert!(random >= 65, "random: {random}; then this test shows nothing");
 }
 
+/// A group that counts how many of its peers it is asked about.
+struct Asked<'a> {
+    group: &'a Group,
+    times: AtomicU32,
+}
+
+impl Peers for Asked<'_> {
+    fn is_usable(&self, peer: usize) -> bool {
+        self.times.fetch_add(1, Ordering::Relaxed);
+        self.group.is_usable(peer)
+    }
+
+    fn in_flight(&self, peer: usize) -> u32 {
+        self.group.in_flight(peer)
+    }
+
+    fn cost(&self, peer: usize) -> u64 {
+        self.group.cost(peer)
+    }
+
+    fn readiness(&self, peer: usize) -> u32 {
+        self.group.readiness(peer)
+    }
+}
+
+#[test]
+fn where_nine_of_ten_are_unusable_a_choice_still_asks_few() {
+    let mut group = Group::of(&[1; 1000]);
+    for peer in 0..1000 {
+        group.usable[peer] = peer % 10 == 3;
+    }
+    for algorithm in ALL {
+        let asking = Asked { group: &group, times: AtomicU32::new(0) };
+        let balancer = group.balancer(algorithm);
+        let mut chance = Chance::new(5);
+        for _ in 0..10_000 {
+            let peer = balancer.pick(&asked(&mut chance), &asking).expect("a hundred are usable");
+            assert!(group.usable[peer]);
+        }
+        let mean = asking.times.into_inner() / 10_000;
+        assert!(mean <= 25, "{algorithm:?} asks {mean}");
+    }
+}
+
 #[test]
 fn a_light_peer_that_is_idle_is_as_good_as_a_heavy_one_that_is_idle_too() {
     let counts = Group::of(&[1, 9]).counts(Algorithm::LeastConnections, 20_000);
