@@ -8,6 +8,9 @@
 use std::time::Duration;
 use std::time::SystemTime;
 
+use edgeproxy::cache::Policy;
+use edgeproxy::cache::key::Key;
+use edgeproxy::cache::key::Target;
 use edgeproxy::observe::metrics::process;
 use edgeproxy::storage::memory::Arrival;
 use edgeproxy::storage::memory::Belonging;
@@ -64,7 +67,8 @@ fn the_process_stays_close_to_the_limit_whatever_the_store_is_full_of() {
     }
 }
 
-/// By the account, which the other test holds to what is resident.
+/// By the account, which the other test holds to what is resident; what frames the parts of a key is
+/// bookkeeping too.
 #[test]
 fn an_object_costs_at_most_half_a_kibibyte_beside_its_key_head_and_body() {
     let tier = Memory::new(Options::with_limit(LIMIT));
@@ -73,7 +77,7 @@ fn an_object_costs_at_most_half_a_kibibyte_beside_its_key_head_and_body() {
         let before = tier.stats().bytes;
         assert!((0..OBJECTS).all(|n| set(&tier, size as u64 * OBJECTS + n, size)));
         let each = (tier.stats().bytes - before) / OBJECTS;
-        let own = key(size as u64 * OBJECTS).len() + size;
+        let own = url_len(size as u64 * OBJECTS) + size;
         let headers = headers();
         let lines = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
         let bookkeeping = each - own as u64 - lines.sum::<usize>() as u64;
@@ -85,8 +89,26 @@ fn resident() -> u64 {
     process::resident().expect("the system tells")
 }
 
-fn key(number: u64) -> String {
-    format!("http://www.example.com/articles/2027/{number}")
+fn path(number: u64) -> String {
+    format!("/articles/2027/{number}")
+}
+
+/// The key, with all that frames its parts.
+fn key(number: u64) -> Vec<u8> {
+    let target = Target {
+        space: "app",
+        scheme: "https",
+        host: "www.example.com",
+        port: None,
+        path: &path(number),
+        query: None,
+    };
+    Key::new(&target, &HeaderMap::new(), &Policy::default().key).into_bytes()
+}
+
+/// What a key says of a URL, in bytes.
+fn url_len(number: u64) -> usize {
+    "https://www.example.com".len() + path(number).len()
 }
 
 fn headers() -> HeaderMap {
@@ -119,7 +141,7 @@ fn set(tier: &Memory, number: u64, size: usize) -> bool {
     let headers = headers();
     let request = HeaderMap::new();
     let arrival = Arrival {
-        key: key.as_bytes(),
+        key: &key,
         belonging: Belonging::default(),
         request: Some(&request),
         status: StatusCode::OK,

@@ -102,8 +102,29 @@ pub fn is_token_byte(byte: u8) -> bool {
 
 /// Appends one component, its length first, so that no two lists of components share an encoding.
 pub fn push(bytes: &mut Vec<u8>, component: &[u8]) {
-    bytes.extend_from_slice(&(component.len() as u64).to_be_bytes());
+    push_number(bytes, component.len());
     bytes.extend_from_slice(component);
+}
+
+/// Appends a length or a count: seven bits a byte, the lowest first, and the eighth where more follow. Most
+/// are small, and a key has many.
+pub(crate) fn push_number(bytes: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        bytes.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number.to_le_bytes()[0]);
+}
+
+/// Reads what [`push_number`] wrote, and what follows it.
+pub(crate) fn take_number(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let end = bytes.iter().position(|byte| byte & 0x80 == 0)?;
+    let (digits, rest) = bytes.split_at(end + 1);
+    let mut number = 0_usize;
+    for digit in digits.iter().rev() {
+        number = number.checked_mul(0x80)?.checked_add(usize::from(digit & 0x7f))?;
+    }
+    Some((number, rest))
 }
 
 #[cfg(test)]
@@ -137,6 +158,20 @@ mod tests {
     #[test]
     fn empty_members_are_kept() {
         assert_eq!(split(",a,"), [&b""[..], b"a", b""]);
+    }
+
+    #[test]
+    fn numbers_are_read_back_and_end_where_they_end() {
+        for number in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, 1 << 40, usize::MAX] {
+            let mut bytes = Vec::new();
+            push_number(&mut bytes, number);
+            bytes.extend_from_slice(b"\xffrest");
+            assert_eq!(take_number(&bytes), Some((number, &b"\xffrest"[..])));
+        }
+        assert_eq!(take_number(b""), None);
+        assert_eq!(take_number(b"\x80\x80"), None);
+        assert_eq!(take_number(&[0xff; 20]), None);
+        assert_eq!(take_number(&[&[0xff; 19][..], &[0x7f]].concat()), None, "too large");
     }
 
     #[test]

@@ -13,6 +13,8 @@ use crate::cache::KeyRules;
 use crate::cache::QueryRule;
 use crate::cache::Ranges;
 use crate::cache::fields::push;
+use crate::cache::fields::push_number;
+use crate::cache::fields::take_number;
 use crate::cache::fields::trim;
 use crate::cache::search::Variance;
 use crate::cache::slice::Piece;
@@ -170,8 +172,7 @@ impl<'a> Asked<'a> {
     pub fn of(key: &'a [u8]) -> Option<Self> {
         let mut rest = key;
         let mut next = || {
-            let (length, behind) = rest.split_first_chunk::<8>()?;
-            let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
+            let (length, behind) = take_number(rest)?;
             let (component, behind) = behind.split_at_checked(length)?;
             rest = behind;
             Some(component)
@@ -239,7 +240,7 @@ pub(crate) fn default_port(scheme: &str) -> Option<u16> {
 }
 
 fn push_count(key: &mut Vec<u8>, count: usize) {
-    key.extend_from_slice(&(count as u64).to_be_bytes());
+    push_number(key, count);
 }
 
 const NO_QUERY: u8 = 0;
