@@ -30,6 +30,8 @@ use crate::upstream::HashBy;
 use crate::upstream::Protocol;
 use crate::upstream::Settings;
 use crate::upstream::backend::random;
+use crate::upstream::connect::Kept;
+use crate::upstream::connect::Wanted;
 use crate::upstream::fault::error_of;
 use crate::upstream::lease::Body;
 use crate::upstream::peer::Upstream;
@@ -64,6 +66,8 @@ pub(crate) struct Allowance {
     pub(crate) answer: Duration,
     /// The time to the end of the answer, where the route bounds it.
     pub(crate) whole: Option<Duration>,
+    /// Whether its connection may have waited for a request.
+    pub(crate) kept: Kept,
 }
 
 impl Allowance {
@@ -170,15 +174,16 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
     let tried = [&ctx.origin.tried[..], &[Arc::clone(lease.backend())]].concat();
     ctx.origin.race = hedge::begin(request, &upstream, &tried, wished, ctx);
-    if let Some(race) = &ctx.origin.race {
-        race.hand_over();
+    let kept = if ctx.origin.uncounted == 0 { Kept::Welcome } else { Kept::Unwanted };
+    if is_ours && (ctx.origin.race.is_some() || kept == Kept::Unwanted) {
+        terms::bring(Arc::new(Wanted { kept, race: ctx.origin.race.clone() }));
     }
     ctx.origin.attempts += 1;
     ctx.origin.began = Some(Instant::now());
     ctx.origin.address = Some(Arc::clone(lease.backend().shown()));
     ctx.origin.tried.push(Arc::clone(lease.backend()));
     ctx.origin.lease = Some(lease);
-    Ok(Allowance { upstream, answer, whole })
+    Ok(Allowance { upstream, answer, whole, kept })
 }
 
 /// Whether the client still has to send of the request's body. A conversation is none: it ends when both

@@ -25,6 +25,7 @@ use crate::route::asking::Mirror;
 use crate::runtime::Runtime;
 use crate::upstream::Fault;
 use crate::upstream::backend::random;
+use crate::upstream::connect::Kept;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::lease::Body;
@@ -189,7 +190,8 @@ impl Copy {
     async fn ask(&self, lease: &mut Lease) -> Result<(), Fault> {
         let timeouts = lease.upstream().settings().timeouts;
         let fault = |error: Box<pingora::Error>| Fault::of(refusal_of(&error));
-        let mut exchange = lease.exchange(timeouts.connect).await.map_err(|_| Fault::Connect)?;
+        let exchange = lease.exchange(timeouts.connect, Kept::Welcome).await;
+        let mut exchange = exchange.map_err(|_| Fault::Connect)?;
         let began = Instant::now();
         exchange.send_whole(&self.head, timeouts.write).await.map_err(fault)?;
         let status = loop {

@@ -179,7 +179,7 @@ impl Passage {
             return Err(Ended::Refused(fetch::refused(ctx, Refusal::Internal)));
         };
         let mut exchange = lease
-            .exchange(allowance.for_answer(timeouts.connect))
+            .exchange(allowance.for_answer(timeouts.connect), allowance.kept)
             .await
             .map_err(Ended::Unconnected)?;
         fetch::connected(exchange.is_on_used_connection(), ctx);

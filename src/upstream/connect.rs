@@ -77,6 +77,26 @@ pub struct Dial {
     tending: OnceLock<AbortHandle>,
 }
 
+/// Whether a connection that waits for a request may be taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// It is what is wanted.
+    #[default]
+    Welcome,
+    /// A new one is: another that waited was dead, and so may all of them be.
+    Unwanted,
+}
+
+/// What a request wants of the connection that Pingora is to be given for it. It is left by
+/// [`terms::bring`], since Pingora passes on nothing but the peer.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Whether it may have waited.
+    pub kept: Kept,
+    /// The race in which it is the first; `None` is none.
+    pub race: Option<Arc<Race>>,
+}
+
 /// Where a connection goes.
 #[derive(Debug, Clone)]
 pub(super) struct To {
@@ -155,9 +175,11 @@ impl Connector for EdgeConnector {
         let Some(dial) = self.dials.find(peer.group_key) else {
             return Error::e_explain(ErrorType::InternalError, "a peer of no known upstream");
         };
-        let stream: Stream = match terms::brought::<Race>() {
-            Some(race) => Box::new(RacedIo::connect(&dial, peer, race).await?),
-            None => Box::new(dial.connect(peer).await?),
+        let wanted = terms::brought::<Wanted>();
+        let kept = wanted.as_ref().map_or(Kept::Welcome, |wanted| wanted.kept);
+        let stream: Stream = match wanted.and_then(|wanted| wanted.race.clone()) {
+            Some(race) => Box::new(RacedIo::connect(&dial, peer, kept, race).await?),
+            None => Box::new(dial.connect(peer, kept).await?),
         };
         Ok((Connection::Stream(stream), false))
     }
@@ -262,9 +284,9 @@ impl Dial {
     }
 
     /// A connection to `peer`: one that waits, or a new one.
-    pub(super) async fn connect(self: &Arc<Self>, peer: &HttpPeer) -> Result<OriginIo> {
+    pub(super) async fn connect(self: &Arc<Self>, peer: &HttpPeer, kept: Kept) -> Result<OriginIo> {
         let patience = peer.options.total_connection_timeout.unwrap_or(CONNECT);
-        self.pool(peer).connect(patience).await
+        self.pool(peer).connect(patience, kept).await
     }
 
     /// A connection of its own to `peer`, neither kept nor counted: for a health check.

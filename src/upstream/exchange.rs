@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::Result;
+use pingora::RetryType;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -27,6 +28,7 @@ use crate::message::chunked::Chunk;
 use crate::message::chunked::ChunkReader;
 use crate::message::reply::ReplyLimits;
 use crate::message::reply::ReplyMessage;
+use crate::upstream::connect::Kept;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::pool::Pool;
 
@@ -43,6 +45,8 @@ pub struct Exchange {
     /// Read and not taken yet.
     buf: BytesMut,
     body: Body,
+    /// The origin has said something.
+    heard: bool,
 }
 
 /// What of the answer's body is still to come.
@@ -55,13 +59,19 @@ enum Body {
 }
 
 impl Exchange {
-    /// Takes a connection of `pool`: one that waits, or a new one, made within `patience`.
+    /// Takes a connection of `pool`: one that waits, where that is welcome, or a new one, made within `patience`.
     ///
     /// # Errors
     /// None can be made.
-    pub async fn begin(pool: &Arc<Pool>, patience: Duration) -> Result<Self> {
-        let io = pool.connect(patience).await?;
-        Ok(Self { limits: io.limits(), io, buf: BytesMut::new(), body: Body::Unknown })
+    pub async fn begin(pool: &Arc<Pool>, patience: Duration, kept: Kept) -> Result<Self> {
+        let io = pool.connect(patience, kept).await?;
+        Ok(Self {
+            limits: io.limits(),
+            io,
+            buf: BytesMut::new(),
+            body: Body::Unknown,
+            heard: false,
+        })
     }
 
     /// Whether the connection carried requests before.
@@ -128,17 +138,24 @@ impl Exchange {
             match ready!(self.poll_fill(cx, HEAD_ROOM)) {
                 Ok(0) => {
                     let what = format!("reading the answer's head, bytes already read: {already}");
-                    return Poll::Ready(Err(
-                        Error::explain(ErrorType::ConnectionClosed, what).into_up()
-                    ));
+                    let e = Error::explain(ErrorType::ConnectionClosed, what).into_up();
+                    return Poll::Ready(Err(self.perhaps_dead(e)));
                 }
-                Ok(_) => {}
+                Ok(_) => self.heard = true,
                 Err(e) => {
                     let e = broken(ErrorType::ReadError, "reading the answer's head", e);
-                    return Poll::Ready(Err(e));
+                    return Poll::Ready(Err(self.perhaps_dead(e)));
                 }
             }
         }
+    }
+
+    /// Marks an error as one of a connection that may have died while it was idle, as Pingora does.
+    fn perhaps_dead(&self, mut error: Box<Error>) -> Box<Error> {
+        if !self.heard {
+            error.retry = RetryType::ReusedOnly;
+        }
+        error
     }
 
     fn expect(&mut self, body: Option<BodyFraming>) {

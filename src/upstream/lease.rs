@@ -20,6 +20,7 @@ use crate::resilience::limit::Ended;
 use crate::resilience::limit::Limit;
 use crate::upstream::Fault;
 use crate::upstream::backend::Backend;
+use crate::upstream::connect::Kept;
 use crate::upstream::eject;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::guard::OriginIo;
@@ -138,13 +139,13 @@ impl Lease {
     ///
     /// # Errors
     /// None can be made.
-    pub async fn exchange(&self, patience: Duration) -> Result<Exchange> {
-        Exchange::begin(&self.backend.pool, patience).await
+    pub async fn exchange(&self, patience: Duration, kept: Kept) -> Result<Exchange> {
+        Exchange::begin(&self.backend.pool, patience, kept).await
     }
 
     /// A connection to it, as Pingora would be given one; an HTTP/1 backend's only.
     pub(super) async fn connect(&self, patience: Duration) -> Result<OriginIo> {
-        self.backend.pool.connect(patience).await
+        self.backend.pool.connect(patience, Kept::Welcome).await
     }
 
     /// It answered with this status, after this time.

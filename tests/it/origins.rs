@@ -514,6 +514,44 @@ fn a_connection_that_died_while_idle_is_replaced_without_a_word() {
 }
 
 #[test]
+fn a_request_that_met_a_dead_connection_is_said_again_on_a_new_one() {
+    let kept = 3;
+    let together = std::sync::Barrier::new(kept);
+    let origin = Origin::script()
+        .take_over("/a", move |_, mut stream| {
+            together.wait();
+            let answer =
+                "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: 4\r\n\r\nwell";
+            let _ = stream.write_all(answer.as_bytes());
+            // The next request is read, and not answered.
+            let _ = stream.read(&mut [0; 65536]);
+        })
+        .otherwise(|_| ok("new").field("Cache-Control", "no-store"))
+        .start();
+    // By Pingora, and past it.
+    for cache in ["on", "off"] {
+        let edge = Edge::with(&simple(&origin, &format!("defaults: {{cache: {cache}}}")));
+        // So many that all are kept, and all are dead.
+        std::thread::scope(|threads| {
+            for n in 0..kept {
+                let edge = &edge;
+                threads.spawn(move || edge.get(&format!("/a?{n}")).expect_body("well").status);
+            }
+        });
+        let state = "edgeproxy_backend_pool_idle{";
+        edge.wait_for_gauge(state, 3.0);
+        let reply = edge.get("/b");
+        assert_eq!(
+            (reply.status, reply.text().as_str()),
+            (200, "new"),
+            "cache {cache}: {:?} {:?}",
+            origin.seen().iter().map(|s| s.line.clone()).collect::<Vec<_>>(),
+            edge.metrics("edgeproxy_backend_pool")
+        );
+    }
+}
+
+#[test]
 fn a_post_is_never_sent_on_a_connection_that_its_origin_has_closed() {
     let (closed, was_closed) = mpsc::channel();
     let closed = Mutex::new(closed);

@@ -31,6 +31,7 @@ use self::queue::Queue;
 pub use self::queue::Refused;
 pub use self::queue::Slot;
 use crate::upstream::connect::Dial;
+use crate::upstream::connect::Kept;
 use crate::upstream::connect::To;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::line::Idle;
@@ -254,18 +255,26 @@ impl Pool {
         self.source.as_ref().map(|source| &source.to)
     }
 
-    /// A connection: one that waits, or a new one within `patience`.
+    /// A connection: one that waits, where that is welcome, or a new one within `patience`.
     ///
     /// # Errors
     /// None can be made.
-    pub(super) async fn connect(self: &Arc<Self>, patience: Duration) -> Result<OriginIo> {
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        patience: Duration,
+        kept: Kept,
+    ) -> Result<OriginIo> {
         let dial = self.source.as_ref().and_then(|source| source.dial.upgrade());
         let Some(dial) = dial else {
             return Error::e_explain(ErrorType::InternalError, "nothing makes connections here");
         };
         dial.tend();
         let home = Arc::clone(self);
-        let io = match self.take(Instant::now()) {
+        let waiting = match kept {
+            Kept::Welcome => self.take(Instant::now()),
+            Kept::Unwanted => None,
+        };
+        let io = match waiting {
             Some(line) => OriginIo::again(line, home, dial.limits),
             None => OriginIo::fresh(self.make(&dial, patience).await?, Some(home), dial.limits),
         };

@@ -47,6 +47,7 @@ use tokio::time::sleep_until;
 
 use crate::refusal::Refusal;
 use crate::upstream::connect::Dial;
+use crate::upstream::connect::Kept;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::race::Race;
@@ -133,9 +134,10 @@ impl RacedIo {
     pub(in crate::upstream) async fn connect(
         dial: &Arc<Dial>,
         peer: &HttpPeer,
+        kept: Kept,
         race: Arc<Race>,
     ) -> Result<Self> {
-        let mut first = pin!(dial.connect(peer));
+        let mut first = pin!(dial.connect(peer, kept));
         let Some(at) = race.second_at else { return Ok(Self::decided(first.await?)) };
         let delay = match select(first.as_mut(), Box::pin(sleep_until(at))).await {
             Either::Left((connected, delay)) => {

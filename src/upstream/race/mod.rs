@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use crate::refusal::Refusal;
 use crate::resilience::hedge::Hedge;
 use crate::resilience::hedge::Settings;
-use crate::terms;
 use crate::upstream::Fault;
 use crate::upstream::backend::Backend;
 use crate::upstream::guard::OriginIo;
@@ -140,11 +139,6 @@ impl Race {
             second_at: delay.map(|delay| began + delay),
             state: Mutex::default(),
         })
-    }
-
-    /// Gives it to whoever makes the connection of the running request.
-    pub fn hand_over(self: &Arc<Self>) {
-        terms::bring(Arc::<Self>::clone(self));
     }
 
     /// The head of an answer came, whoever gave it.
