@@ -246,6 +246,7 @@ fn push_count(key: &mut Vec<u8>, count: usize) {
 const NO_QUERY: u8 = 0;
 const WHOLE_QUERY: u8 = 1;
 const CHOSEN_PARAMETERS: u8 = 2;
+const NO_PARAMETER_COUNTS: u8 = 5;
 const WHAT_MATTERS: u8 = 3;
 const WHAT_MATTERS_OF_CHOSEN: u8 = 4;
 
@@ -256,10 +257,12 @@ fn push_variance(
     variance: &Variance,
     number: u64,
 ) {
-    key.push(match rules.query {
-        QueryRule::All => WHAT_MATTERS,
-        QueryRule::None | QueryRule::Only(_) | QueryRule::Except(_) => WHAT_MATTERS_OF_CHOSEN,
-    });
+    if rules.query == QueryRule::All && !rules.sort_query {
+        key.push(WHAT_MATTERS);
+    } else {
+        key.push(WHAT_MATTERS_OF_CHOSEN);
+        push_choice(key, rules);
+    }
     key.extend_from_slice(&number.to_be_bytes());
     let left = variance.left(counted(query.unwrap_or_default(), rules));
     push_count(key, left.len());
@@ -270,19 +273,45 @@ fn push_variance(
 }
 
 fn push_query(key: &mut Vec<u8>, query: Option<&str>, rules: &KeyRules) {
-    let Some(query) = query.filter(|_| rules.query != QueryRule::None) else {
-        return key.push(NO_QUERY);
-    };
+    if rules.query == QueryRule::None {
+        return key.push(NO_PARAMETER_COUNTS);
+    }
+    let Some(query) = query else { return key.push(NO_QUERY) };
     if rules.query == QueryRule::All && !rules.sort_query {
         key.push(WHOLE_QUERY);
         return push(key, query.as_bytes());
     }
     let chosen = counted(query, rules);
     key.push(CHOSEN_PARAMETERS);
+    push_choice(key, rules);
     push_count(key, chosen.len());
     for parameter in chosen {
         push(key, parameter.as_bytes());
     }
+}
+
+/// By which rules parameters were chosen: what is left of a query says nothing of what is not. Another
+/// route to the same upstream, or the same one after the configuration was changed, may choose others.
+fn push_choice(key: &mut Vec<u8>, rules: &KeyRules) {
+    let (kind, names): (u8, &[String]) = match &rules.query {
+        QueryRule::All => (0, &[]),
+        QueryRule::None => (1, &[]),
+        QueryRule::Only(names) => (2, names),
+        QueryRule::Except(names) => (3, names),
+    };
+    // FNV-1a: the names are the operator's, and nobody looks for two that meet.
+    let mut sum = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |byte: u8| {
+        sum = (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    };
+    add(kind);
+    add(u8::from(rules.sort_query));
+    for name in names {
+        name.bytes().for_each(&mut add);
+        // No name has this byte.
+        add(0xff);
+    }
+    key.extend_from_slice(&sum.to_be_bytes());
 }
 
 /// The parameters of a query that are part of the key, in the order in which they are.

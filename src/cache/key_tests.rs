@@ -370,3 +370,22 @@ fn equivalent_urls_share_one_resource_under_a_rule() {
     assert_eq!((asked.host, asked.path), (&b"example.com"[..], &b"/a"[..]));
     assert!(one.bytes.starts_with(&origin(&PLAIN, &all)));
 }
+
+#[test]
+fn what_other_rules_left_of_a_query_is_not_taken_for_the_same() {
+    let all = [
+        rules(QueryRule::All),
+        rules(QueryRule::None),
+        rules(QueryRule::Only(names(&["b"]))),
+        rules(QueryRule::Only(names(&["b", "d"]))),
+        rules(QueryRule::Except(names(&["c"]))),
+        rules(QueryRule::Except(names(&["c", "a"]))),
+        KeyRules { sort_query: true, ..rules(QueryRule::All) },
+        KeyRules { sort_query: true, ..rules(QueryRule::Except(names(&["c"]))) },
+    ];
+    let keys: Vec<_> = all.iter().map(|rules| with_query("b=1", rules)).collect();
+    for (at, key) in keys.iter().enumerate() {
+        assert!(keys[at + 1..].iter().all(|other| other != key), "{at}");
+    }
+    assert_ne!(key(&PLAIN), Key::new(&PLAIN, &HeaderMap::new(), &all[1]), "it may be of any query");
+}

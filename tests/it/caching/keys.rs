@@ -101,6 +101,25 @@ fn all_but_listed_parameters_count() {
 }
 
 #[test]
+fn routes_that_choose_other_parameters_do_not_share() {
+    let origin = Origin::script().otherwise(echo).start();
+    let edge = Edge::with(&format!(
+        "listeners:\n  - {{name: http, address: \"127.0.0.1:0\"}}\n\
+         upstreams:\n  origin:\n    addresses: [\"{}\"]\n\
+         routes:\n  - match: {{headers: {{x-lang: de}}}}\n    upstream: origin\n    \
+         cache: {{key: {{query: {{only: [b]}}}}}}\n  \
+         - {{upstream: origin, cache: {{key: {{query: {{except: [c]}}}}}}}}\n",
+        origin.address
+    ));
+    // For the first route `a` does not count, for the second it does.
+    edge.get_with("/x?b=1&a=2", &[("X-Lang", "de")]).expect_miss();
+    edge.get_with("/x?b=1", &[("X-Lang", "de")]).expect_hit();
+    let own = edge.get("/x?b=1");
+    assert!(own.expect_miss().text().starts_with("/x?b=1 "), "{own:?}");
+    edge.get("/x?c=3&b=1").expect_hit();
+}
+
+#[test]
 fn sorted_parameters_share_whatever_their_order() {
     let (_origin, edge) = echoing("{key: {sort_query: true}}");
     edge.get("/a?b=1&a=2").expect_miss();
