@@ -14,6 +14,7 @@ use crate::harness::websocket;
 use crate::harness::websocket::BINARY;
 use crate::harness::websocket::frame;
 use crate::harness::websocket::read_frame;
+use crate::process::daemon::eventually;
 
 const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 
@@ -35,6 +36,44 @@ fn a_websocket_goes_on_while_its_route_and_its_upstream_go() {
         wire.send(frame(BINARY, b"hello", MASK));
         assert_eq!(read_frame(&mut wire), Some((BINARY, b"hello".to_vec())));
     }
+}
+
+#[test]
+fn what_a_websocket_holds_of_an_upstream_that_is_gone_works_no_more() {
+    let origin = Origin::script()
+        .take_over("/ws", |_, mut stream| {
+            stream.write_all(websocket::agreement().as_bytes()).expect("the agreement is taken");
+            websocket::echo(&mut stream);
+        })
+        .otherwise(|_| ok("hello"))
+        .start();
+    let port = origin.address.port();
+    let edge = Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
+         upstreams:\n  app:\n    addresses: [\"localhost:{port}\"]\n    health: {{path: /health, interval: 1h}}\n    \
+         pool: {{warm: 2}}\n\
+         routes: [{{upstream: app}}]\n"
+    ));
+    let mut wire = edge.wire();
+    wire.send(websocket::handshake("/ws"));
+    wire.reply().expect_status(101);
+    edge.wait_for_gauge("edgeproxy_backend_pool_idle{", 2.0);
+    let tasks = edge.metric("edgeproxy_tasks");
+    edge.write(&saying("gone")).reload().expect_status(200);
+    // Whoever looked its name up, checked its backend, and chose which are checked.
+    eventually("its tasks end", || (edge.metric("edgeproxy_tasks") <= tasks - 3.0).then_some(()));
+    // Its connections are closed, but for this one.
+    eventually("its connections end", || {
+        let open = std::fs::read_to_string("/proc/net/tcp").expect("Linux tells");
+        let ours = |line: &&str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let towards = format!("0100007F:{port:04X}");
+            words.get(2) == Some(&towards.as_str()) && words.get(3) == Some(&"01")
+        };
+        (open.lines().filter(ours).count() <= 1).then_some(())
+    });
+    wire.send(frame(BINARY, b"hello", MASK));
+    assert_eq!(read_frame(&mut wire), Some((BINARY, b"hello".to_vec())));
 }
 
 #[test]
