@@ -18,6 +18,8 @@ pub mod route;
 
 // ── L2: machinery ───────────────────────────────────────────────────────────────────────────────
 #[cfg(feature = "server")]
+pub mod acme;
+#[cfg(feature = "server")]
 pub mod listen;
 #[cfg(feature = "server")]
 pub mod observe;

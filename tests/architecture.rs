@@ -52,24 +52,26 @@ const MODULES: &[(&str, Kind, &str)] = &[
     ("resilience", Pure, "units balance"),
     ("cache",    Pure,   "message units"),
     ("route",    Pure,   "message units cache"),
-    // L2: machinery. Siblings do not know each other, except that a listener has TLS settings; what
-    // a request is held to (terms) all of them may ask.
+    // L2: machinery. Siblings do not know each other, except that a listener has TLS settings and
+    // that certificates are ordered over connections like those to origins; what a request is held to (terms)
+    // all of them may ask.
     ("terms",    Server, ""),
     ("tls",      Server, "units"),
     ("listen",   Server, "refusal units message terms tls"),
     ("observe",  Server, "refusal units message cache"),
     ("storage",  Server, "refusal units message cache"),
     ("upstream", Server, "refusal units message balance resilience terms"),
+    ("acme",     Server, "tls upstream"),
     // L3: configuration.
-    ("config",   Data,   "refusal units message balance resilience cache route terms tls listen observe storage upstream"),
+    ("config",   Data,   "refusal units message balance resilience cache route terms tls listen observe storage upstream acme"),
     // L4: a running generation.
-    ("runtime",  Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream config"),
+    ("runtime",  Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream acme config"),
     // L5: faces, which do not know each other.
-    ("admin",    Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream config runtime"),
+    ("admin",    Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream acme config runtime"),
     ("demo",     Server, "units"),
-    ("proxy",    Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream config runtime"),
+    ("proxy",    Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream acme config runtime"),
     // L6: the program.
-    ("app",      Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream config runtime admin demo proxy"),
+    ("app",      Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream acme config runtime admin demo proxy"),
 ];
 
 /// What a pure layer does not say: the outside world. A word at the end of a path stands for all

@@ -1,5 +1,6 @@
 //! The admin listener: what operators and their tools ask a running process. Never in the data path.
 
+mod certificates;
 mod explain;
 mod purge;
 mod reload;
@@ -18,6 +19,8 @@ use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use serde::Serialize;
 
+use crate::acme::keeper::Standing;
+use crate::admin::certificates::Standings;
 use crate::cache::purge::Wish;
 use crate::listen::census::Census;
 use crate::message::secret::bearer;
@@ -29,6 +32,7 @@ pub struct Admin {
     runtime: Arc<ArcSwap<Runtime>>,
     census: Arc<Census>,
     reload: Arc<dyn Reload>,
+    certificates: Option<Standings>,
 }
 
 impl Admin {
@@ -39,7 +43,16 @@ impl Admin {
         census: Arc<Census>,
         reload: Arc<dyn Reload>,
     ) -> Self {
-        Self { runtime, census, reload }
+        Self { runtime, census, reload, certificates: None }
+    }
+
+    /// The same, which asks here how certificates stand that are ordered.
+    #[must_use]
+    pub fn with_certificates(
+        self,
+        standings: impl Fn() -> Vec<Standing> + Send + Sync + 'static,
+    ) -> Self {
+        Self { certificates: Some(Box::new(standings)), ..self }
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Vec<u8>> {
@@ -60,12 +73,14 @@ impl Admin {
                 );
                 response
             }
-            ("/healthz" | "/readyz" | "/metrics", false) => not_allowed("GET, HEAD"),
+            (CERTIFICATES, true) => certificates::list(self.certificates.as_ref()),
+            ("/healthz" | "/readyz" | "/metrics" | CERTIFICATES, false) => not_allowed("GET, HEAD"),
             (CLEAR | PURGE | EXPLAIN | RELOAD, _) => not_allowed("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
                 "There is: GET /healthz, GET /readyz, GET /metrics, POST /v1/purge, \
-                 POST /v1/explain, POST /v1/reload, GET /v1/upstreams and below it, POST /cache/clear\n"
+                 POST /v1/explain, POST /v1/reload, GET /v1/upstreams and below it, \
+                 GET /v1/certificates, POST /cache/clear\n"
                     .to_owned(),
             ),
         }
@@ -107,6 +122,8 @@ const PURGE: &str = "/v1/purge";
 const EXPLAIN: &str = "/v1/explain";
 /// Reads the configuration again.
 const RELOAD: &str = "/v1/reload";
+/// How certificates stand that are ordered.
+const CERTIFICATES: &str = "/v1/certificates";
 /// Purges everything.
 const CLEAR: &str = "/cache/clear";
 

@@ -32,6 +32,7 @@ use crate::listen;
 use crate::listen::accept::Bound;
 use crate::listen::accept::bind;
 use crate::tls::Source;
+use crate::tls::answers::Answers;
 use crate::tls::error::Error;
 use crate::tls::internal;
 use crate::tls::store::CertificateStore;
@@ -103,6 +104,8 @@ pub(crate) struct Sockets {
     pub(crate) upgrade: Option<UnixListener>,
     /// The sockets' files, removed in the end.
     pub(crate) files: Vec<SocketFile>,
+    /// What ACME servers are shown.
+    pub(crate) answers: Arc<Answers>,
     /// The process that is replaced.
     pub(crate) taken: Option<Taken>,
 }
@@ -149,7 +152,8 @@ pub(crate) fn prepare(
     if let Some(identity) = identity {
         issue_as(identity, plan)?;
     }
-    let listeners = listeners(plan, &mut taken)?;
+    let answers = Arc::default();
+    let listeners = listeners(plan, &answers, &mut taken)?;
     let mut files = Vec::new();
     let admin = match &plan.admin {
         None => None,
@@ -157,7 +161,7 @@ pub(crate) fn prepare(
     };
     let demo = demo_socket(plan)?;
     let upgrade = upgrade_socket(&plan.process.upgrade_socket, &mut taken, identity, &mut files);
-    Ok(Sockets { listeners, admin, demo, upgrade, files, taken })
+    Ok(Sockets { listeners, admin, demo, upgrade, files, answers, taken })
 }
 
 fn take_over(path: &Path) -> Result<Taken, StartError> {
@@ -177,7 +181,12 @@ fn issue_as(identity: &Identity, plan: &Plan) -> Result<(), StartError> {
     let state = &plan.process.state_dir;
     for listener in &plan.listeners {
         for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
-            if certificate.source == Source::Internal {
+            let is_ours = match &certificate.source {
+                // For an ACME server it stands in.
+                Source::Internal | Source::Acme { .. } => true,
+                Source::Files { .. } => false,
+            };
+            if is_ours {
                 identity
                     .lend(|| internal::ensure(state, &certificate.hosts, now))
                     .map_err(|e| StartError::Material(format!("cannot change user: {e}")))?
@@ -192,22 +201,28 @@ fn material(listener: &listen::Settings, error: &Error) -> StartError {
     StartError::Material(format!("listener \"{}\": {error}", listener.name))
 }
 
-fn listeners(plan: &Plan, taken: &mut Option<Taken>) -> Result<Vec<Prepared>, StartError> {
+fn listeners(
+    plan: &Plan,
+    answers: &Arc<Answers>,
+    taken: &mut Option<Taken>,
+) -> Result<Vec<Prepared>, StartError> {
     let state = plan.process.state_dir.as_path();
-    plan.listeners.iter().map(|one| listener(one, state, taken)).collect()
+    plan.listeners.iter().map(|one| listener(one, state, answers, taken)).collect()
 }
 
 /// Reads the certificates of a listener and binds its address.
 pub(crate) fn listener(
     listener: &listen::Settings,
     state: &Path,
+    answers: &Arc<Answers>,
     taken: &mut Option<Taken>,
 ) -> Result<Prepared, StartError> {
     let tls = match &listener.tls {
         None => None,
         Some(settings) => {
             let store = CertificateStore::load(settings, state, SystemTime::now());
-            let store = Arc::new(store.map_err(|e| material(listener, &e))?);
+            let store = store.map_err(|e| material(listener, &e))?;
+            let store = Arc::new(store.with_answers(Arc::clone(answers)));
             let config = server_config(settings, Arc::clone(&store));
             Some((store, config.map_err(|e| material(listener, &e))?))
         }

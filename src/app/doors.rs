@@ -33,6 +33,7 @@ use crate::listen::accept::Pending;
 use crate::listen::accept::Way;
 use crate::runtime::build::Row;
 use crate::tls;
+use crate::tls::answers::Answers;
 use crate::tls::error::Error;
 use crate::tls::store::CertificateStore;
 use crate::tls::store::Read;
@@ -44,6 +45,8 @@ use crate::tls::store::server_config;
 pub(crate) struct Doors {
     open: Vec<Open>,
     leaving: Vec<Shut>,
+    /// What ACME servers are shown at each of them.
+    answers: Arc<Answers>,
 }
 
 /// One that lets connections in.
@@ -93,13 +96,14 @@ impl Doors {
     pub(crate) fn first<A>(
         prepared: Vec<Prepared>,
         plan: &Plan,
+        answers: Arc<Answers>,
         house: &Arc<ArcSwap<House<A>>>,
         life: &Arc<Life>,
     ) -> Self
     where
         A: HttpServerApp + Send + Sync + 'static,
     {
-        let mut doors = Self::default();
+        let mut doors = Self { answers, ..Self::default() };
         for (number, (settings, prepared)) in plan.listeners.iter().zip(prepared).enumerate() {
             doors.open.push(Open::new(number, settings.clone(), prepared, house, life));
         }
@@ -125,9 +129,11 @@ impl Doors {
         for (settings, door) in plan.listeners.iter().zip(doors) {
             let wrong = |e: Error| format!("listener \"{}\": {e}", settings.name);
             match door {
-                Some(door) => stay.push(door.stays(settings, state, now).map_err(wrong)?),
+                Some(door) => {
+                    stay.push(door.stays(settings, &self.answers, state, now).map_err(wrong)?);
+                }
                 None => {
-                    let prepared = bind::listener(settings, state, &mut None);
+                    let prepared = bind::listener(settings, state, &self.answers, &mut None);
                     new.push((settings, prepared.map_err(|e| e.to_string())?));
                 }
             }
@@ -286,7 +292,13 @@ impl Open {
     }
 
     /// This door, as the listener of these settings.
-    fn stays(&self, settings: &Settings, state: &Path, now: SystemTime) -> Result<Stay, Error> {
+    fn stays(
+        &self,
+        settings: &Settings,
+        answers: &Arc<Answers>,
+        state: &Path,
+        now: SystemTime,
+    ) -> Result<Stay, Error> {
         let (number, settings) = (self.number, settings.clone());
         let Some(wanted) = &settings.tls else {
             return Ok(Stay { number, settings, tls: None, read: None });
@@ -295,7 +307,8 @@ impl Open {
         let (tls, read) = match (&self.tls, &self.settings.tls) {
             (Some(tls), Some(was)) => (tls.speaking(was, wanted)?, Some(read)),
             (None, _) | (_, None) => {
-                let store = Arc::new(CertificateStore::of(read));
+                let store = CertificateStore::of(read).with_answers(Arc::clone(answers));
+                let store = Arc::new(store);
                 let config = server_config(wanted, Arc::clone(&store))?;
                 (Tls { store, config }, None)
             }
@@ -307,7 +320,8 @@ impl Open {
 impl Tls {
     /// The same certificates, spoken for as `wanted` says. Sessions that began before are resumed.
     fn speaking(&self, was: &tls::Settings, wanted: &tls::Settings) -> Result<Self, Error> {
-        if (was.min_version, was.http2) == (wanted.min_version, wanted.http2) {
+        let spoken = |tls: &tls::Settings| (tls.min_version, tls.http2, tls.shows_certificates());
+        if spoken(was) == spoken(wanted) {
             return Ok(self.clone());
         }
         let config = server_config(wanted, Arc::clone(&self.store))?;

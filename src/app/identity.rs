@@ -117,7 +117,7 @@ impl Identity {
         for entry in std::fs::read_dir(state)? {
             let entry = entry?;
             let (name, path) = (entry.file_name(), entry.path());
-            let known = ["ca", "certs"].iter().any(|known| name == *known)
+            let known = ["acme", "ca", "certs"].iter().any(|known| name == *known)
                 || name.as_encoded_bytes().starts_with(b"edgeproxy")
                 || ours.contains(&&path);
             if !known {
@@ -126,14 +126,19 @@ impl Identity {
             found.push(path);
         }
         for path in found {
-            if path.is_dir() && !path.is_symlink() {
-                for inner in std::fs::read_dir(&path)? {
-                    self.own(&inner?.path())?;
-                }
-            }
-            self.own(&path)?;
+            self.own_all(&path)?;
         }
         self.own(state)
+    }
+
+    /// Gives what is at `path` to this identity, with all that is in it.
+    fn own_all(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() && !path.is_symlink() {
+            for inner in std::fs::read_dir(path)? {
+                self.own_all(&inner?.path())?;
+            }
+        }
+        self.own(path)
     }
 
     /// Makes sure that this identity can append to a log file, making it where needed.

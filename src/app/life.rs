@@ -50,6 +50,8 @@ pub(crate) struct Life {
     pub(crate) replaced: Notify,
     /// The configuration is to be read again.
     pub(crate) reload: Notify,
+    /// Certificates that were kept are to be read again.
+    pub(crate) renew: Notify,
     /// The start failed, or a service ended.
     broken: Notify,
     /// Why, told once.
@@ -73,6 +75,7 @@ impl Life {
             attentive: Notify::new(),
             replaced: Notify::new(),
             reload: Notify::new(),
+            renew: Notify::new(),
             broken: Notify::new(),
             failure: Mutex::default(),
             was_replaced: AtomicBool::new(false),

@@ -13,6 +13,7 @@ mod identity;
 mod init;
 mod life;
 mod man;
+mod order;
 mod purge;
 mod quick;
 mod reload;

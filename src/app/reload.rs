@@ -25,6 +25,7 @@ use crate::app::bind;
 use crate::app::diagnostics;
 use crate::app::doors::Doors;
 use crate::app::life::Life;
+use crate::app::order::Orders;
 use crate::app::server;
 use crate::app::stamps::Stamps;
 use crate::config;
@@ -72,6 +73,7 @@ pub(super) struct Reloader {
     pub(super) access_log: Arc<ArcSwap<AccessLogger>>,
     pub(super) house: Arc<ArcSwap<Public>>,
     pub(super) admin: OnceLock<Arc<ArcSwap<Private>>>,
+    pub(super) orders: Arc<Orders>,
     /// Whoever has it reloads; the others wait.
     pub(super) doors: Mutex<Doors>,
     pub(super) demo: Mutex<Option<SocketAddr>>,
@@ -192,6 +194,7 @@ impl Reloader {
         self.access_log.store(access_log);
         self.bound(&before.plan.limits, &runtime.plan.limits);
         changes.certificates = doors.carry_out(prospect, &self.house, &self.life, &handle);
+        self.orders.follow(&runtime.plan);
         *self.life.drain_timeout.lock() = runtime.plan.process.drain_timeout;
         if runtime.plan.log_level != before.plan.log_level {
             diagnostics::tell(runtime.plan.log_level);
@@ -249,13 +252,14 @@ impl Reloader {
     }
 }
 
-/// Reads certificates again once a day, and everything when a signal says so, for as long as the process
+/// Reads certificates again once a day and when one was issued, and everything when a signal says so, for as long as the process
 /// lives.
 pub(super) async fn keep(reloader: Arc<Reloader>) {
     let shared = Shared(Arc::clone(&reloader));
     loop {
         let told = tokio::select! {
             () = tokio::time::sleep(RENEW) => false,
+            () = reloader.life.renew.notified() => false,
             () = reloader.life.reload.notified() => true,
         };
         // How it went was told. Certificates that were renewed do not wait for a file to be corrected.

@@ -44,6 +44,7 @@ use crate::app::identity;
 use crate::app::identity::Identity;
 use crate::app::life::Life;
 use crate::app::life::Signals;
+use crate::app::order::Orders;
 use crate::app::reload;
 use crate::app::reload::Reloader;
 use crate::app::reload::Shared;
@@ -279,7 +280,7 @@ impl Service for EdgeService {
 
 async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     let Parts { plan, sockets, metrics, access_log, starter, file, seen } = parts;
-    let Sockets { listeners: prepared, admin, demo, upgrade, files: _, taken } = sockets;
+    let Sockets { listeners: prepared, admin, demo, upgrade, files: _, answers, taken } = sockets;
     access_log.load().start()?;
 
     let limits = Arc::new(plan.limits.clone());
@@ -316,17 +317,21 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         lift(&conf, EdgeProxy::new(Arc::clone(&runtime)), EdgeConnector::new(dials)).await?;
     let watch: Arc<dyn Watch> = Arc::new(Reporter::new(Arc::clone(&runtime)));
 
+    let orders = Orders::new(Arc::clone(&answers), Arc::clone(life));
+    let watched = Arc::clone(&orders);
+    metrics.watch_orders(move || watched.samples());
     if let Some(socket) = demo {
         open_demo(socket, &limits);
     }
     let house = Arc::new(ArcSwap::from_pointee(House {
-        app: EdgeApp::new(proxy, Arc::clone(&limits), Arc::clone(&watch))
-            .with_shortcut(Arc::new(ShortWay::new(Arc::clone(&runtime)))),
+        app: EdgeApp::new(proxy, Arc::clone(&limits), Arc::clone(&watch)).with_shortcut(Arc::new(
+            ShortWay::new(Arc::clone(&runtime)).with_answers(Arc::clone(&answers)),
+        )),
         limits: Arc::clone(&limits),
         census: Arc::clone(&life.census),
         watch,
     }));
-    let doors = Doors::first(prepared, &runtime.load().plan, &house, life);
+    let doors = Doors::first(prepared, &runtime.load().plan, answers, &house, life);
     let reloader = Arc::new(Reloader {
         file,
         seen,
@@ -335,6 +340,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         access_log,
         house,
         admin: OnceLock::new(),
+        orders: Arc::clone(&orders),
         doors: Mutex::new(doors),
         demo: Mutex::new(demo_address),
         life: Arc::clone(life),
@@ -342,6 +348,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     if let Some(socket) = admin {
         open_admin(socket, &reloader, &limits, life);
     }
+    orders.follow(&runtime.load().plan);
     tokio::spawn(sweep::keep(memory, Arc::clone(&life.census)));
     tokio::spawn(reload::keep(Arc::clone(&reloader)));
     tokio::spawn(reload::watch(reloader));
@@ -425,7 +432,9 @@ pub(super) fn open_demo(socket: std::net::TcpListener, limits: &Arc<Limits>) {
 
 fn open_admin(socket: Bound, reloader: &Arc<Reloader>, limits: &Arc<Limits>, life: &Arc<Life>) {
     let shared = Arc::new(Shared(Arc::clone(reloader)));
-    let admin = Admin::new(Arc::clone(&reloader.runtime), Arc::clone(&life.census), shared);
+    let orders = Arc::clone(&reloader.orders);
+    let admin = Admin::new(Arc::clone(&reloader.runtime), Arc::clone(&life.census), shared)
+        .with_certificates(move || orders.standings());
     let house = private_house(admin, limits);
     // Nobody else sets it.
     let _ = reloader.admin.set(Arc::clone(&house));

@@ -158,6 +158,7 @@ pub fn between(old: &Plan, new: &Plan) -> Difference {
     let Plan {
         process,
         listeners,
+        acme,
         limits,
         normalisation,
         upstreams,
@@ -176,6 +177,7 @@ pub fn between(old: &Plan, new: &Plan) -> Difference {
     let mut limits = limits.clone();
     limits.trusted_proxies.clone_from(&new.limits.trusted_proxies);
     let kept = [
+        ("acme", *acme != new.acme),
         ("limits", limits != new.limits),
         ("trusted_proxies", trusted),
         ("paths", *normalisation != new.normalisation),

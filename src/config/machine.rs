@@ -45,6 +45,12 @@ pub(super) fn look(config: &Config, folder: &FilePath, now: SystemTime, report: 
     if let Some(address) = config.admin.as_ref().and_then(|admin| admin.address.as_deref()) {
         is_ours(address, &Path::root().key("admin").key("address"), report);
     }
+    let at_acme = Path::root().key("acme");
+    if let Some(root) = there(config.acme.root.as_deref(), &at_acme.key("root"), folder, report)
+        && let Err(wrong) = upstream::tls::check_authorities(&root)
+    {
+        report.error(&at_acme.key("root"), wrong.to_string()).help("PEM certificates are expected");
+    }
     if let Some(OrOff::Is(path)) = config.admin.as_ref().map(|admin| &admin.state_file) {
         writable(path, &Path::root().key("admin").key("state_file"), folder, report);
     }

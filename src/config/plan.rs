@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::acme;
 use crate::listen;
 use crate::message::secret::Token;
 use crate::message::target::Normalisation;
@@ -23,6 +24,8 @@ pub struct Plan {
     pub process: Process,
     /// Where clients connect; never empty.
     pub listeners: Vec<listen::Settings>,
+    /// From whom certificates are ordered; `None`: none are.
+    pub acme: Option<acme::Settings>,
     /// What guards every connection.
     pub limits: listen::Limits,
     /// The normal form of paths.
@@ -64,11 +67,19 @@ impl Plan {
         }
         for tls in self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
             for certificate in &mut tls.certificates {
-                if let tls::Source::Files { certificate, key } = &mut certificate.source {
-                    absolute(certificate);
-                    absolute(key);
+                match &mut certificate.source {
+                    tls::Source::Files { certificate, key } => {
+                        absolute(certificate);
+                        absolute(key);
+                    }
+                    tls::Source::Acme { folder, proof: _ } => absolute(folder),
+                    tls::Source::Internal => {}
                 }
             }
+        }
+        if let Some(acme) = &mut self.acme {
+            absolute(&mut acme.folder);
+            acme.root.as_mut().map(absolute);
         }
         for upstream in &mut self.upstreams {
             upstream.tls.as_mut().and_then(|tls| tls.ca.as_mut()).map(absolute);

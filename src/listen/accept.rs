@@ -35,6 +35,7 @@ use crate::listen::transport::Transport;
 use crate::listen::watch::Handshake;
 use crate::listen::watch::Watch;
 use crate::terms::pace::MinRate;
+use crate::tls::answers::PROTOCOL;
 
 /// Connections that the kernel may queue before we accept them.
 const BACKLOG: i32 = 4096;
@@ -218,6 +219,10 @@ where
                     Err(_) => return self.watch.handshake(conn.listener, Handshake::TimedOut),
                 };
                 let session = stream.get_ref().1;
+                if session.alpn_protocol() == Some(PROTOCOL) {
+                    // The ACME server has seen what it wanted; no more is said (RFC 8737 §3).
+                    return;
+                }
                 let version = match session.protocol_version() {
                     Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
                     _ => "TLSv1.2",

@@ -6,6 +6,7 @@
 
 mod backends;
 pub mod labels;
+mod orders;
 pub mod process;
 pub mod requests;
 mod sampled;
@@ -46,6 +47,9 @@ use labels::Handshake;
 use labels::Label;
 use labels::Reloaded;
 use labels::TlsVersion;
+pub use orders::OrderSample;
+use orders::Orders;
+use orders::OrdersCollector;
 use requests::Requests;
 use requests::RequestsCollector;
 use requests::RouteMetrics;
@@ -185,6 +189,14 @@ definitions! {
         "Health checks of the backend: passed or failed.";
     BACKEND_EJECTED: Counter "edgeproxy_backend_ejections_total" ["upstream", "backend"]
         "How often the backend was ejected since it failed where others did not.";
+    ACME_ORDERS: Counter "edgeproxy_acme_orders_total" ["hosts", "result"]
+        "Orders of this process at the ACME server: issued or failed.";
+    ACME_FAILURES: Gauge "edgeproxy_acme_failures" ["hosts"]
+        "How many orders for the certificate failed in a row.";
+    ACME_SUCCESS: Gauge "edgeproxy_acme_last_success_timestamp_seconds" ["hosts"]
+        "When the certificate was last issued.";
+    ACME_EXPIRY: Gauge "edgeproxy_acme_expiry_timestamp_seconds" ["hosts"]
+        "When the certificate that was issued expires.";
     LOG_DROPPED: Counter "edgeproxy_access_log_dropped_total" []
         "Lines of the access log that were dropped.";
     PANICS: Counter "edgeproxy_panics_total" []
@@ -242,6 +254,7 @@ pub struct Metrics {
     groups_invalidated: IntCounter,
     upstreams: Upstreams,
     backends: Arc<Backends>,
+    orders: Arc<Orders>,
     panics: IntCounter,
     reload_successful: IntGauge,
     reload_time: IntGauge,
@@ -269,6 +282,8 @@ impl Metrics {
         new.register(SampledCollector(Arc::clone(&sampled)));
         let backends = Arc::new(Backends::new());
         new.register(BackendsCollector(Arc::clone(&backends)));
+        let orders = Arc::new(Orders::new());
+        new.register(OrdersCollector(Arc::clone(&orders)));
         let refusals = new.counters(&REFUSALS);
         new.gauges(&BUILD_INFO).with_label_values(&[version]).set(1);
         Self {
@@ -289,6 +304,7 @@ impl Metrics {
             groups_invalidated: new.counters(&CACHE_GROUPS).with_label_values::<&str>(&[]),
             upstreams: Upstreams::new(&new),
             backends,
+            orders,
             panics: new.counters(&PANICS).with_label_values::<&str>(&[]),
             reload_successful: new.gauges(&RELOAD_SUCCESSFUL).with_label_values::<&str>(&[]),
             reload_time: new.gauges(&RELOAD_TIME).with_label_values::<&str>(&[]),
@@ -345,6 +361,11 @@ impl Metrics {
     /// configuration.
     pub fn watch_drift(&self, drifts: impl Fn() -> Vec<(Arc<str>, u64)> + Send + Sync + 'static) {
         self.backends.watch_drift(Box::new(drifts));
+    }
+
+    /// Has the certificates sampled when somebody looks that an ACME server issues.
+    pub fn watch_orders(&self, samples: impl Fn() -> Vec<OrderSample> + Send + Sync + 'static) {
+        self.orders.watch(Box::new(samples));
     }
 
     /// Counts a request that was answered here because something was wrong.

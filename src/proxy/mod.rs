@@ -23,6 +23,7 @@ mod outgoing;
 mod parts;
 mod piece;
 mod posted;
+mod proof;
 mod purge;
 mod receive;
 mod serve;

@@ -98,6 +98,13 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<Self>,
     },
+    /// A certificate that was issued is for other hosts.
+    OtherHosts {
+        /// Which file.
+        file: PathBuf,
+        /// A host that it is not for.
+        host: String,
+    },
     /// The root certificate of the internal CA is not one that it can issue under.
     NotAnAuthority {
         /// Which file.
@@ -232,6 +239,9 @@ impl fmt::Display for Error {
                     file.display()
                 )
             }
+            Self::OtherHosts { file, host } => {
+                write!(f, "{}: the certificate is not for {host:?}", file.display())
+            }
             Self::NotAnAuthority { file } => {
                 write!(
                     f,
@@ -280,6 +290,7 @@ impl error::Error for Error {
             | Self::KeyMismatch { .. }
             | Self::TooOpen { .. }
             | Self::IncompleteAuthority { .. }
+            | Self::OtherHosts { .. }
             | Self::NotAnAuthority { .. }
             | Self::RootExpired { .. }
             | Self::NoHosts => None,

@@ -14,19 +14,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::fs::DirBuilder;
-use std::fs::File;
-use std::fs::OpenOptions;
 use std::io;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -46,6 +39,12 @@ use ring::digest;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
+use super::disk::draft_name;
+use super::disk::make_folder;
+use super::disk::read_if_there;
+use super::disk::replace;
+use super::disk::sync_folder;
+use super::disk::write_new;
 use super::error::Error;
 use super::files;
 use super::leaf::Authority;
@@ -131,7 +130,7 @@ fn read_leaf(file: &Path, bytes: &[u8]) -> Result<(Leaf, CertifiedKey), Error> {
 }
 
 /// Hosts as they stand in a certificate: once each, addresses in their shortest form.
-fn canonical(hosts: &[String]) -> BTreeSet<String> {
+pub(super) fn canonical(hosts: &[String]) -> BTreeSet<String> {
     hosts
         .iter()
         .map(|host| {
@@ -141,7 +140,7 @@ fn canonical(hosts: &[String]) -> BTreeSet<String> {
 }
 
 /// The file name of the leaf for `hosts`: readable, and another one for other hosts.
-fn leaf_name(hosts: &[String]) -> String {
+pub(super) fn leaf_name(hosts: &[String]) -> String {
     let canonical = canonical(hosts);
     let mut joined = String::new();
     for host in &canonical {
@@ -316,18 +315,6 @@ fn make_root(state_dir: &Path, now: i64) -> Result<(), Error> {
     }
 }
 
-fn read_if_there(file: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match fs::read(file) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::read(file)(error)),
-    }
-}
-
-fn make_folder(folder: &Path) -> Result<(), Error> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Error::write(folder))
-}
-
 fn make_draft_folder(parent: &Path) -> Result<PathBuf, Error> {
     loop {
         let folder = parent.join(draft_name("ca"));
@@ -338,40 +325,6 @@ fn make_draft_folder(parent: &Path) -> Result<PathBuf, Error> {
             Err(error) => return Err(Error::write(&folder)(error)),
         }
     }
-}
-
-fn draft_name(of: &str) -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!(".{of}.{}.{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-fn write_new(file: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .and_then(|mut open| open.write_all(bytes).and_then(|()| open.sync_all()));
-    written.map_err(Error::write(file))
-}
-
-/// Puts `bytes` at `file`: readers see all of it or what was there before.
-fn replace(file: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    let draft = folder.join(draft_name("leaf"));
-    // A draft of this name can only be the rest of a process that is gone.
-    let _ = fs::remove_file(&draft);
-    let done = write_new(&draft, bytes)
-        .and_then(|()| fs::rename(&draft, file).map_err(Error::write(file)))
-        .and_then(|()| sync_folder(folder));
-    if done.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    done
-}
-
-fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder).and_then(|open| open.sync_all()).map_err(Error::write(folder))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::parse_x509_certificate;
 
 /// The facts of a certificate that edgeproxy looks at.
@@ -37,6 +38,29 @@ pub enum Authority {
     Yes,
     /// It is a leaf.
     No,
+}
+
+/// What tells a certificate from every other one (RFC 9773 §4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The key identifier of its authority.
+    pub authority: Vec<u8>,
+    /// Its serial number, as encoded.
+    pub serial: Vec<u8>,
+}
+
+impl Identity {
+    /// The identity of `certificate`; `None` when it does not name its authority's key.
+    #[must_use]
+    pub fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = parse_x509_certificate(certificate).ok()?;
+        let authority =
+            parsed.extensions().iter().find_map(|one| match one.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(of) => of.key_identifier.as_ref(),
+                _ => None,
+            })?;
+        Some(Self { authority: authority.0.to_vec(), serial: parsed.raw_serial().to_vec() })
+    }
 }
 
 impl Leaf {

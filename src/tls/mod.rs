@@ -1,8 +1,11 @@
-//! Certificates for the clients' side: by SNI, from files or from the internal CA.
+//! Certificates for the clients' side: by SNI, from files, from the internal CA or from an ACME server.
 
+pub mod answers;
+pub(crate) mod disk;
 pub mod error;
 pub mod files;
 pub mod internal;
+pub mod issued;
 pub mod leaf;
 pub mod store;
 
@@ -30,6 +33,16 @@ pub struct Settings {
     pub http2: bool,
 }
 
+impl Settings {
+    /// Whether ACME servers are shown certificates here.
+    pub(crate) fn shows_certificates(&self) -> bool {
+        self.certificates.iter().any(|one| match one.source {
+            Source::Acme { proof, .. } => proof == Proof::TlsAlpn01,
+            Source::Files { .. } | Source::Internal => false,
+        })
+    }
+}
+
 /// One certificate and the hosts that it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
@@ -51,6 +64,36 @@ pub enum Source {
     },
     /// The internal CA, kept in the state folder.
     Internal,
+    /// An ACME server; until it has issued one, the internal CA.
+    Acme {
+        /// Where what it issued is kept.
+        folder: PathBuf,
+        /// How it is shown that the hosts are ours.
+        proof: Proof,
+    },
+}
+
+/// How an ACME server is shown that a host is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// A file at the host, over plain HTTP (RFC 8555 §8.3).
+    Http01,
+    /// A certificate at the host (RFC 8737).
+    TlsAlpn01,
+    /// A TXT record of the host (RFC 8555 §8.4).
+    Dns01,
+}
+
+impl Proof {
+    /// The name that ACME has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Dns01 => "dns-01",
+        }
+    }
 }
 
 /// A TLS version.

@@ -20,10 +20,13 @@ use rustls::version::TLS13;
 use super::Settings;
 use super::Source;
 use super::Version;
+use super::answers::Answers;
+use super::answers::PROTOCOL;
 use super::error::Error;
 use super::error::Warning;
 use super::files;
 use super::internal;
+use super::issued;
 
 /// Sessions of TLS 1.2 clients without tickets that are remembered; a few hundred bytes each.
 const SESSIONS: usize = 1024;
@@ -32,6 +35,8 @@ const SESSIONS: usize = 1024;
 #[derive(Debug)]
 pub struct CertificateStore {
     table: ArcSwap<Table>,
+    /// What ACME servers are shown, when handshakes are how.
+    answers: Option<Arc<Answers>>,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +82,7 @@ impl CertificateStore {
     /// A store of what was read.
     #[must_use]
     pub fn of(read: Read) -> Self {
-        Self { table: ArcSwap::from_pointee(read.table) }
+        Self { table: ArcSwap::from_pointee(read.table), answers: None }
     }
 
     /// Replaces all certificates at once by those that were read; handshakes under way keep what they
@@ -100,6 +105,12 @@ impl CertificateStore {
     /// The first certificate that cannot be used.
     pub fn load(settings: &Settings, state_dir: &Path, now: SystemTime) -> Result<Self, Error> {
         Self::read(settings, state_dir, now).map(Self::of)
+    }
+
+    /// The same, and ACME servers are shown what `answers` has for them.
+    #[must_use]
+    pub fn with_answers(self, answers: Arc<Answers>) -> Self {
+        Self { answers: Some(answers), ..self }
     }
 
     /// Loads again and replaces all certificates at once; handshakes under way keep what they have.
@@ -156,6 +167,12 @@ impl CertificateStore {
 
 impl ResolvesServerCert for CertificateStore {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // Only an ACME server offers this protocol, and it offers no other (RFC 8737 §3).
+        if let Some(mut offered) = hello.alpn()
+            && let (Some(PROTOCOL), None) = (offered.next(), offered.next())
+        {
+            return self.answers.as_ref()?.certificate(hello.server_name()?);
+        }
         self.find(hello.server_name())
     }
 }
@@ -186,6 +203,17 @@ impl Table {
                     );
                     certified
                 }
+                Source::Acme { folder, proof: _ } => match issued::load(folder, &entry.hosts) {
+                    Ok(Some(issued)) => issued.certified,
+                    Ok(None) => internal::ensure(state_dir, &entry.hosts, now)?,
+                    Err(error) => {
+                        log::warn!(
+                            target: "edgeproxy::tls",
+                            "{error}; the internal CA stands in until another one is issued"
+                        );
+                        internal::ensure(state_dir, &entry.hosts, now)?
+                    }
+                },
             };
             let certified = Arc::new(certified);
             table.add(&entry.hosts, &certified);
@@ -260,6 +288,9 @@ pub fn server_config(
     } else {
         vec![b"http/1.1".to_vec()]
     };
+    if settings.shows_certificates() {
+        config.alpn_protocols.push(PROTOCOL.to_vec());
+    }
     // Every suite on offer is sound, and the client knows whether it has AES in hardware.
     config.ignore_client_order = false;
     // Resumption without state: the ticket carries the session, and a client that comes back costs

@@ -10,6 +10,7 @@
 //! error on the origin's side means.
 
 mod adopt;
+pub mod ask;
 pub mod backend;
 pub mod change;
 pub mod connect;

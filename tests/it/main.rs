@@ -16,5 +16,6 @@ mod routing;
 mod shipped;
 mod simulation;
 mod strict;
+mod tls;
 mod tour;
 mod upstreams;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::config::check::DAY;
+use crate::config::check::acme;
 use crate::config::check::address;
 use crate::config::check::file;
 use crate::config::check::period;
@@ -27,6 +28,7 @@ use crate::tls;
 /// The listeners; `None` for one whose address is not clear.
 pub(super) fn listeners(
     written: &[schema::listen::Listener],
+    orders: &acme::Source,
     folder: &FilePath,
     at: &Path,
     report: &mut Report<'_>,
@@ -40,7 +42,7 @@ pub(super) fn listeners(
     let mut names: HashMap<Arc<str>, usize> = HashMap::new();
     for (n, listener) in written.iter().enumerate() {
         let at = at.index(n);
-        let settings = one(listener, folder, &at, report);
+        let settings = one(listener, orders, folder, &at, report);
         if let Some(settings) = &settings {
             for (m, earlier) in checked.iter().enumerate() {
                 let Some(earlier) = earlier else { continue };
@@ -66,11 +68,13 @@ pub(super) fn listeners(
 
 fn one(
     written: &schema::listen::Listener,
+    orders: &acme::Source,
     folder: &FilePath,
     at: &Path,
     report: &mut Report<'_>,
 ) -> Option<Settings> {
-    let tls = written.tls.as_ref().map(|tls| self::tls(tls, folder, &at.key("tls"), report));
+    let tls =
+        written.tls.as_ref().map(|tls| self::tls(tls, orders, folder, &at.key("tls"), report));
     if tls.is_some() && written.h2c {
         report
             .error(&at.key("h2c"), "h2c is HTTP/2 over plain text; this listener speaks TLS")
@@ -105,15 +109,16 @@ fn one(
 
 fn tls(
     written: &schema::listen::ListenerTls,
+    orders: &acme::Source,
     folder: &FilePath,
     at: &Path,
     report: &mut Report<'_>,
 ) -> tls::Settings {
     let list = at.key("certificates");
-    if written.certificates.is_empty() && !report.is_broken(at) {
+    if written.certificates.is_empty() && !written.auto && !report.is_broken(at) {
         report
             .error(&list, "TLS needs at least one certificate")
-            .help("for trying out: `certificates: [{hosts: [localhost], internal: true}]`");
+            .help("by ACME: `tls: auto`; for trying out: `certificates: [{hosts: [localhost], internal: true}]`");
     }
     let mut first: HashMap<String, usize> = HashMap::new();
     let mut certificates = Vec::with_capacity(written.certificates.len());
@@ -138,9 +143,12 @@ fn tls(
                     .help("remove the host from one of them");
             }
         }
-        if let Some(source) = source(certificate, folder, &at, report) {
+        if let Some(source) = source(certificate, orders, folder, &at, report) {
             certificates.push(tls::Certificate { hosts, source });
         }
+    }
+    if written.auto {
+        certificates.extend(automatic(&certificates, orders, at, report));
     }
     tls::Settings {
         default: match written.default {
@@ -156,6 +164,44 @@ fn tls(
     }
 }
 
+/// A certificate for each host that routes name and none of these is for: one each, so that what is wrong
+/// with one host is that host's matter.
+fn automatic(
+    listed: &[tls::Certificate],
+    orders: &acme::Source,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Vec<tls::Certificate> {
+    let at = if report.has(&at.key("auto")) { at.key("auto") } else { at.clone() };
+    let is_listed = |host: &str| {
+        let parent = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        let mut all = listed.iter().flat_map(|one| &one.hosts);
+        all.any(|one| one == host || !host.starts_with("*.") && Some(one) == parent.as_ref())
+    };
+    if orders.named.is_empty() {
+        report
+            .error(&at, "no route names a host, so there is nothing to order a certificate for")
+            .help(
+                "name hosts in routes: `match: {hosts: [www.example.org]}`, or list certificates",
+            );
+    }
+    let mut certificates = Vec::new();
+    for host in orders.named.iter().filter(|host| !is_listed(host)) {
+        let source = if acme::is_private(host) {
+            tls::Source::Internal
+        } else {
+            if let Some((message, help)) = acme::obstacle(host, orders.proof) {
+                report.error(&at, message).help(help);
+                continue;
+            }
+            orders.certificate()
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        certificates.push(tls::Certificate { hosts: vec![host], source });
+    }
+    certificates
+}
+
 fn hosts(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<String> {
     let mut hosts = Vec::with_capacity(written.len());
     for (n, host) in written.iter().enumerate() {
@@ -169,11 +215,15 @@ fn hosts(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<String> 
 
 fn source(
     written: &schema::listen::Certificate,
+    orders: &acme::Source,
     folder: &FilePath,
     at: &Path,
     report: &mut Report<'_>,
 ) -> Option<tls::Source> {
-    let help = "either `internal: true`, or both `certificate` and `key`";
+    let help = "one of `acme: true`, `internal: true`, or both `certificate` and `key`";
+    if written.acme {
+        return ordered(written, orders, at, report);
+    }
     let lone = match (&written.certificate, &written.key) {
         (Some(certificate), Some(key)) if !written.internal => {
             return Some(tls::Source::Files {
@@ -197,6 +247,31 @@ fn source(
     };
     report.error_in_key(&at.key(lone), message).help(help);
     None
+}
+
+/// The source of a certificate that an ACME server issues.
+fn ordered(
+    written: &schema::listen::Certificate,
+    orders: &acme::Source,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<tls::Source> {
+    let others = [
+        ("internal", written.internal),
+        ("certificate", written.certificate.is_some()),
+        ("key", written.key.is_some()),
+    ];
+    for (key, _) in others.iter().filter(|(_, is_there)| *is_there) {
+        report
+            .error_in_key(&at.key(*key), "a certificate comes from one place, and this one by ACME")
+            .help("remove this key, or `acme`");
+    }
+    for (n, host) in written.hosts.iter().enumerate() {
+        if let Some((message, help)) = acme::obstacle(&host.to_ascii_lowercase(), orders.proof) {
+            report.error(&at.key("hosts").index(n), message).help(help);
+        }
+    }
+    Some(orders.certificate())
 }
 
 /// The limits of connections.

@@ -4,6 +4,7 @@
 //! [`Surroundings`] and as a reader of secrets. Every problem is reported, and only a configuration without errors becomes a
 //! [`Plan`]: names became indices, patterns are compiled, addresses are parsed.
 
+mod acme;
 mod action;
 mod address;
 mod asking;
@@ -61,7 +62,11 @@ pub(in crate::config) fn check(
     let folder = surroundings.folder.as_path();
     let secrets = secret::Files { folder, read: secrets };
     let process = process(&config.process, surroundings, &root.key("process"), report);
-    let listeners = listen::listeners(&config.listeners, folder, &root.key("listeners"), report);
+    let at_acme = root.key("acme");
+    let orders = acme::source(config, &process.state_dir, folder, &at_acme, report);
+    let listeners =
+        listen::listeners(&config.listeners, &orders, folder, &root.key("listeners"), report);
+    let acme = acme::acme(config, orders, &listeners, secrets, &at_acme, report);
     let limits = listen::limits(config, &root, report);
     let upstreams = upstream::upstreams(config, secrets, &root.key("upstreams"), report);
     let storage = cache::store(config, &root, report);
@@ -80,6 +85,7 @@ pub(in crate::config) fn check(
     Some(Plan {
         process,
         listeners: listeners.into_iter().flatten().collect(),
+        acme,
         limits,
         normalisation: Normalisation {
             merge_slashes: config.paths.merge_slashes,

@@ -1,11 +1,21 @@
 //! The `listeners`, `limits` and `paths` sections, as written.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
+use schemars::Schema;
+use schemars::SchemaGenerator;
+use schemars::json_schema;
 use serde::Deserialize;
+use serde::Deserializer;
 use serde::Serialize;
+use serde::de::Error;
+use serde::de::MapAccess;
+use serde::de::Unexpected;
+use serde::de::Visitor;
+use serde::de::value::MapAccessDeserializer;
 
 use crate::config::schema::value::Switch;
 use crate::units::ByteSize;
@@ -22,7 +32,9 @@ pub struct Listener {
     pub address: String,
     /// Whether HTTP/2 by prior knowledge is spoken here (plain text only).
     pub h2c: bool,
-    /// TLS: `off`, or its settings.
+    /// TLS: `off`, `auto` (a certificate by ACME for every host that routes name), or its settings.
+    #[serde(deserialize_with = "tls_or_auto")]
+    #[schemars(schema_with = "tls_or_auto_schema")]
     pub tls: Switch<ListenerTls>,
 }
 
@@ -34,6 +46,9 @@ pub struct ListenerTls {
     pub min_version: TlsVersion,
     /// Whether HTTP/2 is offered.
     pub http2: bool,
+    /// Whether every host that routes name, and no certificate below, gets one by ACME. Addresses and
+    /// `localhost` get theirs from the internal CA.
+    pub auto: bool,
     /// The certificates. The first one that names the host wins, exact names before wildcards.
     pub certificates: Vec<Certificate>,
     /// What a client is shown that names no host, or an unknown one: the first certificate, or none.
@@ -61,12 +76,14 @@ pub enum DefaultCertificate {
     Refuse,
 }
 
-/// One certificate: either `internal: true`, or `certificate` and `key`.
+/// One certificate: `acme: true`, `internal: true`, or `certificate` and `key`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Certificate {
     /// The hosts it is for: names, `*.example.org`, addresses. Required.
     pub hosts: Vec<String>,
+    /// Issued and renewed by the ACME server of `acme`; until it is, by the internal CA.
+    pub acme: bool,
     /// Issued and renewed by the internal CA, whose root is kept in the state folder.
     pub internal: bool,
     /// A PEM file with the chain, the host's own certificate first.
@@ -129,11 +146,52 @@ pub enum EncodedSlash {
     Refuse,
 }
 
+/// A switch that can also be set to `auto`.
+fn tls_or_auto<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Switch<ListenerTls>, D::Error> {
+    struct Reads;
+
+    impl<'de> Visitor<'de> for Reads {
+        type Value = Switch<ListenerTls>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("auto, off or a section of keys and values")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+            match text {
+                "auto" => Ok(Switch::On(ListenerTls { auto: true, ..ListenerTls::default() })),
+                "on" => Ok(Switch::On(ListenerTls::default())),
+                "off" => Ok(Switch::Off),
+                other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+            }
+        }
+
+        // Nothing at all could mean either; the reader must not have to guess.
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Err(E::invalid_type(Unexpected::Unit, &self))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            ListenerTls::deserialize(MapAccessDeserializer::new(map)).map(Switch::On)
+        }
+    }
+
+    deserializer.deserialize_any(Reads)
+}
+
+fn tls_or_auto_schema(generator: &mut SchemaGenerator) -> Schema {
+    let section = generator.subschema_for::<ListenerTls>();
+    json_schema!({"anyOf": [{"type": "string", "enum": ["auto", "on", "off"]}, section]})
+}
+
 impl Default for ListenerTls {
     fn default() -> Self {
         Self {
             min_version: TlsVersion::Tls12,
             http2: true,
+            auto: false,
             certificates: Vec::new(),
             default: DefaultCertificate::First,
         }

@@ -4,6 +4,7 @@
 //! a choice, exactly one of several keys is written (`upstream`, `redirect` or `respond`) rather than
 //! a `type:` beside them, so that every mistake has a place.
 
+pub mod acme;
 pub mod asking;
 pub mod cache;
 pub mod health;
@@ -21,6 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::config::schema::acme::Acme;
 use crate::config::schema::cache::Store;
 use crate::config::schema::listen::Limits;
 use crate::config::schema::listen::Listener;
@@ -45,6 +47,8 @@ pub struct Config {
     pub process: Process,
     /// Where clients connect. At least one.
     pub listeners: Vec<Listener>,
+    /// From whom listeners with `tls: auto` have their certificates.
+    pub acme: Acme,
     /// What guards every client connection.
     pub limits: Limits,
     /// Networks and addresses of the proxies in front of this one, whose X-Forwarded-For and

@@ -114,6 +114,7 @@ fn the_reference_has_every_default_of_the_sections() {
     assert_eq!(written.process, built_in.process);
     assert_eq!(written.limits, built_in.limits);
     assert_eq!(written.trusted_proxies, built_in.trusted_proxies);
+    assert_eq!(written.acme, built_in.acme);
     assert_eq!(written.paths, built_in.paths);
     assert_eq!(written.defaults, built_in.defaults);
     assert_eq!(written.cache, built_in.cache);

@@ -52,6 +52,7 @@ fn words(plan: &Plan) -> String {
     let Plan {
         process,
         listeners,
+        acme,
         limits,
         normalisation,
         upstreams,
@@ -65,7 +66,7 @@ fn words(plan: &Plan) -> String {
     } = plan;
     let routes = routes.routes();
     format!(
-        "{process:?}\n{listeners:?}\n{limits:?}\n{normalisation:?}\n{upstreams:?}\n{routes:?}\n\
+        "{process:?}\n{listeners:?}\n{acme:?}\n{limits:?}\n{normalisation:?}\n{upstreams:?}\n{routes:?}\n\
          {storage:?}\n{admin:?}\n{admin_token:?}\n{state_file:?}\n{access_log:?}\n{log_level:?}"
     )
 }

@@ -108,6 +108,16 @@ fn busy() -> Metrics {
     metrics.watch_fetches(|| 6);
     metrics.watch_backends(|| vec![backend()]);
     metrics.watch_drift(|| vec![("api".into(), 3)]);
+    metrics.watch_orders(|| {
+        vec![OrderSample {
+            hosts: "a.test".to_owned(),
+            issued: 1,
+            failed: 2,
+            failures: 2,
+            succeeded: Some(3),
+            expires: Some(4),
+        }]
+    });
     metrics.purged("tag", Manner::Soft);
     metrics.watch_tasks(|| 8);
     metrics.reload_ended(Reloaded::Reloaded);

@@ -1,5 +1,6 @@
 //! What scenarios are written with: a real edgeproxy process, scripted origins, plain clients.
 
+pub(crate) mod acme;
 pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod clock;
@@ -11,6 +12,7 @@ pub(crate) mod origin;
 pub(crate) mod origin2;
 pub(crate) mod websocket;
 
+pub(crate) use acme::AcmeServer;
 pub(crate) use authority::Authority;
 pub(crate) use client::Reply;
 pub(crate) use client::Wire;

@@ -1,0 +1,3 @@
+//! Certificates that come by themselves.
+
+mod acme;
