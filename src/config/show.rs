@@ -10,6 +10,7 @@ use crate::config::schema::route::HeaderChanges;
 use crate::config::schema::route::Headers;
 use crate::config::schema::route::Match;
 use crate::config::schema::route::Respond;
+use crate::config::schema::secret::FieldText;
 use crate::config::schema::secret::Secret;
 use crate::config::schema::value::Switch;
 use crate::message::secret;
@@ -56,9 +57,14 @@ pub fn effective(config: &Config) -> Config {
 
 /// The same configuration without the secrets that are written in it.
 fn masked(mut config: Config) -> Config {
+    for upstream in config.upstreams.values_mut() {
+        if let Switch::On(health) = &mut upstream.health {
+            mask_texts(health.headers.iter_mut());
+        }
+    }
     for route in &mut config.routes {
         mask_conditions(&mut route.matches);
-        if let Some(Headers { request, response }) = &mut route.headers {
+        if let Some(Headers { request, response, underscores: _ }) = &mut route.headers {
             mask_changes(request);
             mask_changes(response);
         }
@@ -72,7 +78,11 @@ fn masked(mut config: Config) -> Config {
 }
 
 fn mask_changes(HeaderChanges { set, add, remove: _ }: &mut HeaderChanges) {
-    let fields = set.iter_mut().chain(add).filter(|(name, _)| secret::is_field(name));
+    mask_texts(set.iter_mut().chain(add));
+}
+
+fn mask_texts<'a>(texts: impl Iterator<Item = (&'a String, &'a mut FieldText)>) {
+    let fields = texts.filter(|(name, _)| secret::is_field(name));
     for value in fields.filter_map(|(_, text)| text.value.as_mut()) {
         *value = Secret::new(MASK);
     }

@@ -166,7 +166,8 @@ where
                     }
                     (wait, grace) = (self.limits.idle_timeout, Duration::ZERO);
                 }
-                Next::Http2 if h2c => {
+                // Only a connection's first bytes say that it speaks HTTP/2 (RFC 9113 §3.4).
+                Next::Http2 if h2c && io.conn().requests.load(Ordering::Relaxed) == 0 => {
                     drop(patience);
                     Box::pin(self.serve_http2(io, shutdown)).await;
                     return;

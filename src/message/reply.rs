@@ -17,6 +17,7 @@
 //! ```
 
 mod fault;
+pub mod fields;
 mod head;
 mod message;
 mod request;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
+use http::StatusCode;
 use http::Uri;
 use http::header;
 use pingora::Error;
@@ -12,6 +13,8 @@ use pingora::ErrorType;
 use pingora::Result;
 use pingora_proxy::Session;
 
+use crate::message::hops;
+use crate::message::hops::MaxForwards;
 use crate::proxy::answer;
 use crate::proxy::context::Arrival;
 use crate::proxy::context::RequestCtx;
@@ -125,6 +128,13 @@ async fn act(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         return Ok(false);
     };
     match &route.action {
+        Action::Upstream(_) if is_for_us(session) => {
+            let mut headers = http::HeaderMap::with_capacity(1);
+            headers.extend(allowed(session, ctx));
+            answer::respond(session, ctx, StatusCode::NO_CONTENT, &headers, bytes::Bytes::new())
+                .await?;
+            Ok(true)
+        }
         Action::Upstream(_) => {
             lookup::prepare(session, ctx);
             if ctx.cache.key.is_some() {
@@ -158,6 +168,12 @@ async fn act(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
             Ok(true)
         }
     }
+}
+
+/// Whether the request says that it goes no further than here (RFC 9110 §7.6.2).
+fn is_for_us(session: &Session) -> bool {
+    let request = session.req_header();
+    hops::max_forwards(&request.method, &request.headers) == MaxForwards::AnswerHere
 }
 
 /// Reads the front of a request body before an origin connection is taken, so that slow uploads do

@@ -7,7 +7,9 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use http::HeaderMap;
+use http::Version;
 use http::header::HeaderName;
+use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
 use uuid::Builder;
 use uuid::Uuid;
@@ -38,6 +40,10 @@ pub(crate) fn introduce(session: &mut Session, ctx: &mut RequestCtx) {
         downstream.set_write_timeout(Some(rate_window));
     }
     downstream.set_total_drain_timeout(Some(DRAIN));
+    if let ServerSession::H1(http1) = downstream {
+        // A client of HTTP/1.0 takes an interim response for the answer (RFC 9110 §15.2).
+        http1.set_ignore_info_resp(ctx.version == Version::HTTP_10);
+    }
     ctx.id = request_id(&session.req_header().headers, ctx.wall);
 }
 

@@ -19,6 +19,8 @@ use pingora_proxy::Session;
 
 use crate::cache::revalidate::Conditions;
 use crate::message::admit::Admitted;
+use crate::message::hops;
+use crate::message::hops::MaxForwards;
 use crate::message::target::Authority;
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::Arrival;
@@ -156,6 +158,10 @@ fn changes(
 ) -> std::result::Result<(String, String, Changes), Refusal> {
     let (target, host) = destination(&ctx.runtime, route, admitted, ctx)?;
     let mut changes = Changes::of(asked, ctx.version, towards);
+    changes.set_underscores(route.headers.underscores);
+    if let MaxForwards::PassOn(number) = hops::max_forwards(asked.method, asked.headers) {
+        changes.put(header::MAX_FORWARDS, HeaderValue::from(number));
+    }
     if let Some(client) = &ctx.client {
         changes.introduce(client, &authority(route, admitted));
     }

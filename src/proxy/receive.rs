@@ -9,6 +9,7 @@ use http::Version;
 use http::header;
 use pingora::Error;
 use pingora::ErrorType;
+use pingora::ImmutStr;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
@@ -18,6 +19,8 @@ use crate::cache::part;
 use crate::cache::slice::Answer;
 use crate::cache::slice::Piece;
 use crate::message::hops;
+use crate::message::reply::ReplyLimits;
+use crate::message::reply::fields;
 use crate::proxy::again;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
@@ -67,6 +70,11 @@ pub(crate) fn take_note(
     ctx: &mut RequestCtx,
 ) -> Result<Stage> {
     hedge::settle(ctx);
+    if response.version == Version::HTTP_2 {
+        // The connection itself sees to HTTP/1.
+        fields::check(response.status, &response.headers, &ReplyLimits::default())
+            .map_err(|fault| malformed(ctx, fault.to_string()))?;
+    }
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         if !request.offers_tunnel {
             return Err(malformed(ctx, "a 101 that nobody asked for"));
@@ -189,7 +197,7 @@ fn retry_after(response: &ResponseHeader) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
-fn malformed(ctx: &mut RequestCtx, what: &'static str) -> Box<Error> {
+fn malformed(ctx: &mut RequestCtx, what: impl Into<ImmutStr>) -> Box<Error> {
     ctx.refusal = Some(Refusal::OriginMalformed);
     let mut error = Error::explain(ErrorType::InvalidHTTPHeader, what);
     error.as_up();

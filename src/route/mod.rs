@@ -127,6 +127,19 @@ pub struct HeaderRules {
     pub request: Vec<HeaderRule>,
     /// Applied to the response that the client sees.
     pub response: Vec<HeaderRule>,
+    /// What becomes of a request's fields that some origins take for others.
+    pub underscores: Underscores,
+}
+
+/// What becomes of a request's fields with an underscore in their names, which CGI and its heirs cannot
+/// tell from those with a hyphen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// None passes.
+    #[default]
+    Drop,
+    /// Those pass that stand in for none that we write or check.
+    Pass,
 }
 
 /// One header change.

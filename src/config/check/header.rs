@@ -12,12 +12,14 @@ use crate::config::check::secret::Files;
 use crate::config::check::secret::is_written;
 use crate::config::path::Path;
 use crate::config::report::Report;
+use crate::config::schema::route;
 use crate::config::schema::route::HeaderChanges;
 use crate::config::schema::route::Headers;
 use crate::config::schema::secret::FieldText;
 use crate::message::secret::is_field;
 use crate::route::HeaderRule;
 use crate::route::HeaderRules;
+use crate::route::Underscores;
 
 /// Fields that say how a message is framed or belong to one connection (RFC 9110 §7.6.1): edgeproxy
 /// writes them itself, and a rule about them could only break the message.
@@ -122,8 +124,12 @@ pub(super) fn rules(
     files: Files<'_>,
     report: &mut Report<'_>,
 ) -> HeaderRules {
-    let Headers { request, response } = written;
+    let Headers { request, response, underscores } = written;
     HeaderRules {
+        underscores: match underscores {
+            route::Underscores::Drop => Underscores::Drop,
+            route::Underscores::Pass => Underscores::Pass,
+        },
         request: changes(request, Direction::Request, &at.key("request"), files, report),
         response: changes(response, Direction::Response, &at.key("response"), files, report),
     }

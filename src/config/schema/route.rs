@@ -271,6 +271,21 @@ pub struct Headers {
     pub request: HeaderChanges,
     /// To the response that the client sees.
     pub response: HeaderChanges,
+    /// What becomes of a request's fields with an underscore in their names.
+    pub underscores: Underscores,
+}
+
+/// What becomes of a request's fields with an underscore in their names. Origins that hand fields on as
+/// variables, as CGI, WSGI and PHP do, cannot tell them from those with a hyphen, which may have been
+/// checked, changed or made part of a cache key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Underscores {
+    /// The origin does not see them.
+    #[default]
+    Drop,
+    /// It sees those that stand in for none that edgeproxy writes or checks by itself.
+    Pass,
 }
 
 /// Header changes, applied in the order remove, set, add.

@@ -85,6 +85,16 @@ fn a_folder_is_no_secret() {
 }
 
 #[test]
+fn what_checks_of_health_present_is_masked() {
+    let text = "upstreams:\n  a:\n    addresses: [\"127.0.0.1:1\"]\n    health:\n      path: /h\n      \
+                headers: {authorization: hunter2, x-a: plain}\nlisteners:\n  - address: \"127.0.0.1:0\"\n\
+                routes: [{upstream: a}]\n";
+    let loaded = load_text(text, "t.yaml").unwrap_or_else(|found| panic!("{found}"));
+    let shown = show(&loaded.config);
+    assert!(!shown.contains("hunter2") && shown.contains("x-a: plain"), "{shown}");
+}
+
+#[test]
 fn what_is_shown_has_a_mask_for_every_secret_and_everything_else() {
     let text = format!(
         "{HEAD}routes:\n  - upstream: a\n    match:\n      headers: {{x-api-key: hunter2, x-v: plain}}\n      \

@@ -20,6 +20,7 @@ use crate::message::trace::TRACEPARENT;
 use crate::message::trace::TRACESTATE;
 use crate::message::trace::TraceContext;
 use crate::proxy::outgoing::Outgoing;
+use crate::route::Underscores;
 
 /// What changes of a request's fields, a route's own changes aside.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(super) struct Changes {
     handshake: bool,
     /// What the peer says of whom it stands for is not believed.
     stranger: bool,
+    underscores: Underscores,
     trace: Trace,
     /// Fields of ours instead of all others of their names; `None` has none.
     puts: Vec<(HeaderName, Option<HeaderValue>)>,
@@ -62,6 +64,7 @@ impl Changes {
             hop: hops::hop_by_hop(headers),
             handshake: asked.offers_tunnel,
             stranger: false,
+            underscores: Underscores::Drop,
             trace: match TraceContext::of(headers) {
                 TraceContext::Valid(_) => Trace::All,
                 TraceContext::Absent | TraceContext::WithoutState(_) => Trace::WithoutState,
@@ -69,6 +72,11 @@ impl Changes {
             },
             puts,
         }
+    }
+
+    /// What the route says of names with underscores.
+    pub(super) fn set_underscores(&mut self, underscores: Underscores) {
+        self.underscores = underscores;
     }
 
     /// Says who the client is; what strangers say about it does not pass.
@@ -102,7 +110,10 @@ impl Changes {
             _ if *name == TRACESTATE => self.trace != Trace::All,
             _ => self.hop.contains(name),
         };
-        dropped || admit::is_dropped(name) || (self.stranger && forwarded::is_address_claim(name))
+        dropped
+            || admit::is_dropped(name)
+            || (self.stranger && forwarded::is_address_claim(name))
+            || (self.underscores == Underscores::Drop && name.as_str().contains('_'))
     }
 
     /// Changes a header.

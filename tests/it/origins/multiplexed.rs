@@ -155,10 +155,16 @@ fn fields_of_one_hop_and_malformed_ones_are_a_failure() {
         (":evil", "a"),
         (":status", "201"),
         ("x", "a\r\nb: c"),
+        ("x", " a"),
+        ("content-length", "4, 4"),
     ] {
         is_a_failure(&format!("{field:?}"), &[head(&[field]), last("body")], false);
     }
-    for status in ["", "20", "2000", "abc", "099", "+20"] {
+    let many = vec![("x", "a"); 300];
+    is_a_failure("300 fields", &[head(&many), last("body")], false);
+    let twice = [("content-length", "4"), ("content-length", "4")];
+    is_a_failure("two lengths", &[head(&twice), last("body")], false);
+    for status in ["", "20", "2000", "abc", "099", "+20", "600", "999"] {
         let head = part(HEADERS, END_HEADERS, &block(&[(":status", status)]));
         is_a_failure(&format!("{status:?}"), &[head, last("body")], false);
     }

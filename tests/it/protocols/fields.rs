@@ -339,3 +339,52 @@ fn the_host_that_was_asked_for_is_told_when_another_is_sent() {
     assert_eq!(seen.values("host"), ["inside.test"]);
     assert_eq!(seen.values("x-forwarded-host"), ["edge.test"]);
 }
+
+/// A request whose fields some origins cannot tell from others.
+const TWINS: [(&str, &str); 3] = [("X_Tenant", "evil"), ("X_Gateway", "evil"), ("x_odd", "1")];
+
+#[test]
+fn fields_with_underscores_do_not_stand_in_for_what_the_route_checks() {
+    let origin = Origin::always(ok("x"));
+    let yaml = simple(&origin, "").replace(
+        "upstream: origin}",
+        "upstream: origin, cache: {ttl: 1m, key: {headers: [x-tenant]}}, \
+         headers: {request: {set: {x-gateway: ours}}}}",
+    );
+    let edge = Edge::with(&yaml);
+    edge.get_with("/", &TWINS).expect_status(200);
+    let seen = &origin.seen()[0];
+    for (name, _) in TWINS {
+        assert_eq!(seen.value(name), None, "{name}");
+    }
+    assert_eq!(seen.value("x-gateway"), Some("ours"));
+}
+
+#[test]
+fn fields_with_underscores_pass_where_the_route_says_so() {
+    let origin = Origin::always(ok("x"));
+    let yaml = simple(&origin, "")
+        .replace("upstream: origin}", "upstream: origin, headers: {underscores: pass}}");
+    let edge = Edge::with(&yaml);
+    edge.get_with("/", &[("x_odd", "1"), ("X_Forwarded_For", "192.0.2.1")]).expect_status(200);
+    let seen = &origin.seen()[0];
+    assert_eq!(seen.value("x_odd"), Some("1"));
+    // That one stands in for what we write.
+    assert_eq!(seen.value("x_forwarded_for"), None);
+}
+
+#[test]
+fn max_forwards_counts_down_and_ends_here() {
+    let origin = Origin::always(ok("the origin's"));
+    let edge = Edge::to(&origin);
+    for (field, status, asked) in [("5", 200, 1), ("0", 204, 1), ("many", 200, 2)] {
+        let mut wire = edge.wire();
+        wire.send(&format!(
+            "OPTIONS /a HTTP/1.1\r\nHost: edge.test\r\nMax-Forwards: {field}\r\n\r\n"
+        ));
+        let reply = wire.any_reply("OPTIONS").expect("a reply");
+        assert_eq!((reply.status, origin.seen().len()), (status, asked), "{field}");
+        assert_eq!(reply.value("allow").is_some(), status == 204, "{field}");
+    }
+    assert_eq!(origin.seen()[0].value("max-forwards"), Some("4"));
+}

@@ -273,3 +273,13 @@ fn a_body_that_ends_with_an_empty_frame_ends_once() {
     // Nothing was left on the origin's connection that another request would have met.
     assert_eq!((origin.seen().len(), origin.connections()), (2, 1));
 }
+
+#[test]
+fn a_connection_that_began_in_http_1_does_not_become_http_2() {
+    let origin = Origin::always(ok("x"));
+    let edge = Edge::to(&origin);
+    let mut wire = edge.wire();
+    wire.get("edge.test", "/", &[]).expect_status(200);
+    wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    wire.reply().expect_status(505);
+}

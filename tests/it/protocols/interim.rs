@@ -8,6 +8,7 @@ use http::Request;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Respond;
+use crate::harness::edge::simple;
 use crate::harness::http2;
 use crate::harness::ok;
 
@@ -104,10 +105,7 @@ fn with_hints(cache_control: &str) -> Origin {
 
 #[test]
 fn early_hints_pass_when_nothing_may_be_stored() {
-    let edge = Edge::with(&crate::harness::edge::simple(
-        &with_hints("no-store"),
-        "defaults: {cache: off}",
-    ));
+    let edge = Edge::with(&simple(&with_hints("no-store"), "defaults: {cache: off}"));
     let mut wire = edge.wire();
 
     wire.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
@@ -163,4 +161,19 @@ fn hints_without_end_are_a_fault_of_the_origin() {
     let edge = Edge::to(&Origin::always(Respond::raw(all)));
 
     edge.get("/").expect_status(502);
+}
+
+#[test]
+fn early_hints_do_not_reach_http_1_0() {
+    let origin = with_hints("no-store");
+    for more in ["", ", cache: off"] {
+        let yaml =
+            simple(&origin, "").replace("upstream: origin}", &format!("upstream: origin{more}}}"));
+        let edge = Edge::with(&yaml);
+        for request in ["GET /a HTTP/1.0\r\n", "POST /a HTTP/1.0\r\nContent-Length: 0\r\n"] {
+            let mut wire = edge.wire();
+            wire.send(&format!("{request}Host: edge.test\r\n\r\n"));
+            assert_eq!(wire.any_reply("GET").map(|reply| reply.status), Some(200), "{request}");
+        }
+    }
 }
