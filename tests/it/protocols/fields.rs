@@ -379,7 +379,7 @@ fn max_forwards_counts_down_and_ends_here() {
     let edge = Edge::to(&origin);
     for (field, status, asked) in [("5", 200, 1), ("0", 204, 1), ("many", 200, 2)] {
         let mut wire = edge.wire();
-        wire.send(&format!(
+        wire.send(format!(
             "OPTIONS /a HTTP/1.1\r\nHost: edge.test\r\nMax-Forwards: {field}\r\n\r\n"
         ));
         let reply = wire.any_reply("OPTIONS").expect("a reply");

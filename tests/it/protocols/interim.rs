@@ -172,7 +172,7 @@ fn early_hints_do_not_reach_http_1_0() {
         let edge = Edge::with(&yaml);
         for request in ["GET /a HTTP/1.0\r\n", "POST /a HTTP/1.0\r\nContent-Length: 0\r\n"] {
             let mut wire = edge.wire();
-            wire.send(&format!("{request}Host: edge.test\r\n\r\n"));
+            wire.send(format!("{request}Host: edge.test\r\n\r\n"));
             assert_eq!(wire.any_reply("GET").map(|reply| reply.status), Some(200), "{request}");
         }
     }
