@@ -221,8 +221,9 @@ impl World {
         let found = look(&self.tier, &described.key(), &HeaderMap::new());
         let found = found.map(|entry| entry.stale_since());
         if self.is_roomy {
-            assert_eq!(found, expected, "{described:?} {:?}", self.purges);
-            return;
+            // Of more than a few soft purges of one thing a stamp makes one: stale since the earlier.
+            let is_stale = |entry: Option<Option<SystemTime>>| entry.map(|since| since.is_some());
+            assert_eq!(is_stale(found), is_stale(expected), "{described:?} {:?}", self.purges);
         }
         // Too much may be purged, and be stale for longer; never too little.
         match (found, expected) {
