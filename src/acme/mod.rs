@@ -1,10 +1,10 @@
 //! Certificates from an ACME server (RFC 8555): ordered, kept, renewed, without hands.
 //!
 //! [`decide`] says when to order, and how long to wait after a failure. [`keeper`] runs one task for each
-//! certificate, which asks it. [`folder`] is what is kept, shared by all nodes that name the same folder;
-//! who holds a certificate's lock orders it, the others wait for what comes of it. [`order`] talks to the
-//! server, by way of [`client`]; what it shows there of our hosts is in [`Answers`](crate::tls::answers::Answers)
-//! or is done by a [`hook`].
+//! certificate, which asks it. `folder` is what is kept, shared by all nodes that name the same folder;
+//! who holds a certificate's lock orders it, the others wait for what comes of it. `order` talks to the
+//! server, by way of `client`; what it shows there of our hosts is in [`Answers`](crate::tls::answers::Answers)
+//! or is done by a `hook`.
 
 mod client;
 pub mod decide;

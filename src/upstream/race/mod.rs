@@ -1,6 +1,6 @@
 //! A request that is asked of a second backend when the first one takes longer than nearly all others do.
 //!
-//! The request and the connection that it is sent on share a [`Race`]. The connection ([`io`]) runs it, since it
+//! The request and the connection that it is sent on share a [`Race`]. The connection (`io`) runs it, since it
 //! sees when the first head comes; the request asks afterwards who has won, and takes over that one's lease.
 //! Whoever loses is closed, and neither success nor failure is held against it.
 
