@@ -10,8 +10,10 @@ pub fn query(query: &[u8], piece: &mut dyn FnMut(&[u8])) {
     parameters(query, |byte| matches!(byte, b'&' | b';'), piece);
 }
 
-/// Hands over `path` with the secrets in its parameters (`/a;jsessionid=…`) masked.
+/// Hands over `path` with the secrets in its parameters (`/a;jsessionid=…`) masked. What was refused may
+/// be no path but a URL or an authority; its user part is masked then.
 pub fn path(path: &[u8], piece: &mut dyn FnMut(&[u8])) {
+    let path = if path.starts_with(b"/") { path } else { front(path, piece) };
     let Some(first) = path.iter().position(|&byte| byte == b';') else { return piece(path) };
     piece(&path[..first]);
     parameters(&path[first..], |byte| matches!(byte, b';' | b'/'), piece);
@@ -21,20 +23,21 @@ pub fn path(path: &[u8], piece: &mut dyn FnMut(&[u8])) {
 pub fn url(url: &[u8], piece: &mut dyn FnMut(&[u8])) {
     let end = url.iter().position(|&byte| matches!(byte, b'?' | b'#')).unwrap_or(url.len());
     let (before, after) = url.split_at(end);
-    let authority = before.windows(3).position(|window| window == b"://").map_or(0, |at| at + 3);
-    let (scheme, rest) = before.split_at(authority);
+    path(before, piece);
+    parameters(after, |byte| matches!(byte, b'?' | b'#' | b'&' | b';'), piece);
+}
+
+/// Hands over the scheme at the front of a URL, and the authority if it has a user part; returns what follows.
+fn front<'u>(url: &'u [u8], piece: &mut dyn FnMut(&[u8])) -> &'u [u8] {
+    let authority = url.windows(3).position(|window| window == b"://").map_or(0, |at| at + 3);
+    let (scheme, rest) = url.split_at(authority);
     piece(scheme);
     let slash = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
-    let (host, path_part) = rest.split_at(slash);
-    match host.iter().rposition(|&byte| byte == b'@').filter(|_| authority > 0) {
-        Some(at) => {
-            piece(MASK.as_bytes());
-            piece(&host[at..]);
-        }
-        None => piece(host),
-    }
-    path(path_part, piece);
-    parameters(after, |byte| matches!(byte, b'?' | b'#' | b'&' | b';'), piece);
+    let (host, path) = rest.split_at(slash);
+    let Some(at) = host.iter().rposition(|&byte| byte == b'@') else { return rest };
+    piece(MASK.as_bytes());
+    piece(&host[at..]);
+    path
 }
 
 /// Hands over `bytes`, a list of `name=value` between separators, with secret values masked.
@@ -122,6 +125,15 @@ mod tests {
     fn path_parameters_are_masked() {
         assert_eq!(masked(path, "/a;jsessionid=F00/b;v=1"), "/a;jsessionid=***/b;v=1");
         assert_eq!(masked(path, "/token=a"), "/token=a");
+    }
+
+    #[test]
+    fn a_target_that_is_no_path_loses_its_user() {
+        assert_eq!(masked(path, "http://me:pw@a.test/u@v;sid=1"), "http://***@a.test/u@v;sid=***");
+        assert_eq!(masked(path, "me:pw@a.test:443"), "***@a.test:443");
+        assert_eq!(masked(path, "*"), "*");
+        assert_eq!(masked(path, "a;sid=1/b"), "a;sid=***/b");
+        assert_eq!(masked(path, "/a://me@b"), "/a://me@b");
     }
 
     #[test]
