@@ -335,6 +335,7 @@ fn way(number: usize, settings: &Settings, tls: Option<&Tls>) -> Way {
     Way {
         index: number,
         name: Arc::clone(&settings.name),
+        proxied: settings.proxied.clone(),
         tls: tls.map(|tls| Arc::clone(&tls.config)),
         h2c: settings.h2c,
     }

@@ -409,7 +409,13 @@ where
 
 /// What lies behind such a listener.
 fn private_way(name: &str) -> Arc<ArcSwap<Way>> {
-    Arc::new(ArcSwap::from_pointee(Way { index: 0, name: name.into(), tls: None, h2c: false }))
+    Arc::new(ArcSwap::from_pointee(Way {
+        index: 0,
+        name: name.into(),
+        proxied: None,
+        tls: None,
+        h2c: false,
+    }))
 }
 
 /// Serves the demo origin.

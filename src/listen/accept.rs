@@ -30,8 +30,12 @@ use crate::listen::census::Place;
 use crate::listen::conn::Conn;
 use crate::listen::conn::TlsFacts;
 use crate::listen::io::EdgeIo;
+use crate::listen::proxied;
+use crate::listen::proxied::Beginning;
+use crate::listen::proxied::Missing;
 use crate::listen::serve::EdgeApp;
 use crate::listen::transport::Transport;
+use crate::listen::watch::Away;
 use crate::listen::watch::Handshake;
 use crate::listen::watch::Watch;
 use crate::terms::pace::MinRate;
@@ -95,6 +99,8 @@ pub struct Way {
     pub index: usize,
     /// The listener's name.
     pub name: Arc<str>,
+    /// Whether proxies in front say who a connection is from; `None`: nobody is believed.
+    pub proxied: Option<proxied::Settings>,
     /// TLS; `None` is plain text.
     pub tls: Option<Arc<ServerConfig>>,
     /// Whether plain text may turn out to be HTTP/2.
@@ -169,13 +175,19 @@ where
 
     fn let_in(self: &Arc<Self>, accepted: Arrival, way: &Way, shutdown: &ShutdownWatch) {
         let (stream, peer, local) = accepted;
-        let place = match self.census.enter(
-            peer.ip(),
-            self.limits.connections,
-            self.limits.connections_per_client,
-        ) {
+        let beginning = match &way.proxied {
+            Some(proxied) => proxied.beginning(peer.ip()),
+            None => Beginning::Client,
+        };
+        let per_client = match beginning {
+            Beginning::Client => self.limits.connections_per_client,
+            // Whose it is is not known yet.
+            Beginning::Header => u64::MAX,
+            Beginning::Nothing => return self.watch.turned_away(way.index, Away::Stranger),
+        };
+        let place = match self.census.enter(peer.ip(), self.limits.connections, per_client) {
             Ok(place) => place,
-            Err(full) => return self.watch.turned_away(way.index, full),
+            Err(full) => return self.watch.turned_away(way.index, Away::Full(full)),
         };
         let open = self.watch.opened(way.index);
         let conn = Conn {
@@ -193,8 +205,50 @@ where
         let (house, shutdown, h2c) = (Arc::clone(self), shutdown.clone(), way.h2c);
         tokio::spawn(async move {
             let _open = open;
-            house.connection(stream, tls, conn, place, h2c, &shutdown).await;
+            let known = match beginning {
+                // Boxed, so that only such connections have room for it.
+                Beginning::Header => Box::pin(house.introduced(stream, conn, place)).await,
+                Beginning::Client | Beginning::Nothing => Some((stream, conn, place)),
+            };
+            if let Some((stream, conn, place)) = known {
+                house.connection(stream, tls, conn, place, h2c, &shutdown).await;
+            }
         });
+    }
+
+    /// The connection as that of the client whom the proxy in front speaks for.
+    async fn introduced(
+        &self,
+        mut stream: Accepted,
+        mut conn: Conn,
+        mut place: Place,
+    ) -> Option<(Accepted, Conn, Place)> {
+        let said = match &mut stream {
+            Accepted::Tcp(tcp) => proxied::read(tcp, self.limits.handshake_timeout).await,
+            Accepted::Unix(_) => Ok(None),
+        };
+        match said {
+            Ok(Some(ends)) => {
+                let canonical =
+                    |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+                (conn.peer, conn.local) = (canonical(ends.source), canonical(ends.destination));
+                match place.of_client(conn.peer.ip(), self.limits.connections_per_client) {
+                    Ok(own) => place = own,
+                    Err(full) => {
+                        self.watch.turned_away(conn.listener, Away::Full(full));
+                        return None;
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(Missing::Closed) => return None,
+            Err(missing) => {
+                debug!(target: "edgeproxy::listen", "{}: from {}: {missing}", conn.listener_name, conn.peer);
+                self.watch.turned_away(conn.listener, Away::Unproxied);
+                return None;
+            }
+        }
+        Some((stream, conn, place))
     }
 
     async fn connection(

@@ -71,15 +71,9 @@ impl Census {
             return Err(Full::Total);
         }
         let client = client_of(address);
-        {
-            let mut shard = self.shard(client).lock();
-            let count = shard.entry(client).or_insert(0);
-            if *count >= client_limit {
-                drop(shard);
-                self.leave_total();
-                return Err(Full::Client);
-            }
-            *count += 1;
+        if let Err(full) = self.enter_client(client, client_limit) {
+            self.leave_total();
+            return Err(full);
         }
         Ok(Place { census: Arc::clone(self), client })
     }
@@ -108,6 +102,26 @@ impl Census {
         &self.shards[(hash % SHARDS as u64) as usize]
     }
 
+    fn enter_client(&self, client: IpAddr, limit: u64) -> Result<(), Full> {
+        let mut shard = self.shard(client).lock();
+        let count = shard.entry(client).or_insert(0);
+        if *count >= limit {
+            return Err(Full::Client);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    fn leave_client(&self, client: IpAddr) {
+        let mut shard = self.shard(client).lock();
+        if let Some(count) = shard.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                shard.remove(&client);
+            }
+        }
+    }
+
     fn leave_total(&self) {
         if self.total.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.empty.notify_waiters();
@@ -122,17 +136,23 @@ pub struct Place {
     client: IpAddr,
 }
 
+impl Place {
+    /// The place of a connection that turned out to be from `address`, unless that client has `limit` already.
+    ///
+    /// # Errors
+    /// The limit is reached; the place is given up.
+    pub fn of_client(mut self, address: IpAddr, limit: u64) -> Result<Self, Full> {
+        let client = client_of(address);
+        self.census.enter_client(client, limit)?;
+        self.census.leave_client(self.client);
+        self.client = client;
+        Ok(self)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        {
-            let mut shard = self.census.shard(self.client).lock();
-            if let Some(count) = shard.get_mut(&self.client) {
-                *count -= 1;
-                if *count == 0 {
-                    shard.remove(&self.client);
-                }
-            }
-        }
+        self.census.leave_client(self.client);
         self.census.leave_total();
     }
 }
@@ -183,6 +203,19 @@ mod tests {
         let _one = census.enter(ip("2001:db8::1"), 9, 1).unwrap();
         assert_eq!(census.enter(ip("2001:db8::ffff"), 9, 1).unwrap_err(), Full::Client);
         assert!(census.enter(ip("2001:db8:0:1::1"), 9, 1).is_ok());
+    }
+
+    #[test]
+    fn a_place_can_turn_out_to_be_another_clients() {
+        let census = Arc::new(Census::default());
+        let proxied = || census.enter(ip("10.0.0.1"), 9, u64::MAX).unwrap();
+        let one = proxied().of_client(ip("192.0.2.1"), 1).unwrap();
+        assert_eq!(proxied().of_client(ip("192.0.2.1"), 1).unwrap_err(), Full::Client);
+        let _other = proxied().of_client(ip("192.0.2.2"), 1).unwrap();
+        assert_eq!(census.total(), 2, "whoever is turned away has left");
+        drop(one);
+        assert!(proxied().of_client(ip("192.0.2.1"), 1).is_ok());
+        assert!(census.enter(ip("10.0.0.1"), 9, 1).is_ok(), "the proxy itself holds no place");
     }
 
     #[tokio::test]

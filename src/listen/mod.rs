@@ -9,6 +9,7 @@ mod http2;
 pub mod io;
 pub mod local;
 mod patience;
+pub mod proxied;
 mod refuse;
 pub mod serve;
 pub mod shortcut;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub name: Arc<str>,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whether proxies in front say who a connection is from; `None`: nobody is believed.
+    pub proxied: Option<proxied::Settings>,
     /// TLS; `None` is plain text.
     pub tls: Option<tls::Settings>,
     /// Whether HTTP/2 by prior knowledge is spoken on plain text.
@@ -47,7 +50,7 @@ pub struct Limits {
     pub connections_per_client: u64,
     /// From the first byte of a header to its end; also from the connection's start to its first byte.
     pub header_timeout: Duration,
-    /// For the TLS handshake.
+    /// For the TLS handshake, and for the header of the PROXY protocol.
     pub handshake_timeout: Duration,
     /// Between two requests of a connection.
     pub idle_timeout: Duration,

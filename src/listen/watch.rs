@@ -23,13 +23,24 @@ pub enum Handshake {
     TimedOut,
 }
 
+/// Why a connection was closed before a byte of it was read as a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Away {
+    /// There are too many.
+    Full(Full),
+    /// Only proxies may connect, and it is from somebody else.
+    Stranger,
+    /// It is from a proxy that did not say, or not in time, who it speaks for.
+    Unproxied,
+}
+
 /// Told of what happens to connections. Called on the data path: implementations are quick and never
 /// block.
 pub trait Watch: Send + Sync + 'static {
     /// A connection was let in; what is returned is dropped when it ends.
     fn opened(&self, listener: usize) -> Option<Box<dyn Any + Send>>;
     /// A connection was turned away before a byte was read.
-    fn turned_away(&self, listener: usize, why: Full);
+    fn turned_away(&self, listener: usize, why: Away);
     /// A TLS handshake ended.
     fn handshake(&self, listener: usize, settled: Handshake);
     /// A request was refused before it became one: what is answered, how long after its first byte,

@@ -10,6 +10,7 @@ use log::error;
 
 use crate::listen::census::Full;
 use crate::listen::conn::Conn;
+use crate::listen::watch::Away;
 use crate::listen::watch::Handshake as Settled;
 use crate::listen::watch::Watch;
 use crate::observe::access_log::Record;
@@ -43,11 +44,13 @@ impl Watch for Reporter {
         Some(Box::new(metrics.connected()))
     }
 
-    fn turned_away(&self, listener: usize, why: Full) {
+    fn turned_away(&self, listener: usize, why: Away) {
         if let Some(metrics) = self.runtime.load().listener_metrics.get(listener) {
             metrics.refused(match why {
-                Full::Total => ConnectionRefusal::Limit,
-                Full::Client => ConnectionRefusal::ClientLimit,
+                Away::Full(Full::Total) => ConnectionRefusal::Limit,
+                Away::Full(Full::Client) => ConnectionRefusal::ClientLimit,
+                Away::Stranger => ConnectionRefusal::NotAProxy,
+                Away::Unproxied => ConnectionRefusal::NoProxyHeader,
             });
         }
     }
@@ -167,7 +170,7 @@ impl Watch for Unwatched {
     fn opened(&self, _listener: usize) -> Option<Box<dyn Any + Send>> {
         None
     }
-    fn turned_away(&self, _listener: usize, _why: Full) {}
+    fn turned_away(&self, _listener: usize, _why: Away) {}
     fn handshake(&self, _listener: usize, _settled: Settled) {}
     fn refused(&self, _: &Conn, _: Refusal, _: Duration, _: &[u8]) -> String {
         String::new()

@@ -7,6 +7,7 @@ mod http1;
 mod http2;
 mod interim;
 mod origins;
+mod proxied;
 mod tls;
 mod upgrade;
 

@@ -19,9 +19,11 @@ use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema;
 use crate::config::schema::listen::DefaultCertificate;
+use crate::config::schema::listen::ProxyProtocolOthers;
 use crate::config::schema::listen::TlsVersion;
 use crate::listen::Limits;
 use crate::listen::Settings;
+use crate::listen::proxied;
 use crate::route::host::HostPattern;
 use crate::tls;
 
@@ -83,6 +85,8 @@ fn one(
     if written.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
         report.error(&at.key("name"), "the name is empty").help("write one, or remove the key");
     }
+    let proxied = (written.proxy_protocol.as_ref())
+        .map(|written| proxied(written, &at.key("proxy_protocol"), report));
     let listener = at;
     let at = at.key("address");
     if written.address.is_empty() {
@@ -97,6 +101,7 @@ fn one(
         Ok(address) => Some(Settings {
             name: written.name.as_ref().unwrap_or(&written.address).as_str().into(),
             address,
+            proxied,
             tls,
             h2c: written.h2c,
         }),
@@ -104,6 +109,26 @@ fn one(
             report.error(&at, wrong.message).help(wrong.help);
             None
         }
+    }
+}
+
+fn proxied(
+    written: &schema::listen::ProxyProtocol,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> proxied::Settings {
+    let at_from = at.key("from");
+    if written.from.is_empty() && !report.is_broken(at) {
+        report
+            .error(&at_from, "no proxy is trusted to say who its connections are from")
+            .help("name your load balancers: `proxy_protocol: {from: [10.0.0.0/8]}`");
+    }
+    proxied::Settings {
+        from: trusted(&written.from, &at_from, report),
+        others: match written.others {
+            ProxyProtocolOthers::Refuse => proxied::Others::Refuse,
+            ProxyProtocolOthers::Serve => proxied::Others::Serve,
+        },
     }
 }
 

@@ -32,10 +32,34 @@ pub struct Listener {
     pub address: String,
     /// Whether HTTP/2 by prior knowledge is spoken here (plain text only).
     pub h2c: bool,
+    /// Whether proxies in front of this listener say by the PROXY protocol who a connection is from.
+    pub proxy_protocol: Switch<ProxyProtocol>,
     /// TLS: `off`, `auto` (a certificate by ACME for every host that routes name), or its settings.
     #[serde(deserialize_with = "tls_or_auto")]
     #[schemars(schema_with = "tls_or_auto_schema")]
     pub tls: Switch<ListenerTls>,
+}
+
+/// The PROXY protocol, versions 1 and 2, towards clients.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProxyProtocol {
+    /// The networks and addresses of the proxies: each connection from one of them must begin with a header.
+    /// Required.
+    pub from: Vec<String>,
+    /// What becomes of connections from elsewhere: they are closed, or served as their own.
+    pub others: ProxyProtocolOthers,
+}
+
+/// What becomes of connections that come from no proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocolOthers {
+    /// They are closed.
+    #[default]
+    Refuse,
+    /// They are served; a header is not expected.
+    Serve,
 }
 
 /// TLS towards clients.
@@ -104,7 +128,7 @@ pub struct Limits {
     pub connections_per_client: u64,
     /// For a whole request header, from the first byte to the last.
     pub header_timeout: Period,
-    /// For the TLS handshake.
+    /// For the TLS handshake, and for the header of the PROXY protocol.
     pub handshake_timeout: Period,
     /// Between two requests of a connection.
     pub idle_timeout: Period,

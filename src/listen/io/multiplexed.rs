@@ -153,8 +153,8 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-    use crate::listen::census::Full;
     use crate::listen::transport::Transport;
+    use crate::listen::watch::Away;
     use crate::listen::watch::Handshake;
     use crate::terms::pace::MinRate;
 
@@ -165,7 +165,7 @@ mod tests {
             None
         }
 
-        fn turned_away(&self, _: usize, _: Full) {}
+        fn turned_away(&self, _: usize, _: Away) {}
 
         fn handshake(&self, _: usize, _: Handshake) {}
 

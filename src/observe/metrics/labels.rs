@@ -119,6 +119,10 @@ labels! {
         ClientLimit = "client_limit",
         /// The process is draining.
         Draining = "draining",
+        /// Only proxies of `proxy_protocol.from` may connect to this listener.
+        NotAProxy = "not_a_proxy",
+        /// A proxy of `proxy_protocol.from` that did not begin with a PROXY protocol header.
+        NoProxyHeader = "no_proxy_header",
     }
 
     /// How a TLS handshake ended.

@@ -169,7 +169,7 @@ impl Drop for AcmeServer {
     }
 }
 
-fn await_port(to: SocketAddr) {
+pub(super) fn await_port(to: SocketAddr) {
     let began = Instant::now();
     while TcpStream::connect(to).is_err() {
         assert!(began.elapsed() < PATIENCE, "nobody listens on {to}");

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::io::Write;
+use std::net::IpAddr;
 use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpStream;
@@ -16,6 +17,9 @@ use rustls::StreamOwned;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
+use socket2::Domain;
+use socket2::Socket;
+use socket2::Type;
 
 use super::PATIENCE;
 
@@ -130,6 +134,16 @@ impl Wire {
         Self { stream: Channel::Plain(stream), rest: Vec::new() }
     }
 
+    /// Connects in plain text, from this address of this machine.
+    pub(crate) fn plain_from(from: IpAddr, to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("the address is this machine's");
+        socket.connect(&to.into()).expect("somebody listens");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        Self { stream: Channel::Plain(stream), rest: Vec::new() }
+    }
+
     /// Connects with TLS, trusting only the root in this PEM file.
     pub(crate) fn tls(
         to: SocketAddr,
@@ -146,7 +160,15 @@ impl Wire {
         name: &str,
         config: Arc<ClientConfig>,
     ) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(to)?;
+        Self::tls_over(TcpStream::connect(to)?, name, config)
+    }
+
+    /// Begins TLS on a connection on which something may have been said already.
+    pub(crate) fn tls_over(
+        stream: TcpStream,
+        name: &str,
+        config: Arc<ClientConfig>,
+    ) -> std::io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let name = ServerName::try_from(name.to_owned()).expect("tests use valid names");
         let connection =

@@ -50,7 +50,20 @@ pub(crate) async fn plain(to: SocketAddr) -> SendRequest<Bytes> {
 
 /// By ALPN over TLS.
 pub(crate) async fn tls(to: SocketAddr, name: &str, root: &Path) -> SendRequest<Bytes> {
-    let tcp = connect(to).await;
+    secured(connect(to).await, name, root).await
+}
+
+/// By ALPN over TLS, on a connection on which something may have been said already.
+pub(crate) async fn tls_over(
+    tcp: std::net::TcpStream,
+    name: &str,
+    root: &Path,
+) -> SendRequest<Bytes> {
+    tcp.set_nonblocking(true).expect("an option can be set");
+    secured(TcpStream::from_std(tcp).expect("the runtime takes it"), name, root).await
+}
+
+async fn secured(tcp: TcpStream, name: &str, root: &Path) -> SendRequest<Bytes> {
     let connector = TlsConnector::from(tls_config(root, &["h2", "http/1.1"]));
     let name = ServerName::try_from(name.to_owned()).expect("tests use valid names");
     let tls = connector.connect(name, tcp).await.expect("the handshake succeeds");

@@ -18,7 +18,7 @@ use edgeproxy::listen::accept::Pending;
 use edgeproxy::listen::accept::Way;
 use edgeproxy::listen::accept::bind;
 use edgeproxy::listen::census::Census;
-use edgeproxy::listen::census::Full;
+
 use edgeproxy::listen::conn::Conn;
 use edgeproxy::listen::serve::EdgeApp;
 use edgeproxy::listen::shortcut::Asked;
@@ -26,6 +26,7 @@ use edgeproxy::listen::shortcut::Http2Taken;
 use edgeproxy::listen::shortcut::Outlet;
 use edgeproxy::listen::shortcut::Shortcut;
 use edgeproxy::listen::shortcut::Taken;
+use edgeproxy::listen::watch::Away;
 use edgeproxy::listen::watch::Handshake;
 use edgeproxy::listen::watch::Watch;
 use edgeproxy::refusal::Refusal;
@@ -108,7 +109,7 @@ impl Watch for Counts {
         self.open.fetch_add(1, Ordering::SeqCst);
         Some(Box::new(Open(Arc::clone(&self.open))))
     }
-    fn turned_away(&self, _listener: usize, _why: Full) {}
+    fn turned_away(&self, _listener: usize, _why: Away) {}
     fn handshake(&self, _listener: usize, _settled: Handshake) {}
     fn refused(&self, _: &Conn, _: Refusal, _: Duration, _: &[u8]) -> String {
         String::new()
@@ -149,7 +150,7 @@ fn listen(runtime: &tokio::runtime::Runtime) -> (SocketAddr, Arc<Counts>) {
     }));
     let socket = bind("127.0.0.1:0".parse().expect("an address")).expect("loopback can be bound");
     let address = socket.local_addr().expect("a bound socket has an address");
-    let way = Way { index: 0, name: "test".into(), tls: None, h2c: true };
+    let way = Way { index: 0, name: "test".into(), proxied: None, tls: None, h2c: true };
     let way = Arc::new(ArcSwap::from_pointee(way));
     let door = Door { socket: Bound::Tcp(socket), way, pending: Pending::Serve };
     runtime.spawn(async move {
