@@ -117,8 +117,6 @@ labels! {
         Limit = "limit",
         /// As many connections as allowed from this client address.
         ClientLimit = "client_limit",
-        /// The process is draining.
-        Draining = "draining",
         /// Only proxies of `proxy_protocol.from` may connect to this listener.
         NotAProxy = "not_a_proxy",
         /// A proxy of `proxy_protocol.from` that did not begin with a PROXY protocol header.
