@@ -77,11 +77,14 @@ impl std::fmt::Display for StartError {
                     _ => Ok(()),
                 }
             }
-            Self::Upgrade(path, e) => write!(
-                f,
-                "cannot take over: no running edgeproxy answers at {path} ({e}); start without -u, \
-                 or make process.upgrade_socket the same in both configurations"
-            ),
+            Self::Upgrade(path, e) => match e.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => write!(
+                    f,
+                    "cannot take over: no running edgeproxy answers at {path} ({e}); start without \
+                     -u, or make process.upgrade_socket the same in both configurations"
+                ),
+                _ => write!(f, "cannot take over from the process at {path}: {e}"),
+            },
             Self::Material(what) => f.write_str(what),
             Self::Start(what) => write!(f, "cannot start: {what}"),
         }
@@ -147,7 +150,7 @@ pub(crate) fn prepare(
 ) -> Result<Sockets, StartError> {
     let mut taken = match origin {
         Origin::Fresh => None,
-        Origin::Successor => Some(take_over(&plan.process.upgrade_socket)?),
+        Origin::Successor => Some(take_over(&plan.process.upgrade_socket, identity)?),
     };
     if let Some(identity) = identity {
         issue_as(identity, plan)?;
@@ -164,8 +167,9 @@ pub(crate) fn prepare(
     Ok(Sockets { listeners, admin, demo, upgrade, files, answers, taken })
 }
 
-fn take_over(path: &Path) -> Result<Taken, StartError> {
-    handover::take(path).map_err(|e| StartError::Upgrade(path.display().to_string(), e))
+fn take_over(path: &Path, identity: Option<&Identity>) -> Result<Taken, StartError> {
+    let becomes = identity.map(Identity::user);
+    handover::take(path, becomes).map_err(|e| StartError::Upgrade(path.display().to_string(), e))
 }
 
 /// The socket of this name, if it was handed over.
@@ -275,12 +279,7 @@ fn upgrade_socket(
     files: &mut Vec<SocketFile>,
 ) -> Option<UnixListener> {
     let inherited = inherited(taken, UPGRADE);
-    let socket = private_socket(path, inherited, identity).and_then(|socket| {
-        // Its thread waits for it and does nothing else.
-        socket.set_nonblocking(false)?;
-        Ok(socket)
-    });
-    match socket {
+    match private_socket(path, inherited, identity) {
         Ok(socket) => {
             files.extend(SocketFile::of(path));
             Some(socket)

@@ -26,6 +26,8 @@ Examples:
   edgeproxy upstreams list -c conf/edge.yaml
                                          every backend of the running process and how it does
   edgeproxy reload -c conf/edge.yaml     let the running process read its configuration again
+  edgeproxy upgrade -c conf/edge.yaml    let a new process follow the running one, dropping
+                                         nothing
   edgeproxy check -c conf/edge.yaml --route GET https://www.example.org/a
                                          say which route a request takes, and why
 
@@ -142,6 +144,11 @@ pub enum Verb {
     Purge(PurgeFlags),
     /// Let the running process read its configuration again.
     Reload(ReloadFlags),
+    /// Let a new process follow the running one, dropping nothing.
+    ///
+    /// The running process starts the new one as it was started itself, and goes when that serves. If it does
+    /// not come to serve, nothing has changed.
+    Upgrade(UpgradeFlags),
     /// See and change the backends of the running process.
     #[command(after_help = UPSTREAMS_EXAMPLES)]
     Upstreams {
@@ -241,6 +248,20 @@ pub struct ReloadFlags {
     /// Print the answer as JSON.
     #[arg(long)]
     pub json: bool,
+    /// The running process of the one-line mode on this port.
+    #[arg(long, value_name = "PORT", conflicts_with = "conf")]
+    pub port: Option<u16>,
+}
+
+/// A new process in the place of the running one.
+#[derive(Debug, Clone, Default, Args)]
+pub struct UpgradeFlags {
+    /// The program to start; the one that is asked to do this when left out.
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+    /// How long the new process may take until it serves; 60s when left out.
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<Period>,
     /// The running process of the one-line mode on this port.
     #[arg(long, value_name = "PORT", conflicts_with = "conf")]
     pub port: Option<u16>,
@@ -388,6 +409,7 @@ impl Cli {
             Some(Verb::Explain(_)) => ("explain", &[Configuration]),
             Some(Verb::Purge(_)) => ("purge", &[Configuration]),
             Some(Verb::Reload(_)) => ("reload", &[Configuration]),
+            Some(Verb::Upgrade(_)) => ("upgrade", &[Configuration]),
             Some(Verb::Upstreams { .. }) => ("upstreams", &[Configuration]),
             Some(Verb::Schema(_)) => ("schema", &[]),
             Some(Verb::Init { .. }) => ("init", &[]),

@@ -5,31 +5,16 @@
 //! is true, and an error is seen by who typed the command. The daemon is a fresh process and not a
 //! fork of a running one, so that no thread, lock or timer can be lost on the way.
 //!
-//! ```text
-//! starter                            daemon
-//!   start it, wait                     bind, read certificates, become the user, serve
-//!                          <- R        "requests are answered"
-//!   write the pid file
-//!                          K ->        tell the process that is replaced to go
-//!   exit 0
-//!                          <- F        (instead of R: exit code and message)
-//!   say it, exit
-//! ```
+//! What the two say to each other is in `starting.rs`.
 
 use std::ffi::OsString;
 use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -42,16 +27,14 @@ use nix::unistd::Pid;
 use crate::app::FAILURE;
 use crate::app::Failure;
 use crate::app::identity::make_folder;
+use crate::app::starting::FAILED;
+use crate::app::starting::NotStarted;
+use crate::app::starting::SERVES;
+use crate::app::starting::Starting;
 use crate::config::plan::Process;
 
 /// The first argument of a daemon. It is no flag, and so in no help, completion or manual.
 pub(crate) const MARK: &str = "--detached";
-
-const SERVES: u8 = b'R';
-const FAILED: u8 = b'F';
-const KNOWN: u8 = b'K';
-/// The longest message of a daemon that fails.
-const MESSAGE: u64 = 64 * 1024;
 
 /// Starts a daemon with these arguments, the program's name first, and waits until it serves.
 pub(crate) fn launch(
@@ -70,27 +53,17 @@ pub(crate) fn launch(
             process.pid_file.display()
         )));
     }
-    let (mut ours, theirs) = UnixStream::pair().map_err(Failure::other)?;
-    let mut command = Command::new(this_program());
-    command.arg0(called);
-    command.arg(MARK).args(arguments);
-    command.stdin(Stdio::from(OwnedFd::from(theirs)));
-    let mut child = command.spawn().map_err(Failure::other)?;
-    // It holds the daemon's end of the socket: without it, the end of the daemon is seen here.
-    drop(command);
-
-    let mut answer = [0u8; 1];
-    match ours.read(&mut answer) {
-        Ok(1) if answer[0] == SERVES => {
-            // On failure the socket closes without a word, and the daemon ends.
-            write_pid(&process.pid_file, child.id()).map_err(unwritable)?;
-            ours.write_all(&[KNOWN]).map_err(|_| ended(&mut child, process))
-        }
-        Ok(1) if answer[0] == FAILED => {
-            Err(told(ours).unwrap_or_else(|| ended(&mut child, process)))
-        }
-        _ => Err(ended(&mut child, process)),
-    }
+    let starting = Starting::begin(&this_program(), called, &[MARK], arguments, None);
+    let mut starting = starting.map_err(Failure::other)?;
+    let failed = |why| match why {
+        NotStarted::Said(failure) => failure,
+        NotStarted::Ended(how, code) => ended(&how, code, process),
+        NotStarted::Late => ended("nothing was heard of it", FAILURE, process),
+    };
+    starting.serves(None).map_err(failed)?;
+    // On failure the socket closes without a word, and the daemon ends.
+    write_pid(&process.pid_file, starting.id()).map_err(unwritable)?;
+    starting.known().map_err(failed)
 }
 
 /// The program that runs now: by its path, after which the process is named, but if its file was
@@ -102,27 +75,13 @@ fn this_program() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }
 
-fn told(mut daemon: UnixStream) -> Option<Failure> {
-    let mut code = [0u8; 1];
-    daemon.read_exact(&mut code).ok()?;
-    let mut message = Vec::new();
-    daemon.take(MESSAGE).read_to_end(&mut message).ok()?;
-    Some(Failure { code: code[0], message: String::from_utf8_lossy(&message).into_owned() })
-}
-
 /// The daemon ended without a word.
-fn ended(child: &mut Child, process: &Process) -> Failure {
-    let status = child.wait();
-    let code = status.as_ref().ok().and_then(|s| u8::try_from(s.code()?).ok()).filter(|c| *c != 0);
-    let how = status.map_or_else(
-        |e| e.to_string(),
-        |s| s.signal().map_or_else(|| s.to_string(), |n| format!("signal {n}")),
-    );
+fn ended(how: &str, code: u8, process: &Process) -> Failure {
     let message = format!(
         "error: the daemon ended before it served ({how}); see {}",
         process.log_file.display()
     );
-    Failure { code: code.unwrap_or(FAILURE), message }
+    Failure { code, message }
 }
 
 /// The process that a pid file names, if one like us runs by that number.
@@ -138,7 +97,7 @@ fn running(pid_file: &Path) -> Option<i32> {
 }
 
 /// Puts a pid file in place as a whole; nobody reads half of one.
-fn write_pid(path: &Path, pid: u32) -> io::Result<()> {
+pub(crate) fn write_pid(path: &Path, pid: u32) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{pid}"));
     let beside = PathBuf::from(beside);
@@ -154,7 +113,7 @@ fn write_pid(path: &Path, pid: u32) -> io::Result<()> {
 pub(crate) struct PidFile;
 
 impl PidFile {
-    fn problem(path: &Path, e: &io::Error) -> String {
+    pub(crate) fn problem(path: &Path, e: &io::Error) -> String {
         format!("the pid file {} cannot be written: {e}; see process.pid_file", path.display())
     }
 
@@ -168,7 +127,7 @@ impl PidFile {
     }
 }
 
-/// Who waits for this daemon.
+/// Who waits for this process to serve.
 #[derive(Debug, Clone)]
 pub(crate) struct Starter(Arc<Waiting>);
 
@@ -185,13 +144,30 @@ impl Starter {
     /// # Errors
     /// Nobody waits: standard input is no such socket.
     pub(crate) fn detach() -> io::Result<Self> {
-        let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-        socket.peer_addr()?;
+        let (socket, nothing) = Self::found()?;
         unistd::setsid()?;
-        let nothing = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        unistd::dup2_stdin(&nothing)?;
         unistd::dup2_stdout(&nothing)?;
         Ok(Self(Arc::new(Waiting { socket, has_log: AtomicBool::new(false) })))
+    }
+
+    /// Finds the socket to answer on, and stays where it is: in the foreground, as the process is that
+    /// started this one.
+    ///
+    /// # Errors
+    /// Nobody waits: standard input is no such socket.
+    pub(crate) fn beside() -> io::Result<Self> {
+        let (socket, _) = Self::found()?;
+        // Standard error is where whoever runs it looks, so that is told there as well.
+        Ok(Self(Arc::new(Waiting { socket, has_log: AtomicBool::new(true) })))
+    }
+
+    /// The socket that is standard input, which nobody reads from then on.
+    fn found() -> io::Result<(UnixStream, std::fs::File)> {
+        let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        socket.peer_addr()?;
+        let nothing = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        unistd::dup2_stdin(&nothing)?;
+        Ok((socket, nothing))
     }
 
     /// Requests are answered. Returns when that is known and the pid file is written. Blocks.
@@ -201,7 +177,7 @@ impl Starter {
     pub(crate) fn serves(&self) -> io::Result<()> {
         let mut socket = &self.0.socket;
         let given_up =
-            |_| io::Error::other("who started this daemon does not wait for it any more");
+            |_| io::Error::other("who started this process does not wait for it any more");
         socket.write_all(&[SERVES]).map_err(given_up)?;
         let mut answer = [0u8; 1];
         socket.read_exact(&mut answer).map_err(given_up)

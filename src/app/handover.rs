@@ -3,6 +3,8 @@
 //! The running process offers its sockets on a private Unix socket. A process started with `-u`
 //! connects, receives them with their names, starts, and says so; only then does the old one begin
 //! to drain. If the new process dies before that, the old one sees the connection end and goes on.
+//!
+//! Both sides look who is at the other end: the user of this process, the one that it becomes, or root.
 
 use std::io;
 use std::io::IoSlice;
@@ -16,6 +18,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::geteuid;
 use rustix::net::RecvAncillaryBuffer;
 use rustix::net::RecvAncillaryMessage;
 use rustix::net::RecvFlags;
@@ -29,22 +34,34 @@ use rustix::net::sendmsg;
 const MOST: usize = 128;
 /// The most bytes of names.
 const NAMES: usize = 16 * 1024;
-/// What the new process says first, and once it serves. Who says nothing only looks whether somebody
-/// is there.
+/// What the new process says first, and once it serves.
 const HELLO: u8 = b'H';
 const READY: u8 = b'R';
+/// What an operator says first, who wants this process to start the new one.
+pub(super) const UPGRADE: u8 = b'U';
+/// What a refusal begins with, in the place of names.
+const REFUSED: char = '!';
 /// How long one step of the exchange may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What became of a connection to the place where sockets are offered.
+/// What somebody wants who connected to the place where sockets are offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Nothing: it was looked whether somebody is there.
+    Nothing,
+    /// The sockets, to take over.
+    Sockets,
+    /// That this process starts its successor.
+    Successor,
+}
+
+/// What became of a process that took the sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Given {
-    /// The other side serves; this process may go.
+    /// It serves; this process may go.
     Replaced,
-    /// The other side took the sockets and ended before it served.
+    /// It ended before it served.
     Died,
-    /// The other side wanted nothing.
-    Nothing,
 }
 
 /// A socket and the name of what listens on it.
@@ -65,11 +82,29 @@ impl Taken {
     }
 }
 
-/// Takes the sockets of the process that offers them at `path`.
-pub(crate) fn take(path: &Path) -> io::Result<Taken> {
-    let mut stream = UnixStream::connect(path)?;
+/// Connects to the process that offers its sockets at `path`, which runs as this user, as root, or as
+/// `becomes`.
+pub(crate) fn connect(path: &Path, becomes: Option<u32>) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(path)?;
+    is_trusted(&stream, becomes)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn is_trusted(stream: &UnixStream, becomes: Option<u32>) -> io::Result<()> {
+    let peer = getsockopt(stream, PeerCredentials)?.uid();
+    if peer == 0 || peer == geteuid().as_raw() || Some(peer) == becomes {
+        return Ok(());
+    }
+    let what =
+        format!("who is at the other end runs as user {peer}, which is neither this one nor root");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
+}
+
+/// Takes the sockets of the process that offers them at `path`.
+pub(crate) fn take(path: &Path, becomes: Option<u32>) -> io::Result<Taken> {
+    let mut stream = connect(path, becomes)?;
     stream.write_all(&[HELLO])?;
     let mut names = vec![0u8; NAMES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
@@ -88,6 +123,9 @@ pub(crate) fn take(path: &Path) -> io::Result<Taken> {
     }
     let text = std::str::from_utf8(&names[..received.bytes])
         .map_err(|_| io::Error::other("the running process sent names that are not text"))?;
+    if let Some(why) = text.strip_prefix(REFUSED) {
+        return Err(io::Error::other(why.to_owned()));
+    }
     let names: Vec<String> = text.lines().map(str::to_owned).collect();
     if names.is_empty() || names.len() != fds.len() {
         return Err(io::Error::other("the running process handed over no usable sockets"));
@@ -95,16 +133,41 @@ pub(crate) fn take(path: &Path) -> io::Result<Taken> {
     Ok(Taken { stream, sockets: names.into_iter().zip(fds).collect() })
 }
 
-/// Gives `sockets` to whoever connected.
-pub(crate) fn give(mut stream: UnixStream, sockets: &[Named]) -> io::Result<Given> {
+/// Hears what somebody wants who connected. Blocks.
+pub(crate) fn wanted(stream: &mut UnixStream) -> io::Result<Wanted> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    if !heard(&mut stream, HELLO)? {
-        return Ok(Given::Nothing);
+    let mut said = [0u8; 1];
+    let heard = match stream.read(&mut said) {
+        Ok(heard) => heard,
+        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => 0,
+        Err(e) => return Err(e),
+    };
+    if heard == 0 {
+        return Ok(Wanted::Nothing);
     }
+    is_trusted(stream, None)?;
+    match said[0] {
+        HELLO => Ok(Wanted::Sockets),
+        UPGRADE => Ok(Wanted::Successor),
+        other => {
+            Err(io::Error::other(format!("another version wants something unknown ({other})")))
+        }
+    }
+}
+
+/// Tells who wants the sockets why they are not handed over.
+pub(crate) fn refuse(mut stream: UnixStream, why: &str) -> io::Result<()> {
+    stream.write_all(format!("{REFUSED}{why}").as_bytes())
+}
+
+/// Gives `sockets` to who wants them, and waits until it serves or ends. Blocks.
+pub(crate) fn give(mut stream: UnixStream, sockets: &[Named]) -> io::Result<Given> {
     if sockets.is_empty() {
-        return Err(io::Error::other("this process is ending and has nothing to hand over"));
+        let why = "this process is ending and has nothing to hand over";
+        refuse(stream, why)?;
+        return Err(io::Error::other(why));
     }
     let mut names = String::new();
     for (name, _) in sockets {
@@ -147,11 +210,12 @@ mod tests {
         let listening = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listening.local_addr().unwrap();
         let old = std::thread::spawn(move || {
-            let (stream, _) = place.accept().unwrap();
+            let (mut stream, _) = place.accept().unwrap();
+            assert_eq!(wanted(&mut stream).unwrap(), Wanted::Sockets);
             give(stream, &[("http".to_owned(), listening.into())]).unwrap()
         });
 
-        let mut taken = take(&path).unwrap();
+        let mut taken = take(&path, None).unwrap();
         let (name, fd) = taken.sockets.pop().unwrap();
         assert_eq!(name, "http");
         let inherited = TcpListener::from(fd);
@@ -171,20 +235,19 @@ mod tests {
         let place = UnixListener::bind(&path).unwrap();
         let listening = TcpListener::bind("127.0.0.1:0").unwrap();
         let old = std::thread::spawn(move || {
-            let (stream, _) = place.accept().unwrap();
+            let (mut stream, _) = place.accept().unwrap();
+            assert_eq!(wanted(&mut stream).unwrap(), Wanted::Sockets);
             give(stream, &[("http".to_owned(), listening.into())]).unwrap()
         });
-        drop(take(&path).unwrap());
+        drop(take(&path, None).unwrap());
         assert_eq!(old.join().unwrap(), Given::Died);
     }
 
     #[test]
     fn who_only_knocks_is_given_nothing() {
-        let (knocking, place) = UnixStream::pair().unwrap();
+        let (knocking, mut place) = UnixStream::pair().unwrap();
         drop(knocking);
-        let listening = TcpListener::bind("127.0.0.1:0").unwrap();
-        let given = give(place, &[("http".to_owned(), listening.into())]).unwrap();
-        assert_eq!(given, Given::Nothing);
+        assert_eq!(wanted(&mut place).unwrap(), Wanted::Nothing);
     }
 
     #[test]
@@ -192,14 +255,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("upgrade.sock");
         let place = UnixListener::bind(&path).unwrap();
-        let old = std::thread::spawn(move || give(place.accept().unwrap().0, &[]));
-        assert!(take(&path).is_err());
+        let old = std::thread::spawn(move || {
+            let mut stream = place.accept().unwrap().0;
+            assert_eq!(wanted(&mut stream).unwrap(), Wanted::Sockets);
+            give(stream, &[])
+        });
+        let error = take(&path, None).unwrap_err();
+        assert!(error.to_string().contains("is ending"), "{error}");
         assert!(old.join().unwrap().is_err());
     }
 
     #[test]
     fn nobody_there_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(take(&folder.path().join("none.sock")).is_err());
+        assert!(take(&folder.path().join("none.sock"), None).is_err());
     }
 }

@@ -65,6 +65,11 @@ impl Identity {
         Ok(Some(Self { uid, gid, name }))
     }
 
+    /// The number of the user.
+    pub(crate) fn user(&self) -> u32 {
+        self.uid.as_raw()
+    }
+
     /// Does `work` with this identity's rights, then goes on with root's. Only while the process has
     /// one thread.
     pub(crate) fn lend<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {

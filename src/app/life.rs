@@ -4,15 +4,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Weak;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use log::error;
 use log::info;
 use log::warn;
+use parking_lot::Condvar;
 use parking_lot::Mutex;
 use pingora::server::ShutdownSignal;
 use pingora::server::ShutdownSignalWatch;
@@ -26,12 +26,20 @@ use tokio::sync::watch;
 use crate::app::daemon;
 use crate::app::handover::Named;
 use crate::app::identity::open_log;
+use crate::app::notify;
+use crate::app::notify::News;
 use crate::listen::census::Census;
 use crate::observe::access_log::AccessLogger;
 use crate::runtime::Draining;
 
 /// How long requests to the admin listener may take when it is left to another process.
 const ADMIN_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a kept connection may still ask when another process has taken over: whoever is about to
+/// would see its request fail. Its answer says that it is the last one.
+const LAST_WORD: Duration = Duration::from_secs(5);
+/// How long an operator may take to hear how an upgrade went.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
 
 /// What the parts of a process share about its end.
 pub(crate) struct Life {
@@ -47,7 +55,13 @@ pub(crate) struct Life {
     /// Signals are heard from here on.
     pub(crate) attentive: Notify,
     /// Another process serves: this one may go.
-    pub(crate) replaced: Notify,
+    replaced: watch::Sender<bool>,
+    /// The same for who blocks.
+    followed: (Mutex<bool>, Condvar),
+    /// Held by who waits for a process that has the sockets.
+    pub(crate) taking: Mutex<()>,
+    /// Held by who has a successor started, until the operator knows what came of it.
+    pub(crate) succession: Mutex<()>,
     /// The configuration is to be read again.
     pub(crate) reload: Notify,
     /// Certificates that were kept are to be read again.
@@ -56,7 +70,6 @@ pub(crate) struct Life {
     broken: Notify,
     /// Why, told once.
     failure: Mutex<Option<String>>,
-    was_replaced: AtomicBool,
     /// Copies of the listening sockets, for a process that takes over. As long as one exists, the
     /// kernel goes on taking connections.
     pub(crate) offered: Mutex<Vec<Named>>,
@@ -73,12 +86,14 @@ impl Life {
             census: Arc::new(Census::default()),
             draining: Arc::new(Draining::default()),
             attentive: Notify::new(),
-            replaced: Notify::new(),
+            replaced: watch::channel(false).0,
+            followed: (Mutex::new(false), Condvar::new()),
+            taking: Mutex::new(()),
+            succession: Mutex::new(()),
             reload: Notify::new(),
             renew: Notify::new(),
             broken: Notify::new(),
             failure: Mutex::default(),
-            was_replaced: AtomicBool::new(false),
             offered: Mutex::new(offered),
             drain_timeout: Mutex::new(drain_timeout),
         }
@@ -125,14 +140,48 @@ impl Life {
         self.failure.lock().take()
     }
 
+    /// Another process serves.
+    pub(crate) fn note_replaced(&self) {
+        self.replaced.send_replace(true);
+        *self.followed.0.lock() = true;
+        self.followed.1.notify_all();
+    }
+
     /// Whether another process has taken this one's place, its files included.
     pub(crate) fn was_replaced(&self) -> bool {
-        self.was_replaced.load(Ordering::Acquire)
+        *self.replaced.borrow()
+    }
+
+    /// Waits until another process has.
+    pub(crate) async fn until_replaced(&self) {
+        let mut replaced = self.replaced.subscribe();
+        // The sender is here, so it is not gone.
+        let _ = replaced.wait_for(|yes| *yes).await;
+    }
+
+    /// Whether another process does so in that time. Blocks.
+    pub(crate) fn is_replaced_within(&self, time: Duration) -> bool {
+        let mut followed = self.followed.0.lock();
+        let until = Instant::now() + time;
+        while !*followed && !self.followed.1.wait_until(&mut followed, until).timed_out() {}
+        *followed
+    }
+
+    /// Waits until an operator has heard of an upgrade that this process had a part in.
+    pub(crate) fn last_answer(&self) {
+        drop(self.succession.try_lock_for(LAST_ANSWER));
     }
 
     /// Stops accepting and tells clients.
     fn begin_drain(&self) {
-        self.draining.begin();
+        match self.was_replaced() {
+            true => self.draining.begin(LAST_WORD),
+            // Nobody follows: the sooner it ends, the sooner it is started again.
+            false => {
+                notify::tell(&News::Stopping);
+                self.draining.begin(Duration::ZERO);
+            }
+        }
         for door in self.doors.lock().iter().filter_map(Weak::upgrade) {
             door.send_replace(true);
         }
@@ -220,9 +269,8 @@ impl Signals {
             let wish = tokio::select! {
                 wish = heard.next() => wish,
                 () = self.life.broken.notified() => return Stop::Now,
-                () = self.life.replaced.notified() => {
+                () = self.life.until_replaced() => {
                     info!(target: "edgeproxy::app", "another process has taken over");
-                    self.life.was_replaced.store(true, Ordering::Release);
                     self.leave_admin().await;
                     return Stop::Drain;
                 }

@@ -13,19 +13,24 @@ mod identity;
 mod init;
 mod life;
 mod man;
+mod notify;
 mod order;
 mod purge;
 mod quick;
 mod reload;
 mod server;
 mod stamps;
+mod starting;
+mod succession;
 mod sweep;
 mod tell;
+mod upgrade;
 mod upstreams;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -37,8 +42,10 @@ use crate::app::cli::ConfigVerb;
 use crate::app::cli::RunFlags;
 use crate::app::cli::Verb;
 use crate::app::daemon::Starter;
+use crate::app::server::Ground;
 use crate::app::server::Manner;
 use crate::app::server::Written;
+use crate::app::succession::Invocation;
 use crate::config;
 use crate::config::Loaded;
 use crate::config::diagnostic::Style;
@@ -54,11 +61,18 @@ const FAILURE: u8 = 1;
 /// Runs the program.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-    let role = if arguments.get(1).is_some_and(|first| first == daemon::MARK) {
-        arguments.remove(1);
-        Role::Daemon
-    } else {
-        Role::Command
+    let mut is = |mark: &str| {
+        let marked = arguments.get(1).is_some_and(|first| first == mark);
+        if marked {
+            arguments.remove(1);
+        }
+        marked
+    };
+    let role = match (is(daemon::MARK), is(succession::MARK)) {
+        (false, false) => Role::Command,
+        (true, false) => Role::Daemon,
+        (true, true) => Role::NextDaemon,
+        (false, true) => Role::Next,
     };
     let mut cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -88,6 +102,10 @@ enum Role {
     Command,
     /// The daemon that such a command started.
     Daemon,
+    /// The daemon that the running one started, to be followed by it.
+    NextDaemon,
+    /// The same in the foreground.
+    Next,
 }
 
 /// Why the program ends out of order.
@@ -142,6 +160,7 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
         Some(Verb::Explain(flags)) => print(&explain::explain(cli, flags)?),
         Some(Verb::Purge(flags)) => print(&purge::purge(cli, flags)?),
         Some(Verb::Reload(flags)) => print(&tell::reload(cli, flags)?),
+        Some(Verb::Upgrade(flags)) => print(&upgrade::upgrade(cli, flags)?),
         Some(Verb::Upstreams { what }) => print(&upstreams::upstreams(cli, what)?),
         Some(Verb::Schema(_)) => print(&config::json_schema()),
         Some(Verb::Init { file, .. }) => init::init(file),
@@ -187,12 +206,32 @@ fn run(cli: &Cli, flags: &RunFlags, role: Role, arguments: &[OsString]) -> Resul
     if flags.test {
         return check::check(cli, None, false);
     }
-    if role == Role::Daemon {
-        let starter = Starter::detach().map_err(|e| {
-            Failure::usage(format!("{} is what -d adds by itself; use -d ({e})", daemon::MARK))
+    let folder = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let invocation = Invocation { arguments: arguments.to_vec(), folder };
+    let origin = match role {
+        Role::NextDaemon | Role::Next => Origin::Successor,
+        Role::Command | Role::Daemon if flags.upgrade => Origin::Successor,
+        Role::Command | Role::Daemon => Origin::Fresh,
+    };
+    let starter = match role {
+        Role::Command => None,
+        Role::Daemon | Role::NextDaemon => Some((Starter::detach(), Ground::Back)),
+        Role::Next => Some((Starter::beside(), Ground::Fore)),
+    };
+    if let Some((starter, ground)) = starter {
+        let starter = starter.map_err(|e| match ground {
+            Ground::Back => {
+                Failure::usage(format!("{} is what -d adds by itself; use -d ({e})", daemon::MARK))
+            }
+            Ground::Fore => Failure::usage(format!(
+                "{} is what `upgrade` adds by itself; use that ({e})",
+                succession::MARK
+            )),
         })?;
-        let ended = load(cli).and_then(|loaded| serve(cli, loaded, flags, Some(starter.clone())));
-        // Whoever typed -d sees it, if it comes before the daemon served. The log has it too.
+        let waiting = Some(starter.clone());
+        let manner = Manner { starter: waiting, ground, origin, invocation };
+        let ended = load(cli).and_then(|loaded| serve(cli, loaded, manner));
+        // Whoever waits sees it, if it comes before the process served. The log has it too.
         return ended.map_err(|failure| starter.failed(failure));
     }
     let loaded = load(cli)?;
@@ -203,22 +242,19 @@ fn run(cli: &Cli, flags: &RunFlags, role: Role, arguments: &[OsString]) -> Resul
         let process = absolute(loaded.plan)?.process;
         return daemon::launch(&process, arguments, flags.upgrade);
     }
-    serve(cli, loaded, flags, None)
+    serve(cli, loaded, Manner { starter: None, ground: Ground::Fore, origin, invocation })
 }
 
-fn serve(
-    cli: &Cli,
-    loaded: Loaded,
-    flags: &RunFlags,
-    starter: Option<Starter>,
-) -> Result<(), Failure> {
+fn serve(cli: &Cli, loaded: Loaded, manner: Manner) -> Result<(), Failure> {
     let file = cli.conf.as_deref().map(config::File::new);
     let seen = reload::seen(file.as_ref(), &loaded.config);
     diagnostics::tell(loaded.plan.log_level);
     // A daemon changes its folder: what was written relative to here stays so.
-    let plan = if starter.is_some() { absolute(loaded.plan)? } else { loaded.plan };
-    let origin = if flags.upgrade { Origin::Successor } else { Origin::Fresh };
-    server::run(Written { plan, file, seen }, Manner { starter, origin }).map_err(Failure::other)
+    let plan = match manner.ground {
+        Ground::Back => absolute(loaded.plan)?,
+        Ground::Fore => loaded.plan,
+    };
+    server::run(Written { plan, file, seen }, manner).map_err(Failure::other)
 }
 
 fn absolute(mut plan: Plan) -> Result<Plan, Failure> {

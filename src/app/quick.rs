@@ -70,6 +70,11 @@ pub(crate) fn admin_socket(port: u16) -> PathBuf {
     runtime_file(port, "sock")
 }
 
+/// Where the running process of this port hands its sockets over.
+pub(crate) fn upgrade_socket(port: u16) -> PathBuf {
+    runtime_file(port, "upgrade.sock")
+}
+
 fn runtime_file(port: u16, kind: &str) -> PathBuf {
     runtime_folder().join(format!("quick-{port}.{kind}"))
 }

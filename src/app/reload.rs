@@ -25,6 +25,8 @@ use crate::app::bind;
 use crate::app::diagnostics;
 use crate::app::doors::Doors;
 use crate::app::life::Life;
+use crate::app::notify;
+use crate::app::notify::News;
 use crate::app::order::Orders;
 use crate::app::server;
 use crate::app::stamps::Stamps;
@@ -99,7 +101,12 @@ impl Reloader {
     /// Reloads, and tells the operator how it went.
     fn reload(&self, by: &Occasion) -> Result<Reloaded, Refused> {
         let mut doors = self.doors.lock();
+        notify::tell(&News::Reloading);
         let ended = self.attempt(&mut doors);
+        notify::tell(&match &ended {
+            Ok(_) => News::Ready,
+            Err(refused) => News::Refused(refused.to_string()),
+        });
         drop(doors);
         let metrics = &self.lasting.metrics;
         let (way, from) = (by.label(), by.from());

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,15 +41,20 @@ use crate::app::handover;
 use crate::app::handover::Given;
 use crate::app::handover::Named;
 use crate::app::handover::Taken;
+use crate::app::handover::Wanted;
 use crate::app::identity;
 use crate::app::identity::Identity;
 use crate::app::life::Life;
 use crate::app::life::Signals;
+use crate::app::notify;
+use crate::app::notify::News;
 use crate::app::order::Orders;
 use crate::app::reload;
 use crate::app::reload::Reloader;
 use crate::app::reload::Shared;
 use crate::app::stamps::Stamps;
+use crate::app::succession::Invocation;
+use crate::app::succession::Succession;
 use crate::app::sweep;
 use crate::config;
 use crate::config::plan::Plan;
@@ -84,6 +90,8 @@ use crate::upstream::lift::lift;
 const FLUSH: Duration = Duration::from_secs(2);
 /// Descriptors that are not clients' connections: files, origins, the machinery.
 const OTHER_FILES: u64 = 256;
+/// How long nobody who wants to take over is heard after the process ran out of something.
+const REST: Duration = Duration::from_millis(100);
 
 /// The configuration that the process is started with.
 pub(crate) struct Written {
@@ -98,10 +106,23 @@ pub(crate) struct Written {
 /// How the process is run.
 #[derive(Debug, Clone)]
 pub(crate) struct Manner {
-    /// As a daemon: who waits for it to serve.
+    /// Who waits for it to serve: always somebody in the background.
     pub(crate) starter: Option<Starter>,
+    /// Where it runs.
+    pub(crate) ground: Ground,
     /// Whether it takes over from a running process.
     pub(crate) origin: Origin,
+    /// How it was started, for the one that follows.
+    pub(crate) invocation: Invocation,
+}
+
+/// Where a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// In the foreground.
+    Fore,
+    /// As a daemon.
+    Back,
 }
 
 /// Runs the process to its end, which was asked for.
@@ -110,10 +131,10 @@ pub(crate) struct Manner {
 /// Why it did not come to serve, or why it ended unasked.
 pub(crate) fn run(written: Written, manner: Manner) -> Result<(), StartError> {
     let Written { plan, file, seen } = written;
-    let daemon = manner.starter.is_some();
+    let daemon = manner.ground == Ground::Back;
     let identity = match &manner.starter {
-        Some(starter) => detach(&plan, starter)?,
-        None => None,
+        Some(starter) if daemon => detach(&plan, starter)?,
+        Some(_) | None => None,
     };
     raise_file_limit(&plan);
     let mut sockets = bind::prepare(&plan, manner.origin, identity.as_ref())?;
@@ -147,12 +168,18 @@ pub(crate) fn run(written: Written, manner: Manner) -> Result<(), StartError> {
             metrics,
             access_log: Arc::clone(&access_log),
             starter: manner.starter,
+            succession: Succession {
+                invocation: manner.invocation,
+                pid_file: pid_file.clone(),
+                life: Arc::clone(&life),
+            },
             file,
             seen,
         }),
         life: Arc::clone(&life),
     });
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
+    life.last_answer();
 
     if access_log.load().shutdown(FLUSH) == Flushed::NotInTime {
         warn!(target: "edgeproxy::app", "the last lines of the access log could not be written");
@@ -241,6 +268,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     access_log: Arc<ArcSwap<AccessLogger>>,
     starter: Option<Starter>,
+    succession: Succession,
     file: Option<config::File>,
     seen: Mutex<Stamps>,
 }
@@ -279,7 +307,7 @@ impl Service for EdgeService {
 }
 
 async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
-    let Parts { plan, sockets, metrics, access_log, starter, file, seen } = parts;
+    let Parts { plan, sockets, metrics, access_log, starter, succession, file, seen } = parts;
     let Sockets { listeners: prepared, admin, demo, upgrade, files: _, answers, taken } = sockets;
     access_log.load().start()?;
 
@@ -353,7 +381,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     tokio::spawn(reload::keep(Arc::clone(&reloader)));
     tokio::spawn(reload::watch(reloader));
     if let Some(place) = upgrade {
-        offer(place, life);
+        offer(place, succession)?;
     }
     // Whoever is told that we serve may send a signal at once.
     life.attentive.notified().await;
@@ -362,6 +390,8 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
             .await
             .map_err(io::Error::other)??;
     }
+    notify::tell(&News::Ready);
+    tokio::spawn(notify::keep_alive());
     info!(target: "edgeproxy::app", "ready");
     Ok(())
 }
@@ -454,31 +484,60 @@ fn open_admin(socket: Bound, reloader: &Arc<Reloader>, limits: &Arc<Limits>, lif
     });
 }
 
-/// Offers the listening sockets to a process that is started with `-u`.
-fn offer(place: UnixListener, life: &Arc<Life>) {
-    let life = Arc::clone(life);
-    let thread = std::thread::Builder::new().name("handover".to_owned());
-    let spawned = thread.spawn(move || {
-        for stream in place.incoming() {
-            let Ok(stream) = stream else { continue };
-            // Copies of copies: a drain that begins meanwhile closes its own.
-            let sockets = copies(&life);
-            match sockets.and_then(|sockets| handover::give(stream, &sockets)) {
-                Ok(Given::Replaced) => {
-                    life.replaced.notify_one();
-                    return;
-                }
-                Ok(Given::Nothing) => {}
-                Ok(Given::Died) => warn!(
-                    target: "edgeproxy::app",
-                    "the process that was to take over did not start; going on"
-                ),
-                Err(e) => warn!(target: "edgeproxy::app", "handing over failed: {e}; going on"),
+/// Offers the listening sockets to a process that is started with `-u`, and has one started for who asks.
+fn offer(place: UnixListener, succession: Succession) -> io::Result<()> {
+    let place = tokio::net::UnixListener::from_std(place)?;
+    let succession = Arc::new(succession);
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                // The process that took over has the same socket: who asks means that one.
+                () = succession.life.until_replaced() => return,
+                accepted = place.accept() => accepted,
+            };
+            let stream = accepted.and_then(|(stream, _)| stream.into_std());
+            let succession = Arc::clone(&succession);
+            let started = stream.and_then(|stream| {
+                let thread = std::thread::Builder::new().name("handover".to_owned());
+                thread.spawn(move || {
+                    if let Err(e) = hand_over(stream, &succession) {
+                        warn!(target: "edgeproxy::app", "handing over failed: {e}; going on");
+                    }
+                })
+            });
+            if let Err(e) = started {
+                warn!(target: "edgeproxy::app", "somebody who wants to take over is not heard: {e}");
+                tokio::time::sleep(REST).await;
             }
         }
     });
-    if let Err(e) = spawned {
-        warn!(target: "edgeproxy::app", "upgrades with -u are not possible: {e}");
+    Ok(())
+}
+
+/// Does what somebody wants who came to the place where sockets are offered. Blocks.
+fn hand_over(mut stream: UnixStream, succession: &Succession) -> io::Result<()> {
+    let life = &succession.life;
+    match handover::wanted(&mut stream)? {
+        Wanted::Nothing => Ok(()),
+        Wanted::Successor => succession.answer(stream),
+        Wanted::Sockets => {
+            let Some(_turn) = life.taking.try_lock() else {
+                return handover::refuse(stream, "another process is about to take over");
+            };
+            if life.was_replaced() {
+                return handover::refuse(stream, "another process has just taken over");
+            }
+            // Copies of copies: a drain that begins meanwhile closes its own.
+            match handover::give(stream, &copies(life)?)? {
+                Given::Replaced => life.note_replaced(),
+                Given::Died => warn!(
+                    target: "edgeproxy::app",
+                    "the process that was to take over did not start; going on"
+                ),
+            }
+            Ok(())
+        }
     }
 }
 

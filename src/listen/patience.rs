@@ -53,7 +53,7 @@ impl Patience {
         &mut self,
         io: &mut EdgeIo,
         wait: Duration,
-        grace: Duration,
+        grace: impl Fn() -> Duration,
     ) -> Came {
         let mut until = Instant::now() + wait;
         let mut hurried = false;
@@ -64,7 +64,7 @@ impl Patience {
             }
             if !hurried && self.poll_ending(cx).is_ready() {
                 hurried = true;
-                until = until.min(Instant::now() + grace);
+                until = until.min(Instant::now() + grace());
             }
             self.poll_until(cx, until).map(|()| Came::Nothing)
         })

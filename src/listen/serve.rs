@@ -69,6 +69,15 @@ pub struct EdgeApp<A> {
     pub(super) shortcut: Arc<dyn Shortcut>,
 }
 
+/// How long a connection may still ask when the process is ending.
+#[derive(Debug, Clone, Copy)]
+enum Grace {
+    /// It is new.
+    First,
+    /// It has asked before.
+    Kept,
+}
+
 /// What became of a request before HTTP heard of it.
 enum Offered {
     /// It is no request that we take.
@@ -134,7 +143,7 @@ where
     async fn serve_http1(&self, mut io: Box<EdgeIo>, h2c: bool, shutdown: &ShutdownWatch) {
         let mut left = self.limits.requests_per_connection.max(1);
         let mut wait = self.limits.header_timeout;
-        let mut grace = FIRST_GRACE;
+        let mut grace = Grace::First;
         let mut patience = Patience::new(wait, shutdown);
         loop {
             let (next, started) = self.next(&mut io, &mut patience, wait, grace).await;
@@ -164,7 +173,7 @@ where
                         Some(back) => io = back,
                         None => return,
                     }
-                    (wait, grace) = (self.limits.idle_timeout, Duration::ZERO);
+                    (wait, grace) = (self.limits.idle_timeout, Grace::Kept);
                 }
                 // Only a connection's first bytes say that it speaks HTTP/2 (RFC 9113 §3.4).
                 Next::Http2 if h2c && io.conn().requests.load(Ordering::Relaxed) == 0 => {
@@ -193,9 +202,13 @@ where
         io: &mut EdgeIo,
         patience: &mut Patience,
         wait: Duration,
-        grace: Duration,
+        grace: Grace,
     ) -> (Next, Instant) {
         io.rest();
+        let grace = || match grace {
+            Grace::First => FIRST_GRACE,
+            Grace::Kept => self.watch.last_word(),
+        };
         // A connection that never sends a byte is closed without a word.
         if io.received().is_empty() && patience.first_byte(io, wait, grace).await == Came::Nothing {
             return (Next::End, Instant::now());

@@ -49,6 +49,8 @@ pub trait Watch: Send + Sync + 'static {
     /// The layer that reads HTTP/2 ended a stream or the connection, with this status or none; there is
     /// nothing to show of a request.
     fn ended(&self, conn: &Conn, refusal: Refusal, status: Option<u16>);
+    /// How long a kept connection may still ask when the process is ending.
+    fn last_word(&self) -> Duration;
     /// A request panicked; only it was harmed.
     fn panicked(&self, conn: &Conn);
 }

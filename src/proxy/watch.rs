@@ -86,6 +86,10 @@ impl Watch for Reporter {
         self.record(conn, &Refused { refusal, took, line, status, sent: 0, id: "" });
     }
 
+    fn last_word(&self) -> Duration {
+        self.runtime.load().draining.last_word()
+    }
+
     fn panicked(&self, conn: &Conn) {
         self.runtime.load().metrics.panicked();
         error!(target: "edgeproxy::proxy", peer:% = conn.peer; "a request panicked; only it is lost");
@@ -176,6 +180,9 @@ impl Watch for Unwatched {
         String::new()
     }
     fn ended(&self, _conn: &Conn, _refusal: Refusal, _status: Option<u16>) {}
+    fn last_word(&self) -> Duration {
+        Duration::ZERO
+    }
     fn panicked(&self, _conn: &Conn) {}
 }
 

@@ -14,7 +14,9 @@ pub mod upstreams;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::Version;
 use tokio::sync::Semaphore;
@@ -96,17 +98,29 @@ impl Runtime {
 
 /// Whether the process is on its way out: new requests are still answered, but no connection is kept.
 #[derive(Debug, Default)]
-pub struct Draining(AtomicBool);
+pub struct Draining {
+    begun: AtomicBool,
+    /// In milliseconds.
+    last_word: AtomicU64,
+}
 
 impl Draining {
-    /// The process is on its way out.
-    pub fn begin(&self) {
-        self.0.store(true, Ordering::Release);
+    /// The process is on its way out. Kept connections may ask once more for so long.
+    pub fn begin(&self, last_word: Duration) {
+        let millis = u64::try_from(last_word.as_millis()).unwrap_or(u64::MAX);
+        self.last_word.store(millis, Ordering::Release);
+        self.begun.store(true, Ordering::Release);
+    }
+
+    /// How long kept connections may ask once more.
+    #[must_use]
+    pub fn last_word(&self) -> Duration {
+        Duration::from_millis(self.last_word.load(Ordering::Acquire))
     }
 
     /// Whether it is.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.begun.load(Ordering::Acquire)
     }
 }

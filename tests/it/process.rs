@@ -3,7 +3,9 @@
 pub(crate) mod daemon;
 mod drain;
 mod handover;
+mod notify;
 mod start;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::net::TcpListener;

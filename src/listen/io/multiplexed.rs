@@ -175,6 +175,10 @@ mod tests {
 
         fn ended(&self, _: &Conn, _: Refusal, _: Option<u16>) {}
 
+        fn last_word(&self) -> Duration {
+            Duration::ZERO
+        }
+
         fn panicked(&self, _: &Conn) {}
     }
 

@@ -115,6 +115,9 @@ impl Watch for Counts {
         String::new()
     }
     fn ended(&self, _conn: &Conn, _refusal: Refusal, _status: Option<u16>) {}
+    fn last_word(&self) -> Duration {
+        Duration::ZERO
+    }
     fn panicked(&self, _conn: &Conn) {
         self.panics.fetch_add(1, Ordering::SeqCst);
     }
