@@ -5,6 +5,9 @@
 //! what aliases may blow up to.
 
 mod builder;
+mod rescue;
+
+use std::collections::HashSet;
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::diagnostic::Diagnostics;
@@ -81,18 +84,27 @@ pub struct Document {
     nodes: Vec<Node>,
     root: NodeId,
     broken: Vec<Path>,
+    /// Those of them that are keys which nobody knows.
+    unknown: Vec<Path>,
+    /// Elements of lists that are passed over.
+    skipped: HashSet<NodeId>,
 }
 
 impl Document {
     /// Parses `text`, which came from the file `name`.
     ///
     /// Beside the document stand the problems that do not keep it from being read on: keys written
-    /// twice, of which the first one counts.
+    /// twice, of which the first one counts, and whole sections that are no YAML.
     ///
     /// # Errors
     /// When it is no YAML or goes beyond the bounds above.
     pub fn parse(text: &str, name: &str) -> Result<(Self, Diagnostics), Diagnostics> {
-        Builder::new(text, name).build(text)
+        let whole = Builder::new(text, name).build(text);
+        match whole {
+            Ok(read) => Ok(read),
+            Err(found) if text.len() > MAX_BYTES => Err(found),
+            Err(found) => rescue::rescue(text, name).ok_or_else(|| rescue::hopeless(found)),
+        }
     }
 
     /// The whole document's value.
@@ -244,26 +256,47 @@ impl Document {
 
     /// Takes a value out that was reported as wrong, so that the rest can be read.
     ///
-    /// An element of a list becomes empty at first, since its siblings keep their numbers; when it
-    /// is wrong even so, the whole list goes. Returns whether there was anything left to take out.
+    /// Its siblings in a list keep their numbers, so that an element becomes empty at first; when it is
+    /// wrong even so, it becomes like a sibling; and when none of them is right, it is passed over.
+    /// Returns whether there was anything left to take out.
     pub fn cut(&mut self, id: NodeId) -> bool {
-        self.broken.push(self.path(id));
-        let mut at = id;
-        loop {
-            let parent = self.nodes[at.0].parent;
-            let was_empty = self.nodes[at.0].value == Value::Null;
-            match parent.map(|(parent, n)| (&mut self.nodes[parent.0].value, n, parent)) {
-                Some((Value::Map(entries), position, _)) => {
-                    entries[position].cut = true;
-                    return true;
-                }
-                Some((_, _, list)) if was_empty => at = list,
-                Some(_) | None => {
-                    self.nodes[at.0].value = Value::Null;
-                    return !was_empty;
-                }
-            }
+        let path = self.path(id);
+        let before = self.broken.iter().filter(|broken| **broken == path).count();
+        self.broken.push(path);
+        let Some((parent, position)) = self.nodes[id.0].parent else {
+            let was_empty = self.nodes[id.0].value == Value::Null;
+            self.nodes[id.0].value = Value::Null;
+            return !was_empty;
+        };
+        if let Value::Map(entries) = &mut self.nodes[parent.0].value {
+            entries[position].cut = true;
+            return true;
         }
+        let instead = match before.checked_sub(1) {
+            None => Some(Value::Null),
+            Some(earlier) => self.right_siblings(parent).nth(earlier).cloned(),
+        };
+        match instead {
+            Some(value) => self.nodes[id.0].value = value,
+            None => return self.skipped.insert(id),
+        }
+        true
+    }
+
+    /// The scalars of a list of which none was taken out.
+    fn right_siblings(&self, list: NodeId) -> impl Iterator<Item = &Value> {
+        let items = match self.value(list) {
+            Value::List(items) => items.as_slice(),
+            Value::Null | Value::Scalar { .. } | Value::Map(_) => &[],
+        };
+        let right = items.iter().filter(|id| !self.broken.contains(&self.path(**id)));
+        right.map(|id| self.value(*id)).filter(|value| matches!(value, Value::Scalar { .. }))
+    }
+
+    /// Whether this element of a list is passed over.
+    #[must_use]
+    pub fn is_skipped(&self, id: NodeId) -> bool {
+        self.skipped.contains(&id)
     }
 
     /// Takes an entry of a mapping out.
@@ -272,8 +305,33 @@ impl Document {
         if let Value::Map(entries) = &mut self.nodes[map.0].value {
             let entry = &mut entries[position];
             entry.cut = true;
-            self.broken.push(path.key(entry.key.clone()));
+            let path = path.key(entry.key.clone());
+            self.unknown.push(path.clone());
+            self.broken.push(path);
         }
+    }
+
+    /// Whether the section at `path` may have had one of these keys, which was taken out: as a wrong
+    /// value, as a misspelt key, or with all of the section.
+    #[must_use]
+    pub fn has_lost_key(&self, path: &Path, keys: &[&str]) -> bool {
+        let is_cut = |key: &&str| {
+            let path = path.key(*key);
+            self.broken.iter().any(|broken| path.contains(broken))
+        };
+        let is_there = |key: &&str| self.exactly(&path.key(*key)).is_some();
+        let is_child = |unknown: &&Path| {
+            path.contains(unknown) && unknown.steps().len() == path.steps().len() + 1
+        };
+        keys.iter().any(is_cut)
+            || !keys.iter().any(is_there) && self.unknown.iter().any(|unknown| is_child(&unknown))
+            || self.broken.iter().any(|broken| broken.contains(path))
+    }
+
+    /// Whether what stands at `path` now stands for something that was taken out.
+    #[must_use]
+    pub fn is_lost(&self, path: &Path) -> bool {
+        self.broken.iter().any(|broken| broken.contains(path))
     }
 
     /// Whether this value, or something in it, was taken out.

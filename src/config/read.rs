@@ -365,7 +365,8 @@ impl<'de> SeqAccess<'de> for Items<'_> {
         seed: T,
     ) -> Result<Option<T::Value>, Error> {
         let document = self.document;
-        self.rest.next().map(|id| seed.deserialize(Reader { document, id: *id })).transpose()
+        let mut rest = self.rest.by_ref().filter(|id| !document.is_skipped(**id));
+        rest.next().map(|id| seed.deserialize(Reader { document, id: *id })).transpose()
     }
 }
 

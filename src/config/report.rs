@@ -13,13 +13,15 @@ pub struct Report<'d> {
     document: Option<&'d Document>,
     found: Diagnostics,
     hidden: Vec<Place>,
+    /// What is said of what only stands for something that was reported already.
+    moot: Diagnostics,
 }
 
 impl<'d> Report<'d> {
     /// A report on a document, or on a configuration that was put together by the program.
     #[must_use]
     pub fn new(document: Option<&'d Document>, found: Diagnostics) -> Self {
-        Self { document, found, hidden: Vec::new() }
+        Self { document, found, hidden: Vec::new(), moot: Diagnostics::default() }
     }
 
     /// An error in the value at `path`.
@@ -80,6 +82,13 @@ impl<'d> Report<'d> {
         self.document.is_some_and(|document| document.is_broken(path))
     }
 
+    /// Whether the section at `at` may have had one of these keys, and what it was is reported
+    /// already: that it is missing is not worth another word.
+    #[must_use]
+    pub fn has_lost(&self, at: &Path, keys: &[&str]) -> bool {
+        self.document.is_some_and(|document| document.has_lost_key(at, keys))
+    }
+
     /// Whether there is an error among what was found.
     #[must_use]
     pub fn has_errors(&self) -> bool {
@@ -108,6 +117,7 @@ impl<'d> Report<'d> {
             None => Diagnostic::new(severity, message),
         };
         diagnostic.path = path.to_string();
-        self.found.push(diagnostic)
+        let is_moot = self.document.is_some_and(|document| document.is_lost(path));
+        if is_moot { self.moot.push(diagnostic) } else { self.found.push(diagnostic) }
     }
 }

@@ -1,5 +1,6 @@
 mod golden;
 mod meaning;
+mod planted;
 mod reference;
 mod secrets;
 mod shipped;

@@ -123,7 +123,12 @@ pub(super) fn acme(
     let mut known = listeners.iter().flatten().filter_map(|listener| listener.tls.as_ref());
     let is_used = known.any(|tls| tls.certificates.iter().any(is_ordered));
     if !is_used {
-        if *written != Acme::default() && !report.has_errors() {
+        let is_meant = config.listeners.iter().any(|listener| {
+            let tls = listener.tls.as_ref();
+            tls.is_some_and(|tls| tls.auto || tls.certificates.iter().any(|one| one.acme))
+        });
+        let is_clear = !report.is_broken(&Path::root().key("listeners"));
+        if *written != Acme::default() && !is_meant && is_clear {
             report
                 .warning(at, "no listener has certificates from an ACME server")
                 .help("write `tls: auto` at a listener, or `acme: true` at a certificate");
@@ -198,14 +203,15 @@ fn external(
 ) -> Option<acme::ExternalAccount> {
     let external = written.external_account.as_ref()?;
     let at = at.key("external_account");
-    if external.key_id.trim().is_empty() && !report.is_broken(&at) {
+    if external.key_id.trim().is_empty() && !report.has_lost(&at, &["key_id"]) {
         report
             .error(&at.key("key_id"), "the key has no name")
             .help("the server's operator gave it");
     }
     let path = external.hmac_key_file.as_deref();
     let named = ("hmac_key", external.hmac_key.as_ref());
-    if named.1.is_none() && path.is_none() && !report.is_broken(&at) {
+    if named.1.is_none() && path.is_none() && !report.has_lost(&at, &["hmac_key", "hmac_key_file"])
+    {
         report
             .error(&at, "the key is missing")
             .help("write `hmac_key_file`, the file that holds it");
@@ -241,7 +247,7 @@ fn hook(written: &Acme, at: &Path, report: &mut Report<'_>) -> Option<acme::Hook
     let second = Duration::from_secs(1);
     let timeout =
         period(report, &at.key("timeout"), hook.timeout, second, Duration::from_secs(3600));
-    if hook.command.first().is_none_or(String::is_empty) && !report.is_broken(&at) {
+    if hook.command.first().is_none_or(String::is_empty) && !report.has_lost(&at, &["command"]) {
         report
             .error(&at.key("command"), "the command is empty")
             .help("the program and its arguments");

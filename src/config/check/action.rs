@@ -33,9 +33,12 @@ pub(super) fn action(
         ("redirect", written.redirect.is_some()),
         ("respond", written.respond.is_some()),
     ];
-    let mut chosen = there.iter().filter(|(_, is_there)| *is_there).map(|(key, _)| *key);
+    // One whose value could not be read is there as well.
+    let is_there = |(key, is_read): &(&str, bool)| *is_read || report.has(&at.key(*key));
+    let chosen: Vec<&str> = there.iter().filter(|one| is_there(one)).map(|(key, _)| *key).collect();
+    let mut chosen = chosen.into_iter();
     let Some(first) = chosen.next() else {
-        if !report.is_broken(at) {
+        if !report.has_lost(at, &[]) {
             report
                 .error(at, "the route does nothing")
                 .help("write exactly one of `upstream`, `split`, `redirect`, `respond`");
@@ -50,18 +53,46 @@ pub(super) fn action(
             )
             .help("write exactly one of `upstream`, `split`, `redirect`, `respond`");
     }
-    match (&written.upstream, &written.redirect, &written.respond) {
-        (Some(name), ..) => known(name, config, &at.key("upstream"), report).map(Action::Upstream),
-        (_, Some(to), _) => redirect(to, captures, &at.key("redirect"), report),
-        (_, _, Some(answer)) => {
-            let Answer { status, headers, body } = respond(answer, &at.key("respond"), report)?;
-            Some(Action::Respond { status, headers, body })
-        }
-        (None, None, None) => {
-            let at = at.key("split").index(0).key("upstream");
-            known(&written.split.first()?.upstream, config, &at, report).map(Action::Upstream)
-        }
+    // All of them are checked, so that what is wrong is told also of the one that stays in the end.
+    let upstream = written
+        .upstream
+        .as_ref()
+        .map(|name| known(name, config, &at.key("upstream"), report).map(Action::Upstream));
+    let split =
+        written.split.first().map(|share| position(&share.upstream, config).map(Action::Upstream));
+    let redirect =
+        written.redirect.as_ref().map(|to| redirect(to, captures, &at.key("redirect"), report));
+    let respond = written.respond.as_ref().map(|answer| {
+        let Answer { status, headers, body } = respond(answer, &at.key("respond"), report)?;
+        Some(Action::Respond { status, headers, body })
+    });
+    upstream.or(split).or(redirect).or(respond).flatten()
+}
+
+/// The upstreams of a route that are clear: its own, or those that share its requests.
+pub(super) fn own(
+    written: &schema::route::Route,
+    standins: &Standins,
+    config: &schema::Config,
+) -> Vec<usize> {
+    match &written.upstream {
+        Some(name) => position(name, config).into_iter().collect(),
+        None => standins.split.iter().map(|share| share.upstream).collect(),
     }
+}
+
+/// Every word in what a route writes with captures: its path is not clear, and any of them may be the
+/// name of one.
+pub(super) fn any_captures(written: &schema::route::Route) -> Vec<String> {
+    let rewrite = written.rewrite.as_ref();
+    let texts = [
+        written.redirect.as_ref().map(|redirect| redirect.to.as_str()),
+        rewrite.and_then(|rewrite| rewrite.host.as_deref()),
+        rewrite.and_then(|rewrite| Some(rewrite.regex.as_ref()?.replacement.as_str())),
+    ];
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = texts.into_iter().flatten().flat_map(|text| text.split(|c| !is_part(c)));
+    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// Who serves beside the upstream of the action.
@@ -75,11 +106,7 @@ pub(super) fn standins(
     for (n, share) in written.split.iter().enumerate() {
         let at = at.key("split").index(n);
         within(report, &at.key("weight"), share.weight, 0, 1000);
-        // The first one is the action's, and reported there.
-        let upstream = match n {
-            0 => position(&share.upstream, config),
-            _ => known(&share.upstream, config, &at.key("upstream"), report),
-        };
+        let upstream = known(&share.upstream, config, &at.key("upstream"), report);
         let Some(upstream) = upstream else { continue };
         if split.iter().any(|known: &Share| known.upstream == upstream) {
             report
@@ -165,7 +192,7 @@ fn redirect(
     let redirect = at;
     let at = at.key("to");
     if written.to.is_empty() {
-        if !report.is_broken(redirect) {
+        if !report.has_lost(redirect, &["to"]) {
             report
                 .error(&at, "the redirect leads nowhere")
                 .help("write where: `to: \"https://{host}{path}\"`");
@@ -229,7 +256,7 @@ pub(super) fn rewrite(
     let add_prefix = prefix("add_prefix", &written.add_prefix);
     let regex = written.regex.as_ref().and_then(|replace| {
         let at = at.key("regex");
-        if replace.pattern.is_empty() && !report.is_broken(&at) {
+        if replace.pattern.is_empty() && !report.has_lost(&at, &["pattern"]) {
             report.error(&at, "the expression is missing").help("write `pattern: …`");
             return None;
         }

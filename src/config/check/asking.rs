@@ -13,12 +13,10 @@ use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema;
 use crate::config::schema::value::Switch;
-use crate::route::action::Action;
 use crate::route::asking::Asking;
 use crate::route::asking::Hedge;
 use crate::route::asking::Mirror;
 use crate::route::asking::Retry;
-use crate::route::standin::Standins;
 use crate::units::Period;
 use crate::upstream;
 use crate::upstream::Place;
@@ -27,19 +25,15 @@ use crate::upstream::Protocol;
 /// The shortest time that means anything.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// How the upstreams of a route are asked, where the route says so itself.
+/// How the upstreams of a route, `own`, are asked, where the route says so itself.
 pub(super) fn asking(
     written: &schema::route::Route,
-    action: &Action,
-    standins: &Standins,
+    own: &[usize],
     config: &schema::Config,
     upstreams: &[upstream::Settings],
     at: &Path,
     report: &mut Report<'_>,
 ) -> Asking {
-    let Action::Upstream(first) = action else { return Asking::default() };
-    let shares = standins.split.iter().map(|share| share.upstream);
-    let own: Vec<usize> = if standins.split.is_empty() { vec![*first] } else { shares.collect() };
     let hedge = match &written.hedge {
         Some(Switch::On(hedge)) => Some(hedge),
         Some(Switch::Off) | None => None,
@@ -64,7 +58,7 @@ pub(super) fn asking(
     Asking {
         hedge: hedge.map(|hedge| self::hedge(hedge, &hedge_at, report)),
         mirror: mirror
-            .and_then(|mirror| self::mirror(mirror, &own, config, upstreams, &mirror_at, report)),
+            .and_then(|mirror| self::mirror(mirror, own, config, upstreams, &mirror_at, report)),
         retry,
     }
 }
@@ -117,7 +111,7 @@ fn mirror(
     size(report, &at.key("max_body"), written.max_body, 0, 1 << 20);
     let upstream_at = at.key("upstream");
     if written.upstream.is_empty() {
-        if !report.is_broken(at) {
+        if !report.has_lost(at, &["upstream"]) {
             report.error(at, "it names nobody who gets the copies").help("write `upstream: …`");
         }
         return None;

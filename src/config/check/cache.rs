@@ -264,20 +264,21 @@ fn by_status(
     at: &Path,
     report: &mut Report<'_>,
 ) {
-    let Some(of) = statuses_of(&statuses.0) else {
+    let of = statuses_of(&statuses.0);
+    if of.is_none() {
         report
             .error_in_key(at, format!("\"{}\" is not a status that is stored", statuses.0))
             .help("write a final status like 404, or a class: 2xx, 3xx, 4xx, 5xx");
-        return;
-    };
+    }
     let OrOff::Is(ttl) = ttl else { return };
     if ttl.0.is_zero() {
         report.error(at, "a lifetime of nothing is not kept").help("write `off` to store none");
         return;
     }
     let is_error = match of {
-        Statuses::One(status) => status.is_server_error(),
-        Statuses::Class(class) => class == 5,
+        Some(Statuses::One(status)) => status.is_server_error(),
+        Some(Statuses::Class(class)) => class == 5,
+        None => false,
     };
     if is_error && ttl.0 > LONGEST_ERROR {
         report

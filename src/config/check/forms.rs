@@ -57,8 +57,8 @@ pub(super) fn section(section: &Normalise, at: &Path, report: &mut Report<'_>) {
     }
     for (name, values) in section.headers.iter().flatten() {
         let at = at.key("headers").key(name.as_str());
-        let Some(parsed) = header::name(name, &at, report) else { continue };
-        if let Some(instead) = not_here(&parsed) {
+        let parsed = header::name(name, &at, report);
+        if let Some(instead) = parsed.as_ref().and_then(not_here) {
             report.error_in_key(&at, format!("`{name}` is not normalised here")).help(instead);
         }
         if values.is_empty() {

@@ -76,7 +76,7 @@ fn secret_value(
     let FieldText { value: text, value_file } = written;
     let Some(file) = value_file else {
         let Some(text) = text else {
-            if !report.is_broken(at) {
+            if !report.has_lost(at, &["value", "value_file"]) {
                 let problem = report.error(at, "the header has no value");
                 problem.help("write `value_file: …`, or the value");
             }
@@ -144,8 +144,9 @@ pub(super) fn map(
     let mut map = HeaderMap::new();
     for (key, text) in written {
         let at = at.key(key.as_str());
-        if let Some(name) = changeable(key, Direction::Response, &at, report)
-            && let Some(value) = field_value(key, text, &at, report)
+        let name = changeable(key, Direction::Response, &at, report);
+        let value = field_value(key, text, &at, report);
+        if let (Some(name), Some(value)) = (name, value)
             && map.insert(name, value).is_some()
         {
             report.error_in_key(&at, format!("the header \"{key}\" is written twice"));
@@ -168,6 +169,7 @@ pub(super) fn own(
             report
                 .error_in_key(&at, "the header \"host\" is not written here")
                 .help("write `host` beside `headers`");
+            secret_value(key, text, &at, files, report);
             continue;
         }
         let name = changeable(key, Direction::Request, &at, report);

@@ -122,21 +122,23 @@ fn probe(
 ) -> Probe {
     let host = written.host.as_deref();
     let host = host.map(|host| authority(host, &at.key("host"), report));
+    let headers = header::own(&written.headers, &at.key("headers"), files, report);
+    // Checked for every kind: what has no effect is told as that, and may be meant.
+    let request = health::Request {
+        method: method(&written.method, &at.key("method"), report),
+        target: target(written.path.as_deref(), &at.key("path"), report),
+        host: host.clone(),
+        headers: headers.clone(),
+        statuses: statuses(&written.statuses, &at.key("statuses"), report),
+        body: body(written, at, report),
+    };
     match kind {
         HealthType::Tcp => Probe::Tcp,
-        HealthType::Http => Probe::Http(health::Request {
-            method: method(&written.method, &at.key("method"), report),
-            target: target(written.path.as_deref(), &at.key("path"), report),
-            host,
-            headers: header::own(&written.headers, &at.key("headers"), files, report),
-            statuses: statuses(&written.statuses, &at.key("statuses"), report),
-            body: body(written, at, report),
-        }),
-        HealthType::Grpc => Probe::Grpc {
-            service: written.service.clone().unwrap_or_default(),
-            host,
-            headers: header::own(&written.headers, &at.key("headers"), files, report),
-        },
+        HealthType::Http => Probe::Http(request),
+        HealthType::Grpc => {
+            let service = written.service.clone().unwrap_or_default();
+            Probe::Grpc { service, host, headers }
+        }
     }
 }
 

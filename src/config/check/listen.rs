@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path as FilePath;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -41,10 +40,18 @@ pub(super) fn listeners(
             .help("write one: `listeners: [{address: \"0.0.0.0:8080\"}]`");
     }
     let mut checked: Vec<Option<Settings>> = Vec::with_capacity(written.len());
-    let mut names: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut names: HashMap<&str, usize> = HashMap::new();
     for (n, listener) in written.iter().enumerate() {
         let at = at.index(n);
         let settings = one(listener, orders, folder, &at, report);
+        let name = listener.name.as_deref().unwrap_or(&listener.address);
+        if let Some(m) = names.insert(name, n)
+            && listener.name.is_some()
+        {
+            report
+                .error(&at.key("name"), format!("listeners[{m}] has this name already"))
+                .help("names tell listeners apart in logs and metrics");
+        }
         if let Some(settings) = &settings {
             for (m, earlier) in checked.iter().enumerate() {
                 let Some(earlier) = earlier else { continue };
@@ -54,13 +61,6 @@ pub(super) fn listeners(
                         .error(&at.key("address"), message)
                         .help("give one of them another port, or remove one");
                 }
-            }
-            if let Some(m) = names.insert(settings.name.clone(), n)
-                && listener.name.is_some()
-            {
-                report
-                    .error(&at.key("name"), format!("listeners[{m}] has this name already"))
-                    .help("names tell listeners apart in logs and metrics");
             }
         }
         checked.push(settings);
@@ -90,7 +90,7 @@ fn one(
     let listener = at;
     let at = at.key("address");
     if written.address.is_empty() {
-        if !report.is_broken(listener) {
+        if !report.has_lost(listener, &["address"]) {
             report
                 .error(&at, "the listener has no address")
                 .help("write an IP address and a port: `address: \"0.0.0.0:8080\"`");
@@ -140,7 +140,10 @@ fn tls(
     report: &mut Report<'_>,
 ) -> tls::Settings {
     let list = at.key("certificates");
-    if written.certificates.is_empty() && !written.auto && !report.is_broken(at) {
+    if written.certificates.is_empty()
+        && !written.auto
+        && !report.has_lost(at, &["certificates", "auto"])
+    {
         report
             .error(&list, "TLS needs at least one certificate")
             .help("by ACME: `tls: auto`; for trying out: `certificates: [{hosts: [localhost], internal: true}]`");
@@ -149,7 +152,7 @@ fn tls(
     let mut certificates = Vec::with_capacity(written.certificates.len());
     for (n, certificate) in written.certificates.iter().enumerate() {
         let at = list.index(n);
-        if certificate.hosts.is_empty() && !report.is_broken(&at) {
+        if certificate.hosts.is_empty() && !report.has_lost(&at, &["hosts"]) {
             report
                 .error(&at.key("hosts"), "the certificate is for no host")
                 .help("name its hosts: `hosts: [www.example.org, \"*.example.org\"]`");
@@ -257,20 +260,23 @@ fn source(
             });
         }
         (None, None) if written.internal => return Some(tls::Source::Internal),
-        _ if report.is_broken(at) => return None,
+        _ if report.has_lost(at, &["acme", "internal", "certificate", "key"]) => return None,
         (None, None) => {
             report.error(at, "the certificate comes from nowhere").help(help);
             return None;
         }
-        (Some(_), _) => "certificate",
-        (None, Some(_)) => "key",
+        (Some(_), Some(_)) => &["certificate", "key"][..],
+        (Some(_), None) => &["certificate"],
+        (None, Some(_)) => &["key"],
     };
-    let message = match (written.internal, lone) {
-        (true, _) => "an internal certificate has no files",
-        (false, "key") => "the certificate is missing",
-        (false, _) => "the private key is missing",
-    };
-    report.error_in_key(&at.key(lone), message).help(help);
+    for key in lone {
+        let message = match (written.internal, *key) {
+            (true, _) => "an internal certificate has no files",
+            (false, "key") => "the certificate is missing",
+            (false, _) => "the private key is missing",
+        };
+        report.error_in_key(&at.key(*key), message).help(help);
+    }
     None
 }
 

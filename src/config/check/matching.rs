@@ -74,24 +74,40 @@ fn path(written: &Match, at: &Path, report: &mut Report<'_>) -> Option<PathPatte
         ("path_pattern", &written.path_pattern, PathPattern::pattern),
         ("path_regex", &written.path_regex, PathPattern::regex),
     ];
-    let mut chosen = ways
-        .iter()
-        .filter_map(|(key, text, build)| text.as_ref().map(|text| (*key, text.as_str(), *build)));
-    let Some((key, text, build)) = chosen.next() else { return Some(PathPattern::any()) };
-    if let Some((other, ..)) = chosen.next() {
+    // One whose value could not be read is there as well.
+    let is_there = |key: &str, text: &Option<String>| text.is_some() || report.has(&at.key(key));
+    let chosen: Vec<_> = ways.iter().filter(|(key, text, _)| is_there(key, text)).collect();
+    let Some(((key, text, build), others)) = chosen.split_first() else {
+        return Some(PathPattern::any());
+    };
+    let mut pattern = pattern(key, text.as_deref(), *build, &at.key(*key), report);
+    for (other, text, build) in others {
+        let at = at.key(*other);
         report
-            .error_in_key(&at.key(other), format!("`{other}` beside `{key}`: a route has one path"))
+            .error_in_key(&at, format!("`{other}` beside `{key}`: a route has one path"))
             .help("write two routes, or one pattern");
-        return None;
+        // What is wrong with it counts if it is the one that stays.
+        self::pattern(other, text.as_deref(), *build, &at, report);
+        pattern = None;
     }
-    let at = at.key(key);
+    pattern
+}
+
+fn pattern(
+    key: &str,
+    text: Option<&str>,
+    build: Constructor,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<PathPattern> {
+    let text = text?;
     if key != "path_regex" && !text.starts_with('/') {
         report
-            .error(&at, format!("the path \"{text}\" does not begin with a slash"))
+            .error(at, format!("the path \"{text}\" does not begin with a slash"))
             .help(format!("write \"/{text}\""));
         return None;
     }
-    report.take(&at, build(text))
+    report.take(at, build(text))
 }
 
 /// Methods that requests may have.

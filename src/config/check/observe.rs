@@ -1,5 +1,6 @@
 //! Checks `admin`, `access_log` and `log`.
 
+use std::net::SocketAddr;
 use std::path::Path as FilePath;
 use std::path::PathBuf;
 
@@ -64,6 +65,13 @@ fn place(
     at: &Path,
     report: &mut Report<'_>,
 ) -> Option<AdminAddress> {
+    let tcp = match (&written.socket, &written.address) {
+        (Some(_), None) => None,
+        (_, address) => {
+            let address = address.as_deref().unwrap_or(ADMIN);
+            tcp(address, is_guarded, listeners, &at.key("address"), report)
+        }
+    };
     if let Some(socket) = &written.socket {
         if written.address.is_some() {
             report
@@ -74,21 +82,30 @@ fn place(
         socket_length(report, &at.key("socket"), &socket);
         return Some(AdminAddress::Unix(socket));
     }
-    let at = at.key("address");
-    let address = match address::listen(written.address.as_deref().unwrap_or(ADMIN)) {
+    tcp.map(AdminAddress::Tcp)
+}
+
+fn tcp(
+    written: &str,
+    is_guarded: bool,
+    listeners: &[Option<Settings>],
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<SocketAddr> {
+    let address = match address::listen(written) {
         Ok(address) => address,
         Err(wrong) => {
-            report.error(&at, wrong.message).help(wrong.help);
+            report.error(at, wrong.message).help(wrong.help);
             return None;
         }
     };
     if !address.ip().is_loopback() && is_guarded {
         report
-            .warning(&at, format!("the token for {address} crosses the network in plain text"))
+            .warning(at, format!("the token for {address} crosses the network in plain text"))
             .help("let only a network reach it that you trust");
     } else if !address.ip().is_loopback() {
         report
-            .error(&at, format!("the admin listener at {address} could be reached from outside"))
+            .error(at, format!("the admin listener at {address} could be reached from outside"))
             .help(format!(
                 "write \"127.0.0.1:{}\", or a `socket`, or beside it a `token_file`",
                 address.port()
@@ -97,11 +114,11 @@ fn place(
     for (n, listener) in listeners.iter().enumerate() {
         if listener.as_ref().is_some_and(|l| address::clash(l.address, address)) {
             report
-                .error(&at, format!("listeners[{n}] has the same port"))
+                .error(at, format!("listeners[{n}] has the same port"))
                 .help("give one of them another port");
         }
     }
-    Some(AdminAddress::Tcp(address))
+    Some(address)
 }
 
 /// The access log.

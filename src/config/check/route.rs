@@ -90,7 +90,10 @@ fn one(
     report: &mut Report<'_>,
 ) -> Option<Route> {
     let found = matching::matching(&written.matches, &at.key("match"), report);
-    let captures = found.as_ref().map(|found| found.path.captures()).unwrap_or_default();
+    let captures = match &found {
+        Some(found) => found.path.captures(),
+        None => action::any_captures(written),
+    };
     let action = action::action(written, config, &captures, at, report);
     let standins = action::standins(written, config, at, report);
     let rewrite = match &written.rewrite {
@@ -125,23 +128,25 @@ fn one(
     let purge_at = at.key("purge");
     let purge =
         written.purge.as_ref().and_then(|rule| purge::rule(rule, secrets, &purge_at, report));
-    let action = action?;
-    if purge.is_some() && !policy.enabled && matches!(action, Action::Upstream(_)) {
+    let own = action::own(written, &standins, config);
+    let asks = written.upstream.is_some() || !written.split.is_empty();
+    if purge.is_some() && !policy.enabled && asks {
         report
             .warning_about_key(&purge_at, "`purge` has no effect: this route stores nothing")
             .help("remove it, or switch the route's `cache` on");
     }
-    match &action {
-        Action::Upstream(index) => {
-            if let (Some(total), Some(upstream)) = (total_timeout.get(), upstreams.get(*index)) {
-                patience(total, upstream, written.timeout.is_some(), at, report);
-            }
+    if asks {
+        let first = own.first().and_then(|index| upstreams.get(*index));
+        if let (Some(total), Some(upstream)) = (total_timeout.get(), first) {
+            patience(total, upstream, written.timeout.is_some(), at, report);
         }
-        Action::Redirect { .. } => idle_keys(written, "a redirect", at, report),
-        Action::Respond { .. } => idle_keys(written, "a fixed response", at, report),
+    } else if written.redirect.is_some() {
+        idle_keys(written, "a redirect", at, report);
+    } else if written.respond.is_some() {
+        idle_keys(written, "a fixed response", at, report);
     }
-    let asking = asking::asking(written, &action, &standins, config, upstreams, at, report);
-    let found = found?;
+    let asking = asking::asking(written, &own, config, upstreams, at, report);
+    let (action, found) = (action?, found?);
     Some(Route {
         name: name(written, position).into(),
         hosts: found.hosts,

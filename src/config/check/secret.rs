@@ -88,10 +88,12 @@ pub(super) fn either(
     report.hide(&at.key(key));
     match (written, path) {
         (None, None) => None,
-        (Some(_), Some(_)) => {
+        (Some(secret), Some(path)) => {
             report
                 .error_in_key(&at_file, format!("`{key}` is there too"))
                 .help(format!("keep one of the two: `{key}_file` keeps the secret out of here"));
+            text(secret, &at.key(key), report);
+            content(path, &at_file, files, report);
             None
         }
         (Some(secret), None) => text(secret, &at.key(key), report).cloned(),

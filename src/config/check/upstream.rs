@@ -76,7 +76,7 @@ fn one(
     report: &mut Report<'_>,
 ) -> Settings {
     let folder = files.folder;
-    if written.addresses.is_empty() && !report.is_broken(at) {
+    if written.addresses.is_empty() && !report.has_lost(at, &["addresses"]) {
         report
             .error(&at.key("addresses"), "the upstream has no address")
             .help("write one: `addresses: [\"10.0.0.1:8080\"]`");
@@ -228,13 +228,12 @@ fn balance(written: &schema::upstream::Upstream, at: &Path, report: &mut Report<
         schema::upstream::Balance::LeastConnections => Algorithm::LeastConnections,
         schema::upstream::Balance::PeakEwma => Algorithm::PeakEwma,
         schema::upstream::Balance::Hash => {
-            let bound = written.hash_bound.get();
-            if let Some(bound) = bound {
-                within(report, &at.key("hash_bound"), bound, 100, 1000);
-            }
-            Algorithm::ConsistentHash { bound }
+            Algorithm::ConsistentHash { bound: written.hash_bound.get() }
         }
     };
+    if let Some(bound) = written.hash_bound.get() {
+        within(report, &at.key("hash_bound"), bound, 100, 1000);
+    }
     let built_in = schema::upstream::Upstream::default();
     let by = hash_by(&written.hash_by, &at.key("hash_by"), report);
     if written.balance != schema::upstream::Balance::Hash {
@@ -285,9 +284,6 @@ fn backends(
     let mut ids: HashMap<String, usize> = HashMap::new();
     for (n, address) in written.iter().enumerate() {
         let at = at.index(n);
-        if address.address.is_empty() && report.is_broken(&at) {
-            continue;
-        }
         let Some(backend) = backend(address, outer, folder, &at, report) else { continue };
         if let Some(m) = places.insert(backend.at.clone(), n) {
             report
@@ -316,13 +312,15 @@ pub(in crate::config) fn backend(
     report: &mut Report<'_>,
 ) -> Option<Backend> {
     within(report, &at.key("weight"), written.weight, *WEIGHTS.start(), *WEIGHTS.end());
-    let address::Origin { place, scheme } = match address::origin(&written.address, folder) {
-        Ok(origin) => origin,
+    let origin = match address::origin(&written.address, folder) {
+        Ok(origin) => Some(origin),
+        Err(_) if written.address.is_empty() && report.has_lost(at, &["address"]) => None,
         Err(wrong) => {
             report.error(at, wrong.message).help(wrong.help);
-            return None;
+            None
         }
     };
+    let scheme = origin.as_ref().and_then(|origin| origin.scheme);
     let own = written
         .tls
         .as_ref()
@@ -341,8 +339,8 @@ pub(in crate::config) fn backend(
         (None, Some(Scheme::Https)) => Some(outer.cloned().unwrap_or_default()),
         (None, None) => outer.cloned(),
     };
-    if let Some(tls) = &tls {
-        let problem = match place {
+    if let (Some(tls), Some(origin)) = (&tls, &origin) {
+        let problem = match origin.place {
             Place::Tcp { .. } => None,
             Place::Demo => Some("the demo origin speaks plain text"),
             Place::Unix(_) if tls.server_name.is_some() || !tls.verify => None,
@@ -361,7 +359,7 @@ pub(in crate::config) fn backend(
     }
     Some(Backend {
         id: written.id.as_deref().unwrap_or(&written.address).into(),
-        at: place,
+        at: origin?.place,
         weight: written.weight,
         active: written.active,
         backup: written.backup,

@@ -1,6 +1,7 @@
 //! From the parser's events to the tree.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 
 use saphyr_parser::Event;
 use saphyr_parser::Parser;
@@ -63,9 +64,17 @@ impl Builder {
             nodes: vec![Node { value: Value::Null, place: start, parent: None }],
             root: NodeId(0),
             broken: Vec::new(),
+            unknown: Vec::new(),
+            skipped: HashSet::new(),
         };
         let found = Diagnostics::default();
         Self { document, stack: Vec::new(), anchors: HashMap::new(), rooted: false, found }
+    }
+
+    /// Shows the lines of this text beside problems, of which the text to be read has some only.
+    pub(super) fn showing(mut self, text: &str) -> Self {
+        self.document.lines = text.lines().map(str::to_owned).collect();
+        self
     }
 
     pub(super) fn build(mut self, text: &str) -> Result<(Document, Diagnostics), Diagnostics> {
@@ -329,7 +338,7 @@ impl Builder {
 }
 
 /// The column from which a line may show a secret: behind the first key that is named so.
-fn secret_from(line: &str) -> Option<usize> {
+pub(super) fn secret_from(line: &str) -> Option<usize> {
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let names_one = |(colon, _): &(usize, &str)| {
         let before = line[..*colon].trim_end_matches([' ', '"', '\'']);

@@ -75,7 +75,32 @@ fn broken_syntax_has_a_position() {
 fn a_variable_without_quotes_among_braces_is_advised_to_have_them() {
     let problem = refuse("process: {user: ${NAME}}\n");
     assert!(problem.help.unwrap_or_default().contains("\"${NAME}\""));
-    assert_eq!(refuse("a: [1, 2\nb: 3\n").help, None);
+    let other = refuse("a: [1, 2\nb: 3\n").help.unwrap_or_default();
+    assert!(other.starts_with("more may be wrong in `a`"), "{other}");
+    let whole = refuse("[1, 2").help.unwrap_or_default();
+    assert!(whole.starts_with("more may be wrong: "), "{whole}");
+}
+
+#[test]
+fn a_section_that_is_no_yaml_is_told_and_the_others_are_read_on() {
+    let text = "a: {k: 1}\nb: [1, 2\nc: {l: 2, l: 3}\nd:\n  - \"x\n  - y\ne: 1\n";
+    let (document, problems) = Document::parse(text, "t.yaml").expect("the rest is YAML");
+    let told: Vec<_> = problems.all().iter().map(|one| (one.path.as_str(), one.line)).collect();
+    assert_eq!(told, [("b", Some(2)), ("d", Some(5)), ("c.l", Some(3))], "{problems}");
+    let help = problems.all()[0].help.clone().unwrap_or_default();
+    assert!(help.contains("more may be wrong in `b`"), "{help}");
+    for (key, is_lost) in [("a", false), ("b", true), ("c", false), ("d", true), ("e", false)] {
+        assert_eq!(document.is_lost(&path(&[key])), is_lost, "{key}");
+        assert_eq!(document.exactly(&path(&[key])).is_none(), is_lost, "{key}");
+    }
+}
+
+#[test]
+fn an_alias_of_another_section_is_no_reason_to_leave_its_own_out() {
+    let (document, problems) =
+        Document::parse("a: &x {k: 1}\nb: [1, 2\nc: *x\n", "t.yaml").expect("the rest is YAML");
+    assert_eq!(problems.all().len(), 1, "{problems}");
+    assert!(document.exactly(&path(&["c", "k"])).is_some());
 }
 
 #[test]
@@ -168,8 +193,33 @@ fn an_element_that_is_cut_leaves_its_siblings_their_numbers() {
     assert!(document.is_broken(&path(&["a", "1"])));
     assert!(!document.is_broken(&path(&["a", "2"])));
     assert_eq!(document.path(document.find(path(&["a", "2"]).steps())).to_string(), "a[2]");
-    assert!(document.cut(id), "the second time the whole list goes");
-    assert!(document.scalars().is_empty());
+    assert!(document.cut(id), "empty was wrong too");
+    let text = |document: &Document, n: &str| match document
+        .value(document.find(path(&["a", n]).steps()))
+    {
+        Value::Scalar { text, .. } => text.clone(),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(text(&document, "1"), "x", "it is as a sibling is");
+    assert!(document.cut(id));
+    assert_eq!(text(&document, "1"), "z", "and then as another is");
+    assert!(document.cut(id), "there is none that is right");
+    assert!(document.is_skipped(id));
+    assert!(!document.cut(id), "nothing is left to take out");
+}
+
+#[test]
+fn a_section_has_lost_a_key_when_it_was_wrong_or_one_that_nobody_knows_was_in_its_place() {
+    let text = "a: {known: 1, strange: 2}\nb: {known: 1, strange: 2}\n";
+    let mut document = parse(text);
+    document.cut(document.find(path(&["a", "known"]).steps()));
+    assert!(document.has_lost_key(&path(&["a"]), &["known"]));
+    assert!(!document.has_lost_key(&path(&["a"]), &["other"]), "a known key is no misspelt one");
+    document.cut_entry(document.find(path(&["b"]).steps()), 1);
+    assert!(document.has_lost_key(&path(&["b"]), &["other"]), "it may be `other`, misspelt");
+    assert!(!document.has_lost_key(&path(&["b"]), &["known"]), "that one is there");
+    document.cut(document.find(path(&["b"]).steps()));
+    assert!(document.has_lost_key(&path(&["b"]), &["known"]), "with all of the section");
 }
 
 proptest! {

@@ -11,16 +11,21 @@ use crate::config::show;
 use crate::config::through;
 use crate::route::action::Action;
 
-fn shipped(name: &str) -> Loaded {
+/// What a shipped file holds.
+pub(super) fn text(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conf").join(name);
-    let text = std::fs::read_to_string(path).expect("it is there");
+    std::fs::read_to_string(path).expect("it is there")
+}
+
+fn shipped(name: &str) -> Loaded {
+    let text = text(name);
     let first = text.lines().next().unwrap_or_default();
     assert_eq!(first, "# yaml-language-server: $schema=edgeproxy.schema.json", "{name}");
     through(&text, name, &super::somewhere(), &|_| None, Machine::Leave)
         .unwrap_or_else(|found| panic!("{found}"))
 }
 
-const ALL: [&str; 6] = [
+pub(super) const ALL: [&str; 6] = [
     "edge.yaml",
     "api-gateway.yaml",
     "static-site.yaml",
