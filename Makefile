@@ -28,9 +28,9 @@ demo-check: ## start the showcase, see a MISS and a HIT over https, stop it
 	@scripts/demo-check $(PROFILE)
 
 .PHONY: test
-test: ## run every test
+test: ## run every test, those of optional features too
 	@scripts/setup build test
-	cargo test --locked
+	cargo test --locked --features srv
 
 .PHONY: conformance
 conformance: ## the public tests for HTTP caches, compared with what is expected (TEST=id for one)
@@ -46,6 +46,7 @@ lint: ## formatting, clippy and documentation, warnings are errors
 	@scripts/setup lint
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features srv -- -D warnings
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 

@@ -51,6 +51,8 @@ struct Backend {
 struct Address {
     label: String,
     address: String,
+    weight: u32,
+    backup: bool,
     state: String,
     in_flight: u32,
     requests: u64,
@@ -165,9 +167,9 @@ fn table(upstreams: &[Upstream]) -> String {
     let mut rows = vec![head.map(str::to_owned)];
     for upstream in upstreams {
         for backend in &upstream.backends {
-            let weight = match backend.backup {
-                true => format!("{} backup", backend.weight),
-                false => backend.weight.to_string(),
+            let share = |weight: u32, backup| match backup {
+                true => format!("{weight} backup"),
+                false => weight.to_string(),
             };
             for one in &backend.addresses {
                 rows.push([
@@ -175,7 +177,7 @@ fn table(upstreams: &[Upstream]) -> String {
                     one.label.clone(),
                     one.address.clone(),
                     one.state.clone(),
-                    weight.clone(),
+                    share(one.weight, one.backup),
                     one.in_flight.to_string(),
                     one.requests.to_string(),
                     one.failures.to_string(),
@@ -189,7 +191,7 @@ fn table(upstreams: &[Upstream]) -> String {
                     backend.id.clone(),
                     backend.address.clone(),
                     standing(backend).to_owned(),
-                    weight,
+                    share(backend.weight, backend.backup),
                     dash(),
                     dash(),
                     dash(),

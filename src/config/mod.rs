@@ -178,7 +178,7 @@ pub fn backend(
     let files = [
         match &backend.at {
             Place::Unix(path) => Some(path),
-            Place::Tcp { .. } | Place::Demo => None,
+            Place::Tcp { .. } | Place::Service(_) | Place::Demo => None,
         },
         backend.tls.as_ref().and_then(|tls| tls.ca.as_ref()),
     ];

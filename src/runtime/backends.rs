@@ -123,6 +123,10 @@ pub struct AddressView {
     pub label: String,
     /// The address.
     pub address: String,
+    /// Its share relative to its siblings: what its SRV record says, or the configuration.
+    pub weight: u32,
+    /// It serves only while others cannot: a backup, or behind others by its SRV record.
+    pub backup: bool,
     /// `up`, or the first reason why it gets no requests.
     pub state: &'static str,
     /// Every such reason.
@@ -510,6 +514,8 @@ fn of_address(report: Report, now: Duration) -> AddressView {
     AddressView {
         label: report.label.to_string(),
         address: report.address,
+        weight: report.weight,
+        backup: report.backup,
         state: out.first().copied().unwrap_or("up"),
         out,
         breaker,

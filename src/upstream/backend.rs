@@ -7,6 +7,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU16;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -22,6 +23,7 @@ use crate::resilience::ejection;
 use crate::resilience::health::Assumed;
 use crate::upstream;
 use crate::upstream::connect::Dial;
+use crate::upstream::found::Found;
 use crate::upstream::health::Checker;
 use crate::upstream::health::Checks;
 use crate::upstream::health::Health;
@@ -43,7 +45,11 @@ pub struct Backend {
     shown: Arc<str>,
     key: u64,
     weight: AtomicU32,
+    /// The records by which it was found say its weight.
+    weighed: AtomicBool,
     backup: AtomicBool,
+    /// How many ranks of the records by which it was found go before it.
+    step: AtomicU16,
     peer: HttpPeer,
     /// How it is connected to, for as long as a request has it; `None` for HTTP/2.
     dial: Option<Arc<Dial>>,
@@ -188,7 +194,9 @@ impl Backend {
             label,
             shown: peer._address.to_string().into(),
             weight: AtomicU32::new(settings.weight),
+            weighed: AtomicBool::new(false),
             backup: AtomicBool::new(settings.backup),
+            step: AtomicU16::new(0),
             peer,
             dial: None,
             places: pool.places(),
@@ -301,16 +309,44 @@ impl Backend {
         self.weight.load(Ordering::Relaxed)
     }
 
-    /// Whether it serves only while the others cannot.
+    /// Whether it serves only while others cannot.
     #[must_use]
     pub fn is_backup(&self) -> bool {
-        self.backup.load(Ordering::Relaxed)
+        self.tier() > 0
     }
 
-    /// Gives it another weight and rank; the group has to be made anew.
+    /// How many go before it: it serves only while no backend of a lower tier can. What the configuration
+    /// calls a backup comes after all that records put in an order.
+    pub(super) fn tier(&self) -> u32 {
+        let backup = u32::from(self.backup.load(Ordering::Relaxed));
+        (backup << u16::BITS) | u32::from(self.step.load(Ordering::Relaxed))
+    }
+
+    /// Gives it another weight, unless records say it, and rank; the group has to be made anew.
     pub(super) fn rank(&self, weight: u32, backup: bool) {
-        self.weight.store(weight, Ordering::Relaxed);
+        if !self.weighed.load(Ordering::Relaxed) {
+            self.weight.store(weight, Ordering::Relaxed);
+        }
         self.backup.store(backup, Ordering::Relaxed);
+    }
+
+    /// Gives it the place that records gave it; the group has to be made anew.
+    pub(super) fn placed(&self, step: u16, weight: Option<u32>) {
+        self.step.store(step, Ordering::Relaxed);
+        self.weighed.store(weight.is_some(), Ordering::Relaxed);
+        if let Some(weight) = weight {
+            self.weight.store(weight, Ordering::Relaxed);
+        }
+    }
+
+    /// As a look-up found it.
+    pub(super) fn found(&self) -> Found {
+        let weighed = self.weighed.load(Ordering::Relaxed);
+        Found {
+            address: self.address().clone(),
+            step: self.step.load(Ordering::Relaxed),
+            weight: weighed.then(|| self.weight()),
+        }
     }
 
     /// Requests that it has now.

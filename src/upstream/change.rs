@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::Weak;
 
 use crate::upstream;
+use crate::upstream::Place;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend::Reason;
 use crate::upstream::backend::Report;
@@ -33,6 +34,8 @@ pub enum Refused {
     SamePlace(Arc<str>),
     /// It is the only one.
     Last,
+    /// It is a service, whose records say the weights.
+    Weighed,
     /// Its upstream has no breakers.
     NoBreaker,
     /// It cannot be set up.
@@ -53,6 +56,7 @@ impl fmt::Display for Refused {
             Self::Last => f.write_str(
                 "it is the only backend of its upstream: add another one first, or drain it",
             ),
+            Self::Weighed => f.write_str("its SRV records say the weights"),
             Self::NoBreaker => {
                 f.write_str("this upstream has no circuit breakers: `breaker` is off")
             }
@@ -103,11 +107,14 @@ impl Upstream {
     /// Changes a backend, which keeps all that is known of it.
     ///
     /// # Errors
-    /// There is none of this id.
+    /// There is none of this id, or a service is to get another weight.
     pub fn adjust(&self, id: &str, adjustment: Adjustment) -> Result<(), Refused> {
         let now = self.now();
         let mut sources = self.sources.lock();
         let source = find(&mut sources, id)?;
+        if adjustment.weight.is_some() && matches!(source.settings.at, Place::Service(_)) {
+            return Err(Refused::Weighed);
+        }
         adjustment.apply(&mut source.settings);
         let settings = &source.settings;
         for backend in &source.backends {

@@ -3,6 +3,7 @@
 //! A group never changes: what comes, goes or gets another weight makes a new one. Choosing takes no
 //! lock and allocates nothing.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,8 @@ use crate::upstream::backend::Wish;
 /// The backends of one moment.
 #[derive(Debug)]
 pub(super) struct Group {
-    primary: Tier,
-    backup: Tier,
+    /// In order: each serves while none of those before it can.
+    tiers: Vec<Tier>,
     by_key: HashMap<u64, Arc<Backend>>,
 }
 
@@ -69,17 +70,17 @@ impl Group {
     /// The group of these backends.
     pub(super) fn new(backends: Vec<Arc<Backend>>, algorithm: &Algorithm) -> Self {
         let by_key = backends.iter().map(|one| (one.key(), Arc::clone(one))).collect();
-        let (backup, primary) = backends.into_iter().partition(|backend| backend.is_backup());
-        Self {
-            primary: Tier::new(primary, algorithm),
-            backup: Tier::new(backup, algorithm),
-            by_key,
+        let mut tiers: BTreeMap<u32, Vec<Arc<Backend>>> = BTreeMap::new();
+        for backend in backends {
+            tiers.entry(backend.tier()).or_default().push(backend);
         }
+        let tiers = tiers.into_values().map(|tier| Tier::new(tier, algorithm)).collect();
+        Self { tiers, by_key }
     }
 
     /// All of them, the backups last.
     pub(super) fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        self.primary.backends.iter().chain(&self.backup.backends)
+        self.tiers.iter().flat_map(|tier| &tier.backends)
     }
 
     /// Whether requests still have a choice beside `tried`.
@@ -97,9 +98,8 @@ impl Group {
         if let Some(backend) = self.served_before(wanted, now) {
             return Ok(backend);
         }
-        let tiers = [&self.primary, &self.backup];
         for wish in [Wish::Rested, Wish::Untried, Wish::Any] {
-            for tier in tiers {
+            for tier in &self.tiers {
                 if let Some(backend) = tier.pick(wanted, wish, now) {
                     return Ok(backend);
                 }

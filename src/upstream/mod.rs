@@ -18,6 +18,7 @@ pub mod drift;
 mod eject;
 pub mod exchange;
 pub mod fault;
+mod found;
 mod group;
 pub mod guard;
 pub mod health;
@@ -38,6 +39,8 @@ mod vigil;
 mod tests;
 
 use std::fmt;
+use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,6 +85,8 @@ pub struct Settings {
     pub host: Option<Arc<str>>,
     /// Every deadline.
     pub timeouts: Timeouts,
+    /// The DNS servers that names are asked of; none: the system's resolver is.
+    pub resolvers: Vec<SocketAddr>,
     /// How often names are resolved again.
     pub resolve_every: Duration,
     /// When a backend is given a rest; `None` never.
@@ -226,10 +231,24 @@ pub enum Place {
         /// The port.
         port: u16,
     },
+    /// Where the SRV records of this name say.
+    Service(String),
     /// A Unix socket.
     Unix(PathBuf),
     /// The demo origin that this process serves on loopback.
     Demo,
+}
+
+impl Place {
+    /// Whether it is a name that is looked up, and may stand for several addresses.
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        match self {
+            Self::Tcp { host, .. } => host.parse::<IpAddr>().is_err(),
+            Self::Service(_) => true,
+            Self::Unix(_) | Self::Demo => false,
+        }
+    }
 }
 
 impl fmt::Display for Place {
@@ -237,6 +256,7 @@ impl fmt::Display for Place {
         match self {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Service(name) => write!(f, "srv:{name}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Demo => f.write_str("demo"),
         }

@@ -48,7 +48,7 @@ pub(super) fn group_key(settings: &Settings, tls: Option<&OriginTls>, place: &Pl
         match (&tls.server_name, place) {
             (Some(name), _) => name.hash(&mut hasher),
             (None, Place::Tcp { host, .. }) => host.hash(&mut hasher),
-            (None, Place::Unix(_) | Place::Demo) => {}
+            (None, Place::Service(_) | Place::Unix(_) | Place::Demo) => {}
         }
         tls.verify.hash(&mut hasher);
         tls.ca.hash(&mut hasher);
@@ -122,8 +122,11 @@ fn server_name(tls: &OriginTls, place: &Place) -> Result<String, TlsError> {
     let name = match (&tls.server_name, place) {
         (Some(name), _) => name.as_str(),
         (None, Place::Tcp { host, .. }) => host.as_str(),
-        (None, Place::Unix(_) | Place::Demo) if tls.verify => return Err(TlsError::NoServerName),
-        (None, Place::Unix(_) | Place::Demo) => "localhost",
+        // The targets of a service are names that DNS gave, and nobody vouches for.
+        (None, Place::Service(_) | Place::Unix(_) | Place::Demo) if tls.verify => {
+            return Err(TlsError::NoServerName);
+        }
+        (None, Place::Service(_) | Place::Unix(_) | Place::Demo) => "localhost",
     };
     // The final dot of an absolute name is DNS's affair; no certificate has it.
     let name = name.strip_suffix('.').unwrap_or(name);

@@ -38,6 +38,7 @@ use crate::upstream::backend::random;
 use crate::upstream::connect::Dial;
 use crate::upstream::drift::Meant;
 use crate::upstream::eject;
+use crate::upstream::found::Found;
 use crate::upstream::group::Group;
 use crate::upstream::group::Now;
 use crate::upstream::group::Wanted;
@@ -94,10 +95,32 @@ pub(super) struct Source {
 pub(super) struct Name {
     /// The number of its source.
     pub(super) serial: u64,
+    /// What is looked up.
+    pub(super) asked: Asked,
+}
+
+/// What is looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The addresses of a host.
+    Host {
+        /// Its name.
+        host: String,
+        /// The port at each of them.
+        port: u16,
+    },
+    /// The targets of a service.
+    Service(String),
+}
+
+impl Asked {
     /// The name.
-    pub(super) host: String,
-    /// The port of each address that it stands for.
-    pub(super) port: u16,
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Host { host, .. } => host,
+            Self::Service(name) => name,
+        }
+    }
 }
 
 /// Why an upstream cannot be used.
@@ -210,7 +233,7 @@ impl Upstream {
                 source.draining = draining;
                 let follows = before.map(|before| before.backends_of(&source)).unwrap_or_default();
                 if addresses.is_empty() {
-                    addresses = follows.iter().map(|one| one.address().clone()).collect();
+                    addresses = follows.iter().map(|one| one.found()).collect();
                 }
                 let now = upstream.now();
                 source.learn_from(addresses, &upstream.settings, &follows, kept.breaker, now);
@@ -269,7 +292,7 @@ impl Upstream {
     pub fn set_demo(&self, at: std::net::SocketAddr) {
         let mut sources = self.sources.lock();
         for source in sources.iter_mut().filter(|source| source.settings.at == Place::Demo) {
-            source.learn(vec![SocketAddr::Inet(at)], &self.settings, self.now());
+            source.learn(vec![SocketAddr::Inet(at).into()], &self.settings, self.now());
         }
         self.regroup(&sources);
     }
@@ -337,38 +360,44 @@ impl Upstream {
             !source.is_followed && id.is_none_or(|id| &*source.settings.id == id)
         };
         let named = sources.iter_mut().filter(wanted).filter_map(|source| {
-            let Place::Tcp { host, port } = &source.settings.at else { return None };
-            if host.parse::<IpAddr>().is_ok() {
+            if !source.settings.at.is_name() {
                 return None;
             }
+            let asked = match &source.settings.at {
+                Place::Tcp { host, port } => Asked::Host { host: host.clone(), port: *port },
+                Place::Service(name) => Asked::Service(name.clone()),
+                Place::Unix(_) | Place::Demo => return None,
+            };
             source.is_followed = true;
-            Some(Name { serial: source.serial, host: host.clone(), port: *port })
+            Some(Name { serial: source.serial, asked })
         });
         named.collect()
     }
 
     /// What a source stands for now; `None` when it is not there any more.
-    pub(super) fn learn(&self, serial: u64, addresses: Vec<SocketAddr>) -> Option<Change> {
+    pub(super) fn learn(&self, serial: u64, found: Vec<Found>) -> Option<Change> {
         let mut sources = self.sources.lock();
         let source = sources.iter_mut().find(|source| source.serial == serial)?;
-        let change = source.learn(addresses, &self.settings, self.now());
+        let change = source.learn(found, &self.settings, self.now());
         if change == Change::Addresses {
             self.regroup(&sources);
         }
         Some(change)
     }
 
-    /// The name of a source could not be resolved: its breakers hear of it. `None` when it is not there
-    /// any more.
-    pub(super) fn unresolved(&self, serial: u64) -> Option<()> {
+    /// The name of a source could not be resolved, or those of these addresses could not: their breakers
+    /// hear of it. `None` when it is not there any more.
+    pub(super) fn unresolved(&self, serial: u64, which: Option<&[SocketAddr]>) -> Option<()> {
         let now = self.now();
         let backends = {
             let sources = self.sources.lock();
             let source = sources.iter().find(|source| source.serial == serial)?;
             source.backends.clone()
         };
-        for backend in backends {
-            lease::unresolved(self, &backend, now);
+        let is_meant =
+            |one: &&Arc<Backend>| which.is_none_or(|which| which.contains(one.address()));
+        for backend in backends.iter().filter(is_meant) {
+            lease::unresolved(self, backend, now);
         }
         Some(())
     }
@@ -473,35 +502,32 @@ impl Source {
     /// Replaces the addresses. Those known before keep their state.
     pub(super) fn learn(
         &mut self,
-        addresses: Vec<SocketAddr>,
+        found: Vec<Found>,
         settings: &Settings,
         now: Duration,
     ) -> Change {
-        self.learn_from(addresses, settings, &[], As::Otherwise, now)
+        self.learn_from(found, settings, &[], As::Otherwise, now)
     }
 
     /// The same, where new ones go on where these are.
     fn learn_from(
         &mut self,
-        mut addresses: Vec<SocketAddr>,
+        found: Vec<Found>,
         settings: &Settings,
         follows: &[Arc<Backend>],
         meant: As,
         now: Duration,
     ) -> Change {
-        addresses.sort();
-        addresses.dedup();
-        if self.backends.iter().map(|backend| backend.address()).eq(&addresses) {
+        let found = Found::sorted(found);
+        if self.backends.iter().map(|backend| backend.found()).eq(found.iter().cloned()) {
             return Change::None;
         }
-        let alone = match &self.settings.at {
-            Place::Tcp { host, .. } => host.parse::<IpAddr>().is_ok(),
-            Place::Unix(_) | Place::Demo => true,
-        };
+        let alone = !self.settings.at.is_name();
         let breaker = settings.breaker.as_ref().map(|breaker| &breaker.settings);
-        let backends = addresses.into_iter().map(|address| {
+        let backends = found.into_iter().map(|found| {
+            let Found { address, step, weight } = found;
             let known = self.backends.iter().find(|backend| *backend.address() == address);
-            known.cloned().unwrap_or_else(|| {
+            let backend = known.cloned().unwrap_or_else(|| {
                 let mut peer = self.pattern.clone();
                 peer._address = address;
                 let pool = match &self.dial {
@@ -517,7 +543,9 @@ impl Source {
                     Some(before) => backend.following(before, meant, &settings.pool),
                     None => backend,
                 })
-            })
+            });
+            backend.placed(step, weight);
+            backend
         });
         self.backends = backends.collect();
         Change::Addresses
@@ -525,15 +553,16 @@ impl Source {
 }
 
 /// The addresses that need no resolution.
-pub(super) fn fixed(place: &Place) -> Result<Vec<SocketAddr>, BuildError> {
+pub(super) fn fixed(place: &Place) -> Result<Vec<Found>, BuildError> {
     match place {
         Place::Tcp { host, port } => {
             let literal = host.parse::<IpAddr>().ok();
-            Ok(literal.map(|ip| SocketAddr::Inet((ip, *port).into())).into_iter().collect())
+            let address = literal.map(|ip| SocketAddr::Inet((ip, *port).into()).into());
+            Ok(address.into_iter().collect())
         }
         Place::Unix(path) => UnixAddr::from_pathname(path)
-            .map(|address| vec![SocketAddr::Unix(address)])
+            .map(|address| vec![SocketAddr::Unix(address).into()])
             .map_err(|e| BuildError::UnixPath(path.clone(), e)),
-        Place::Demo => Ok(Vec::new()),
+        Place::Service(_) | Place::Demo => Ok(Vec::new()),
     }
 }

@@ -1,8 +1,17 @@
 //! Keeping the addresses of names current, beside the requests and never in their way.
+//!
+//! Hosts are asked of the system's resolver. Services, and hosts of upstreams with `resolvers` of their own, are
+//! asked of DNS servers by the program itself, where it was built with the feature `srv`.
+
+#[cfg(feature = "srv")]
+mod dns;
+#[cfg(feature = "srv")]
+mod service;
 
 use std::hash::BuildHasher;
 use std::hash::RandomState;
 use std::io;
+use std::net::SocketAddr as Address;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::time::Duration;
@@ -15,6 +24,8 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tokio::time::timeout;
 
+use crate::upstream::found::Found;
+use crate::upstream::peer::Asked;
 use crate::upstream::peer::Change;
 use crate::upstream::peer::Name;
 use crate::upstream::peer::Upstream;
@@ -27,6 +38,9 @@ const LOOK_UP: Duration = Duration::from_secs(10);
 
 /// The time to the next look-up after a first failure; it doubles with each one.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The shortest time between two look-ups of a name, however short its records hold.
+const LEAST: Duration = Duration::from_secs(1);
 
 /// Resolves the names of `upstream` now and then again for as long as it lives.
 ///
@@ -49,8 +63,9 @@ async fn follow(upstream: &Arc<Upstream>, id: Option<&str>) {
     let mut firsts = Vec::new();
     for name in upstream.unfollowed(id) {
         let (done, first) = oneshot::channel();
-        let every = upstream.settings().resolve_every;
-        let task = tokio::spawn(keep(Arc::downgrade(upstream), name, Pace::new(every), done));
+        let pace = Pace::new(upstream.settings().resolve_every);
+        let asker = Asker::of(&upstream.settings().resolvers);
+        let task = tokio::spawn(keep(Arc::downgrade(upstream), name, asker, pace, done));
         upstream.adopt(task.abort_handle());
         firsts.push(first);
     }
@@ -63,13 +78,20 @@ async fn follow(upstream: &Arc<Upstream>, id: Option<&str>) {
     let _ = timeout(START, all).await;
 }
 
-async fn keep(upstream: Weak<Upstream>, name: Name, mut pace: Pace, first: oneshot::Sender<()>) {
+async fn keep(
+    upstream: Weak<Upstream>,
+    name: Name,
+    mut asker: Asker,
+    mut pace: Pace,
+    first: oneshot::Sender<()>,
+) {
     let mut first = Some(first);
     loop {
-        let answer = look_up(&name).await;
+        let heard = timeout(LOOK_UP, asker.look_up(&name.asked)).await;
+        let heard = heard.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let Some(upstream) = upstream.upgrade() else { return };
         // The backend may have been removed.
-        let Some(answer) = note(&upstream, &name, answer, pace.failures) else { return };
+        let Some(answer) = note(&upstream, &name, heard, pace.failures) else { return };
         let wait = pace.next(answer);
         drop(upstream);
         if let Some(first) = first.take() {
@@ -79,32 +101,91 @@ async fn keep(upstream: Weak<Upstream>, name: Name, mut pace: Pace, first: onesh
     }
 }
 
-async fn look_up(name: &Name) -> io::Result<Vec<SocketAddr>> {
-    let found = timeout(LOOK_UP, lookup_host((name.host.as_str(), name.port)));
-    let found = found.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let addresses: Vec<_> = found.map(SocketAddr::Inet).collect();
-    if addresses.is_empty() {
+/// What a look-up came to.
+#[derive(Debug, Default)]
+struct Heard {
+    /// The addresses; where some were looked up by a name of their own in vain, also those of before.
+    found: Vec<Found>,
+    /// These are those of before.
+    unheard: Vec<SocketAddr>,
+    /// For how long that holds, where its records say so.
+    lasts: Option<Duration>,
+}
+
+/// Who is asked.
+#[derive(Debug)]
+struct Asker {
+    /// Servers are named: the system's resolver is not asked.
+    #[cfg(feature = "srv")]
+    by_servers: bool,
+    #[cfg(feature = "srv")]
+    dns: dns::Asker,
+}
+
+impl Asker {
+    #[cfg(feature = "srv")]
+    fn of(servers: &[Address]) -> Self {
+        Self { by_servers: !servers.is_empty(), dns: dns::Asker::of(servers) }
+    }
+
+    #[cfg(feature = "srv")]
+    async fn look_up(&mut self, asked: &Asked) -> io::Result<Heard> {
+        match asked {
+            Asked::Host { host, port } if self.by_servers => self.dns.host(host, *port).await,
+            Asked::Host { host, port } => of_system(host, *port).await,
+            Asked::Service(name) => self.dns.service(name).await,
+        }
+    }
+
+    /// The configuration names no servers: it was checked.
+    #[cfg(not(feature = "srv"))]
+    fn of(_: &[Address]) -> Self {
+        Self {}
+    }
+
+    #[cfg(not(feature = "srv"))]
+    async fn look_up(&mut self, asked: &Asked) -> io::Result<Heard> {
+        match asked {
+            Asked::Host { host, port } => of_system(host, *port).await,
+            Asked::Service(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// The addresses of a host, as the system's resolver knows them.
+async fn of_system(host: &str, port: u16) -> io::Result<Heard> {
+    let found = lookup_host((host, port)).await?;
+    let found: Vec<Found> = found.map(|address| SocketAddr::Inet(address).into()).collect();
+    if found.is_empty() {
         return Err(io::Error::other("the name has no address"));
     }
-    Ok(addresses)
+    Ok(Heard { found, ..Heard::default() })
 }
 
 /// Puts an answer to use and tells the operator what is news; `None` when nobody needs it any more.
 fn note(
     upstream: &Upstream,
     name: &Name,
-    answer: io::Result<Vec<SocketAddr>>,
+    heard: io::Result<Heard>,
     failures: u32,
 ) -> Option<Answer> {
-    let (label, host) = (&*upstream.settings().name, name.host.as_str());
-    match answer {
-        Ok(addresses) => {
-            let count = addresses.len();
-            if upstream.learn(name.serial, addresses)? == Change::Addresses || failures > 0 {
+    let (label, host) = (&*upstream.settings().name, name.asked.name());
+    match heard {
+        Ok(Heard { found, unheard, lasts }) => {
+            let count = found.len();
+            if upstream.learn(name.serial, found)? == Change::Addresses || failures > 0 {
                 info!(target: "edgeproxy::upstream", upstream = label, host, addresses = count;
                     "name resolved");
             }
-            Some(Answer::Good)
+            if !unheard.is_empty() {
+                let count = unheard.len();
+                warn!(target: "edgeproxy::upstream", upstream = label, host, addresses = count;
+                    "targets not resolved");
+                upstream.unresolved(name.serial, Some(&unheard))?;
+                // Like a failure it is retried soon.
+                return Some(Answer::Good(Some(RETRY)));
+            }
+            Some(Answer::Good(lasts))
         }
         Err(e) => {
             // Only the first of a row: the others say nothing new.
@@ -112,7 +193,7 @@ fn note(
                 warn!(target: "edgeproxy::upstream", upstream = label, host, reason:% = e;
                     "name not resolved");
             }
-            upstream.unresolved(name.serial)?;
+            upstream.unresolved(name.serial, None)?;
             Some(Answer::Failed)
         }
     }
@@ -121,8 +202,8 @@ fn note(
 /// How a look-up went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    /// There are addresses.
-    Good,
+    /// There are addresses; for so long, where that is known.
+    Good(Option<Duration>),
     /// There are none, or no answer came.
     Failed,
 }
@@ -140,12 +221,13 @@ impl Pace {
         Self { every, failures: 0 }
     }
 
-    /// The time to wait after an answer: the configured one, or shorter after a failure.
+    /// The time to wait after an answer: the configured one, or shorter when it does not last so long, and
+    /// after a failure.
     fn next(&mut self, answer: Answer) -> Duration {
         match answer {
-            Answer::Good => {
+            Answer::Good(lasts) => {
                 self.failures = 0;
-                self.every
+                lasts.map_or(self.every, |lasts| lasts.max(LEAST).min(self.every))
             }
             Answer::Failed => {
                 let doubled = RETRY.saturating_mul(2_u32.saturating_pow(self.failures));
@@ -177,8 +259,17 @@ mod tests {
     fn a_good_answer_ends_a_row_of_failures() {
         let mut pace = Pace::new(Duration::from_secs(30));
         pace.next(Answer::Failed);
-        assert_eq!(pace.next(Answer::Good), Duration::from_secs(30));
+        assert_eq!(pace.next(Answer::Good(None)), Duration::from_secs(30));
         assert_eq!(pace.next(Answer::Failed), RETRY);
+    }
+
+    #[test]
+    fn an_answer_that_lasts_less_is_asked_for_sooner_but_not_without_end() {
+        let mut pace = Pace::new(Duration::from_secs(30));
+        let mut after =
+            |lasts| pace.next(Answer::Good(Some(Duration::from_millis(lasts)))).as_millis();
+        assert_eq!([0, 999, 1_000, 1_001].map(&mut after), [1_000, 1_000, 1_000, 1_001]);
+        assert_eq!([29_999, 30_000, 30_001].map(after), [29_999, 30_000, 30_000]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod mirror;
 mod retry;
 mod runtime;
 mod shed;
+mod srv;
 mod sticky;
 
 use crate::harness::Edge;

@@ -123,6 +123,9 @@ fn place(text: &str, folder: &FilePath) -> Result<Place, Wrong> {
         }
         return Ok(Place::Unix(folder.join(PathBuf::from(path))));
     }
+    if let Some(name) = text.strip_prefix("srv:") {
+        return service(name);
+    }
     let message = || format!("\"{text}\" is not the address of an origin");
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
         Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => (host, port),
@@ -154,6 +157,39 @@ fn place(text: &str, folder: &FilePath) -> Result<Place, Wrong> {
     }
     Ok(Place::Tcp { host: host.to_ascii_lowercase(), port })
 }
+
+/// A service, by the name of its SRV records.
+fn service(name: &str) -> Result<Place, Wrong> {
+    if let Some((name, _)) = name.split_once(':') {
+        let help = format!("its records say the ports: \"srv:{name}\"");
+        return Err(Wrong::new("a service has no port of its own", help));
+    }
+    // At least one label says whose service it is.
+    let whose = name.split('.').any(|label| !label.is_empty() && !label.starts_with('_'));
+    if !is_host(name) || !whose {
+        let message = format!("\"{name}\" is not the name of a service");
+        return Err(Wrong::new(message, "write \"srv:_http._tcp.app.example.org\""));
+    }
+    Ok(Place::Service(name.to_ascii_lowercase()))
+}
+
+/// A DNS server: an IP address, with or without a port.
+pub(super) fn resolver(text: &str) -> Result<SocketAddr, Wrong> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS));
+    address.or_else(|_| text.parse::<SocketAddr>()).ok().filter(|at| at.port() != 0).ok_or_else(
+        || {
+            let message = format!("\"{text}\" is not the address of a DNS server");
+            Wrong::new(
+                message,
+                "write an IP address: \"10.0.0.2\", \"127.0.0.1:8600\", \"[::1]:53\"",
+            )
+        },
+    )
+}
+
+/// The port of DNS servers that have no other.
+const DNS: u16 = 53;
 
 /// Whether this can be looked up in DNS (RFC 1123 §2.1; `_` occurs in service names).
 pub(super) fn is_host(text: &str) -> bool {
@@ -193,6 +229,30 @@ mod tests {
         assert_eq!(origin_at("unix:/run/a.sock"), Ok(Place::Unix("/run/a.sock".into())));
         assert_eq!(origin_at("unix:a.sock"), Ok(Place::Unix("/etc/edge/a.sock".into())));
         assert_eq!(origin_at("demo"), Ok(Place::Demo));
+    }
+
+    #[test]
+    fn an_origin_may_be_a_service_whose_records_say_the_rest() {
+        let service = |name: &str| Ok(Place::Service(name.to_owned()));
+        assert_eq!(origin_at("srv:_HTTP._tcp.app.Test"), service("_http._tcp.app.test"));
+        assert_eq!(origin_at("srv:app.service.consul."), service("app.service.consul."));
+        let help = |text| origin_at(text).expect_err(text).help;
+        assert!(help("srv:app.test:80").contains("\"srv:app.test\""));
+        assert!(help("srv:").contains("srv:_http._tcp.app.example.org"));
+        assert!(help("srv:_http._tcp.").contains("srv:_http._tcp.app.example.org"));
+    }
+
+    #[test]
+    fn a_dns_server_is_an_ip_address_and_perhaps_a_port() {
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        assert_eq!(resolver("10.0.0.2"), Ok(at("10.0.0.2:53")));
+        assert_eq!(resolver("127.0.0.1:8600"), Ok(at("127.0.0.1:8600")));
+        assert_eq!(resolver("::1"), Ok(at("[::1]:53")));
+        assert_eq!(resolver("[::1]"), Ok(at("[::1]:53")));
+        assert_eq!(resolver("[::1]:8600"), Ok(at("[::1]:8600")));
+        for text in ["dns.test", "10.0.0.2:0", "10.0.0.2:dns", ""] {
+            assert!(resolver(text).is_err(), "{text}");
+        }
     }
 
     #[test]

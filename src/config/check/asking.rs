@@ -19,7 +19,6 @@ use crate::route::asking::Mirror;
 use crate::route::asking::Retry;
 use crate::units::Period;
 use crate::upstream;
-use crate::upstream::Place;
 use crate::upstream::Protocol;
 
 /// The shortest time that means anything.
@@ -153,18 +152,11 @@ fn may_hedge(upstream: &upstream::Settings, at: &Path, report: &mut Report<'_>) 
             .help(format!("remove `hedge`, or `upstreams.{name}.sticky`"));
     }
     // A name may stand for several; others may come at run time.
-    let alone = matches!(&upstream.backends[..], [one] if !is_name(&one.at));
+    let alone = matches!(&upstream.backends[..], [one] if !one.at.is_name());
     if alone {
         report
             .warning_about_key(at, format!("\"{name}\" has one backend: there is no other to ask"))
             .help("add one, or remove `hedge`");
-    }
-}
-
-fn is_name(at: &Place) -> bool {
-    match at {
-        Place::Tcp { host, .. } => host.parse::<std::net::IpAddr>().is_err(),
-        Place::Unix(_) | Place::Demo => false,
     }
 }
 

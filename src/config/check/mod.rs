@@ -14,6 +14,7 @@ mod header;
 mod health;
 mod listen;
 mod matching;
+mod names;
 mod observe;
 mod purge;
 mod resilience;

@@ -13,6 +13,8 @@ use crate::config::check::address;
 use crate::config::check::file;
 use crate::config::check::header;
 use crate::config::check::health;
+use crate::config::check::names;
+use crate::config::check::names::Srv;
 use crate::config::check::period;
 use crate::config::check::resilience;
 use crate::config::check::secret::Files;
@@ -88,16 +90,19 @@ fn one(
             .warning(&at.key("addresses"), "all backends are backups")
             .help("they serve while no other can; without others that is always");
     }
-    let is_name =
-        |at: &Place| matches!(at, Place::Tcp { host, .. } if host.parse::<IpAddr>().is_err());
     if let [only] = backends.as_slice()
-        && !is_name(&only.at)
+        && !only.at.is_name()
         && written.ejection.as_ref().is_some()
     {
         report
             .warning(&at.key("ejection"), "the only backend is never ejected")
             .help("it takes others that fail less; a `breaker` looks at one alone");
     }
+    // A service has as many as its records say.
+    let is_service = |one: &Backend| matches!(one.at, Place::Service(_));
+    let is_alone = written.addresses.len() < 2 && !backends.iter().any(is_service);
+    let servers = &written.resolvers;
+    let resolvers = names::resolvers(servers, &backends, Srv::here(), &at.key("resolvers"), report);
     let threshold = written.panic_threshold;
     within(report, &at.key("panic_threshold"), threshold, 0, 100);
     if threshold > 0 && written.health.as_ref().is_none() && written.ejection.as_ref().is_none() {
@@ -130,6 +135,7 @@ fn one(
         },
         host: host(&written.host, &at.key("host"), report),
         timeouts: timeouts(&written.timeouts, &at.key("timeouts"), report),
+        resolvers,
         resolve_every: period(
             report,
             &at.key("resolve_every"),
@@ -137,10 +143,10 @@ fn one(
             Duration::from_secs(1),
             DAY,
         ),
-        breaker: written.breaker.as_ref().map(|breaker| {
-            let is_alone = written.addresses.len() < 2;
-            resilience::breaker(breaker, is_alone, &at.key("breaker"), report)
-        }),
+        breaker: written
+            .breaker
+            .as_ref()
+            .map(|breaker| resilience::breaker(breaker, is_alone, &at.key("breaker"), report)),
         retry: resilience::retry(&written.retry, &written.timeouts, &at.key("retry"), report),
         health: written.health.as_ref().map(|written_health| {
             let at = at.key("health");
@@ -321,6 +327,9 @@ pub(in crate::config) fn backend(
         }
     };
     let scheme = origin.as_ref().and_then(|origin| origin.scheme);
+    if let Some(Place::Service(name)) = origin.as_ref().map(|origin| &origin.place) {
+        names::service(name, written.weight, Srv::here(), at, report);
+    }
     let own = written
         .tls
         .as_ref()
@@ -343,7 +352,8 @@ pub(in crate::config) fn backend(
         let problem = match origin.place {
             Place::Tcp { .. } => None,
             Place::Demo => Some("the demo origin speaks plain text"),
-            Place::Unix(_) if tls.server_name.is_some() || !tls.verify => None,
+            Place::Service(_) | Place::Unix(_) if tls.server_name.is_some() || !tls.verify => None,
+            Place::Service(_) => Some("TLS to the targets of a service needs `tls.server_name`"),
             Place::Unix(_) => Some("TLS over a socket needs `tls.server_name`"),
         };
         if let Some(problem) = problem {

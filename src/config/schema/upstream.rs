@@ -30,8 +30,8 @@ use crate::units::Period;
 pub struct Upstream {
     /// `false` switches it off: its routes answer 503.
     pub active: bool,
-    /// Its backends: `host:port`, `http://host`, `https://host`, `unix:/path/to.sock`, or `demo`, the
-    /// origin built in for trying things out. At least one.
+    /// Its backends: `host:port`, `http://host`, `https://host`, `srv:NAME` (what its SRV records name),
+    /// `unix:/path/to.sock`, or `demo`, the origin built in for trying things out. At least one.
     pub addresses: Vec<Address>,
     /// How one of them is chosen for a request.
     pub balance: Balance,
@@ -68,7 +68,10 @@ pub struct Upstream {
     pub host: String,
     /// Every deadline.
     pub timeouts: Timeouts,
-    /// How often its names are resolved again.
+    /// The DNS servers that its names are asked of, `10.0.0.2` or `127.0.0.1:8600`; none: the system's
+    /// resolver is asked.
+    pub resolvers: Vec<String>,
+    /// The longest time until its names are resolved again.
     pub resolve_every: Period,
 }
 
@@ -283,6 +286,7 @@ impl Default for Upstream {
             protocol: Protocol::Http1,
             host: "pass".to_owned(),
             timeouts: Timeouts::default(),
+            resolvers: Vec::new(),
             resolve_every: Period(Duration::from_secs(30)),
         }
     }
@@ -389,7 +393,7 @@ struct Long {
     /// What it is called in logs, metrics and on the admin listener. Default: as its address.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
-    /// `host:port`, `http://host`, `https://host`, `unix:/path/to.sock` or `demo`.
+    /// `host:port`, `http://host`, `https://host`, `srv:NAME`, `unix:/path/to.sock` or `demo`.
     address: String,
     /// Its share of requests relative to its siblings, 1 to 1000.
     weight: u32,
@@ -459,8 +463,8 @@ impl JsonSchema for Address {
         let long = generator.subschema_for::<Long>();
         json_schema!({
             "description":
-                "`host:port`, `http://host`, `https://host`, `unix:/path/to.sock` or `demo`; or the \
-                 same with settings of its own.",
+                "`host:port`, `http://host`, `https://host`, `srv:NAME`, `unix:/path/to.sock` or \
+                 `demo`; or the same with settings of its own.",
             "anyOf": [{"type": "string"}, long]
         })
     }

@@ -200,6 +200,13 @@ fn authority_of(at: &Place, secure: bool) -> String {
             let own = if secure { 443 } else { 80 };
             if *port == own { host } else { format!("{host}:{port}") }
         }
+        // `_http._tcp.app.test` is a service of `app.test`.
+        Place::Service(name) => name
+            .split('.')
+            .skip_while(|label| label.starts_with('_'))
+            .filter(|label| !label.is_empty())
+            .collect::<Vec<_>>()
+            .join("."),
         Place::Unix(_) | Place::Demo => "localhost".to_owned(),
     }
 }
@@ -216,6 +223,8 @@ mod tests {
         assert_eq!(authority_of(&at("a.test", 443), false), "a.test:443");
         assert_eq!(authority_of(&at("192.0.2.1", 8080), false), "192.0.2.1:8080");
         assert_eq!(authority_of(&at("2001:db8::1", 80), false), "[2001:db8::1]");
+        let service = Place::Service("_http._tcp.app.test.".to_owned());
+        assert_eq!(authority_of(&service, false), "app.test");
         assert_eq!(authority_of(&Place::Unix("/run/a.sock".into()), false), "localhost");
     }
 

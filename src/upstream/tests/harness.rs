@@ -73,6 +73,7 @@ pub(super) fn settings(at: Place) -> Settings {
         protocol: Protocol::Http1,
         host: None,
         timeouts: Timeouts { connect: long, read: long, write: long, idle: long, total: long },
+        resolvers: Vec::new(),
         resolve_every: long,
         breaker: None,
         retry: Retry {

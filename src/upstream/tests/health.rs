@@ -138,7 +138,7 @@ async fn backends_that_come_are_checked_and_those_that_went_are_not() {
     health::start(&upstream).await;
     let serial = upstream.unfollowed(None)[0].serial;
     let learn = |door: &Door| {
-        upstream.learn(serial, vec![Address::Inet(door.address)]).unwrap();
+        upstream.learn(serial, vec![Address::Inet(door.address).into()]).unwrap();
     };
     learn(&first);
     assert!(upstream.backends()[0].is(Reason::Unknown), "it has to pass a check");

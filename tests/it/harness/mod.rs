@@ -4,6 +4,8 @@ pub(crate) mod acme;
 pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod clock;
+#[cfg(feature = "srv")]
+pub(crate) mod dns;
 pub(crate) mod edge;
 pub(crate) mod frames;
 pub(crate) mod haproxy;
