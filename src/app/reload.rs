@@ -237,7 +237,7 @@ impl Reloader {
         let limits = Arc::new(limits.clone());
         self.house.store(Arc::new(self.house.load().under(&limits)));
         if let Some(admin) = self.admin.get() {
-            admin.store(Arc::new(admin.load().under(&limits)));
+            admin.store(Arc::new(admin.load().under(&server::admin_limits(&limits))));
         }
     }
 

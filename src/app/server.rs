@@ -86,6 +86,8 @@ use crate::storage::memory::Memory;
 use crate::upstream::connect::EdgeConnector;
 use crate::upstream::lift::lift;
 
+/// Connections to the admin listener at once.
+const ADMIN_CONNECTIONS: u64 = 1024;
 /// How long the access log may take to write its last lines.
 const FLUSH: Duration = Duration::from_secs(2);
 /// Descriptors that are not clients' connections: files, origins, the machinery.
@@ -466,12 +468,22 @@ pub(super) fn open_demo(socket: std::net::TcpListener, limits: &Arc<Limits>) {
     });
 }
 
+/// What guards the admin listener: what guards clients, but for how many connections there may be. On a Unix socket
+/// all are one client's, and who looks after a process is not to be shut out by the limits of those it serves.
+pub(super) fn admin_limits(limits: &Limits) -> Arc<Limits> {
+    Arc::new(Limits {
+        connections: ADMIN_CONNECTIONS,
+        connections_per_client: ADMIN_CONNECTIONS,
+        ..limits.clone()
+    })
+}
+
 fn open_admin(socket: Bound, reloader: &Arc<Reloader>, limits: &Arc<Limits>, life: &Arc<Life>) {
     let shared = Arc::new(Shared(Arc::clone(reloader)));
     let orders = Arc::clone(&reloader.orders);
     let admin = Admin::new(Arc::clone(&reloader.runtime), Arc::clone(&life.census), shared)
         .with_certificates(move || orders.standings());
-    let house = private_house(admin, limits);
+    let house = private_house(admin, &admin_limits(limits));
     // Nobody else sets it.
     let _ = reloader.admin.set(Arc::clone(&house));
     // The process that took over has the same socket: who asks means that one.

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -14,6 +13,8 @@ use ppp::v2;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::message::ends::Ends;
 
 /// The shortest header of version 1 (`PROXY UNKNOWN` and the end of its line): as much can be read of any header
 /// before it is known where it ends.
@@ -66,15 +67,6 @@ impl Settings {
             Others::Serve => Beginning::Client,
         }
     }
-}
-
-/// The two ends of the connection that a proxy speaks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ends {
-    /// The client.
-    pub source: SocketAddr,
-    /// What the client connected to.
-    pub destination: SocketAddr,
 }
 
 /// Why there is no header.
@@ -163,8 +155,8 @@ async fn fill(tcp: &mut TcpStream, header: &mut Vec<u8>, length: usize) -> io::R
 fn meant(header: &[u8]) -> Option<Option<Ends>> {
     let ends = match HeaderResult::parse(header) {
         HeaderResult::V1(Ok(text)) if text.header.len() == header.len() => match text.addresses {
-            v1::Addresses::Tcp4(ip) => Some(Ends::from(ip)),
-            v1::Addresses::Tcp6(ip) => Some(Ends::from(ip)),
+            v1::Addresses::Tcp4(ip) => Some(over_ipv4(ip)),
+            v1::Addresses::Tcp6(ip) => Some(over_ipv6(ip)),
             v1::Addresses::Unknown => None,
         },
         HeaderResult::V2(Ok(binary)) => match (binary.command, binary.protocol, binary.addresses) {
@@ -172,8 +164,12 @@ fn meant(header: &[u8]) -> Option<Option<Ends>> {
             (v2::Command::Local, _, _) => None,
             // HTTP/1 and HTTP/2 do not come in datagrams.
             (v2::Command::Proxy, v2::Protocol::Datagram, _) => return None,
-            (v2::Command::Proxy, v2::Protocol::Stream, v2::Addresses::IPv4(ip)) => Some(ip.into()),
-            (v2::Command::Proxy, v2::Protocol::Stream, v2::Addresses::IPv6(ip)) => Some(ip.into()),
+            (v2::Command::Proxy, v2::Protocol::Stream, v2::Addresses::IPv4(ip)) => {
+                Some(over_ipv4(ip))
+            }
+            (v2::Command::Proxy, v2::Protocol::Stream, v2::Addresses::IPv6(ip)) => {
+                Some(over_ipv6(ip))
+            }
             (
                 v2::Command::Proxy,
                 v2::Protocol::Stream,
@@ -186,21 +182,17 @@ fn meant(header: &[u8]) -> Option<Option<Ends>> {
     Some(ends)
 }
 
-impl From<v1::IPv4> for Ends {
-    fn from(ip: v1::IPv4) -> Self {
-        Self {
-            source: (ip.source_address, ip.source_port).into(),
-            destination: (ip.destination_address, ip.destination_port).into(),
-        }
+fn over_ipv4(ip: v1::IPv4) -> Ends {
+    Ends {
+        source: (ip.source_address, ip.source_port).into(),
+        destination: (ip.destination_address, ip.destination_port).into(),
     }
 }
 
-impl From<v1::IPv6> for Ends {
-    fn from(ip: v1::IPv6) -> Self {
-        Self {
-            source: (ip.source_address, ip.source_port).into(),
-            destination: (ip.destination_address, ip.destination_port).into(),
-        }
+fn over_ipv6(ip: v1::IPv6) -> Ends {
+    Ends {
+        source: (ip.source_address, ip.source_port).into(),
+        destination: (ip.destination_address, ip.destination_port).into(),
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod admit;
 pub mod chunked;
 pub mod conditional;
+pub mod ends;
 pub mod forwarded;
 pub mod head;
 pub mod hops;

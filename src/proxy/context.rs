@@ -21,6 +21,7 @@ use crate::cache::status::Outcome;
 use crate::cache::status::Source;
 use crate::listen::conn::Conn;
 use crate::message::admit::Admitted;
+use crate::message::ends::Ends;
 use crate::message::forwarded::Client;
 use crate::message::range::Spec;
 use crate::message::target::Scheme;
@@ -219,6 +220,13 @@ pub enum Asked {
 }
 
 impl RequestCtx {
+    /// The ends of the connection that it came on.
+    #[must_use]
+    pub fn ends(&self) -> Option<Ends> {
+        let conn = self.conn.as_deref()?;
+        Some(Ends { source: conn.peer, destination: conn.local })
+    }
+
     pub(crate) fn new(runtime: Arc<Runtime>) -> Self {
         Self {
             runtime,

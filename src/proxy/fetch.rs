@@ -136,6 +136,7 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         // What was found out of the others stands.
         Err(refusal) => return Err(refused(ctx, ctx.origin.failed.unwrap_or(refusal))),
     };
+    lease.speak_for(ctx.ends());
     if let Err(full) =
         lease.connection(request.body, left.min(upstream.settings().pool.queue_timeout)).await
     {
@@ -175,8 +176,10 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     let tried = [&ctx.origin.tried[..], &[Arc::clone(lease.backend())]].concat();
     ctx.origin.race = hedge::begin(request, &upstream, &tried, wished, ctx);
     let kept = if ctx.origin.uncounted == 0 { Kept::Welcome } else { Kept::Unwanted };
-    if is_ours && (ctx.origin.race.is_some() || kept == Kept::Unwanted) {
-        terms::bring(Arc::new(Wanted { kept, race: ctx.origin.race.clone() }));
+    let client = lease.client();
+    let is_special = ctx.origin.race.is_some() || kept == Kept::Unwanted || client.is_some();
+    if is_ours && is_special {
+        terms::bring(Arc::new(Wanted { kept, client, race: ctx.origin.race.clone() }));
     }
     ctx.origin.attempts += 1;
     ctx.origin.began = Some(Instant::now());

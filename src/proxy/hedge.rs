@@ -39,7 +39,7 @@ pub(crate) fn begin(
         return None;
     }
     let attempt = if ctx.origin.attempts == 0 { Attempt::First } else { Attempt::Further };
-    Some(Race::begin(hedging, upstream, tried.to_vec(), hash, attempt))
+    Some(Race::begin(hedging, upstream, tried.to_vec(), hash, ctx.ends(), attempt))
 }
 
 /// The race is over: whoever answered is the backend of the request.

@@ -16,6 +16,7 @@ use pingora_proxy::Session;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use crate::message::ends::Ends;
 use crate::message::reply::ReplyMessage;
 use crate::observe::metrics::labels::Copied;
 use crate::proxy::admit;
@@ -61,6 +62,8 @@ pub(crate) struct Copy {
     mirror: Mirror,
     place: OwnedSemaphorePermit,
     method: Method,
+    /// Who asked.
+    client: Option<Ends>,
     /// The head without its framing and its end.
     head: Vec<u8>,
     body: Vec<u8>,
@@ -93,7 +96,7 @@ pub(crate) fn begin(
     let place = places.and_then(|places| places.try_acquire_owned().ok());
     let Some(place) = place else { return count(&ctx.runtime, mirror, Copied::Busy) };
     let (method, head) = (sent.method.clone(), head(sent, mirror, ctx));
-    let copy = Copy { mirror, place, method, head, body: Vec::new() };
+    let copy = Copy { mirror, place, method, client: ctx.ends(), head, body: Vec::new() };
     match asked.bodiless {
         true => copy.send(&ctx.runtime),
         false => ctx.copy = Copying::Gathering(copy),
@@ -161,6 +164,7 @@ impl Copy {
     async fn exchange(mut self, runtime: &Runtime) -> Copied {
         let upstream = &runtime.upstreams[self.mirror.upstream];
         let Ok(mut lease) = upstream.lend(&Wish::default()) else { return Copied::Failed };
+        lease.speak_for(self.client);
         if lease.connection(Body::Here, Duration::ZERO).await.is_err() {
             return Copied::Busy;
         }

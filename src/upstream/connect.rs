@@ -32,15 +32,18 @@ use pingora::protocols::tls::CustomALPN;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::Peer;
 use rustls::ClientConfig;
+use tokio::io::AsyncWriteExt;
 use tokio::task::AbortHandle;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
+use crate::message::ends::Ends;
 use crate::message::reply::ReplyLimits;
 use crate::terms;
 use crate::upstream::guard::OriginIo;
+use crate::upstream::introduce::ProxyProtocol;
 use crate::upstream::line::Line;
 use crate::upstream::pool;
 use crate::upstream::pool::Pool;
@@ -64,6 +67,8 @@ pub struct Dial {
     pub(super) key: u64,
     /// TLS over the connection; `None` is plain text.
     pub(super) tls: Option<Arc<ClientConfig>>,
+    /// How each connection says for whom it speaks; `None`: it does not.
+    introduces: Option<ProxyProtocol>,
     /// What the guard of each connection allows.
     pub(super) limits: ReplyLimits,
     /// How long an origin may be silent before it answers a request that offers a tunnel, in
@@ -93,6 +98,8 @@ pub enum Kept {
 pub struct Wanted {
     /// Whether it may have waited.
     pub kept: Kept,
+    /// For whom it speaks, where the origin is told.
+    pub client: Option<Ends>,
     /// The race in which it is the first; `None` is none.
     pub race: Option<Arc<Race>>,
 }
@@ -177,9 +184,10 @@ impl Connector for EdgeConnector {
         };
         let wanted = terms::brought::<Wanted>();
         let kept = wanted.as_ref().map_or(Kept::Welcome, |wanted| wanted.kept);
+        let client = wanted.as_ref().and_then(|wanted| wanted.client);
         let stream: Stream = match wanted.and_then(|wanted| wanted.race.clone()) {
-            Some(race) => Box::new(RacedIo::connect(&dial, peer, kept, race).await?),
-            None => Box::new(dial.connect(peer, kept).await?),
+            Some(race) => Box::new(RacedIo::connect(&dial, peer, kept, client, race).await?),
+            None => Box::new(dial.connect(peer, kept, client).await?),
         };
         Ok((Connection::Stream(stream), false))
     }
@@ -210,6 +218,7 @@ impl Dial {
         Self {
             key,
             tls,
+            introduces: None,
             limits,
             read: AtomicU64::new(millis(read)),
             pool: Mutex::new(pool),
@@ -217,6 +226,18 @@ impl Dial {
             tended: AtomicBool::new(false),
             tending: OnceLock::new(),
         }
+    }
+
+    /// The same, for origins that are told so for whom each connection speaks.
+    #[must_use]
+    pub(super) fn introducing(mut self, how: Option<ProxyProtocol>) -> Self {
+        self.introduces = how;
+        self
+    }
+
+    /// Whether an origin is told for whom a connection speaks.
+    pub(super) fn introduces(&self) -> bool {
+        self.introduces.is_some()
     }
 
     /// How long an origin may be silent before it answers a request that offers a tunnel.
@@ -284,26 +305,51 @@ impl Dial {
     }
 
     /// A connection to `peer`: one that waits, or a new one.
-    pub(super) async fn connect(self: &Arc<Self>, peer: &HttpPeer, kept: Kept) -> Result<OriginIo> {
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        peer: &HttpPeer,
+        kept: Kept,
+        client: Option<Ends>,
+    ) -> Result<OriginIo> {
         let patience = peer.options.total_connection_timeout.unwrap_or(CONNECT);
-        self.pool(peer).connect(patience, kept).await
+        self.pool(peer).connect(patience, kept, client).await
     }
 
     /// A connection of its own to `peer`, neither kept nor counted: for a health check.
     pub(super) async fn apart(&self, peer: &HttpPeer, patience: Duration) -> Result<Line> {
-        self.open(&To::of(peer), patience).await
+        self.open(&To::of(peer), patience, None).await
     }
 
-    /// Connects within `patience`, TLS handshake included.
-    pub(super) async fn open(&self, to: &To, patience: Duration) -> Result<Line> {
+    /// Connects within `patience`, TLS handshake included, for this client where the origin is told.
+    pub(super) async fn open(
+        &self,
+        to: &To,
+        patience: Duration,
+        client: Option<Ends>,
+    ) -> Result<Line> {
+        let client = client.filter(|_| self.introduces());
+        let mut line = self.open_for(to, patience, client).await?;
+        line.client = client;
+        Ok(line)
+    }
+
+    async fn open_for(&self, to: &To, patience: Duration, client: Option<Ends>) -> Result<Line> {
         let started = Instant::now();
         let deadline = started + patience;
 
-        let socket = match timeout_at(deadline, Socket::connect(&to.address)).await {
+        let mut socket = match timeout_at(deadline, Socket::connect(&to.address)).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(e)) => return Err(not_connected(to, e)),
             Err(_) => return Err(failed(ErrorType::ConnectTimedout, to, None)),
         };
+        if let Some(how) = self.introduces {
+            let said = async { socket.write_all(&how.header(client)?).await };
+            match timeout_at(deadline, said).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => return Err(not_connected(to, e)),
+                Err(_) => return Err(failed(ErrorType::ConnectTimedout, to, None)),
+            }
+        }
         let Some(config) = &self.tls else {
             return Ok(Line::plain(socket, &to.address, started.elapsed()));
         };

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use crate::message::chunked::BodyFraming;
 use crate::message::chunked::Chunk;
 use crate::message::chunked::ChunkReader;
+use crate::message::ends::Ends;
 use crate::message::reply::ReplyLimits;
 use crate::message::reply::ReplyMessage;
 use crate::upstream::connect::Kept;
@@ -59,12 +60,18 @@ enum Body {
 }
 
 impl Exchange {
-    /// Takes a connection of `pool`: one that waits, where that is welcome, or a new one, made within `patience`.
+    /// Takes a connection of `pool`: one that waits, where that is welcome, or a new one, made within `patience`;
+    /// in either case one for this client, where the origin is told.
     ///
     /// # Errors
     /// None can be made.
-    pub async fn begin(pool: &Arc<Pool>, patience: Duration, kept: Kept) -> Result<Self> {
-        let io = pool.connect(patience, kept).await?;
+    pub async fn begin(
+        pool: &Arc<Pool>,
+        patience: Duration,
+        kept: Kept,
+        client: Option<Ends>,
+    ) -> Result<Self> {
+        let io = pool.connect(patience, kept, client).await?;
         Ok(Self {
             limits: io.limits(),
             io,

@@ -11,6 +11,7 @@ use log::warn;
 use pingora::Result;
 use pingora::upstreams::peer::HttpPeer;
 
+use crate::message::ends::Ends;
 use crate::resilience::breaker::Breaker;
 use crate::resilience::breaker::Pass;
 use crate::resilience::breaker::Transition;
@@ -39,6 +40,8 @@ pub struct Lease {
     pass: Option<Pass>,
     slot: Option<Slot>,
     upload: Option<Slot>,
+    /// For whom its connections speak, where the backend is told.
+    client: Option<Ends>,
     /// Behind the others: what they report is reported by then.
     turn: Turn,
 }
@@ -95,6 +98,7 @@ impl Lease {
             pass,
             slot: None,
             upload: None,
+            client: None,
             turn,
         })
     }
@@ -109,6 +113,17 @@ impl Lease {
     #[must_use]
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
+    }
+
+    /// Has its connections speak for the client at these ends of a connection, where the backend is told.
+    pub fn speak_for(&mut self, client: Option<Ends>) {
+        self.client = client.filter(|_| self.upstream.settings().proxy_protocol.is_some());
+    }
+
+    /// For whom its connections speak.
+    #[must_use]
+    pub fn client(&self) -> Option<Ends> {
+        self.client
     }
 
     /// Waits for one of the connections that the backend may have, for no longer than `patience`. Of
@@ -140,12 +155,12 @@ impl Lease {
     /// # Errors
     /// None can be made.
     pub async fn exchange(&self, patience: Duration, kept: Kept) -> Result<Exchange> {
-        Exchange::begin(&self.backend.pool, patience, kept).await
+        Exchange::begin(&self.backend.pool, patience, kept, self.client).await
     }
 
     /// A connection to it, as Pingora would be given one; an HTTP/1 backend's only.
     pub(super) async fn connect(&self, patience: Duration) -> Result<OriginIo> {
-        self.backend.pool.connect(patience, Kept::Welcome).await
+        self.backend.pool.connect(patience, Kept::Welcome, self.client).await
     }
 
     /// It answered with this status, after this time.

@@ -26,6 +26,7 @@ use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio_rustls::client::TlsStream;
 
+use crate::message::ends::Ends;
 use crate::upstream::pool::Opened;
 use crate::upstream::pool::Pool;
 use crate::upstream::socket::Socket;
@@ -46,6 +47,8 @@ pub(super) struct Line {
     pub(super) born: Instant,
     /// Goes from one exchange to the next.
     pub(super) alarm: Alarm,
+    /// Whom it speaks for, where its origin was told.
+    pub(super) client: Option<Ends>,
     /// The requests that it carried to their end.
     pub(super) carried: u32,
     /// It counts as open for as long as it lives.
@@ -138,6 +141,7 @@ impl Line {
             took,
             born: Instant::now(),
             alarm: Alarm::default(),
+            client: None,
             carried: 0,
             opened: None,
         }

@@ -22,6 +22,7 @@ mod found;
 mod group;
 pub mod guard;
 pub mod health;
+pub mod introduce;
 pub mod lease;
 pub mod lift;
 mod line;
@@ -55,6 +56,7 @@ use crate::resilience::budget;
 use crate::resilience::ejection;
 use crate::resilience::limit;
 use crate::resilience::retry;
+use crate::upstream::introduce::ProxyProtocol;
 
 /// An upstream, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +83,8 @@ pub struct Settings {
     pub tls: Option<OriginTls>,
     /// The HTTP version spoken to it.
     pub protocol: Protocol,
+    /// How each connection to it says for whom it speaks; `None`: it does not. HTTP/1 alone.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// The Host that it sees; `None` passes the client's on.
     pub host: Option<Arc<str>>,
     /// Every deadline.

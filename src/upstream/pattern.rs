@@ -44,6 +44,7 @@ pub(super) fn group_key(settings: &Settings, tls: Option<&OriginTls>, place: &Pl
     let mut hasher = DefaultHasher::new();
     settings.name.hash(&mut hasher);
     matches!(settings.protocol, Protocol::Http2).hash(&mut hasher);
+    settings.proxy_protocol.hash(&mut hasher);
     if let Some(tls) = tls {
         match (&tls.server_name, place) {
             (Some(name), _) => name.hash(&mut hasher),

@@ -460,8 +460,10 @@ impl Source {
         let key = pattern::group_key(settings, tls, &backend.at);
         let known = others.iter().filter_map(|other| other.dial.as_ref()).chain(known);
         let known = known.into_iter().find(|dial| dial.key == key).cloned();
-        let new =
-            |tls| Arc::new(Dial::new(key, tls, limits, settings.timeouts.read, settings.pool));
+        let new = |tls| {
+            let dial = Dial::new(key, tls, limits, settings.timeouts.read, settings.pool);
+            Arc::new(dial.introducing(settings.proxy_protocol))
+        };
         let mut authorities = None;
         let mut dial = None;
         match (settings.protocol, tls) {

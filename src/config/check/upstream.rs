@@ -34,6 +34,7 @@ use crate::upstream::Settings;
 use crate::upstream::Sticky;
 use crate::upstream::Timeouts;
 use crate::upstream::WEIGHTS;
+use crate::upstream::introduce::ProxyProtocol;
 use crate::upstream::pool;
 
 /// The upstreams, in the order of their names: a route's index counts in this order.
@@ -133,6 +134,7 @@ fn one(
             schema::upstream::Protocol::Http1 => Protocol::Http1,
             schema::upstream::Protocol::Http2 => Protocol::Http2,
         },
+        proxy_protocol: proxy_protocol(written, at, report),
         host: host(&written.host, &at.key("host"), report),
         timeouts: timeouts(&written.timeouts, &at.key("timeouts"), report),
         resolvers,
@@ -174,6 +176,36 @@ fn sticky(written: &schema::upstream::Sticky, at: &Path, report: &mut Report<'_>
     let max_age =
         written.max_age.get().map(|age| period(report, &at.key("max_age"), age, moment, 400 * DAY));
     Sticky { cookie: name.clone(), max_age }
+}
+
+/// How connections say for whom they speak.
+fn proxy_protocol(
+    written: &schema::upstream::Upstream,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<ProxyProtocol> {
+    let version = match written.proxy_protocol {
+        schema::upstream::ProxyProtocol::Off => return None,
+        schema::upstream::ProxyProtocol::V1 => ProxyProtocol::V1,
+        schema::upstream::ProxyProtocol::V2 => ProxyProtocol::V2,
+    };
+    if written.protocol == schema::upstream::Protocol::Http2 {
+        report
+            .error_in_key(
+                &at.key("proxy_protocol"),
+                "a connection of HTTP/2 carries requests of many clients, and can speak for one only",
+            )
+            .help("remove `protocol: http2`, or this: `X-Forwarded-For` says who the client is");
+    }
+    if written.pool.warm > 0 {
+        report
+            .error_in_key(
+                &at.key("pool").key("warm"),
+                "with `proxy_protocol` nobody knows yet for whom a connection will speak",
+            )
+            .help("remove `warm`");
+    }
+    Some(version)
 }
 
 /// How connections are kept.

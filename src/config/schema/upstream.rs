@@ -64,6 +64,8 @@ pub struct Upstream {
     pub tls: Switch<OriginTls>,
     /// The HTTP version spoken to it.
     pub protocol: Protocol,
+    /// Whether each connection says by the PROXY protocol for whom it speaks: `off`, or the version.
+    pub proxy_protocol: ProxyProtocol,
     /// The Host that it sees: `pass` hands the client's on, everything else is sent as it stands.
     pub host: String,
     /// Every deadline.
@@ -91,6 +93,18 @@ pub struct Address {
     pub backup: bool,
     /// TLS towards it; without it, as the upstream says.
     pub tls: Option<Switch<OriginTls>>,
+}
+
+/// How connections to an upstream say for whom they speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// They do not.
+    Off,
+    /// By a line of text.
+    V1,
+    /// By a binary header.
+    V2,
 }
 
 /// How a backend is chosen for a request.
@@ -284,6 +298,7 @@ impl Default for Upstream {
             pool: Pool::default(),
             tls: Switch::Off,
             protocol: Protocol::Http1,
+            proxy_protocol: ProxyProtocol::Off,
             host: "pass".to_owned(),
             timeouts: Timeouts::default(),
             resolvers: Vec::new(),

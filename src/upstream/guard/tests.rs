@@ -293,7 +293,7 @@ async fn a_connection_says_whether_it_was_used_before_and_is_new_to_the_guard() 
         origin.write_all(ANSWER).await.unwrap();
         assert!(io.read(&mut [0; 256]).await.unwrap() > 0);
         drop(io);
-        let line = pool.take(Instant::now()).unwrap();
+        let line = pool.take(Instant::now(), None).unwrap();
         io = OriginIo::again(line, pool.clone(), ReplyLimits::default());
     }
 }

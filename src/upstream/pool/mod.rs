@@ -30,6 +30,7 @@ use pingora::protocols::Digest;
 use self::queue::Queue;
 pub use self::queue::Refused;
 pub use self::queue::Slot;
+use crate::message::ends::Ends;
 use crate::upstream::connect::Dial;
 use crate::upstream::connect::Kept;
 use crate::upstream::connect::To;
@@ -255,7 +256,8 @@ impl Pool {
         self.source.as_ref().map(|source| &source.to)
     }
 
-    /// A connection: one that waits, where that is welcome, or a new one within `patience`.
+    /// A connection: one that waits, where that is welcome, or a new one within `patience`; for this client, where
+    /// the origin is told.
     ///
     /// # Errors
     /// None can be made.
@@ -263,6 +265,7 @@ impl Pool {
         self: &Arc<Self>,
         patience: Duration,
         kept: Kept,
+        client: Option<Ends>,
     ) -> Result<OriginIo> {
         let dial = self.source.as_ref().and_then(|source| source.dial.upgrade());
         let Some(dial) = dial else {
@@ -271,12 +274,18 @@ impl Pool {
         dial.tend();
         let home = Arc::clone(self);
         let waiting = match kept {
-            Kept::Welcome => self.take(Instant::now()),
+            Kept::Welcome => self.take(Instant::now(), client),
             Kept::Unwanted => None,
         };
         let io = match waiting {
             Some(line) => OriginIo::again(line, home, dial.limits),
-            None => OriginIo::fresh(self.make(&dial, patience).await?, Some(home), dial.limits),
+            None => {
+                if dial.introduces() {
+                    self.make_room();
+                }
+                let line = self.make(&dial, patience, client).await?;
+                OriginIo::fresh(line, Some(home), dial.limits)
+            }
         };
         Ok(io.with_patience(dial.read()))
     }
@@ -285,17 +294,17 @@ impl Pool {
     pub(super) async fn warm(&self, dial: &Dial) {
         let Some(to) = self.to() else { return };
         // What fails is counted; the next round tries again.
-        if let Ok(line) = self.make(dial, to.patience).await {
+        if let Ok(line) = self.make(dial, to.patience, None).await {
             self.park(Box::new(line), None, Instant::now());
         }
     }
 
     /// A new connection, counted.
-    async fn make(&self, dial: &Dial, patience: Duration) -> Result<Line> {
+    async fn make(&self, dial: &Dial, patience: Duration, client: Option<Ends>) -> Result<Line> {
         let Some(to) = self.to() else {
             return Error::e_explain(ErrorType::InternalError, "nothing makes connections here");
         };
-        match dial.open(to, patience).await {
+        match dial.open(to, patience, client).await {
             Ok(mut line) => {
                 self.count(&mut line);
                 Ok(line)
@@ -307,11 +316,25 @@ impl Pool {
         }
     }
 
-    /// An idle connection on which nothing has happened. Those on which something has are closed.
-    pub(super) fn take(&self, now: Instant) -> Option<Box<Line>> {
+    /// Closes the oldest idle connection where there are as many as may be: all of them may be other clients'.
+    fn make_room(&self) {
+        let mut shelf = self.shelf.lock();
+        let is_full = self.counts.open.load(Ordering::Relaxed) >= shelf.settings.max_connections;
+        let oldest = if is_full { shelf.idle.pop_front() } else { None };
+        drop(shelf);
+        drop(oldest);
+    }
+
+    /// An idle connection that speaks for this client, and on which nothing has happened. Those on which something
+    /// has are closed.
+    pub(super) fn take(&self, now: Instant, client: Option<Ends>) -> Option<Box<Line>> {
         loop {
             // The lock is not held while the kernel is asked.
-            let waiting = self.shelf.lock().idle.pop_back()?;
+            let waiting = {
+                let mut shelf = self.shelf.lock();
+                let at = shelf.idle.iter().rposition(|waiting| waiting.line.client == client)?;
+                shelf.idle.remove(at)?
+            };
             if let Some(line) = waiting.still_good(now) {
                 self.counts.reused.fetch_add(1, Ordering::Relaxed);
                 return Some(line);

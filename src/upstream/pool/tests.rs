@@ -42,7 +42,7 @@ async fn what_came_back_last_goes_out_first() {
         pool.park(line, None, now);
     }
     assert_eq!(pool.stats(), Stats { open: 3, idle: 3, created: 3, ..Stats::default() });
-    let taken = std::iter::from_fn(|| pool.take(now)).map(|line| line.carried);
+    let taken = std::iter::from_fn(|| pool.take(now, None)).map(|line| line.carried);
     assert_eq!(taken.collect::<Vec<_>>(), [3, 2, 1]);
     assert_eq!(pool.stats(), Stats { created: 3, reused: 3, ..Stats::default() });
 }
@@ -55,8 +55,8 @@ async fn a_connection_that_was_closed_while_idle_is_never_taken() {
     pool.park(first, None, Instant::now());
     pool.park(second, None, Instant::now());
     drop(closed);
-    assert!(pool.take(Instant::now()).is_some(), "the other one");
-    assert!(pool.take(Instant::now()).is_none());
+    assert!(pool.take(Instant::now(), None).is_some(), "the other one");
+    assert!(pool.take(Instant::now(), None).is_none());
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn a_connection_that_spoke_while_idle_is_closed() {
     let (line, mut other) = line(&pool);
     pool.park(line, None, Instant::now());
     other.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
-    assert!(pool.take(Instant::now()).is_none());
+    assert!(pool.take(Instant::now(), None).is_none());
     assert_eq!(pool.stats().open, 0);
 }
 
@@ -76,7 +76,7 @@ async fn a_connection_is_idle_for_as_long_as_it_may_and_no_longer() {
     for (after, found) in [(secs(90) - Duration::from_nanos(1), true), (secs(90), false)] {
         let (line, _other) = line(&pool);
         pool.park(line, None, now);
-        assert_eq!(pool.take(now + after).is_some(), found, "{after:?}");
+        assert_eq!(pool.take(now + after, None).is_some(), found, "{after:?}");
     }
 }
 
@@ -95,7 +95,7 @@ async fn an_origin_that_says_how_long_it_waits_is_asked_a_second_before() {
     ] {
         let (line, _other) = line(&pool);
         pool.park(line, Some(patience), now);
-        assert_eq!(pool.take(now + after).is_some(), found, "{patience:?} {after:?}");
+        assert_eq!(pool.take(now + after, None).is_some(), found, "{patience:?} {after:?}");
     }
 }
 
@@ -106,7 +106,7 @@ async fn an_old_connection_is_not_used_again() {
         let (line, _other) = line(&pool);
         let born = line.born;
         pool.park(line, None, born + secs(1));
-        assert_eq!(pool.take(born + age).is_some(), found, "{age:?}");
+        assert_eq!(pool.take(born + age, None).is_some(), found, "{age:?}");
     }
 }
 
@@ -117,7 +117,7 @@ async fn a_connection_carries_no_more_requests_than_it_may() {
         let (mut line, _other) = line(&pool);
         line.carried = carried;
         pool.park(line, None, Instant::now());
-        assert_eq!(pool.take(Instant::now()).is_some(), found, "{carried}");
+        assert_eq!(pool.take(Instant::now(), None).is_some(), found, "{carried}");
     }
 }
 
@@ -152,7 +152,7 @@ async fn tidying_closes_what_is_old_or_was_closed_and_keeps_the_order_of_the_oth
     }
     drop(others.remove(2));
     assert_eq!(pool.tidy(now + secs(10)), 1, "one is missing to three");
-    let taken = std::iter::from_fn(|| pool.take(now)).map(|line| line.carried);
+    let taken = std::iter::from_fn(|| pool.take(now, None)).map(|line| line.carried);
     assert_eq!(taken.collect::<Vec<_>>(), [4, 1]);
 }
 
@@ -173,7 +173,7 @@ async fn a_new_pool_takes_over_what_is_idle() {
     old.park(line, None, Instant::now());
     new.absorb(&old);
     assert_eq!((old.stats().open, new.stats().open), (0, 1));
-    assert!(new.take(Instant::now()).is_some());
+    assert!(new.take(Instant::now(), None).is_some());
     assert_eq!(new.stats().open, 0);
 }
 

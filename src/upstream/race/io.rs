@@ -45,6 +45,7 @@ use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 use tokio::time::sleep_until;
 
+use crate::message::ends::Ends;
 use crate::refusal::Refusal;
 use crate::upstream::connect::Dial;
 use crate::upstream::connect::Kept;
@@ -135,9 +136,10 @@ impl RacedIo {
         dial: &Arc<Dial>,
         peer: &HttpPeer,
         kept: Kept,
+        client: Option<Ends>,
         race: Arc<Race>,
     ) -> Result<Self> {
-        let mut first = pin!(dial.connect(peer, kept));
+        let mut first = pin!(dial.connect(peer, kept, client));
         let Some(at) = race.second_at else { return Ok(Self::decided(first.await?)) };
         let delay = match select(first.as_mut(), Box::pin(sleep_until(at))).await {
             Either::Left((connected, delay)) => {

@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::message::ends::Ends;
 use crate::refusal::Refusal;
 use crate::resilience::hedge::Hedge;
 use crate::resilience::hedge::Settings;
@@ -61,6 +62,7 @@ pub struct Race {
     /// Where the request was sent already, the backend of this attempt among them.
     tried: Vec<Arc<Backend>>,
     hash: Option<u64>,
+    client: Option<Ends>,
     began: Instant,
     /// When a second backend is asked; `None`: too little is known yet.
     second_at: Option<Instant>,
@@ -123,6 +125,7 @@ impl Race {
         upstream: &Arc<Upstream>,
         tried: Vec<Arc<Backend>>,
         hash: Option<u64>,
+        client: Option<Ends>,
         attempt: Attempt,
     ) -> Arc<Self> {
         let began = Instant::now();
@@ -135,6 +138,7 @@ impl Race {
             upstream: Arc::clone(upstream),
             tried,
             hash,
+            client,
             began,
             second_at: delay.map(|delay| began + delay),
             state: Mutex::default(),
@@ -182,6 +186,7 @@ impl Race {
             !self.tried.iter().any(|tried| tried.address() == lease.backend().address())
         };
         let mut lease = lease.filter(is_other).ok_or(Outcome::NoBackend)?;
+        lease.speak_for(self.client);
         lease.connection(Body::Here, Duration::ZERO).await.map_err(|_| Outcome::NoBackend)?;
         let patience = self.upstream.settings().timeouts.connect;
         match lease.connect(patience).await {

@@ -71,6 +71,7 @@ pub(super) fn settings(at: Place) -> Settings {
         slow_start: Duration::ZERO,
         tls: None,
         protocol: Protocol::Http1,
+        proxy_protocol: None,
         host: None,
         timeouts: Timeouts { connect: long, read: long, write: long, idle: long, total: long },
         resolvers: Vec::new(),

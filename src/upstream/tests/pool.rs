@@ -50,7 +50,7 @@ async fn a_hundred_clients_share_four_connections() {
             for _ in 0..10 {
                 let slot = pool.acquire(SOON).await.unwrap();
                 assert!(pool.stats().open <= 4);
-                let mut io = dial.connect(&peer, Kept::Welcome).await.unwrap();
+                let mut io = dial.connect(&peer, Kept::Welcome, None).await.unwrap();
                 io.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
                 io.flush().await.unwrap();
                 io.read_exact(&mut vec![0; OK.len()]).await.unwrap();
@@ -86,7 +86,7 @@ async fn connections_are_kept_ready_before_anybody_asks_and_made_anew_when_they_
     until(|| pool.stats().idle == 2 && origin.connections() == 2).await;
 
     // The first answer closes its connection.
-    let mut io = dial.connect(&peer, Kept::Welcome).await.unwrap();
+    let mut io = dial.connect(&peer, Kept::Welcome, None).await.unwrap();
     assert_eq!(pool.stats().idle, 1);
     io.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     io.flush().await.unwrap();
@@ -102,7 +102,7 @@ async fn a_connection_that_cannot_be_made_is_counted() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     peer._address = gone.local_addr().unwrap().into();
     drop(gone);
-    assert!(dial.connect(&peer, Kept::Welcome).await.is_err());
+    assert!(dial.connect(&peer, Kept::Welcome, None).await.is_err());
     let stats = dial.pool(&peer).stats();
     assert_eq!((stats.failed, stats.created, stats.open), (1, 0, 0));
 }

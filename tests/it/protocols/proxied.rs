@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 
+use crate::harness::Authority;
 use crate::harness::Edge;
 use crate::harness::Haproxy;
 use crate::harness::Origin;
@@ -22,7 +23,7 @@ fn binary() -> Vec<u8> {
     ends[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
     ends[15] = 7;
     ends[16..20].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
-    ends[31] = 1;
+    (ends[31], ends[33], ends[35]) = (1, 80, 90);
     header.extend(ends);
     header.extend(b"\x05\x00\x04abcd");
     header
@@ -205,4 +206,98 @@ fn haproxy_says_who_its_clients_are() {
         let seen = origin.seen().pop().expect("the origin is asked");
         assert_eq!(seen.values("x-forwarded-for"), ["127.0.0.5"], "{send}");
     }
+}
+
+/// An origin that takes the PROXY protocol: HAProxy, which says in fields whom it was told of.
+fn informed(origin: &Origin) -> Haproxy {
+    Haproxy::start(&format!(
+        "frontend in\n  mode http\n  bind {{here}} accept-proxy\n\
+         \x20 http-request set-header X-From %[src]:%[src_port]\n\
+         \x20 http-request set-header X-To %[dst]:%[dst_port]\n\
+         \x20 http-request set-header X-Connection %[fc_http_major]-%[uuid()]\n\
+         \x20 default_backend origin\nbackend origin\n  mode http\n  server origin {}\n",
+        origin.address
+    ))
+}
+
+/// An edge that believes proxies, in front of `origin`, which wants this version.
+fn introducing(to: &Haproxy, version: &str, more: &str) -> Edge {
+    Edge::with(&format!(
+        "listeners:\n  - {{name: http, address: \"127.0.0.1:0\", proxy_protocol: {{from: [127.0.0.1]}}}}\n\
+         upstreams: {{origin: {{addresses: [\"{}\"], proxy_protocol: {version}, health: on, {more}}}}}\n\
+         routes: [{{name: all, upstream: origin}}]\n",
+        to.address
+    ))
+}
+
+#[test]
+fn an_origin_is_told_for_whom_a_connection_speaks() {
+    let origin = Origin::always(ok("x"));
+    let haproxy = informed(&origin);
+    for version in ["v1", "v2"] {
+        let edge = introducing(&haproxy, version, "");
+        for (header, from, to) in [
+            (TEXT, "192.0.2.7:56324", "198.51.100.1:443"),
+            (&binary(), "2001:db8::7:80", "2001:db8::1:90"),
+        ] {
+            let mut wire = proxied(&edge, header);
+            for _ in 0..2 {
+                wire.get("edge.test", "/", &[]).expect_status(200);
+                let seen = origin.seen().pop().expect("it is asked");
+                assert_eq!(seen.values("x-from"), [from], "{version}");
+                assert_eq!(seen.values("x-to"), [to], "{version}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_speaks_for_one_client_carries_no_requests_of_another() {
+    let origin = Origin::always(ok("x"));
+    let haproxy = informed(&origin);
+    let edge = introducing(&haproxy, "v2", "pool: {max_connections: 2}");
+    let created = "edgeproxy_backend_pool_created_total";
+
+    let client = |n: usize| {
+        let header = format!("PROXY TCP4 192.0.2.{n} 192.0.2.99 {n} 80\r\n");
+        proxied(&edge, header.as_bytes())
+    };
+    let mut wires: Vec<Wire> = (1..=5).map(client).collect();
+    for _ in 0..2 {
+        for (n, wire) in wires.iter_mut().enumerate() {
+            wire.get("edge.test", "/", &[]).expect_status(200);
+            wire.get("edge.test", "/", &[]).expect_status(200);
+            let seen = origin.seen().pop().expect("it is asked");
+            assert_eq!(seen.values("x-from"), [format!("192.0.2.{0}:{0}", n + 1)]);
+        }
+    }
+
+    // Two requests in a row share one; by the next round it had to make room.
+    assert_eq!(edge.metric(created), 10.0, "{:?}", edge.metrics(created));
+    assert!(edge.metric("edgeproxy_backend_pool_open{") <= 2.0);
+}
+
+#[test]
+fn the_header_goes_ahead_of_tls_to_the_origin() {
+    let origin = Origin::always(ok("x"));
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let root = authority.write(folder.path());
+    let (certificate, key) = authority.write_leaf(folder.path(), "server", &["origin.test"]);
+    let both = folder.path().join("both.pem");
+    let text = [certificate, key].map(|path| std::fs::read_to_string(path).expect("it is there"));
+    std::fs::write(&both, text.concat()).expect("the folder can be written to");
+    let haproxy = Haproxy::start(&format!(
+        "frontend in\n  mode http\n  bind {{here}} accept-proxy ssl crt {}\n\
+         \x20 http-request set-header X-From %[src]:%[src_port]\n\
+         \x20 default_backend origin\nbackend origin\n  mode http\n  server origin {}\n",
+        both.display(),
+        origin.address
+    ));
+    let tls = format!("tls: {{ca: \"{}\", server_name: origin.test}}", root.display());
+    let edge = introducing(&haproxy, "v2", &tls);
+
+    proxied(&edge, TEXT).get("edge.test", "/", &[]).expect_status(200);
+
+    assert_eq!(origin.seen()[0].values("x-from"), ["192.0.2.7:56324"]);
 }
