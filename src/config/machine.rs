@@ -6,16 +6,19 @@ use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path as FilePath;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use nix::errno::Errno;
+use nix::unistd;
 use nix::unistd::AccessFlags;
 use nix::unistd::Group;
 use nix::unistd::User;
 use nix::unistd::access;
 
+use crate::config::Surroundings;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema::Config;
@@ -23,6 +26,7 @@ use crate::config::schema::listen::Certificate;
 use crate::config::schema::process::Process;
 use crate::config::schema::secret::Secret;
 use crate::config::schema::upstream::OriginTls;
+use crate::config::schema::value::OrAuto;
 use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::listen::local;
@@ -31,7 +35,14 @@ use crate::tls::files::Part;
 use crate::upstream;
 
 /// Looks at everything that must be there.
-pub(super) fn look(config: &Config, folder: &FilePath, now: SystemTime, report: &mut Report<'_>) {
+pub(super) fn look(
+    config: &Config,
+    surroundings: &Surroundings,
+    now: SystemTime,
+    report: &mut Report<'_>,
+) {
+    let folder = surroundings.folder.as_path();
+    places(config, surroundings, report);
     identity(&config.process, &Path::root().key("process"), report);
     let listeners = Path::root().key("listeners");
     for (n, listener) in config.listeners.iter().enumerate() {
@@ -64,6 +75,113 @@ pub(super) fn look(config: &Config, folder: &FilePath, now: SystemTime, report: 
             }
         }
     }
+}
+
+/// What is made of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Folder,
+    File,
+    Socket,
+}
+
+/// The paths of the process that are written out. Those that are not are made below the state folder, and a
+/// process that needs none of them starts without it.
+fn places(config: &Config, surroundings: &Surroundings, report: &mut Report<'_>) {
+    let (process, at) = (&config.process, Path::root().key("process"));
+    let written = |path: &OrAuto<PathBuf>| match path {
+        OrAuto::Auto => None,
+        OrAuto::Is(path) => Some(path.clone()),
+    };
+    // Where certificates are kept, it is needed whoever named it.
+    let keeps = config.listeners.iter().any(|listener| {
+        let tls = listener.tls.as_ref();
+        tls.is_some_and(|tls| {
+            tls.auto || tls.certificates.iter().any(|one| one.internal || one.acme)
+        })
+    });
+    let state =
+        written(&process.state_dir).or_else(|| keeps.then(|| surroundings.state_dir.clone()));
+    let admin = config.admin.as_ref();
+    let log = match config.access_log.to.as_str() {
+        "off" | "stdout" => None,
+        path => Some(PathBuf::from(path)),
+    };
+    for (at, path, used) in [
+        (at.key("state_dir"), state, Use::Folder),
+        (at.key("pid_file"), written(&process.pid_file), Use::File),
+        (at.key("log_file"), written(&process.log_file), Use::File),
+        (at.key("upgrade_socket"), written(&process.upgrade_socket), Use::Socket),
+        (
+            Path::root().key("admin").key("socket"),
+            admin.and_then(|admin| admin.socket.clone()),
+            Use::Socket,
+        ),
+        (Path::root().key("access_log").key("to"), log, Use::File),
+    ] {
+        // An empty one was reported as that.
+        if let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) {
+            usable(&path, used, &at, &surroundings.folder, report);
+        }
+    }
+    let at = at.key("working_directory");
+    if let Some(path) = &process.working_directory
+        && !path.as_os_str().is_empty()
+        && !surroundings.folder.join(path).is_dir()
+    {
+        let why =
+            if surroundings.folder.join(path).exists() { "is no folder" } else { "is not there" };
+        report.error(&at, format!("{} {why}", path.display())).help("name a folder that exists");
+    }
+}
+
+/// Reports what can never be made of a path as an error, and what only this user may not do as a warning:
+/// who checks is not always who starts.
+fn usable(path: &FilePath, used: Use, at: &Path, folder: &FilePath, report: &mut Report<'_>) {
+    let whole = folder.join(path);
+    if let Ok(about) = std::fs::metadata(&whole) {
+        let problem = match used {
+            Use::Folder if !about.is_dir() => "is not a folder",
+            Use::File if about.is_dir() => "is a folder",
+            // Only what nobody needs is replaced.
+            Use::Socket if !about.file_type().is_socket() => "is there, and is no socket",
+            Use::Folder | Use::File | Use::Socket => "",
+        };
+        if !problem.is_empty() {
+            report.error(at, format!("{} {problem}", path.display())).help("name another path");
+            return;
+        }
+        let right = match used {
+            Use::Folder => Some(AccessFlags::W_OK | AccessFlags::X_OK),
+            Use::File => Some(AccessFlags::W_OK),
+            Use::Socket => None,
+        };
+        if let Some(right) = right {
+            if let Err(error) = access(&whole, right) {
+                unwritable(&whole, error, at, report);
+            }
+            return;
+        }
+    }
+    // A folder that is not there is made, in the nearest one that is.
+    let there = whole.ancestors().skip(1).find(|folder| folder.exists());
+    let Some(there) = there.filter(|there| !there.as_os_str().is_empty()) else { return };
+    if !there.is_dir() {
+        report
+            .error(
+                at,
+                format!("{} cannot be made: {} is not a folder", path.display(), there.display()),
+            )
+            .help("name another path");
+    } else if let Err(error) = access(there, AccessFlags::W_OK | AccessFlags::X_OK) {
+        unwritable(there, error, at, report);
+    }
+}
+
+fn unwritable(there: &FilePath, error: Errno, at: &Path, report: &mut Report<'_>) {
+    report
+        .warning(at, format!("you cannot write to {}: {}", there.display(), error.desc()))
+        .help("who starts the process must, and can be another user");
 }
 
 /// Reports that a file could not be written: it is replaced as a whole, so what counts is its folder.
@@ -121,6 +239,21 @@ fn identity(process: &Process, at: &Path, report: &mut Report<'_>) {
     let group = |name: &str| Group::from_name(name).map(|found| found.is_some());
     is_known("user", process.user.as_deref(), user, at, report);
     is_known("group", process.group.as_deref(), group, at, report);
+    let (own_user, own_group) = (unistd::geteuid(), unistd::getegid());
+    if own_user.is_root() {
+        return;
+    }
+    let user = process.user.as_deref().and_then(|name| User::from_name(name).ok().flatten());
+    let group = process.group.as_deref().and_then(|name| Group::from_name(name).ok().flatten());
+    let others = [
+        ("user", user.is_some_and(|user| user.uid != own_user)),
+        ("group", group.is_some_and(|group| group.gid != own_group)),
+    ];
+    for (key, _) in others.into_iter().filter(|(_, is_other)| *is_other) {
+        report
+            .warning(&at.key(key), format!("only root can become this {key}, and you are not root"))
+            .help("with -d the process does not start so; in the foreground it stays who it is");
+    }
 }
 
 fn is_known(

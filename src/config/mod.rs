@@ -241,7 +241,7 @@ fn through(
     };
     let plan = check::check(&config, surroundings, secrets, &mut report);
     if let Machine::Look(now) = machine {
-        machine::look(&config, &surroundings.folder, now, &mut report);
+        machine::look(&config, surroundings, now, &mut report);
     }
     finish(plan, config, report)
 }

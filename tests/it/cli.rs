@@ -1,5 +1,6 @@
 //! Every verb and flag of the command line.
 
+mod paths;
 mod quick;
 
 use std::fs;
@@ -275,11 +276,68 @@ fn a_route_that_cannot_be_asked_for_is_explained() {
     assert!(ask("TRACE", "http://b.test/").succeeded().contains("405"));
     ask("GET", "www.example.org/")
         .failed(64, &["neither http:// nor https://", "--route GET https"]);
-    ask("G T", "http://a.test/").failed(64, &["no such method"]);
     ask("GET", "ftp://a.test/").failed(64, &["only http and https"]);
-    ask("GET", "http://a b/").failed(64, &["the host is not valid"]);
+    ask("GET", "http://a.test/\u{7}").failed(64, &["cannot be sent as one line"]);
     run_in(folder.path(), &["check", "-c", "edge.yaml", "--route", "GET"])
         .failed(64, &["2 values"]);
+}
+
+#[test]
+fn what_check_says_of_a_request_is_what_becomes_of_it() {
+    let origin = Origin::always(ok("hello"));
+    let edge = Edge::with(
+        &simple(&origin, "").replace(
+            "routes:\n",
+            "routes:\n  - {name: picky, match: {path: /picky, methods: [GET, POST]}, upstream: origin}\n\
+             \x20 - {name: purges, match: {path_prefix: /purges}, upstream: origin, \
+             purge: {from: [192.0.2.0/24]}}\n\
+             \x20 - {name: guarded, match: {path_prefix: /guarded}, upstream: origin, \
+             purge: {token: a-token-of-some-length}}\n\
+             \x20 - {name: passes, match: {path: /passes, methods: [PURGE]}, upstream: origin}\n\
+             \x20 - {name: fixed, match: {path: /fixed}, respond: {status: 204}}\n",
+        ),
+    );
+    for (method, target, status, part) in [
+        ("GET", "/", 200, "route: all"),
+        ("HEAD", "/x/../picky", 200, "route: picky"),
+        ("DELETE", "/picky", 200, "route: all"),
+        ("PURGE", "/", 405, "no route: 405, all passes on no PURGE"),
+        ("PURGE", "/picky", 405, "no route: 405, all passes on no PURGE"),
+        ("PURGE", "/purges", 403, "403 unless it comes from 192.0.2.0/24"),
+        ("PURGE", "/guarded", 401, "401 without the token"),
+        ("PURGE", "/passes", 200, "route: passes"),
+        ("PURGE", "/fixed", 204, "route: fixed"),
+        ("TRACE", "/", 405, "no route: 405"),
+        ("CONNECT", "/", 405, "no route: 405"),
+        ("BREW", "/", 200, "route: all"),
+        ("get", "/", 200, "route: all"),
+        ("G(T", "/", 400, "no route: 400"),
+        ("AMETHODOFMORETHANTHIRTYTWOLETTERS", "/", 400, "no route: 400"),
+        ("GET", "/%", 400, "no route: 400"),
+        ("GET", "/%00", 400, "no route: 400"),
+        ("GET", "/../../x", 400, "no route: 400"),
+        ("GET", "/a b", 400, "no route: 400"),
+        ("GET", "/ü", 400, "no route: 400"),
+    ] {
+        let file = edge.folder().path().join("edge.yaml");
+        let url = format!("http://edge.test{target}");
+        let file = file.to_str().expect("a path of ours");
+        let said = run(&["check", "-c", file, "--route", method, &url]).succeeded();
+        assert!(said.contains(part), "{method} {target}: {said}");
+        let request =
+            format!("{method} {target} HTTP/1.1\r\nHost: edge.test\r\nConnection: close\r\n\r\n");
+        let reply = edge.wire().send(&request).reply_to(method);
+        assert_eq!(reply.status, status, "{method} {target}");
+    }
+    let file = edge.folder().path().join("edge.yaml");
+    for (host, status) in [("a b", 400), ("a:x", 400), ("", 400), ("u@a.test", 400)] {
+        let url = format!("http://{host}/");
+        let file = file.to_str().expect("a path of ours");
+        let said = run(&["check", "-c", file, "--route", "GET", &url]).succeeded();
+        assert!(said.contains("no route: 400"), "{host}: {said}");
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        assert_eq!(edge.wire().send(&request).reply().status, status, "{host}");
+    }
 }
 
 #[test]

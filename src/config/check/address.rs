@@ -121,7 +121,16 @@ fn place(text: &str, folder: &FilePath) -> Result<Place, Wrong> {
         if path.is_empty() {
             return Err(Wrong::new("the socket has no path", "write \"unix:/run/app.sock\""));
         }
-        return Ok(Place::Unix(folder.join(PathBuf::from(path))));
+        let whole = folder.join(PathBuf::from(path));
+        // `sun_path` has 108 bytes, and the last one is zero.
+        let length = whole.as_os_str().len();
+        if length > 107 {
+            return Err(Wrong::new(
+                format!("a socket's path may have 107 bytes, this one has {length}"),
+                format!("it stands for {}", whole.display()),
+            ));
+        }
+        return Ok(Place::Unix(whole));
     }
     if let Some(name) = text.strip_prefix("srv:") {
         return service(name);

@@ -16,6 +16,7 @@ mod listen;
 mod matching;
 mod names;
 mod observe;
+mod paths;
 mod purge;
 mod resilience;
 pub(in crate::config) mod route;
@@ -27,7 +28,9 @@ use std::path::Path as FilePath;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::named;
 use crate::config::path::Path;
+use crate::config::plan::AdminAddress;
 use crate::config::plan::Plan;
 use crate::config::plan::Process;
 use crate::config::report::Report;
@@ -35,6 +38,7 @@ use crate::config::schema;
 use crate::config::schema::value::OrAuto;
 use crate::message::target::EncodedSlash;
 use crate::message::target::Normalisation;
+use crate::observe::Sink;
 use crate::units::ByteSize;
 use crate::units::Period;
 
@@ -80,6 +84,18 @@ pub(in crate::config) fn check(
         .as_ref()
         .and_then(|written| observe::state_file(written, folder, &root.key("admin"), report));
     let access_log = observe::access_log(config, folder, &root.key("access_log"), report);
+    let socket = match &admin {
+        Some(AdminAddress::Unix(socket)) => Some(socket.as_path()),
+        Some(AdminAddress::Tcp(_)) | None => None,
+    };
+    let log = match &access_log.to {
+        Some(Sink::File(path)) => Some(path.as_path()),
+        Some(Sink::Stdout) | None => None,
+    };
+    let own = own_paths(&process, socket, state_file.as_deref(), log, &root);
+    let read: Vec<PathBuf> =
+        named::files(config).into_iter().map(|file| folder.join(file)).collect();
+    paths::apart(&own, &read, report);
     if report.has_errors() {
         return None;
     }
@@ -157,6 +173,31 @@ fn process(
         watch: written.watch,
         state_dir,
     }
+}
+
+/// The paths that the process writes to, listens on or keeps things in.
+fn own_paths(
+    process: &Process,
+    socket: Option<&FilePath>,
+    state_file: Option<&FilePath>,
+    access_log: Option<&FilePath>,
+    root: &Path,
+) -> Vec<paths::Own> {
+    let at = root.key("process");
+    let admin = root.key("admin");
+    let all = [
+        (at.key("state_dir"), Some(process.state_dir.as_path()), paths::Use::Folder),
+        (at.key("pid_file"), Some(process.pid_file.as_path()), paths::Use::Alone),
+        (at.key("upgrade_socket"), Some(process.upgrade_socket.as_path()), paths::Use::Alone),
+        (at.key("log_file"), Some(process.log_file.as_path()), paths::Use::Log),
+        (admin.key("socket"), socket, paths::Use::Alone),
+        (admin.key("state_file"), state_file, paths::Use::Alone),
+        (root.key("access_log").key("to"), access_log, paths::Use::Log),
+    ];
+    let there = all.into_iter().filter_map(|(at, path, used)| Some((at, path?, used)));
+    // An empty one was reported as that.
+    let there = there.filter(|(_, path, _)| path.file_name().is_some());
+    there.map(|(at, path, used)| paths::Own { at, path: path.to_owned(), used }).collect()
 }
 
 /// Reports a value outside of a range.
