@@ -67,6 +67,12 @@ bench-compare: ## requests per second and CPU beside nginx and HAProxy
 	cargo build --release --locked
 	python3 benches/compare/compare.py $(ARGS)
 
+.PHONY: bench-handshakes
+bench-handshakes: ## TLS handshakes and CPU for each beside nginx and HAProxy
+	@scripts/setup bench
+	cargo build --locked --release
+	python3 benches/compare/handshakes.py $(ARGS)
+
 .PHONY: bench-memory
 bench-memory: ## memory per idle connection, plain and TLS
 	@scripts/setup bench

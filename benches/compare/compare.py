@@ -94,8 +94,8 @@ def parse_arguments():
     return arguments
 
 
-def start_all(folder, stack):
-    """Starts the origin and the proxies in front of it."""
+def start_all(folder, stack, names=SERVERS):
+    """Starts the origin and these proxies in front of it."""
     chain, key, both = shared.certificate(folder)
     for path in (chain, key, both):
         path.chmod(0o644)
@@ -121,18 +121,18 @@ def start_all(folder, stack):
     runroot = configs.trafficserver(folder, ports["trafficserver"], origin_port, both)
     (folder / "varnish").mkdir()
     commands = {
-        "nginx": [nginx, "-p", str(folder), "-e", "nginx.error.log", "-c", "nginx.conf"],
-        "haproxy": [haproxy, "-db", "-f", "haproxy.cfg"],
-        "varnish": [
+        "nginx": lambda: [nginx, "-p", str(folder), "-e", "nginx.error.log", "-c", "nginx.conf"],
+        "haproxy": lambda: [haproxy, "-db", "-f", "haproxy.cfg"],
+        "varnish": lambda: [
             shared.tool("varnishd"), "-F", "-j", "none", "-n", f"{folder}/varnish", "-f", f"{folder}/default.vcl",
             "-a", f"127.0.0.1:{ports['varnish'][0]}", "-s", "malloc,256m", "-p", "thread_pools=1",
         ],
-        "trafficserver": [shared.tool("traffic_server"), f"--run-root={runroot}"],
-        "edgeproxy": [shared.edgeproxy(), "-c", "edge.yaml"],
+        "trafficserver": lambda: [shared.tool("traffic_server"), f"--run-root={runroot}"],
+        "edgeproxy": lambda: [shared.edgeproxy(), "-c", "edge.yaml"],
     }
     return [
-        stack.enter_context(shared.Server(name, commands[name], folder, list(ports[name]), PROXY_CORE))
-        for name in SERVERS
+        stack.enter_context(shared.Server(name, commands[name](), folder, list(ports[name]), PROXY_CORE))
+        for name in names
     ]
 
 

@@ -90,6 +90,9 @@ http {{
     location /plain/ {{
       proxy_pass http://origin;
     }}
+    location = /nothing {{
+      return 204;
+    }}
   }}
 }}
 """
@@ -120,6 +123,7 @@ cache small
 frontend all
   bind 127.0.0.1:{plain} backlog 1024
   bind 127.0.0.1:{tls} ssl crt {both} alpn h2,http/1.1 backlog 1024
+  http-request return status 204 if {{ path /nothing }}
   http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
   use_backend cached if {{ path_beg /cached/ }}
   default_backend plain
@@ -233,6 +237,9 @@ routes:
     match: {{path_prefix: /plain}}
     upstream: origin
     cache: off
+  - name: nothing
+    match: {{path: /nothing}}
+    respond: {{status: 204}}
 cache:
   memory: 64MiB
 admin:
