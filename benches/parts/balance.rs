@@ -13,6 +13,7 @@ use edgeproxy::balance::READY;
 use edgeproxy::balance::Seat;
 use edgeproxy::resilience::breaker;
 use edgeproxy::resilience::breaker::Breaker;
+use edgeproxy::resilience::breaker::Verdict;
 
 use crate::Random;
 use crate::nanoseconds;
@@ -77,6 +78,24 @@ pub(crate) fn run() {
             let cost = nanoseconds(|n| balancer.pick(&asks[n as usize % ASKS], &group));
             println!("| {name} | {count} | {cost:.0} |");
         }
+        // Of ten, nine have an open breaker: which ones has no order.
+        for peer in &group.peers {
+            if random.below(10) > 0 {
+                open(&peer.breaker, group.now);
+            }
+        }
+        for (name, algorithm) in algorithms {
+            let balancer = Balancer::new(&algorithm, &seats);
+            let cost = nanoseconds(|n| balancer.pick(&asks[n as usize % ASKS], &group));
+            println!("| {name}, nine of ten out | {count} | {cost:.0} |");
+        }
+    }
+}
+
+/// Makes it fail until it is open.
+fn open(breaker: &Breaker, now: Duration) {
+    while let Some(pass) = breaker.enter(now) {
+        breaker.leave(pass, Verdict::Failure, now);
     }
 }
 

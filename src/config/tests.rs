@@ -1,3 +1,4 @@
+mod defaults;
 mod golden;
 mod meaning;
 mod planted;

@@ -197,7 +197,55 @@ impl Fault {
             Refusal::ConnectFailed | Refusal::ConnectTimeout | Refusal::OriginTls => Self::Connect,
             Refusal::OriginTimeout | Refusal::TotalTimeout => Self::Timeout,
             Refusal::OriginMalformed => Self::Malformed,
-            _ => Self::Closed,
+            // Of the origin's faults this one is left. The others are no faults of a backend: that an attempt
+            // ended in one of them says only that it got no answer there.
+            Refusal::MalformedRequestLine
+            | Refusal::BareLineFeed
+            | Refusal::MalformedField
+            | Refusal::FoldedField
+            | Refusal::ControlByte
+            | Refusal::BadTarget
+            | Refusal::MissingHost
+            | Refusal::DuplicateHost
+            | Refusal::BadHost
+            | Refusal::ConflictingHost
+            | Refusal::AmbiguousLength
+            | Refusal::BadContentLength
+            | Refusal::BadTransferEncoding
+            | Refusal::BadChunk
+            | Refusal::IncompleteBody
+            | Refusal::BadConnection
+            | Refusal::BadUpgrade
+            | Refusal::BadExpect
+            | Refusal::UnknownTransferCoding
+            | Refusal::BadMethod
+            | Refusal::MalformedStream
+            | Refusal::BrokenConnection
+            | Refusal::Flood
+            | Refusal::UnsupportedVersion
+            | Refusal::TargetTooLong
+            | Refusal::HeadTooLarge
+            | Refusal::TooManyFields
+            | Refusal::BodyTooLarge
+            | Refusal::HeadTimeout
+            | Refusal::BodyTimeout
+            | Refusal::MethodNotAllowed
+            | Refusal::NoRoute
+            | Refusal::PurgeAddress
+            | Refusal::PurgeToken
+            | Refusal::Misdirected
+            | Refusal::Loop
+            | Refusal::NotCached
+            | Refusal::NotValidated
+            | Refusal::UpstreamOff
+            | Refusal::NoPeer
+            | Refusal::BreakerOpen
+            | Refusal::Shed
+            | Refusal::QueueFull
+            | Refusal::QueueTimeout
+            | Refusal::OriginClosed
+            | Refusal::Overloaded
+            | Refusal::Internal => Self::Closed,
         }
     }
 }

@@ -34,6 +34,14 @@ fn a_sibling_s_name_is_caught() {
 }
 
 #[test]
+fn what_tests_may_name_besides_is_for_tests_only() {
+    let text = "use crate::balance::Balancer;";
+    assert_none(&layering(&sample("resilience/tests/group.rs", text)));
+    assert_eq!(layering(&sample("resilience/breaker.rs", text)).len(), 1);
+    assert_eq!(layering(&sample("balance/tests.rs", "use crate::resilience::X;")).len(), 1);
+}
+
+#[test]
 fn a_name_in_a_comment_or_a_string_is_no_name() {
     let text = "// crate::app\n/* crate::app /* */ crate::app */\nconst A: &str = \"crate::app\";\n\
                 const B: &str = r#\"\"crate::app\"#;\nconst C: &[u8] = br\"crate::app\";\n";

@@ -206,6 +206,48 @@ fn the_group_of_backends_serves_while_one_of_them_does() {
 }
 
 #[test]
+fn the_routes_of_the_group_say_again_once_and_in_copy() {
+    let hangs_up = Origin::script()
+        .on("/health", ok("well"))
+        .take_over("/search", |_, stream| drop(stream))
+        .take_over("/pay", |_, stream| drop(stream))
+        .otherwise(|_| ok("first"))
+        .start();
+    let [b, c, next] = ["b", "c", "next"].map(|name| Origin::always(ok(name)));
+    let addresses = [&hangs_up, &b, &c, &next].map(|origin| origin.address.to_string());
+    let names = ["A", "B", "C", "NEXT"];
+    let environment: Vec<(&str, &str)> =
+        names.into_iter().zip(addresses.iter().map(String::as_str)).collect();
+    let edge = start("upstreams.yaml", &environment);
+    let post = |path: &str| edge.wire().request("POST", "app.test", path, &[], b"q").status;
+    // The first one takes half of them; it is asked in the end, and another one answers.
+    let mut asked = 0;
+    while hangs_up.seen_at("/search").is_empty() {
+        assert_eq!(post("/search"), 200);
+        asked += 1;
+        assert!(asked < 100, "it gets its share");
+    }
+    let said: usize = [&hangs_up, &b, &c].map(|one| one.seen_at("/search").len()).iter().sum();
+    assert!(said > asked, "{said} of {asked}");
+    let mut paid = 0;
+    while hangs_up.seen_at("/pay").is_empty() {
+        post("/pay");
+        paid += 1;
+        assert!(paid < 100, "it gets its share");
+    }
+    let said: usize = [&hangs_up, &b, &c].map(|one| one.seen_at("/pay").len()).iter().sum();
+    assert_eq!(said, paid, "each payment is said once");
+    let mut wire = edge.wire();
+    let mut copied = 0;
+    while next.seen().is_empty() {
+        wire.get("app.test", "/api/x", &[]).expect_status(200);
+        copied += 1;
+        assert!(copied < 1000, "one of ten is copied");
+    }
+    assert_eq!(next.seen()[0].target(), "/api/x");
+}
+
+#[test]
 fn the_site_leads_to_https_and_keeps_its_files() {
     let origin =
         Origin::script().otherwise(|seen| ok(seen.target()).field("Set-Cookie", "a=1")).start();

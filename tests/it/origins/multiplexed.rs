@@ -219,6 +219,37 @@ fn a_101_opens_nothing_and_interim_responses_without_end_are_a_failure() {
 }
 
 #[test]
+fn content_of_an_answer_that_has_none_is_a_failure_and_reaches_nobody() {
+    let head =
+        part(HEADERS, END_HEADERS, &block(&[(":status", "204"), ("cache-control", "max-age=60")]));
+    for parts in [vec![head.clone(), last("body")], vec![head, data("bo"), data("dy"), last("")]] {
+        let origin = RawOrigin2::start(move |to, stream| write(to, stream, &parts));
+        let edge = in_front_of(&origin, "");
+        // Its header may have been passed on before anything else came.
+        let is_nothing = |status: u16, body: &[u8]| match status {
+            204 => body.is_empty(),
+            502 => !body.windows(4).any(|part| part == b"body"),
+            _ => false,
+        };
+        for asked in 1..=2 {
+            let mut wire = edge.wire();
+            wire.send("GET /a HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+            if let Some(reply) = wire.any_reply("GET") {
+                assert!(is_nothing(reply.status, &reply.body), "{reply:?}");
+            }
+            assert_eq!(origin.asked(), asked, "it was stored");
+        }
+        let reply = http2::run(async {
+            let mut client = http2::plain(edge.address("http")).await;
+            http2::get(&mut client, "http://edge.test/a", &[]).await
+        });
+        if let Ok(reply) = reply {
+            assert!(is_nothing(reply.status, &reply.body), "{reply:?}");
+        }
+    }
+}
+
+#[test]
 fn the_time_of_a_route_bounds_the_whole_exchange() {
     // A byte every now and then; and nothing any more after the first ones.
     for drips in [true, false] {

@@ -50,6 +50,37 @@ fn above_the_limit_requests_are_shed_with_a_time_to_come_back() {
 }
 
 #[test]
+fn what_is_stale_is_served_in_place_of_being_shed() {
+    let (held, gate) = held();
+    let stored = ok("stored").field("Cache-Control", "max-age=0, stale-if-error=600");
+    let waits = held.address;
+    let origin = Origin::script()
+        .on("/stored", stored)
+        .otherwise(move |_| {
+            // It takes as long as the other one.
+            crate::harness::Wire::plain(waits).get("held.test", "/", &[]);
+            ok("done")
+        })
+        .start();
+    let yaml = crate::harness::edge::simple(&origin, "")
+        .replace("addresses:", "concurrency: {min: 2, max: 2}\n    addresses:");
+    let edge = crate::harness::Edge::with(&yaml);
+    edge.get("/stored").expect_status(200).expect_body("stored");
+    let mut clients: Vec<_> = (0..2).map(|_| edge.wire()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.ask("GET", "edge.test", &format!("/{n}"), &[], b"");
+    }
+    held.wait_for(2);
+    edge.get("/more").expect_status(503);
+    edge.get("/stored").expect_status(200).expect_body("stored");
+    assert_eq!(origin.seen_at("/stored").len(), 1, "nobody was asked");
+    open(&gate);
+    for client in &mut clients {
+        client.reply().expect_status(200);
+    }
+}
+
+#[test]
 fn a_full_line_is_told_and_who_waits_is_served() {
     let (origin, gate) = held();
     let more = "    pool: {max_connections: 1, queue: 1, queue_timeout: 30s}\n";

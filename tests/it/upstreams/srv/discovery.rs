@@ -274,6 +274,24 @@ fn a_service_can_be_added_at_run_time_and_its_weights_are_its_records() {
 }
 
 #[test]
+fn a_plain_name_that_cannot_be_resolved_keeps_its_addresses_and_its_breaker_hears_of_it() {
+    let (a, dns) = (Origin::always(ok("a")), dns());
+    let addresses = format!("{{id: app, address: \"one.test:{}\"}}", port(&a));
+    let more = |breaker: &str| {
+        let server = dns.address;
+        format!("    resolvers: [\"{server}\"]\n    resolve_every: 1s\n    breaker: {breaker}\n")
+    };
+    let edge = with(&addresses, &more("off"));
+    let broken = with(&addresses, &more("{failures: 2, open_for: 1h}"));
+    assert_eq!(shares(&edge, 2), of(&[("a", 2)]));
+    assert_eq!(shares(&broken, 2), of(&[("a", 2)]));
+    dns.is(Mood::Failing);
+    broken.wait_for_metric("edgeproxy_backend_breaker_opened_total{", 1.0);
+    edge.wait_for_log("name not resolved");
+    assert_eq!(shares(&edge, 4), of(&[("a", 4)]));
+}
+
+#[test]
 fn plain_names_are_asked_of_these_servers_too() {
     let (a, dns) = (Origin::always(ok("a")), dns());
     let addresses = format!("{{id: app, address: \"one.test:{}\"}}", port(&a));

@@ -1,0 +1,173 @@
+//! What an upstream does about which nothing is written, one by one, and that each of it can be said
+//! otherwise.
+
+use std::time::Duration;
+
+use super::config;
+use super::load_text;
+use crate::balance::Algorithm;
+use crate::resilience::breaker;
+use crate::upstream::Settings;
+use crate::upstream::health::Probe;
+
+/// An upstream of two backends with these further keys.
+fn with(more: &str) -> Settings {
+    let text = format!(
+        "upstreams: {{a: {{addresses: [\"a:80\", \"b:80\"], {more}}}}}\n\
+                        routes: [{{upstream: a}}]"
+    );
+    config(&text).plan.upstreams[0].clone()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn breaker(more: &str) -> Option<breaker::Settings> {
+    with(more).breaker.map(|breaker| breaker.settings)
+}
+
+fn refused(text: &str) -> Vec<String> {
+    let text = format!(
+        "listeners: [{{address: \"127.0.0.1:80\"}}]\n\
+         upstreams: {{a: {{addresses: [\"a:80\", \"b:80\"], {text}}}}}\nroutes: [{{upstream: a}}]"
+    );
+    let found = load_text(&text, "t.yaml").expect_err("it contradicts itself");
+    found.all().iter().map(|one| one.message.clone()).collect()
+}
+
+#[test]
+fn backends_are_chosen_by_turns() {
+    assert_eq!(with("").balance.algorithm, Algorithm::RoundRobin);
+    assert_eq!(with("balance: random").balance.algorithm, Algorithm::Random);
+}
+
+#[test]
+fn the_breaker_is_on() {
+    assert!(with("").breaker.is_some());
+    assert!(with("breaker: off").breaker.is_none());
+}
+
+#[test]
+fn five_failures_open_it() {
+    assert_eq!(breaker("").expect("it is on").failures, 5);
+    assert_eq!(breaker("breaker: {failures: 10}").expect("it is on").failures, 10);
+}
+
+#[test]
+fn it_is_open_for_30_seconds() {
+    assert_eq!(breaker("").expect("it is on").open_for, seconds(30));
+    assert_eq!(breaker("breaker: {open_for: 60s}").expect("it is on").open_for, seconds(60));
+}
+
+#[test]
+fn a_backend_has_100_connections() {
+    assert_eq!(with("").pool.max_connections, 100);
+    assert_eq!(with("pool: {max_connections: 200}").pool.max_connections, 200);
+}
+
+#[test]
+fn connecting_takes_10_seconds_at_most() {
+    assert_eq!(with("").timeouts.connect, seconds(10));
+    assert_eq!(with("timeouts: {connect: 15s}").timeouts.connect, seconds(15));
+}
+
+#[test]
+fn connections_are_idle_for_90_seconds_at_most() {
+    assert_eq!((with("").timeouts.idle, with("").pool.idle), (seconds(90), seconds(90)));
+    let other = with("timeouts: {idle: 60s}");
+    assert_eq!((other.timeouts.idle, other.pool.idle), (seconds(60), seconds(60)));
+}
+
+#[test]
+fn there_are_three_attempts() {
+    assert_eq!(with("").retry.settings.attempts, 3);
+    assert_eq!(with("retry: {attempts: 5}").retry.settings.attempts, 5);
+    assert_eq!(with("retry: off").retry.settings.attempts, 1);
+}
+
+#[test]
+fn the_wait_before_the_second_one_is_100_milliseconds_at_most() {
+    assert_eq!(with("").retry.settings.backoff, Duration::from_millis(100));
+    let other = with("retry: {backoff: 200ms}");
+    assert_eq!(other.retry.settings.backoff, Duration::from_millis(200));
+}
+
+#[test]
+fn waits_grow() {
+    let settings = with("").retry.settings;
+    assert!(settings.max_backoff >= 4 * settings.backoff);
+    // All alike; and none at all.
+    let alike = with("retry: {backoff: 100ms, max_backoff: 100ms}").retry.settings;
+    assert_eq!(alike.max_backoff, alike.backoff);
+    assert_eq!(with("retry: {backoff: 0}").retry.settings.backoff, Duration::ZERO);
+}
+
+#[test]
+fn health_is_checked() {
+    assert!(with("").health.is_some());
+    assert!(with("health: off").health.is_none());
+}
+
+#[test]
+fn health_is_checked_every_10_seconds() {
+    assert_eq!(with("").health.expect("it is on").interval, seconds(10));
+    assert_eq!(with("health: {interval: 30s}").health.expect("it is on").interval, seconds(30));
+}
+
+#[test]
+fn it_is_asked_for_health_where_it_is_asked_by_http() {
+    let path = |more: &str| match with(more).health.expect("it is on").probe {
+        Probe::Http(request) => Some(request.target),
+        Probe::Tcp | Probe::Grpc { .. } => None,
+    };
+    assert_eq!(path(""), None, "nobody said that it has such a path");
+    assert_eq!(path("health: {type: http}").as_deref(), Some("/health"));
+    assert_eq!(path("health: {path: /ready}").as_deref(), Some("/ready"));
+}
+
+#[test]
+fn a_request_has_30_seconds_in_all() {
+    assert_eq!(with("").timeouts.total, seconds(30));
+    assert_eq!(with("timeouts: {total: 60s}").timeouts.total, seconds(60));
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_errors() {
+    for (text, part) in [
+        ("retry: {backoff: 1s, max_backoff: 100ms}", "shorter than `backoff`"),
+        ("retry: {per_try: 40s}", "longer than `timeouts.total`"),
+        ("health: {interval: 1s, timeout: 2s}", "longer than `interval`"),
+        ("health: {type: tcp, path: /health}", "`path`"),
+        ("health: {type: grpc}", "HTTP/2"),
+        ("pool: {max_connections: 5, warm: 6}", "more than `max_connections`"),
+        ("breaker: {counts: [], statuses: []}", "nothing counts"),
+        ("concurrency: {min: 10, max: 5}", "below `min`"),
+        ("panic_threshold: 50, health: off", "nothing says"),
+        ("hash_by: client", "no effect without `balance: hash`"),
+        ("protocol: http2, pool: {warm: 1}", "no effect with `protocol: http2`"),
+    ] {
+        let messages = refused(text);
+        assert!(messages.iter().any(|one| one.contains(part)), "{text}: {messages:?}");
+    }
+}
+
+#[test]
+fn what_is_asked_over_http_1_only_is_an_error_over_http_2() {
+    let text = |more: &str| {
+        format!(
+            "listeners: [{{address: \"127.0.0.1:80\"}}]\nupstreams:\n  \
+             one: {{addresses: [\"a:80\", \"b:80\"]}}\n  \
+             two: {{addresses: [\"c:80\", \"d:80\"], protocol: http2}}\nroutes: [{{{more}}}]"
+        )
+    };
+    for (more, part) in [
+        ("upstream: two, hedge: {}", "nothing is hedged"),
+        ("split: [{upstream: one}, {upstream: two}], hedge: {}", "nothing is hedged"),
+        ("upstream: one, mirror: {upstream: two}", "speaks HTTP/2"),
+    ] {
+        let found = load_text(&text(more), "t.yaml").expect_err("nothing would come of it");
+        let is_told = found.all().iter().any(|one| one.message.contains(part));
+        assert!(is_told, "{more}: {found}");
+    }
+}
