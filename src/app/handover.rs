@@ -39,6 +39,8 @@ const HELLO: u8 = b'H';
 const READY: u8 = b'R';
 /// What an operator says first, who wants this process to start the new one.
 pub(super) const UPGRADE: u8 = b'U';
+/// What the new process says first where it wants what is stored.
+const STORED: u8 = b'S';
 /// What a refusal begins with, in the place of names.
 const REFUSED: char = '!';
 /// How long one step of the exchange may take.
@@ -51,6 +53,8 @@ pub(crate) enum Wanted {
     Nothing,
     /// The sockets, to take over.
     Sockets,
+    /// What is stored.
+    Stored,
     /// That this process starts its successor.
     Successor,
 }
@@ -150,11 +154,17 @@ pub(crate) fn wanted(stream: &mut UnixStream) -> io::Result<Wanted> {
     is_trusted(stream, None)?;
     match said[0] {
         HELLO => Ok(Wanted::Sockets),
+        STORED => Ok(Wanted::Stored),
         UPGRADE => Ok(Wanted::Successor),
         other => {
             Err(io::Error::other(format!("another version wants something unknown ({other})")))
         }
     }
+}
+
+/// Asks for what is stored, on a connection of its own.
+pub(crate) fn want_stored(stream: &mut UnixStream) -> io::Result<()> {
+    stream.write_all(&[STORED])
 }
 
 /// Tells who wants the sockets why they are not handed over.

@@ -48,6 +48,8 @@ pub(crate) struct Life {
     stop_admin: watch::Sender<bool>,
     /// Whoever accepts connections holds a receiver.
     accepting: watch::Sender<()>,
+    /// Whoever hears of purges from a process before this one holds a receiver.
+    elders: watch::Sender<()>,
     /// The connections that are waited for.
     pub(crate) census: Arc<Census>,
     /// Told to every request.
@@ -83,6 +85,7 @@ impl Life {
             doors: Mutex::default(),
             stop_admin: watch::channel(false).0,
             accepting: watch::channel(()).0,
+            elders: watch::channel(()).0,
             census: Arc::new(Census::default()),
             draining: Arc::new(Draining::default()),
             attentive: Notify::new(),
@@ -123,10 +126,19 @@ impl Life {
         self.accepting.subscribe()
     }
 
-    /// Waits until nobody accepts and every connection has ended.
+    /// To be held while a process before this one tells what it purges.
+    pub(crate) fn elder(&self) -> watch::Receiver<()> {
+        self.elders.subscribe()
+    }
+
+    /// Waits until nobody accepts and every connection has ended. Where another process has taken over, those
+    /// before this one have to end first: what they purge reaches it through here.
     async fn emptied(&self) {
         self.accepting.closed().await;
         self.census.emptied().await;
+        if self.was_replaced() {
+            self.elders.closed().await;
+        }
     }
 
     /// The process cannot go on.

@@ -1,6 +1,7 @@
 //! The program: from arguments to an exit code.
 
 mod ask;
+mod bequest;
 mod bind;
 mod check;
 pub mod cli;
@@ -8,6 +9,8 @@ mod daemon;
 mod diagnostics;
 mod doors;
 mod explain;
+mod fellow;
+mod frames;
 mod handover;
 mod identity;
 mod init;

@@ -29,6 +29,8 @@ use pingora::server::configuration::ServerConf;
 use pingora::services::Service;
 
 use crate::admin::Admin;
+use crate::app::bequest;
+use crate::app::bequest::Beside;
 use crate::app::bind;
 use crate::app::bind::Origin;
 use crate::app::bind::SocketFile;
@@ -74,6 +76,7 @@ use crate::observe::access_log::writer::Flushed;
 use crate::observe::metrics::CacheUsage;
 use crate::observe::metrics::Metrics;
 use crate::observe::metrics::Reload;
+use crate::observe::metrics::process;
 use crate::proxy::EdgeProxy;
 use crate::proxy::short::ShortWay;
 use crate::proxy::watch::Reporter;
@@ -81,6 +84,7 @@ use crate::runtime::Runtime;
 use crate::runtime::build::Lasting;
 use crate::runtime::build::Next;
 use crate::runtime::build::Row;
+use crate::runtime::fellow::Fellows;
 use crate::runtime::state::Keeper;
 use crate::storage::memory::Memory;
 use crate::upstream::connect::EdgeConnector;
@@ -152,6 +156,7 @@ pub(crate) fn run(written: Written, manner: Manner) -> Result<(), StartError> {
 
     let files = std::mem::take(&mut sockets.files);
     let life = Arc::new(Life::new(plan.process.drain_timeout, offered));
+    let fellows = Arc::new(Fellows::default());
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), SystemTime::now()));
     let access_log = Arc::new(ArcSwap::from_pointee(AccessLogger::new(&plan.access_log)));
 
@@ -177,11 +182,13 @@ pub(crate) fn run(written: Written, manner: Manner) -> Result<(), StartError> {
             },
             file,
             seen,
+            fellows: Arc::clone(&fellows),
         }),
         life: Arc::clone(&life),
     });
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
     life.last_answer();
+    fellows.farewell();
 
     if access_log.load().shutdown(FLUSH) == Flushed::NotInTime {
         warn!(target: "edgeproxy::app", "the last lines of the access log could not be written");
@@ -273,6 +280,7 @@ struct Parts {
     succession: Succession,
     file: Option<config::File>,
     seen: Mutex<Stamps>,
+    fellows: Arc<Fellows>,
 }
 
 /// Everything that runs, as one Pingora service on one runtime.
@@ -309,7 +317,8 @@ impl Service for EdgeService {
 }
 
 async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
-    let Parts { plan, sockets, metrics, access_log, starter, succession, file, seen } = parts;
+    let Parts { plan, sockets, metrics, access_log, starter, succession, file, seen, fellows } =
+        parts;
     let Sockets { listeners: prepared, admin, demo, upgrade, files: _, answers, taken } = sockets;
     access_log.load().start()?;
 
@@ -321,6 +330,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         metrics: Arc::clone(&metrics),
         memory: crate::storage::intern::memory(&plan.storage),
         flights: Arc::default(),
+        fellows: Arc::clone(&fellows),
         uses: Arc::default(),
         ranges: Arc::default(),
         variances: Arc::default(),
@@ -361,6 +371,16 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         census: Arc::clone(&life.census),
         watch,
     }));
+    let own = process::resident_of_its_own().unwrap_or_default();
+    let beside = Beside { runtime: Arc::clone(&runtime), memory, fellows, life: Arc::clone(life) };
+    if taken.is_some() {
+        // Before the first request: what comes now is older than what that would store.
+        let (path, wanted) = {
+            let plan = &runtime.load().plan;
+            (plan.process.upgrade_socket.clone(), plan.storage.handover)
+        };
+        bequest::inherit(&path, wanted, beside.clone()).await;
+    }
     let doors = Doors::first(prepared, &runtime.load().plan, answers, &house, life);
     let reloader = Arc::new(Reloader {
         file,
@@ -379,11 +399,11 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         open_admin(socket, &reloader, &limits, life);
     }
     orders.follow(&runtime.load().plan);
-    tokio::spawn(sweep::keep(memory, Arc::clone(&life.census)));
+    tokio::spawn(sweep::keep(memory, own, Arc::clone(&life.census)));
     tokio::spawn(reload::keep(Arc::clone(&reloader)));
     tokio::spawn(reload::watch(reloader));
     if let Some(place) = upgrade {
-        offer(place, succession)?;
+        offer(place, succession, beside)?;
     }
     // Whoever is told that we serve may send a signal at once.
     life.attentive.notified().await;
@@ -497,23 +517,23 @@ fn open_admin(socket: Bound, reloader: &Arc<Reloader>, limits: &Arc<Limits>, lif
 }
 
 /// Offers the listening sockets to a process that is started with `-u`, and has one started for who asks.
-fn offer(place: UnixListener, succession: Succession) -> io::Result<()> {
+fn offer(place: UnixListener, succession: Succession, beside: Beside) -> io::Result<()> {
     let place = tokio::net::UnixListener::from_std(place)?;
-    let succession = Arc::new(succession);
+    let both = Arc::new((succession, beside));
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
                 biased;
                 // The process that took over has the same socket: who asks means that one.
-                () = succession.life.until_replaced() => return,
+                () = both.1.life.until_replaced() => return,
                 accepted = place.accept() => accepted,
             };
             let stream = accepted.and_then(|(stream, _)| stream.into_std());
-            let succession = Arc::clone(&succession);
+            let both = Arc::clone(&both);
             let started = stream.and_then(|stream| {
                 let thread = std::thread::Builder::new().name("handover".to_owned());
                 thread.spawn(move || {
-                    if let Err(e) = hand_over(stream, &succession) {
+                    if let Err(e) = hand_over(stream, &both.0, &both.1) {
                         warn!(target: "edgeproxy::app", "handing over failed: {e}; going on");
                     }
                 })
@@ -528,10 +548,11 @@ fn offer(place: UnixListener, succession: Succession) -> io::Result<()> {
 }
 
 /// Does what somebody wants who came to the place where sockets are offered. Blocks.
-fn hand_over(mut stream: UnixStream, succession: &Succession) -> io::Result<()> {
-    let life = &succession.life;
+fn hand_over(mut stream: UnixStream, succession: &Succession, beside: &Beside) -> io::Result<()> {
+    let life = &beside.life;
     match handover::wanted(&mut stream)? {
         Wanted::Nothing => Ok(()),
+        Wanted::Stored => bequest::leave(stream, beside),
         Wanted::Successor => succession.answer(stream),
         Wanted::Sockets => {
             let Some(_turn) = life.taking.try_lock() else {

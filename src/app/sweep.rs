@@ -20,9 +20,9 @@ const SLACK: u64 = 16 << 20;
 const CONNECTION: u64 = 128 << 10;
 
 /// Goes on for as long as the process lives.
-pub(crate) async fn keep(memory: &'static Memory, census: Arc<Census>) {
-    // What it takes to be there, which is more in a build for debugging.
-    let own = process::resident_of_its_own().unwrap_or_default();
+///
+/// `own` is what it takes to be there, in bytes, before anything is stored: more in a build for debugging.
+pub(crate) async fn keep(memory: &'static Memory, own: u64, census: Arc<Census>) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let limit = memory.options().limit;

@@ -191,6 +191,42 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// How much of a key is its resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// So many bytes at the front.
+    Bytes(usize),
+    /// It names a rule about queries by its number, which says something in this process alone.
+    Numbered,
+    /// These are not the bytes of a [`Key`].
+    Unknown,
+}
+
+/// Reads how much of the bytes of a [`Key`] is its resource.
+pub fn extent(key: &[u8]) -> Extent {
+    let component = |rest| {
+        let (length, behind) = take_number(rest)?;
+        behind.get(length..)
+    };
+    let read = || {
+        let origin = (0..4).try_fold(key, |rest, _| component(rest))?;
+        let (kind, rest) = component(origin)?.split_first()?;
+        let rest = match *kind {
+            NO_QUERY | NO_PARAMETER_COUNTS => rest,
+            WHOLE_QUERY => component(rest)?,
+            CHOSEN_PARAMETERS => {
+                let (count, rest) = take_number(rest.get(size_of::<u64>()..)?)?;
+                // A count that lies runs out of bytes.
+                (0..count).try_fold(rest, |rest, _| component(rest))?
+            }
+            WHAT_MATTERS | WHAT_MATTERS_OF_CHOSEN => return Some(Extent::Numbered),
+            _ => return None,
+        };
+        Some(Extent::Bytes(key.len() - rest.len()))
+    };
+    read().unwrap_or(Extent::Unknown)
+}
+
 fn parts(rules: &KeyRules) -> Parts {
     let whole = rules.slice.is_none() && rules.ranges == Ranges::Whole;
     let one = whole && rules.headers.is_empty() && rules.cookies.is_empty();

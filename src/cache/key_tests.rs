@@ -389,3 +389,46 @@ fn what_other_rules_left_of_a_query_is_not_taken_for_the_same() {
     }
     assert_ne!(key(&PLAIN), Key::new(&PLAIN, &HeaderMap::new(), &all[1]), "it may be of any query");
 }
+
+#[test]
+fn a_key_tells_where_its_resource_ends() {
+    let accept = headers(&[("accept", "text/html"), ("x-a", "1")]);
+    for query in [
+        QueryRule::All,
+        QueryRule::None,
+        QueryRule::Only(names(&["a", "b"])),
+        QueryRule::Except(names(&["a"])),
+    ] {
+        for (sort_query, fields) in [(false, vec![]), (true, vec![]), (true, vec!["accept", "x-a"])]
+        {
+            let fields = fields.into_iter().map(HeaderName::from_static).collect();
+            let rules = KeyRules { sort_query, headers: fields, ..rules(query.clone()) };
+            for target in [
+                PLAIN,
+                Target { query: Some(""), ..PLAIN },
+                Target { query: Some("b=2&a=1&a=0"), port: Some(1), space: "s\nr", ..PLAIN },
+            ] {
+                let key = Key::new(&target, &accept, &rules);
+                assert_eq!(extent(key.as_bytes()), Extent::Bytes(key.resource_len()));
+                for cut in 0..key.resource_len() {
+                    assert_eq!(extent(&key.as_bytes()[..cut]), Extent::Unknown, "{cut}");
+                }
+                let mut fields = HeaderMap::new();
+                let value = HeaderValue::from_static("params=(\"x\")");
+                fields.insert(crate::cache::search::NO_VARY_SEARCH, value);
+                let variance = Variance::of(&fields).unwrap();
+                let numbered = Resource::equivalents(&target, &rules, (&variance, 7));
+                assert_eq!(extent(&numbered.bytes), Extent::Numbered);
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_have_an_extent_or_none(bytes in vec(any::<u8>(), 0..200)) {
+        if let Extent::Bytes(end) = extent(&bytes) {
+            prop_assert!(end <= bytes.len());
+        }
+    }
+}

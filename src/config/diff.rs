@@ -183,6 +183,7 @@ pub fn between(old: &Plan, new: &Plan) -> Difference {
         ("paths", *normalisation != new.normalisation),
         ("admin.token", *admin_token != new.admin_token),
         ("access_log", *access_log != new.access_log),
+        ("cache.handover", storage.handover != new.storage.handover),
         ("log.level", *log_level != new.log_level),
         ("the order of routes", is_reordered(old, new)),
     ];
@@ -372,6 +373,7 @@ mod tests {
             ("limits: {connections: 77}", "limits"),
             ("trusted_proxies: [10.0.0.0/8]", "trusted_proxies"),
             ("paths: {merge_slashes: false}", "paths"),
+            ("cache: {handover_time: 1s}", "cache.handover"),
             ("access_log: {to: \"off\"}", "access_log"),
             ("log: {level: debug}", "log.level"),
         ] {

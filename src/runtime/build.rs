@@ -21,6 +21,7 @@ use crate::route::Route;
 use crate::route::asking;
 use crate::runtime::Draining;
 use crate::runtime::Runtime;
+use crate::runtime::fellow::Fellows;
 use crate::runtime::state::Keeper;
 use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
@@ -47,6 +48,8 @@ pub struct Lasting {
     pub flights: Arc<Flights>,
     /// How often what is not stored was asked for.
     pub uses: Arc<Uses>,
+    /// The processes beside this one.
+    pub fellows: Arc<Fellows>,
     /// Which ranges were asked for.
     pub ranges: Arc<AskedRanges>,
     /// What responses say of queries.
@@ -192,6 +195,7 @@ impl Runtime {
             memory: lasting.memory,
             flights: Arc::clone(&lasting.flights),
             uses: Arc::clone(&lasting.uses),
+            fellows: Arc::clone(&lasting.fellows),
             ranges: Arc::clone(&lasting.ranges),
             variances: Arc::clone(&lasting.variances),
             certificates: rows.iter().map(|row| row.certificates.clone()).collect(),

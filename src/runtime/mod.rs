@@ -4,6 +4,7 @@
 pub mod backends;
 pub mod build;
 pub mod explain;
+pub mod fellow;
 pub mod life;
 pub mod partial;
 pub mod place;
@@ -29,6 +30,7 @@ use crate::observe::metrics::UpstreamMetrics;
 use crate::observe::metrics::requests::RouteTable;
 use crate::route::Route;
 use crate::route::action::Action;
+use crate::runtime::fellow::Fellows;
 use crate::runtime::state::Keeper;
 use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
@@ -69,6 +71,8 @@ pub struct Runtime {
     pub flights: Arc<Flights>,
     /// How often what is not stored was asked for. It outlives every generation.
     pub uses: Arc<Uses>,
+    /// The processes beside this one. They outlive every generation.
+    pub fellows: Arc<Fellows>,
     /// Which ranges were asked for. It outlives every generation.
     pub ranges: Arc<AskedRanges>,
     /// What responses say of queries. It outlives every generation.

@@ -22,6 +22,7 @@ use crate::config::suggest;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
+use crate::runtime::fellow::Word;
 use crate::storage::memory::Counted;
 use crate::storage::memory::Kind;
 
@@ -110,11 +111,13 @@ pub async fn purge(runtime: &Runtime, order: &Order, by: &Asker) -> Result<Repor
     let mut purged = Vec::with_capacity(order.scopes.len());
     for scope in &order.scopes {
         let (objects, exact) = match scope {
-            Scope::Url(url) => (purge_url(runtime, url, order, |_| true), true),
+            Scope::Url(url) => (purge_url(runtime, url, order, None), true),
             Scope::Many(many) => {
                 let counted = count(runtime, many, order).await;
                 if order.effect == Effect::Purge {
-                    runtime.memory.purge_many(many, kind(order.manner));
+                    let kind = kind(order.manner);
+                    runtime.memory.purge_many(many, kind);
+                    runtime.fellows.tell(|| Word::many(many, kind), None);
                 }
                 (counted.found, counted.ended)
             }
@@ -141,9 +144,8 @@ fn report(purged: Vec<Purged>, order: &Order) -> Report {
 pub fn purge_routes(runtime: &Runtime, url: Url, routes: &[&Route], by: &Asker) -> Report {
     let (manner, effect) = (Manner::Hard, Effect::Purge);
     let order = Order { scopes: Vec::new(), manner, effect, count: Count::All };
-    let objects = purge_url(runtime, &url, &order, |route| {
-        routes.iter().any(|allowed| allowed.name == route.name)
-    });
+    let names: Vec<String> = routes.iter().map(|route| route.name.to_string()).collect();
+    let objects = purge_url(runtime, &url, &order, Some(&names));
     let scope = Scope::Url(url);
     let purged = Purged { what: scope.label(), which: scope.value(), objects, exact: true };
     tell(runtime, &purged, &order, by);
@@ -153,24 +155,34 @@ pub fn purge_routes(runtime: &Runtime, url: Url, routes: &[&Route], by: &Asker) 
 /// Drops all that is stored for a URL since a request may have changed it (RFC 9111 §4.4). Says by how many
 /// purges.
 pub fn invalidate(runtime: &Runtime, url: &key::Target<'_>) -> u64 {
-    let mut purges = 0;
-    each_resource(
-        runtime,
-        url,
-        |_| true,
-        |resource| {
-            let dropped = runtime.memory.purge_resource(resource, Kind::Hard);
-            runtime.metrics.invalidated(dropped as u64);
-            purges += 1;
-        },
-    );
-    purges
+    let done = each_resource(runtime, url, None, |resource| {
+        let dropped = runtime.memory.purge_resource(resource, Kind::Hard);
+        runtime.metrics.invalidated(dropped as u64);
+    });
+    if !done.is_empty() {
+        runtime.fellows.tell(|| Word::url(url, None, &done, Kind::Hard), None);
+    }
+    done.len() as u64
+}
+
+/// Drops what is stored for a URL, by these routes or all, since the process beside this one did.
+pub(super) fn follow(
+    runtime: &Runtime,
+    url: &key::Target<'_>,
+    routes: Option<&[String]>,
+    kind: Kind,
+) {
+    each_resource(runtime, url, routes, |resource| {
+        runtime.memory.purge_resource(resource, kind);
+    });
 }
 
 /// Drops all that belongs to a group since a request may have changed it (RFC 9875 §3).
 pub fn invalidate_group(runtime: &Runtime, group: Group) {
-    runtime.memory.purge_many(&Many::Group(group), Kind::Hard);
+    let many = Many::Group(group);
+    runtime.memory.purge_many(&many, Kind::Hard);
     runtime.metrics.group_invalidated();
+    runtime.fellows.tell(|| Word::many(&many, Kind::Hard), None);
 }
 
 /// What keeps the stored responses of a route from those of others; `None` where it asks no upstream.
@@ -188,14 +200,16 @@ pub fn space<'a>(plan: &'a Plan, route: &Route) -> Option<Cow<'a, str>> {
 }
 
 /// Does something to all names under which the store may have responses of this URL: one for every way in
-/// which one of these routes that serves it asks its origin and makes its keys, and one for every rule by
-/// which a response to another URL may answer it.
+/// which one of these routes (`None`: any) that serves it asks its origin and makes its keys, and one for
+/// every rule by which a response to another URL may answer it. Returns them.
 fn each_resource(
     runtime: &Runtime,
     url: &key::Target<'_>,
-    is_meant: impl Fn(&Route) -> bool,
+    routes: Option<&[String]>,
     mut act: impl FnMut(&Resource),
-) {
+) -> Vec<Resource> {
+    let is_meant =
+        |route: &Route| routes.is_none_or(|names| names.iter().any(|name| **name == *route.name));
     let mut done = Vec::new();
     let mut once = |resource: Resource| {
         if !done.contains(&resource) {
@@ -218,15 +232,12 @@ fn each_resource(
             }
         }
     }
+    done
 }
 
 /// Purges, or only counts, what is stored for a URL.
-fn purge_url(
-    runtime: &Runtime,
-    url: &Url,
-    order: &Order,
-    is_meant: impl Fn(&Route) -> bool,
-) -> u64 {
+fn purge_url(runtime: &Runtime, url: &Url, order: &Order, routes: Option<&[String]>) -> u64 {
+    let kind = kind(order.manner);
     let mut objects = 0;
     for scheme in url.schemes() {
         let target = key::Target {
@@ -237,12 +248,16 @@ fn purge_url(
             path: url.target.path(),
             query: url.target.query(),
         };
-        each_resource(runtime, &target, &is_meant, |resource| {
+        let done = each_resource(runtime, &target, routes, |resource| {
             objects += match order.effect {
-                Effect::Purge => runtime.memory.purge_resource(resource, kind(order.manner)),
+                Effect::Purge => runtime.memory.purge_resource(resource, kind),
                 Effect::DryRun => runtime.memory.count_resource(resource),
             };
         });
+        if order.effect == Effect::Purge {
+            let word = || Word::url(&target, routes.map(<[String]>::to_vec), &done, kind);
+            runtime.fellows.tell(word, None);
+        }
     }
     objects as u64
 }

@@ -7,6 +7,8 @@ pub mod ranges;
 pub mod uses;
 pub mod variances;
 
+use std::time::Duration;
+
 /// The memory tier, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -16,4 +18,15 @@ pub struct Settings {
     pub eviction: memory::Policy,
     /// The most variants of one key.
     pub variants: u32,
+    /// What is taken over from a process that is followed.
+    pub handover: Handover,
+}
+
+/// What is taken over from a process that is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handover {
+    /// In bytes, at most.
+    pub most: u64,
+    /// How long that may take.
+    pub within: Duration,
 }

@@ -1,10 +1,12 @@
 //! The life of a process: starting, signals, draining, in the background, handing over.
 
+mod bequest;
 pub(crate) mod daemon;
 mod drain;
 mod handover;
 mod notify;
 mod start;
+mod twenty;
 mod upgrade;
 
 use std::net::SocketAddr;

@@ -3,7 +3,7 @@
 mod flight;
 mod kept;
 mod listeners;
-mod load;
+pub(crate) mod load;
 mod many;
 mod ways;
 

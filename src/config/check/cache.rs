@@ -36,9 +36,11 @@ use crate::config::schema::cache::Key;
 use crate::config::schema::cache::Query;
 use crate::config::schema::cache::SuffixGuard;
 use crate::config::schema::cache::When;
+use crate::config::schema::value::OrAuto;
 use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::storage;
+use crate::storage::Handover;
 use crate::units::Period;
 
 /// The largest lifetime that a cache has to tell from larger ones (RFC 9111 §1.2.2).
@@ -49,6 +51,9 @@ const COLLAPSE_WAIT_MOST: Duration = Duration::from_secs(600);
 
 /// The most variants of one key: each of them is compared with a request.
 const MOST_VARIANTS: u32 = 256;
+
+/// The longest that a new process may wait for what is stored, before it serves.
+const LONGEST_HANDOVER: Duration = Duration::from_secs(50);
 
 /// The store.
 pub(super) fn store(
@@ -84,7 +89,15 @@ pub(super) fn store(
     let at = root.key("cache").key("variants");
     let variants = config.cache.variants;
     within(report, &at, variants, 1, MOST_VARIANTS);
-    storage::Settings { memory, eviction, variants }
+    let at = root.key("cache");
+    let most = match config.cache.handover_memory {
+        OrAuto::Auto => memory,
+        OrAuto::Is(most) => size(report, &at.key("handover_memory"), most, 0, 1 << 50).min(memory),
+    };
+    let at = at.key("handover_time");
+    let within = period(report, &at, config.cache.handover_time, Duration::ZERO, LONGEST_HANDOVER);
+    let handover = Handover { most, within };
+    storage::Settings { memory, eviction, variants, handover }
 }
 
 /// What a route allows: `own` completed from `outer`.

@@ -19,6 +19,7 @@ use serde::de::Visitor;
 use crate::cache as policy;
 use crate::cache::deception::Guard;
 use crate::config::schema::route::Condition;
+use crate::config::schema::value::OrAuto;
 use crate::config::schema::value::OrOff;
 use crate::units::ByteSize;
 use crate::units::Period;
@@ -33,11 +34,22 @@ pub struct Store {
     pub eviction: Eviction,
     /// The most variants (`Vary`) of one key that are stored; the oldest makes room for a new one.
     pub variants: u32,
+    /// How much of what is stored a process takes over that follows another, the hottest first. `auto`: as
+    /// much as fits.
+    pub handover_memory: OrAuto<ByteSize>,
+    /// How long that may take, before the new process serves; 0s takes nothing over.
+    pub handover_time: Period,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { memory: ByteSize(256 << 20), eviction: Eviction::S3Fifo, variants: 16 }
+        Self {
+            memory: ByteSize(256 << 20),
+            eviction: Eviction::S3Fifo,
+            variants: 16,
+            handover_memory: OrAuto::Auto,
+            handover_time: Period(Duration::from_secs(10)),
+        }
     }
 }
 

@@ -272,6 +272,16 @@ impl Fill {
             return Err(Abandoned::TooLarge);
         }
         let selection = Selection::new(arrival.headers, arrival.request)?;
+        Self::selected(tier, arrival, selection)
+    }
+
+    /// The same, selected so.
+    pub(super) fn selected(
+        tier: &Memory,
+        arrival: &Arrival<'_>,
+        selection: Selection,
+    ) -> Result<Self, Abandoned> {
+        let largest = tier.options().max_object.min(arrival.largest);
         let draft = Draft::new(tier, arrival, selection)?;
         let about = About {
             status: arrival.status,

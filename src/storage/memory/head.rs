@@ -84,6 +84,11 @@ impl Head {
         })
     }
 
+    /// How many bytes at the end of the lines are of fields that must not enter an HTTP/2 table.
+    pub(super) fn sensitive(&self) -> u32 {
+        self.sensitive
+    }
+
     /// How many bytes the lines of these fields have.
     pub(super) fn text_len(headers: &HeaderMap) -> usize {
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()

@@ -48,6 +48,27 @@ impl Selection {
         Ok(Self { varied: Some(Box::new(Varied { spec, values })) })
     }
 
+    /// What a response with `headers` is selected by that was stored for these values of what it lists.
+    pub(super) fn carried(
+        headers: &HeaderMap,
+        values: Option<Vec<u8>>,
+    ) -> Result<Self, NoSelection> {
+        let spec = Spec::parse(headers).map_err(|_| NoSelection::Star)?;
+        match (spec.is_empty(), values) {
+            (true, None) => Ok(Self::default()),
+            (false, Some(values)) => {
+                let values = values.into_boxed_slice();
+                Ok(Self { varied: Some(Box::new(Varied { spec, values })) })
+            }
+            (true, Some(_)) | (false, None) => Err(NoSelection::RequestUnknown),
+        }
+    }
+
+    /// The values of what it lists; `None` when it lists nothing.
+    pub(super) fn values(&self) -> Option<&[u8]> {
+        self.varied.as_ref().map(|varied| &*varied.values)
+    }
+
     /// The same selection for the `headers` of a response that was validated, when they list the
     /// same fields.
     pub(super) fn kept_by(&self, headers: &HeaderMap) -> Option<Self> {

@@ -153,6 +153,13 @@ impl Shard {
         self.nodes.chain(self.first(hash, key)).map(|(_, entry)| entry)
     }
 
+    /// Shows each hash, and the entries under it.
+    pub(super) fn each(&self, mut look: impl FnMut(u64, &mut dyn Iterator<Item = &Arc<Entry>>)) {
+        for (hash, first) in &self.first {
+            look(*hash, &mut self.nodes.chain(*first).map(|(_, entry)| entry));
+        }
+    }
+
     /// Whatever is stored under a hash.
     pub(super) fn under_hash(&self, hash: u64) -> impl Iterator<Item = &Arc<Entry>> {
         self.nodes.chain(self.first.get(&hash).copied().unwrap_or(NONE)).map(|(_, entry)| entry)

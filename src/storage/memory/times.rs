@@ -63,6 +63,18 @@ impl Packed {
         self.responded.saturating_add(self.lifetime).saturating_sub(self.age)
     }
 
+    /// All of it, in the order of its fields.
+    pub(super) fn numbers(&self) -> [u64; 6] {
+        let Self { created, responded, lifetime, age, while_revalidate, if_error } = *self;
+        [created, responded, lifetime, age, while_revalidate, if_error]
+    }
+
+    /// The inverse of [`Self::numbers`].
+    pub(super) fn of_numbers(numbers: [u64; 6]) -> Self {
+        let [created, responded, lifetime, age, while_revalidate, if_error] = numbers;
+        Self { created, responded, lifetime, age, while_revalidate, if_error }
+    }
+
     /// The longer of the two windows in which a stale response may serve, in nanoseconds.
     pub(super) fn longest_window_nanos(&self) -> u64 {
         self.while_revalidate.max(self.if_error)

@@ -73,7 +73,7 @@ impl Edge {
         let stderr = collect(child.stderr.take().expect("stderr is piped"));
         let stdout = collect(child.stdout.take().expect("stdout is piped"));
         let mut edge = Self { child, folder, stderr, stdout, listeners: HashMap::new() };
-        edge.wait_for_log("ready");
+        edge.wait_for_log("] ready");
         for line in edge.log() {
             // "... listening on http://127.0.0.1:1234 (name)"
             let Some((_, rest)) = line.split_once("listening on ") else { continue };

@@ -24,11 +24,11 @@ use crate::process::daemon::eventually;
 
 const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 /// What a slow body comes in: a part for each reload, and each is whole only after the last one.
-const PARTS: usize = 100;
-const PART: usize = 1000;
+pub(crate) const PARTS: usize = 100;
+pub(crate) const PART: usize = 1000;
 
 /// Something that goes on until it is told to stop.
-struct Work {
+pub(crate) struct Work {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
     thread: thread::JoinHandle<()>,
@@ -36,7 +36,7 @@ struct Work {
 
 impl Work {
     /// Each round panics when something is not as it should be.
-    fn begin(mut round: impl FnMut(usize) + Send + 'static) -> Self {
+    pub(crate) fn begin(mut round: impl FnMut(usize) + Send + 'static) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (told, counted) = (Arc::clone(&stop), Arc::clone(&done));
         let thread = thread::spawn(move || {
@@ -51,7 +51,7 @@ impl Work {
     }
 
     /// Waits until so many more rounds are done.
-    fn more(&self, rounds: usize) {
+    pub(crate) fn more(&self, rounds: usize) {
         let from = self.done.load(Ordering::SeqCst);
         eventually("it goes on", || {
             let enough = self.done.load(Ordering::SeqCst) >= from + rounds;
@@ -59,14 +59,14 @@ impl Work {
         });
     }
 
-    fn end(self) -> usize {
+    pub(crate) fn end(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("nothing failed");
         self.done.load(Ordering::SeqCst)
     }
 }
 
-fn origin(parts: Arc<AtomicUsize>) -> Origin {
+pub(crate) fn origin(parts: Arc<AtomicUsize>) -> Origin {
     Origin::script()
         .take_over("/ws", |_, mut stream| {
             stream.write_all(websocket::agreement().as_bytes()).expect("the agreement is taken");

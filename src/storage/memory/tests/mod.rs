@@ -37,6 +37,7 @@ use crate::storage::memory::select::Selector;
 use crate::storage::memory::shard::Gone;
 use crate::storage::memory::shard::Shard;
 
+mod carry;
 mod long_way;
 mod many;
 mod model;
