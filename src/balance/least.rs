@@ -19,9 +19,9 @@ pub(super) const SMALL: usize = 16;
 /// more than two requests above the mean: the step from one to two samples does most of it.
 const SAMPLES: usize = 4;
 
-/// After so many draws two usable peers are enough: where most are not usable, looking for more of them takes
-/// longer than it is worth.
-const PATIENCE: usize = 16;
+/// After so many draws what was found is enough: where most are not usable, looking for more of them takes longer
+/// than it is worth. When a tenth is, that is one or the better of two.
+const PATIENCE: usize = 12;
 
 /// Chooses the smallest number of requests in flight for the weight.
 ///
@@ -74,7 +74,7 @@ impl LeastConnections {
         let mut others = Best::none();
         let mut found = 0;
         for tries in 1..=TRIES {
-            if tries > PATIENCE && found >= 2 {
+            if tries > PATIENCE && found > 0 {
                 break;
             }
             let peer = self.table.draw(chance);

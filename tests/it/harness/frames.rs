@@ -69,6 +69,15 @@ impl RawOrigin2 {
     pub(crate) fn start(
         answer: impl Fn(&mut TcpStream, u32) -> bool + Send + Sync + 'static,
     ) -> Self {
+        Self::with(&[], answer)
+    }
+
+    /// The same with settings.
+    pub(crate) fn with(
+        settings: &[u8],
+        answer: impl Fn(&mut TcpStream, u32) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let settings: Arc<[u8]> = settings.into();
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
         let address = listener.local_addr().expect("a bound socket has an address");
         let asked = Arc::new(AtomicUsize::new(0));
@@ -79,7 +88,8 @@ impl RawOrigin2 {
                 for stream in listener.incoming() {
                     let Ok(stream) = stream else { return };
                     let (asked, answer) = (Arc::clone(&asked), Arc::clone(&answer));
-                    std::thread::spawn(move || serve(stream, &asked, answer.as_ref()));
+                    let settings = Arc::clone(&settings);
+                    std::thread::spawn(move || serve(stream, &settings, &asked, answer.as_ref()));
                 }
             }
         });
@@ -95,11 +105,12 @@ impl RawOrigin2 {
 /// Until the other side goes away, or the answer wants so.
 fn serve(
     mut stream: TcpStream,
+    settings: &[u8],
     asked: &AtomicUsize,
     answer: &impl Fn(&mut TcpStream, u32) -> bool,
 ) -> Option<()> {
     stream.read_exact(&mut [0; PREFACE]).ok()?;
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).ok()?;
+    stream.write_all(&frame(SETTINGS, 0, 0, settings)).ok()?;
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).ok()?;

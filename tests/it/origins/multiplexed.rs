@@ -308,6 +308,38 @@ fn what_the_origin_says_that_it_has_not_looked_at_is_said_again_whatever_the_met
     }
 }
 
+/// SETTINGS_MAX_CONCURRENT_STREAMS of 0 (RFC 9113 §6.5.2).
+const NO_STREAMS: &[u8] = &[0, 3, 0, 0, 0, 0];
+
+#[test]
+fn an_origin_that_allows_no_stream_is_left_for_another_one() {
+    // What was under way when it said so, it refuses or lies on.
+    for refuses in [true, false] {
+        let none = RawOrigin2::with(NO_STREAMS, move |to, stream| {
+            !refuses || write(to, stream, &[reset(REFUSED_STREAM)])
+        });
+        let other = RawOrigin2::start(|to, stream| {
+            write(to, stream, &[head(&[("cache-control", "no-store")]), last("body")])
+        });
+        let edge = |addresses: &str, more: &str| {
+            Edge::with(&format!(
+                "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nupstreams:\n  origin:\n    \
+                 addresses: [{addresses}]\n    breaker: off\n    protocol: http2\n{more}\
+                 routes: [{{upstream: origin}}]\n"
+            ))
+        };
+        let both = format!("\"{}\", \"{}\"", none.address, other.address);
+        let beside = edge(&both, "    retry: {per_try: 300ms}\n");
+        for n in 0..6 {
+            beside.get(&format!("/{n}")).expect_status(200).expect_body("body");
+        }
+        let alone = edge(&format!("\"{}\"", none.address), "    timeouts: {total: 1s}\n");
+        let began = Instant::now();
+        assert!([502, 504].contains(&alone.get("/").status));
+        assert!(began.elapsed() < LATE, "{:?}", began.elapsed());
+    }
+}
+
 #[test]
 fn a_post_that_the_origin_may_have_looked_at_is_said_once() {
     for code in (0..=13).filter(|code| *code != REFUSED_STREAM) {
