@@ -56,7 +56,7 @@ const MODULES: &[(&str, Kind, &str)] = &[
     // that certificates are ordered over connections like those to origins; what a request is held to (terms)
     // all of them may ask.
     ("terms",    Server, ""),
-    ("tls",      Server, "units"),
+    ("tls",      Server, "units message"),
     ("listen",   Server, "refusal units message terms tls"),
     ("observe",  Server, "refusal units message cache"),
     ("storage",  Server, "refusal units message cache"),

@@ -20,7 +20,6 @@ use std::time::SystemTime;
 use log::warn;
 use nix::sys::stat::Mode;
 use nix::sys::stat::umask;
-use rustls::ServerConfig;
 
 use crate::app::handover;
 use crate::app::handover::Named;
@@ -37,7 +36,6 @@ use crate::tls::answers::Answers;
 use crate::tls::error::Error;
 use crate::tls::internal;
 use crate::tls::store::CertificateStore;
-use crate::tls::store::server_config;
 use crate::upstream::Place;
 
 /// The names of our own sockets in a handover. Listeners are handed over by address, and no address
@@ -95,7 +93,7 @@ impl std::fmt::Display for StartError {
 /// A listener with everything that can fail done.
 pub(crate) struct Prepared {
     pub(crate) socket: TcpListener,
-    pub(crate) tls: Option<(Arc<CertificateStore>, Arc<ServerConfig>)>,
+    pub(crate) tls: Option<Arc<CertificateStore>>,
 }
 
 /// Every socket that the process listens on.
@@ -227,9 +225,7 @@ pub(crate) fn listener(
         Some(settings) => {
             let store = CertificateStore::load(settings, state, SystemTime::now());
             let store = store.map_err(|e| material(listener, &e))?;
-            let store = Arc::new(store.with_answers(Arc::clone(answers)));
-            let config = server_config(settings, Arc::clone(&store));
-            Some((store, config.map_err(|e| material(listener, &e))?))
+            Some(Arc::new(store.with_answers(Arc::clone(answers))))
         }
     };
     let failed = |e| StartError::Bind(listener.name.to_string(), listener.address.to_string(), e);

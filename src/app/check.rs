@@ -99,6 +99,7 @@ fn explain(plan: &Plan, method: &str, url: &str) -> Result<(), Failure> {
                 path: admitted.target.path(),
                 query: admitted.target.query(),
                 headers: &headers,
+                client: None,
             };
             if is_purge(&method) {
                 return print(&purge(plan, &ask(&Method::GET), &ask(&method)));

@@ -16,7 +16,6 @@ use log::error;
 use log::info;
 use log::warn;
 use pingora::apps::HttpServerApp;
-use rustls::ServerConfig;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -32,13 +31,11 @@ use crate::listen::accept::House;
 use crate::listen::accept::Pending;
 use crate::listen::accept::Way;
 use crate::runtime::build::Row;
-use crate::tls;
 use crate::tls::answers::Answers;
 use crate::tls::error::Error;
 use crate::tls::store::CertificateStore;
 use crate::tls::store::Read;
 use crate::tls::store::Replaced;
-use crate::tls::store::server_config;
 
 /// The doors of a process.
 #[derive(Default)]
@@ -55,7 +52,7 @@ struct Open {
     settings: Settings,
     at: SocketAddr,
     way: Arc<ArcSwap<Way>>,
-    tls: Option<Tls>,
+    tls: Option<Arc<CertificateStore>>,
     stop: Arc<watch::Sender<bool>>,
     accepting: JoinHandle<()>,
 }
@@ -65,13 +62,6 @@ struct Shut {
     row: Row,
     number: usize,
     stop: Arc<watch::Sender<bool>>,
-}
-
-/// The TLS of a door.
-#[derive(Clone)]
-struct Tls {
-    store: Arc<CertificateStore>,
-    config: Arc<ServerConfig>,
 }
 
 /// The doors as a plan means them, with everything done that can fail. As long as nobody carries it out,
@@ -87,7 +77,7 @@ pub(crate) struct Prospect {
 struct Stay {
     number: usize,
     settings: Settings,
-    tls: Option<Tls>,
+    tls: Option<Arc<CertificateStore>>,
     read: Option<Read>,
 }
 
@@ -155,13 +145,11 @@ impl Doors {
             // Those that go have their rows until their connections have ended.
             (self.open.iter().map(|door| (door.number, door.row())))
                 .chain(self.leaving.iter().map(|door| (door.number, door.row.clone())))
-                .chain(stay.iter().map(|one| {
-                    let store = one.tls.as_ref().map(|tls| &tls.store);
-                    (one.number, row(&one.settings.name, store))
-                }))
+                .chain(
+                    stay.iter().map(|one| (one.number, row(&one.settings.name, one.tls.as_ref()))),
+                )
                 .chain(new.iter().map(|(number, settings, prepared)| {
-                    let store = prepared.tls.as_ref().map(|(store, _)| store);
-                    (*number, row(&settings.name, store))
+                    (*number, row(&settings.name, prepared.tls.as_ref()))
                 })),
         );
         Ok(Prospect { stay, new, rows })
@@ -205,7 +193,7 @@ impl Doors {
             let Some(at) = before.iter().position(|door| door.number == number) else { continue };
             let mut door = before.swap_remove(at);
             if let (Some(tls), Some(read)) = (&tls, read)
-                && tls.store.put(read) == Replaced::ByOthers
+                && tls.put(read) == Replaced::ByOthers
             {
                 others.push(settings.name.to_string());
             }
@@ -235,8 +223,8 @@ impl Doors {
         for door in &self.open {
             let name = &door.settings.name;
             let (Some(tls), Some(settings)) = (&door.tls, &door.settings.tls) else { continue };
-            match tls.store.reload(settings, state, SystemTime::now()) {
-                Ok(()) => info!(
+            match tls.reload(settings, state, SystemTime::now()) {
+                Ok(_) => info!(
                     target: "edgeproxy::app",
                     "certificates of listener \"{name}\" are read again"
                 ),
@@ -264,7 +252,7 @@ impl Open {
         let at = prepared.socket.local_addr().unwrap_or(settings.address);
         let name = Arc::clone(&settings.name);
         info!(target: "edgeproxy::app", "listening on {scheme}://{at} ({name})");
-        let tls = prepared.tls.map(|(store, config)| Tls { store, config });
+        let tls = prepared.tls;
         let way = Arc::new(ArcSwap::from_pointee(way(number, &settings, tls.as_ref())));
         let stop = life.door();
         let door = Door {
@@ -285,10 +273,7 @@ impl Open {
     }
 
     fn row(&self) -> Row {
-        Row {
-            name: Arc::clone(&self.settings.name),
-            certificates: self.tls.as_ref().map(|tls| Arc::clone(&tls.store)),
-        }
+        Row { name: Arc::clone(&self.settings.name), certificates: self.tls.clone() }
     }
 
     /// This door, as the listener of these settings.
@@ -303,40 +288,23 @@ impl Open {
         let Some(wanted) = &settings.tls else {
             return Ok(Stay { number, settings, tls: None, read: None });
         };
-        let read = CertificateStore::read(wanted, state, now)?;
-        let (tls, read) = match (&self.tls, &self.settings.tls) {
-            (Some(tls), Some(was)) => (tls.speaking(was, wanted)?, Some(read)),
-            (None, _) | (_, None) => {
-                let store = CertificateStore::of(read).with_answers(Arc::clone(answers));
-                let store = Arc::new(store);
-                let config = server_config(wanted, Arc::clone(&store))?;
-                (Tls { store, config }, None)
+        let (tls, read) = match &self.tls {
+            Some(tls) => (Arc::clone(tls), Some(tls.read(wanted, state, now)?)),
+            None => {
+                let store = CertificateStore::load(wanted, state, now)?;
+                (Arc::new(store.with_answers(Arc::clone(answers))), None)
             }
         };
         Ok(Stay { number, settings, tls: Some(tls), read })
     }
 }
 
-impl Tls {
-    /// The same certificates, spoken for as `wanted` says. Sessions that began before are resumed.
-    fn speaking(&self, was: &tls::Settings, wanted: &tls::Settings) -> Result<Self, Error> {
-        let spoken = |tls: &tls::Settings| (tls.min_version, tls.http2, tls.shows_certificates());
-        if spoken(was) == spoken(wanted) {
-            return Ok(self.clone());
-        }
-        let config = server_config(wanted, Arc::clone(&self.store))?;
-        let mut config = ServerConfig::clone(&config);
-        config.ticketer = Arc::clone(&self.config.ticketer);
-        Ok(Self { store: Arc::clone(&self.store), config: Arc::new(config) })
-    }
-}
-
-fn way(number: usize, settings: &Settings, tls: Option<&Tls>) -> Way {
+fn way(number: usize, settings: &Settings, tls: Option<&Arc<CertificateStore>>) -> Way {
     Way {
         index: number,
         name: Arc::clone(&settings.name),
         proxied: settings.proxied.clone(),
-        tls: tls.map(|tls| Arc::clone(&tls.config)),
+        tls: tls.cloned(),
         h2c: settings.h2c,
     }
 }

@@ -343,7 +343,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
 
     let rows = plan.listeners.iter().zip(&prepared).map(|(listener, prepared)| Row {
         name: Arc::clone(&listener.name),
-        certificates: prepared.tls.as_ref().map(|(store, _)| Arc::clone(store)),
+        certificates: prepared.tls.clone(),
     });
     let rows: Vec<Row> = rows.collect();
     let runtime = Runtime::new(plan, None, &next, &rows, access_log.load_full(), &lasting);

@@ -14,6 +14,7 @@ use http::header;
 use crate::cache::fields::members;
 use crate::cache::fields::push;
 use crate::cache::fields::trim;
+use crate::message::certificate;
 use crate::message::forwarded;
 
 /// The most fields that a Vary may name; one that names more selects nothing sensible.
@@ -130,6 +131,7 @@ pub fn is_ours(name: &HeaderName) -> bool {
     [forwarded::X_FORWARDED_FOR, forwarded::X_REAL_IP, header::FORWARDED].contains(name)
         || name == REQUEST_ID
         || forwarded::ADDRESS_CLAIMS.contains(&name.as_str())
+        || certificate::is_claim(name.as_str())
 }
 
 // In these a comma is no separator, or may be none: they are compared line by line, byte by byte.

@@ -23,6 +23,7 @@ use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema::Config;
 use crate::config::schema::listen::Certificate;
+use crate::config::schema::listen::ClientAuth;
 use crate::config::schema::process::Process;
 use crate::config::schema::secret::Secret;
 use crate::config::schema::upstream::OriginTls;
@@ -48,9 +49,16 @@ pub(super) fn look(
     for (n, listener) in config.listeners.iter().enumerate() {
         is_ours(&listener.address, &listeners.index(n).key("address"), report);
         let certificates = listener.tls.as_ref().map(|tls| tls.certificates.as_slice());
-        let at = listeners.index(n).key("tls").key("certificates");
+        let at = listeners.index(n).key("tls");
+        if let Some(tls) = listener.tls.as_ref() {
+            clients(&tls.client_auth, &at.key("client_auth"), folder, now, report);
+        }
+        let at = at.key("certificates");
         for (m, each) in certificates.unwrap_or_default().iter().enumerate() {
             certificate(each, &at.index(m), folder, now, report);
+            if let Some(own) = &each.client_auth {
+                clients(own, &at.index(m).key("client_auth"), folder, now, report);
+            }
         }
     }
     if let Some(address) = config.admin.as_ref().and_then(|admin| admin.address.as_deref()) {
@@ -296,6 +304,45 @@ fn certificate(
     }
     for (part, warning) in found.warnings {
         report.warning(place(part), warning.to_string());
+    }
+}
+
+/// What clients' certificates are held to.
+fn clients(
+    written: &Switch<ClientAuth>,
+    at: &Path,
+    folder: &FilePath,
+    now: SystemTime,
+    report: &mut Report<'_>,
+) {
+    let Some(written) = written.as_ref() else { return };
+    let ca = there(written.ca.as_deref(), &at.key("ca"), folder, report);
+    let lists = written.crl.iter().enumerate();
+    let lists: Vec<Option<PathBuf>> =
+        lists.map(|(n, list)| there(Some(list), &at.key("crl").index(n), folder, report)).collect();
+    let Some(authorities) = ca else { return };
+    let mut inspect = |revoked: Vec<PathBuf>, place: &Path| {
+        let clients =
+            tls::Clients { need: tls::Need::Required, authorities: authorities.clone(), revoked };
+        match tls::clients::inspect(&tls::ClientAuth::On(clients), now) {
+            Ok(warnings) => {
+                for warning in warnings {
+                    report.warning(place, warning.to_string());
+                }
+                true
+            }
+            Err(error) => {
+                report.error(place, error.to_string());
+                false
+            }
+        }
+    };
+    if inspect(Vec::new(), &at.key("ca")) {
+        for (n, list) in lists.into_iter().enumerate() {
+            if let Some(list) = list {
+                inspect(vec![list], &at.key("crl").index(n));
+            }
+        }
     }
 }
 

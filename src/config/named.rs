@@ -10,6 +10,9 @@ use crate::config::schema::Config;
 /// file, and one that is there only costs a look.
 const KEYS: &[&str] = &["certificate", "key", "ca", "token_file", "value_file"];
 
+/// The key whose value is a list of such files.
+const LISTS: &str = "crl";
+
 /// Every one of them, as written.
 pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -27,6 +30,10 @@ fn collect(value: &Value, files: &mut Vec<PathBuf>) {
             for (key, value) in entries {
                 match (key.as_str(), value.as_str()) {
                     (Some(key), Some(path)) if KEYS.contains(&key) => files.push(path.into()),
+                    (Some(key), None) if key == LISTS => {
+                        let paths = value.as_sequence().into_iter().flatten();
+                        files.extend(paths.filter_map(Value::as_str).map(PathBuf::from));
+                    }
                     _ => collect(value, files),
                 }
             }
@@ -45,7 +52,8 @@ mod tests {
     #[test]
     fn every_file_that_is_read_is_found_once() {
         let text = "listeners:\n  - address: \"127.0.0.1:0\"\n    tls: {certificates: [\
-                    {hosts: [a.test], certificate: a.pem, key: a.key}]}\n\
+                    {hosts: [a.test], certificate: a.pem, key: a.key}], client_auth: {ca: clients.pem, crl: [a.crl, \
+                    b.crl]}}\n\
                     upstreams:\n  app: {addresses: [\"a:1\"], tls: {ca: ca.pem}}\n  b:\n    addresses:\n      \
                     - {address: \"b:1\", tls: {ca: ca.pem}}\n\
                     routes:\n  - upstream: app\n    headers: {request: {set: {x-token: \
@@ -55,6 +63,19 @@ mod tests {
         let loaded = config::from_text(text, "test").unwrap();
         let files = files(&loaded.config);
         let files: Vec<&str> = files.iter().filter_map(|file| file.to_str()).collect();
-        assert_eq!(files, ["a.key", "a.pem", "admin", "ca.pem", "purge", "token"]);
+        assert_eq!(
+            files,
+            [
+                "a.crl",
+                "a.key",
+                "a.pem",
+                "admin",
+                "b.crl",
+                "ca.pem",
+                "clients.pem",
+                "purge",
+                "token",
+            ]
+        );
     }
 }

@@ -66,6 +66,13 @@ impl Plan {
             absolute(path);
         }
         for tls in self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
+            let manners = tls.certificates.iter_mut().map(|certificate| &mut certificate.manner);
+            for manner in manners.chain([&mut tls.manner]) {
+                if let tls::ClientAuth::On(clients) = &mut manner.clients {
+                    absolute(&mut clients.authorities);
+                    clients.revoked.iter_mut().for_each(absolute);
+                }
+            }
             for certificate in &mut tls.certificates {
                 match &mut certificate.source {
                     tls::Source::Files { certificate, key } => {

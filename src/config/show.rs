@@ -64,7 +64,9 @@ fn masked(mut config: Config) -> Config {
     }
     for route in &mut config.routes {
         mask_conditions(&mut route.matches);
-        if let Some(Headers { request, response, underscores: _ }) = &mut route.headers {
+        if let Some(Headers { request, response, underscores: _, client_cert: _ }) =
+            &mut route.headers
+        {
             mask_changes(request);
             mask_changes(response);
         }

@@ -13,7 +13,6 @@ use log::debug;
 use log::warn;
 use pingora::apps::HttpServerApp;
 use pingora::server::ShutdownWatch;
-use rustls::ServerConfig;
 use socket2::Domain;
 use socket2::Protocol;
 use socket2::Socket;
@@ -22,13 +21,13 @@ use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::net::UnixListener;
 use tokio::net::UnixStream;
-use tokio_rustls::TlsAcceptor;
 
 use crate::listen::Limits;
 use crate::listen::census::Census;
 use crate::listen::census::Place;
 use crate::listen::conn::Conn;
-use crate::listen::conn::TlsFacts;
+use crate::listen::handshake;
+use crate::listen::handshake::Shaken;
 use crate::listen::io::EdgeIo;
 use crate::listen::proxied;
 use crate::listen::proxied::Beginning;
@@ -39,7 +38,7 @@ use crate::listen::watch::Away;
 use crate::listen::watch::Handshake;
 use crate::listen::watch::Watch;
 use crate::terms::pace::MinRate;
-use crate::tls::answers::PROTOCOL;
+use crate::tls::CertificateStore;
 
 /// Connections that the kernel may queue before we accept them.
 const BACKLOG: i32 = 4096;
@@ -102,7 +101,7 @@ pub struct Way {
     /// Whether proxies in front say who a connection is from; `None`: nobody is believed.
     pub proxied: Option<proxied::Settings>,
     /// TLS; `None` is plain text.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<CertificateStore>>,
     /// Whether plain text may turn out to be HTTP/2.
     pub h2c: bool,
 }
@@ -254,7 +253,7 @@ where
     async fn connection(
         &self,
         stream: Accepted,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Arc<CertificateStore>>,
         mut conn: Conn,
         place: Place,
         h2c: bool,
@@ -264,29 +263,20 @@ where
         let transport = match (stream, tls) {
             (Accepted::Unix(unix), _) => Transport::Unix(unix),
             (Accepted::Tcp(tcp), None) => Transport::Plain(tcp),
-            (Accepted::Tcp(tcp), Some(config)) => {
-                let handshake = Box::pin(TlsAcceptor::from(config).accept(tcp));
-                let settled = tokio::time::timeout(self.limits.handshake_timeout, handshake).await;
-                let stream = match settled {
-                    Ok(Ok(stream)) => stream,
-                    Ok(Err(_)) => return self.watch.handshake(conn.listener, Handshake::Failed),
-                    Err(_) => return self.watch.handshake(conn.listener, Handshake::TimedOut),
+            (Accepted::Tcp(tcp), Some(certificates)) => {
+                let within = self.limits.handshake_timeout;
+                let shaken = Box::pin(handshake::shake(tcp, &certificates, within)).await;
+                let ready = match shaken {
+                    Ok(Shaken::Ready(ready)) => *ready,
+                    Ok(Shaken::Proven) => return,
+                    Err(failed) => return self.watch.handshake(conn.listener, failed),
                 };
-                let session = stream.get_ref().1;
-                if session.alpn_protocol() == Some(PROTOCOL) {
-                    // The ACME server has seen what it wanted; no more is said (RFC 8737 §3).
-                    return;
-                }
-                let version = match session.protocol_version() {
-                    Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                    _ => "TLSv1.2",
-                };
-                h2 = session.alpn_protocol() == Some(b"h2");
-                let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-                self.watch.handshake(conn.listener, Handshake::Done { version, resumed });
-                conn.tls =
-                    Some(TlsFacts { version, server_name: session.server_name().map(Arc::from) });
-                Transport::Tls(Box::new(stream))
+                let (version, resumed) = (ready.facts.version, ready.resumed);
+                let done = Handshake::Done { version, resumed, shown: ready.shown };
+                self.watch.handshake(conn.listener, done);
+                h2 = ready.h2;
+                conn.tls = Some(ready.facts);
+                Transport::Tls(Box::new(ready.stream))
             }
         };
         let conn = Arc::new(conn);

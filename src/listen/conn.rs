@@ -6,7 +6,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use crate::message::certificate::ClientCertificate;
 use crate::terms;
+use crate::tls::Version;
+use crate::tls::terms::Terms;
 
 /// What is known of a connection.
 #[derive(Debug)]
@@ -32,12 +35,16 @@ pub struct Conn {
 }
 
 /// What a TLS handshake settled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TlsFacts {
-    /// `TLSv1.2` or `TLSv1.3`.
-    pub version: &'static str,
+    /// The version.
+    pub version: Version,
     /// The name that the client asked for, in lower case.
     pub server_name: Option<Arc<str>>,
+    /// What the client was held to.
+    pub terms: Arc<Terms>,
+    /// The certificate that it showed.
+    pub client: Option<Arc<ClientCertificate>>,
 }
 
 impl Conn {
@@ -45,6 +52,12 @@ impl Conn {
     #[must_use]
     pub fn is_secure(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// The certificate that the client showed.
+    #[must_use]
+    pub fn client(&self) -> Option<&ClientCertificate> {
+        self.tls.as_ref()?.client.as_deref()
     }
 
     pub(crate) fn count_in(&self, bytes: usize) {

@@ -532,7 +532,7 @@ impl UniqueID for EdgeIo {
 impl Ssl for EdgeIo {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         let tls = self.conn.tls.as_ref()?;
-        Some(Arc::new(SslDigest::new("", tls.version, None, None, Vec::new())))
+        Some(Arc::new(SslDigest::new("", tls.version.name(), None, None, Vec::new())))
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {

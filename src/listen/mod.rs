@@ -5,6 +5,7 @@ pub mod census;
 pub mod conn;
 mod ends;
 mod frames;
+mod handshake;
 mod http2;
 pub mod io;
 pub mod local;

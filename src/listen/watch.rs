@@ -6,19 +6,23 @@ use std::time::Duration;
 use crate::listen::census::Full;
 use crate::listen::conn::Conn;
 use crate::refusal::Refusal;
+use crate::tls::Version;
+use crate::tls::clients::Shown;
 
 /// How a TLS handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handshake {
     /// It succeeded.
     Done {
-        /// `TLSv1.2` or `TLSv1.3`.
-        version: &'static str,
+        /// The version.
+        version: Version,
         /// A session was resumed.
         resumed: bool,
+        /// What became of the client's certificate, where one was asked for.
+        shown: Option<Shown>,
     },
     /// It failed.
-    Failed,
+    Failed(Why),
     /// It took too long.
     TimedOut,
 }
@@ -32,6 +36,17 @@ pub enum Away {
     Stranger,
     /// It is from a proxy that did not say, or not in time, who it speaks for.
     Unproxied,
+}
+
+/// Why a TLS handshake failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The two sides do not agree, or the client sent no TLS.
+    Disagreed,
+    /// No certificate is for the name that the client asked for.
+    UnknownName,
+    /// The client's certificate, or that it has none.
+    Certificate(Shown),
 }
 
 /// Told of what happens to connections. Called on the data path: implementations are quick and never

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
 use super::Format;
+use crate::message::certificate::ClientCertificate;
 use crate::refusal::Refusal;
 use escape::Quote;
 
@@ -77,6 +78,14 @@ fields! {
     TlsVersion = "tls_version",
     /// The host name that the client asked for in the TLS handshake.
     TlsSni = "tls_sni",
+    /// The subject of the certificate that the client showed (RFC 4514).
+    TlsClientSubject = "tls_client_subject",
+    /// Its alternative names, with their kinds.
+    TlsClientSan = "tls_client_san",
+    /// Its SHA-256 fingerprint.
+    TlsClientFingerprint = "tls_client_fingerprint",
+    /// `yes` if the client showed a certificate, which was good; else `no`.
+    TlsClientVerified = "tls_client_verified",
     /// The request method.
     Method = "method",
     /// `http` or `https`.
@@ -186,6 +195,8 @@ pub struct Record<'a> {
     pub tls_version: Option<&'a str>,
     /// The host name of the TLS handshake.
     pub tls_sni: Option<&'a str>,
+    /// The certificate that the client showed.
+    pub tls_client: Option<&'a ClientCertificate>,
     /// The method as received.
     pub method: &'a [u8],
     /// `http` or `https`.
@@ -246,6 +257,7 @@ impl Default for Record<'_> {
             protocol: "",
             tls_version: None,
             tls_sni: None,
+            tls_client: None,
             method: b"",
             scheme: "",
             host: b"",
@@ -277,6 +289,8 @@ impl Default for Record<'_> {
 enum Value<'a> {
     Absent,
     Text(&'a [u8]),
+    /// Several texts.
+    List(&'a [String]),
     /// Path, then query; either may be absent.
     Target(Option<&'a [u8]>, Option<&'a [u8]>),
     Url(&'a [u8]),
@@ -298,6 +312,14 @@ impl<'a> Record<'a> {
             Field::Protocol => filled(self.protocol.as_bytes()),
             Field::TlsVersion => text(self.tls_version),
             Field::TlsSni => text(self.tls_sni),
+            Field::TlsClientSubject => text(self.tls_client.map(|client| &*client.subject)),
+            Field::TlsClientSan => {
+                self.tls_client.map_or(Value::Absent, |client| Value::List(&client.names))
+            }
+            Field::TlsClientFingerprint => text(self.tls_client.map(|client| &*client.fingerprint)),
+            Field::TlsClientVerified => {
+                text(Some(if self.tls_client.is_some() { "yes" } else { "no" }))
+            }
             Field::Method => filled(self.method),
             Field::Scheme => filled(self.scheme.as_bytes()),
             Field::Host => filled(self.host),
@@ -384,6 +406,14 @@ impl Value<'_> {
         match *self {
             Self::Absent => line.push(b'-'),
             Self::Text(bytes) => escape::write(line, quote, |piece| piece(bytes)),
+            Self::List(texts) => escape::write(line, quote, |piece| {
+                for (at, text) in texts.iter().enumerate() {
+                    if at > 0 {
+                        piece(b", ");
+                    }
+                    piece(text.as_bytes());
+                }
+            }),
             Self::Target(path, query) => escape::write(line, quote, |piece| {
                 if let Some(path) = path {
                     mask::path(path, piece);

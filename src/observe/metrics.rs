@@ -42,6 +42,7 @@ use backends::Backends;
 use backends::BackendsCollector;
 pub use backends::HealthSample;
 pub use backends::PoolSample;
+use labels::ClientCertificate;
 use labels::ConnectionRefusal;
 use labels::Handshake;
 use labels::Label;
@@ -119,6 +120,8 @@ definitions! {
         "Requests that edgeproxy answered itself because something was wrong.";
     HANDSHAKES: Counter "edgeproxy_tls_handshakes_total" ["listener", "result", "version"]
         "TLS handshakes with clients.";
+    CLIENT_CERTIFICATES: Counter "edgeproxy_tls_client_certificates_total" ["listener", "result"]
+        "Clients that were asked for a certificate, by what became of it; all but verified and none failed their handshake.";
     CACHE_REQUESTS: Counter "edgeproxy_cache_requests_total" ["route", "result"]
         "Requests for which the cache was asked, by what it did.";
     CACHE_BYTES: Gauge "edgeproxy_cache_bytes" ["tier"]
@@ -248,6 +251,7 @@ pub struct Metrics {
     connections_made: IntCounterVec,
     connections_refused: IntCounterVec,
     handshakes: IntCounterVec,
+    client_certificates: IntCounterVec,
     refusals: Box<[IntCounter]>,
     purges: IntCounterVec,
     invalidated: IntCounter,
@@ -295,6 +299,7 @@ impl Metrics {
             connections_made: new.counters(&CONNECTIONS_MADE),
             connections_refused: new.counters(&CONNECTIONS_REFUSED),
             handshakes: new.counters(&HANDSHAKES),
+            client_certificates: new.counters(&CLIENT_CERTIFICATES),
             refusals: Refusal::ALL
                 .iter()
                 .map(|refusal| refusals.with_label_values(&[refusal.label()]))
@@ -342,6 +347,9 @@ impl Metrics {
                 each::<TlsVersion, _>(|version| {
                     self.handshakes.with_label_values(&[name, result, version])
                 })
+            }),
+            client_certificates: each::<ClientCertificate, _>(|result| {
+                self.client_certificates.with_label_values(&[name, result])
             }),
         }
     }
@@ -418,6 +426,9 @@ impl Metrics {
                 let labels = [name, result.label(), version.label()];
                 let _ = self.handshakes.remove_label_values(&labels);
             }
+        }
+        for result in ClientCertificate::ALL {
+            let _ = self.client_certificates.remove_label_values(&[name, result.label()]);
         }
     }
 
@@ -520,6 +531,7 @@ pub struct ListenerMetrics {
     made: IntCounter,
     refused: Box<[IntCounter]>,
     handshakes: Box<[Box<[IntCounter]>]>,
+    client_certificates: Box<[IntCounter]>,
 }
 
 impl ListenerMetrics {
@@ -545,6 +557,11 @@ impl ListenerMetrics {
     /// Counts a TLS handshake.
     pub fn handshake(&self, result: Handshake, version: TlsVersion) {
         self.handshakes[result.index()][version.index()].inc();
+    }
+
+    /// Counts a client that was asked for a certificate.
+    pub fn client_certificate(&self, result: ClientCertificate) {
+        self.client_certificates[result.index()].inc();
     }
 }
 

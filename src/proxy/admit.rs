@@ -90,7 +90,7 @@ fn find_route(session: &Session, ctx: &mut RequestCtx) -> std::result::Result<()
     let runtime = Arc::clone(&ctx.runtime);
     let (refusal, found) = {
         let Some(ask) = question(session, ctx) else { return Err(Refusal::Internal) };
-        match enter::find_route(&ask, &runtime) {
+        match enter::find_route(&ask, ctx.conn.as_deref(), &runtime) {
             Ok(found) => (None, Some(found)),
             Err((refusal, found)) => (Some(refusal), found),
         }
@@ -108,7 +108,13 @@ fn find_route(session: &Session, ctx: &mut RequestCtx) -> std::result::Result<()
 fn question<'a>(session: &'a Session, ctx: &'a RequestCtx) -> Option<Ask<'a>> {
     let request = session.req_header();
     let admitted = ctx.admitted.as_ref()?;
-    Some(enter::question(&request.method, &request.headers, admitted, ctx.scheme()))
+    Some(enter::question(
+        &request.method,
+        &request.headers,
+        admitted,
+        ctx.scheme(),
+        ctx.conn.as_deref(),
+    ))
 }
 
 fn allowed(session: &Session, ctx: &RequestCtx) -> Option<(HeaderName, HeaderValue)> {

@@ -19,6 +19,7 @@ use crate::message::target::Authority;
 use crate::message::target::Scheme;
 use crate::refusal::Refusal;
 use crate::route::Ask;
+use crate::route::action::Action;
 use crate::route::table::Found;
 use crate::runtime::Runtime;
 
@@ -90,10 +91,15 @@ pub(crate) fn enter(
         &plan.normalisation,
     )?;
     if let Some(conn) = conn {
-        // A name that this handshake's certificate is not for: policies differ by certificate.
+        // A name that this handshake's certificate is not for, or whose clients are held to more.
         let certificates = runtime.certificates.get(conn.listener).and_then(Option::as_ref);
         if let (Some(certificates), Some(tls)) = (certificates, &conn.tls)
-            && !certificates.serves(tls.server_name.as_deref(), admitted.authority.host())
+            && !certificates.serves(
+                tls.server_name.as_deref(),
+                &tls.terms,
+                tls.version,
+                admitted.authority.host(),
+            )
         {
             return Err(Refusal::Misdirected);
         }
@@ -122,6 +128,7 @@ pub(crate) fn question<'a>(
     headers: &'a HeaderMap,
     admitted: &'a Admitted,
     scheme: Scheme,
+    conn: Option<&'a Conn>,
 ) -> Ask<'a> {
     Ask {
         method,
@@ -130,16 +137,18 @@ pub(crate) fn question<'a>(
         path: admitted.target.path(),
         query: admitted.target.query(),
         headers,
+        client: conn.and_then(Conn::client),
     }
 }
 
 /// The route that a request takes, and what its path captured.
 ///
 /// # Errors
-/// There is none, or the route does not take a request of this size; in the latter case the route is
-/// known all the same.
+/// There is none, or what it serves is not for this connection, or the route does not take a request of
+/// this size; in the latter cases the route is known all the same.
 pub(crate) fn find_route<'r>(
     ask: &Ask<'_>,
+    conn: Option<&Conn>,
     runtime: &'r Runtime,
 ) -> Result<Found<'r>, (Refusal, Option<Found<'r>>)> {
     let table = &runtime.plan.routes;
@@ -152,6 +161,14 @@ pub(crate) fn find_route<'r>(
         return Err((refusal, None));
     };
     let route = found.route;
+    let is_answered = match route.action {
+        Action::Upstream(_) | Action::Respond { .. } => true,
+        // It leads to where the client is asked.
+        Action::Redirect { .. } => false,
+    };
+    if is_answered && !runtime.guarded.admits(conn, ask.host) {
+        return Err((Refusal::Misdirected, Some(found)));
+    }
     if route.max_header != u64::MAX && admit::header_size(ask.headers) as u64 > route.max_header {
         return Err((Refusal::HeadTooLarge, Some(found)));
     }

@@ -18,6 +18,7 @@ use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
 use crate::cache::revalidate::Conditions;
+use crate::listen::conn::Conn;
 use crate::message::admit::Admitted;
 use crate::message::hops;
 use crate::message::hops::MaxForwards;
@@ -165,6 +166,7 @@ fn changes(
     if let Some(client) = &ctx.client {
         changes.introduce(client, &authority(route, admitted));
     }
+    changes.present(route.headers.client, ctx.conn.as_deref().and_then(Conn::client));
     let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refusal::BadHost);
     changes.put(REQUEST_ID, value(&ctx.id)?);
     changes.put(header::HOST, value(&host)?);

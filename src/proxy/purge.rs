@@ -42,7 +42,7 @@ pub(crate) async fn by_method(session: &mut Session, ctx: &mut RequestCtx) -> Re
     };
     // The rule is that of the route that a GET takes.
     let headers = &session.req_header().headers;
-    let ask = enter::question(&Method::GET, headers, admitted, ctx.scheme());
+    let ask = enter::question(&Method::GET, headers, admitted, ctx.scheme(), ctx.conn.as_deref());
     let table = &runtime.plan.routes;
     let Some(taken) = table.find(&ask) else { return Ok(false) };
     let routes = match purging::judge(taken.route, &table.serving(host, path), &asker) {

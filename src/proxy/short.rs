@@ -165,7 +165,7 @@ impl ShortWay {
         let visit = Visit::begin(&Heard::of(request), conn, &runtime)?;
         let host = HeaderValue::try_from(visit.admitted.authority.to_string()).ok()?;
         request.insert_header(header::HOST, host).ok()?;
-        let found = visit.route(&request.method, &request.headers, &runtime)?;
+        let found = visit.route(&request.method, &request.headers, conn, &runtime)?;
         let (method, headers, version) = (&request.method, &request.headers, request.version);
         if through::fits(method, version, headers, found.route, &runtime) {
             let (route, captures) = (found.index, found.captures);
@@ -224,7 +224,7 @@ impl ShortWay {
             let host = HeaderValue::try_from(authority.to_string()).ok()?;
             fields.insert(header::HOST, host);
         }
-        let found = visit.route(&head.method, fields, &runtime)?;
+        let found = visit.route(&head.method, fields, conn, &runtime)?;
         if through::fits(&head.method, head.version, fields, found.route, &runtime) {
             let (route, captures) = (found.index, found.captures);
             let (runtime, version) = (Arc::clone(&runtime), head.version);
@@ -308,10 +308,12 @@ impl Visit {
         &self,
         method: &Method,
         headers: &HeaderMap,
+        conn: &Conn,
         runtime: &'r Runtime,
     ) -> Option<Found<'r>> {
-        let ask = enter::question(method, headers, &self.admitted, self.client.scheme);
-        let found = enter::find_route(&ask, runtime).ok()?;
+        let (admitted, scheme) = (&self.admitted, self.client.scheme);
+        let ask = enter::question(method, headers, admitted, scheme, Some(conn));
+        let found = enter::find_route(&ask, Some(conn), runtime).ok()?;
         match &found.route.action {
             Action::Upstream(_) => Some(found),
             Action::Respond { .. } | Action::Redirect { .. } => None,

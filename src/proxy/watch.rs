@@ -13,8 +13,10 @@ use crate::listen::conn::Conn;
 use crate::listen::watch::Away;
 use crate::listen::watch::Handshake as Settled;
 use crate::listen::watch::Watch;
+use crate::listen::watch::Why;
 use crate::observe::access_log::Record;
 use crate::observe::metrics::labels::CacheResult;
+use crate::observe::metrics::labels::ClientCertificate;
 use crate::observe::metrics::labels::ConnectionRefusal;
 use crate::observe::metrics::labels::Handshake;
 use crate::observe::metrics::labels::Method;
@@ -23,6 +25,8 @@ use crate::observe::metrics::requests::Finished;
 use crate::proxy::arrive;
 use crate::refusal::Refusal;
 use crate::runtime::Runtime;
+use crate::tls::Version;
+use crate::tls::clients::Shown;
 
 /// Tells the metrics and the access log.
 pub struct Reporter {
@@ -56,18 +60,36 @@ impl Watch for Reporter {
     }
 
     fn handshake(&self, listener: usize, settled: Settled) {
-        let (result, version) = match settled {
-            Settled::Done { version, resumed } => {
+        let (result, version, shown) = match settled {
+            Settled::Done { version, resumed, shown } => {
                 let result = if resumed { Handshake::Resumed } else { Handshake::Full };
-                let version =
-                    if version == "TLSv1.3" { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
-                (result, version)
+                let version = match version {
+                    Version::Tls12 => TlsVersion::Tls12,
+                    Version::Tls13 => TlsVersion::Tls13,
+                };
+                (result, version, shown)
             }
-            Settled::Failed => (Handshake::Failed, TlsVersion::None),
-            Settled::TimedOut => (Handshake::Timeout, TlsVersion::None),
+            Settled::Failed(Why::Disagreed) => (Handshake::Failed, TlsVersion::None, None),
+            Settled::Failed(Why::UnknownName) => (Handshake::UnknownName, TlsVersion::None, None),
+            Settled::Failed(Why::Certificate(shown)) => {
+                (Handshake::Failed, TlsVersion::None, Some(shown))
+            }
+            Settled::TimedOut => (Handshake::Timeout, TlsVersion::None, None),
         };
         if let Some(metrics) = self.runtime.load().listener_metrics.get(listener) {
             metrics.handshake(result, version);
+            if let Some(shown) = shown {
+                metrics.client_certificate(match shown {
+                    Shown::Verified => ClientCertificate::Verified,
+                    Shown::None => ClientCertificate::None,
+                    Shown::Missing => ClientCertificate::Missing,
+                    Shown::Expired => ClientCertificate::Expired,
+                    Shown::Revoked => ClientCertificate::Revoked,
+                    Shown::UnknownAuthority => ClientCertificate::UnknownAuthority,
+                    Shown::Undetermined => ClientCertificate::Undetermined,
+                    Shown::Bad => ClientCertificate::Bad,
+                });
+            }
         }
     }
 
@@ -131,8 +153,9 @@ impl Reporter {
             peer: Some(conn.peer),
             listener: &conn.listener_name,
             protocol,
-            tls_version: conn.tls.as_ref().map(|tls| tls.version),
+            tls_version: conn.tls.as_ref().map(|tls| tls.version.name()),
             tls_sni: conn.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
+            tls_client: conn.client(),
             method,
             scheme: if conn.is_secure() { "https" } else { "http" },
             path: target,

@@ -6,6 +6,7 @@
 pub mod action;
 pub mod asking;
 pub mod captures;
+pub mod client;
 pub mod host;
 pub mod path;
 pub mod predicate;
@@ -26,6 +27,8 @@ use http::HeaderValue;
 use http::Method;
 
 use crate::cache;
+use crate::message::certificate::ClientCertificate;
+use crate::message::certificate::Introduction;
 use crate::message::target::Scheme;
 use crate::route::action::Action;
 use crate::route::asking::Asking;
@@ -51,6 +54,8 @@ pub struct Ask<'a> {
     pub query: Option<&'a str>,
     /// The request's header fields.
     pub headers: &'a HeaderMap,
+    /// The certificate that the client showed.
+    pub client: Option<&'a ClientCertificate>,
 }
 
 /// One entry of the routing table, as meant.
@@ -62,7 +67,7 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// The paths that the route serves.
     pub path: PathPattern,
-    /// Method, header, query and cookie conditions; all must hold.
+    /// Scheme, method, header, query, cookie and certificate conditions; all must hold.
     pub when: Predicates,
     /// What is done.
     pub action: Action,
@@ -129,6 +134,8 @@ pub struct HeaderRules {
     pub response: Vec<HeaderRule>,
     /// What becomes of a request's fields that some origins take for others.
     pub underscores: Underscores,
+    /// What the origin is told of the client's certificate.
+    pub client: Introduction,
 }
 
 /// What becomes of a request's fields with an underscore in their names, which CGI and its heirs cannot

@@ -1,4 +1,4 @@
-//! Conditions on method, header, query and cookie.
+//! Conditions on scheme, method, header, query, cookie and certificate.
 
 pub(crate) mod pairs;
 
@@ -12,6 +12,9 @@ use regex::Regex;
 use crate::message::secret;
 use crate::message::target::Scheme;
 use crate::route::Ask;
+use crate::route::client;
+use crate::route::client::ClientMatch;
+use crate::route::client::Presence;
 use crate::route::expression;
 
 /// Conditions that must all hold.
@@ -27,6 +30,8 @@ pub struct Predicates {
     pub queries: Vec<(String, ValueMatch)>,
     /// Conditions on cookies.
     pub cookies: Vec<(String, ValueMatch)>,
+    /// Conditions on the certificate that the client showed.
+    pub client: ClientMatch,
 }
 
 /// A condition on one value.
@@ -75,6 +80,8 @@ pub enum Unmet<'p> {
     Query(&'p str, &'p ValueMatch),
     /// The condition on this cookie.
     Cookie(&'p str, &'p ValueMatch),
+    /// The condition on the client's certificate.
+    Client(client::Unmet<'p>),
 }
 
 impl Predicates {
@@ -98,6 +105,7 @@ impl Predicates {
             .saturating_add(self.headers.len())
             .saturating_add(self.queries.len())
             .saturating_add(self.cookies.len())
+            .saturating_add(self.client.conditions())
     }
 
     /// Whether the method is one of ours.
@@ -129,7 +137,7 @@ impl Predicates {
                 return Err(Unmet::Cookie(name, wanted));
             }
         }
-        Ok(())
+        self.client.holds(ask.client).map_err(Unmet::Client)
     }
 
     /// Whether every request that meets `other` is sure to meet these conditions too: they are among
@@ -144,6 +152,7 @@ impl Predicates {
             && among(&self.headers, &other.headers)
             && among(&self.queries, &other.queries)
             && among(&self.cookies, &other.cookies)
+            && self.client.cover(&other.client)
     }
 }
 
@@ -160,7 +169,10 @@ impl ValueMatch {
         expression::anchored(text).map(Self::Regex)
     }
 
-    fn meets<'v>(&self, mut values: impl Iterator<Item = Cow<'v, [u8]>>) -> bool {
+    pub(in crate::route) fn meets<'v>(
+        &self,
+        mut values: impl Iterator<Item = Cow<'v, [u8]>>,
+    ) -> bool {
         match self {
             Self::Present => values.next().is_some(),
             Self::Absent => values.next().is_none(),
@@ -227,6 +239,23 @@ impl fmt::Display for Unmet<'_> {
             Self::Cookie(name, wanted) => {
                 write!(f, "the cookie `{name}` must ")?;
                 wanted.say(f, |text| secret::of_name(name, text))
+            }
+            Self::Client(client::Unmet::Presence(Presence::Shown)) => {
+                f.write_str("the client must show a certificate")
+            }
+            Self::Client(client::Unmet::Presence(Presence::Missing)) => {
+                f.write_str("the client must show no certificate")
+            }
+            Self::Client(client::Unmet::Subject(wanted)) => {
+                f.write_str("the subject of the client's certificate must ")?;
+                wanted.say(f, |text| text)
+            }
+            Self::Client(client::Unmet::Name(wanted)) => {
+                f.write_str("a name of the client's certificate must ")?;
+                wanted.say(f, |text| text)
+            }
+            Self::Client(client::Unmet::Fingerprint) => {
+                f.write_str("the client's certificate must be one of those listed")
             }
         }
     }

@@ -9,7 +9,7 @@
 //!    any path. Of two patterns the one is first that has, at the first segment in which they differ
 //!    in kind, literal text rather than a capture, or `{one}` rather than `{*rest}`. Of two regular
 //!    expressions the one written first is first.
-//! 3. **Conditions** on method, header, query and cookie: more before fewer.
+//! 3. **Conditions** on scheme, method, header, query, cookie and certificate: more before fewer.
 //! 4. **Order**: written earlier before later.
 //!
 //! The host is not a wall: where a more specific host has no route for a request, the less specific

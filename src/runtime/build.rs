@@ -22,6 +22,7 @@ use crate::route::asking;
 use crate::runtime::Draining;
 use crate::runtime::Runtime;
 use crate::runtime::fellow::Fellows;
+use crate::runtime::guarded::Guarded;
 use crate::runtime::state::Keeper;
 use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
@@ -199,6 +200,7 @@ impl Runtime {
             ranges: Arc::clone(&lasting.ranges),
             variances: Arc::clone(&lasting.variances),
             certificates: rows.iter().map(|row| row.certificates.clone()).collect(),
+            guarded: Guarded::of(&plan),
             access_log,
             draining: Arc::clone(&lasting.draining),
             plan,

@@ -207,6 +207,7 @@ pub fn explain(runtime: &Runtime, question: &Question) -> Result<Explanation, Un
         path: url.target.path(),
         query: url.target.query(),
         headers: &headers,
+        client: None,
     };
     let found = plan.routes.find(&ask);
     let routing = plan.routes.explain(&ask).to_string();

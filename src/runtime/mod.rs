@@ -5,6 +5,7 @@ pub mod backends;
 pub mod build;
 pub mod explain;
 pub mod fellow;
+pub mod guarded;
 pub mod life;
 pub mod partial;
 pub mod place;
@@ -31,6 +32,7 @@ use crate::observe::metrics::requests::RouteTable;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::fellow::Fellows;
+use crate::runtime::guarded::Guarded;
 use crate::runtime::state::Keeper;
 use crate::storage::flights::Flights;
 use crate::storage::memory::Memory;
@@ -79,6 +81,8 @@ pub struct Runtime {
     pub variances: Arc<Variances>,
     /// The certificates of each listener, by the numbers of their doors; `None` is plain text.
     pub certificates: Vec<Option<Arc<CertificateStore>>>,
+    /// The hosts that are served to clients with a certificate alone.
+    pub guarded: Guarded,
     /// The access log.
     pub access_log: Arc<AccessLogger>,
     /// Set once the process is on its way out.

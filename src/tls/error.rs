@@ -129,6 +129,15 @@ pub enum Error {
         /// Why.
         source: rcgen::Error,
     },
+    /// A file of revoked certificates cannot be used.
+    Revocations {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        cause: String,
+    },
+    /// The system gives no random numbers.
+    Random,
     /// The TLS library refused the settings.
     Settings {
         /// Why.
@@ -267,6 +276,8 @@ impl fmt::Display for Error {
             Self::Issue { source } => {
                 write!(f, "the internal CA could not make a certificate: {source}")
             }
+            Self::Revocations { file, cause } => write!(f, "{}: {cause}", file.display()),
+            Self::Random => f.write_str("the system gives no random numbers"),
             Self::Settings { source } => write!(f, "these TLS settings do not work: {source}"),
         }
     }
@@ -293,6 +304,8 @@ impl error::Error for Error {
             | Self::OtherHosts { .. }
             | Self::NotAnAuthority { .. }
             | Self::RootExpired { .. }
+            | Self::Revocations { .. }
+            | Self::Random
             | Self::NoHosts => None,
         }
     }
@@ -337,6 +350,11 @@ pub enum Warning {
         /// The place in the file of the certificate that does not fit, from 1.
         position: usize,
     },
+    /// A list of revoked certificates is not valid any more.
+    RevocationsExpired {
+        /// Which file.
+        file: PathBuf,
+    },
     /// Everybody may read the private key.
     KeyReadableByAll {
         /// Which file.
@@ -371,6 +389,14 @@ impl fmt::Display for Warning {
                     f,
                     "{}: certificate {position} did not issue the one before it; the order is leaf, \
                      intermediates",
+                    file.display()
+                )
+            }
+            Self::RevocationsExpired { file } => {
+                write!(
+                    f,
+                    "{}: the list of revoked certificates is not valid any more: clients of its \
+                     authority are refused until there is a new one",
                     file.display()
                 )
             }

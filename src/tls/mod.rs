@@ -1,22 +1,30 @@
 //! Certificates for the clients' side: by SNI, from files, from the internal CA or from an ACME server.
 
 pub mod answers;
+pub mod clients;
 pub(crate) mod disk;
 pub mod error;
 pub mod files;
+mod identity;
 pub mod internal;
 pub mod issued;
 pub mod leaf;
+pub mod meet;
 pub mod store;
+pub mod terms;
+mod tickets;
 
 use std::path::PathBuf;
 
+pub use clients::ClientAuth;
+pub use clients::Clients;
+pub use clients::Need;
 pub use error::Error;
 pub use error::Warning;
 pub use store::CertificateStore;
 pub use store::Read;
 pub use store::Replaced;
-pub use store::server_config;
+pub use terms::Manner;
 
 /// Which TLS a listener speaks, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,20 +35,8 @@ pub struct Settings {
     /// What a client with an unknown name, or without SNI while no certificate is for an address, is
     /// shown: an index into `certificates`. `None` refuses the handshake.
     pub default: Option<usize>,
-    /// The oldest version accepted.
-    pub min_version: Version,
-    /// Whether HTTP/2 is offered by ALPN.
-    pub http2: bool,
-}
-
-impl Settings {
-    /// Whether ACME servers are shown certificates here.
-    pub(crate) fn shows_certificates(&self) -> bool {
-        self.certificates.iter().any(|one| match one.source {
-            Source::Acme { proof, .. } => proof == Proof::TlsAlpn01,
-            Source::Files { .. } | Source::Internal => false,
-        })
-    }
+    /// How a client is spoken to that is shown none of them.
+    pub manner: Manner,
 }
 
 /// One certificate and the hosts that it is for.
@@ -50,6 +46,8 @@ pub struct Certificate {
     pub hosts: Vec<String>,
     /// Where it comes from.
     pub source: Source,
+    /// How clients of these hosts are spoken to.
+    pub manner: Manner,
 }
 
 /// Where a certificate comes from.
@@ -103,4 +101,15 @@ pub enum Version {
     Tls12,
     /// TLS 1.3.
     Tls13,
+}
+
+impl Version {
+    /// How it stands in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tls12 => "TLSv1.2",
+            Self::Tls13 => "TLSv1.3",
+        }
+    }
 }

@@ -8,30 +8,38 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use rustls::crypto::ring::Ticketer;
 use rustls::pki_types::CertificateDer;
 use rustls::server::ClientHello;
-use rustls::server::ResolvesServerCert;
 use rustls::server::ServerSessionMemoryCache;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
-use rustls::version::TLS12;
-use rustls::version::TLS13;
 
+use super::Certificate;
 use super::Settings;
 use super::Source;
 use super::Version;
 use super::answers::Answers;
 use super::answers::PROTOCOL;
+use super::clients;
+use super::clients::ClientAuth;
+use super::clients::Scope;
 use super::error::Error;
 use super::error::Warning;
 use super::files;
 use super::internal;
 use super::issued;
+use super::meet;
+use super::meet::Met;
+use super::meet::Whom;
+use super::terms::Manner;
+use super::terms::Spoken;
+use super::terms::Terms;
+use super::tickets::Tickets;
 
 /// Sessions of TLS 1.2 clients without tickets that are remembered; a few hundred bytes each.
 const SESSIONS: usize = 1024;
 
-/// The certificates of one listener.
+/// The certificates of one listener, and how its clients are spoken to.
 #[derive(Debug)]
 pub struct CertificateStore {
     table: ArcSwap<Table>,
@@ -39,18 +47,47 @@ pub struct CertificateStore {
     answers: Option<Arc<Answers>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
     /// By host name, in lower case.
-    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
+    exact: HashMap<Box<str>, Arc<Host>>,
     /// By what follows the `*`, with its dot.
-    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
+    wildcard: HashMap<Box<str>, Arc<Host>>,
     /// By address.
-    address: HashMap<IpAddr, Arc<CertifiedKey>>,
+    address: HashMap<IpAddr, Arc<Host>>,
     /// For clients without SNI: the first certificate that is for an address, else the default.
-    nameless: Option<Arc<CertifiedKey>>,
+    nameless: Option<Arc<Host>>,
     /// For names that nothing is for.
-    default: Option<Arc<CertifiedKey>>,
+    default: Option<Arc<Host>>,
+    /// For clients that are shown nothing.
+    nobody: Arc<ServerConfig>,
+    /// What a connection is held to whose host nothing is for.
+    unknown: Arc<Terms>,
+    /// What all connections are held to, where that is one and the same.
+    same: Option<Arc<Terms>>,
+    /// For ACME servers, who are asked for nothing.
+    proving: Spoken,
+    /// What goes on when the table is replaced.
+    lasting: Lasting,
+}
+
+/// The hosts of one certificate.
+#[derive(Debug)]
+struct Host {
+    /// The same one for all that are shown the same.
+    certified: Arc<CertifiedKey>,
+    terms: Arc<Terms>,
+    config: Arc<ServerConfig>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// What outlives a table: sessions that began before are resumed.
+#[derive(Debug, Clone)]
+struct Lasting {
+    tickets: Arc<Tickets>,
+    /// Sessions of clients without tickets, by what they are held to.
+    sessions: HashMap<Scope, Arc<ServerSessionMemoryCache>>,
+    terms: Vec<Arc<Terms>>,
 }
 
 /// Certificates that were read and are not in use yet.
@@ -65,28 +102,46 @@ pub struct Read {
 pub enum Replaced {
     /// They are the same.
     BySame,
-    /// Some are others, or for other names.
+    /// Some are others, or for other names, or clients' are held to something else.
     ByOthers,
 }
 
 impl CertificateStore {
-    /// Reads every certificate of `settings`, and puts none to use. Blocks on the file system.
+    /// Loads every certificate of `settings`; those of the internal CA are issued where needed.
+    /// What is odd about them is told with the configuration. Blocks on the file system.
     ///
     /// # Errors
-    /// The first certificate that cannot be used.
-    pub fn read(settings: &Settings, state_dir: &Path, now: SystemTime) -> Result<Read, Error> {
-        let (table, warnings) = Table::load(settings, state_dir, now)?;
+    /// The first file that cannot be used.
+    pub fn load(settings: &Settings, state_dir: &Path, now: SystemTime) -> Result<Self, Error> {
+        let tickets = Tickets::new(now).ok_or(Error::Random)?;
+        let lasting = Lasting { tickets, sessions: HashMap::new(), terms: Vec::new() };
+        let (table, _) = Table::load(settings, state_dir, now, &lasting)?;
+        Ok(Self { table: ArcSwap::from_pointee(table), answers: None })
+    }
+
+    /// The same, and ACME servers are shown what `answers` has for them.
+    #[must_use]
+    pub fn with_answers(self, answers: Arc<Answers>) -> Self {
+        Self { answers: Some(answers), ..self }
+    }
+
+    /// Reads everything again, for these settings, and puts nothing to use. Blocks on the file system.
+    ///
+    /// # Errors
+    /// The first file that cannot be used.
+    pub fn read(
+        &self,
+        settings: &Settings,
+        state_dir: &Path,
+        now: SystemTime,
+    ) -> Result<Read, Error> {
+        let lasting = self.table.load().lasting.clone();
+        let (table, warnings) = Table::load(settings, state_dir, now, &lasting)?;
         Ok(Read { table, warnings })
     }
 
-    /// A store of what was read.
-    #[must_use]
-    pub fn of(read: Read) -> Self {
-        Self { table: ArcSwap::from_pointee(read.table), answers: None }
-    }
-
-    /// Replaces all certificates at once by those that were read; handshakes under way keep what they
-    /// have. Warnings are logged. Says whether they are others.
+    /// Replaces everything at once by what was read; handshakes under way keep what they have.
+    /// Warnings are logged. Says whether certificates are others.
     pub fn put(&self, read: Read) -> Replaced {
         for warning in read.warnings {
             log::warn!(target: "edgeproxy::tls", "{warning}");
@@ -98,35 +153,42 @@ impl CertificateStore {
         }
     }
 
-    /// Loads every certificate of `settings`; those of the internal CA are issued where needed.
-    /// What is odd about them is told with the configuration. Blocks on the file system.
-    ///
-    /// # Errors
-    /// The first certificate that cannot be used.
-    pub fn load(settings: &Settings, state_dir: &Path, now: SystemTime) -> Result<Self, Error> {
-        Self::read(settings, state_dir, now).map(Self::of)
-    }
-
-    /// The same, and ACME servers are shown what `answers` has for them.
-    #[must_use]
-    pub fn with_answers(self, answers: Arc<Answers>) -> Self {
-        Self { answers: Some(answers), ..self }
-    }
-
-    /// Loads again and replaces all certificates at once; handshakes under way keep what they have.
+    /// Loads again and replaces everything at once; handshakes under way keep what they have.
     /// Called when the configuration or a file changed, and once a day, so that the internal CA's
     /// leaves are renewed. Warnings are logged. Blocks on the file system.
     ///
     /// # Errors
-    /// As [`Self::load`]; the certificates in use stay then.
+    /// As [`Self::load`]; what is in use stays then.
     pub fn reload(
         &self,
         settings: &Settings,
         state_dir: &Path,
         now: SystemTime,
-    ) -> Result<(), Error> {
-        self.put(Self::read(settings, state_dir, now)?);
-        Ok(())
+    ) -> Result<Replaced, Error> {
+        Ok(self.put(self.read(settings, state_dir, now)?))
+    }
+
+    /// How a client is spoken to that begins so.
+    #[must_use]
+    pub fn meet(&self, hello: &ClientHello<'_>) -> Met {
+        let table = self.table.load();
+        if let Some(answers) = &self.answers
+            && meet::is_for_proof(hello.alpn())
+        {
+            let made = hello.server_name().and_then(|name| answers.certificate(name));
+            let config = table.proving.proving(made, PROTOCOL);
+            return Met { config, whom: Whom::Proof };
+        }
+        match table.find(hello.server_name().map(str::to_ascii_lowercase).as_deref()) {
+            Some(host) => Met {
+                config: Arc::clone(&host.config),
+                whom: Whom::Host {
+                    terms: Arc::clone(&host.terms),
+                    verifier: host.verifier.clone(),
+                },
+            },
+            None => Met { config: Arc::clone(&table.nobody), whom: Whom::Nobody },
+        }
     }
 
     /// The certificate for a client that asks for `sni`: exact names before wildcards of one label,
@@ -134,46 +196,33 @@ impl CertificateStore {
     /// certificate that is for an address, else the default.
     #[must_use]
     pub fn find(&self, sni: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let table = self.table.load();
-        let found = match sni {
-            Some(name) => table.named(name).or(table.default.as_ref()),
-            None => table.nameless.as_ref(),
-        };
-        found.cloned()
+        self.table.load().find(sni).map(|host| Arc::clone(&host.certified))
     }
 
-    /// Is `host` served with the certificate that a connection for `sni` was shown? If not, its
-    /// requests belong on another connection: 421 (RFC 9110 §15.5.20). `host` is in lower case,
-    /// without port and brackets. Without SNI the client chose no name, so every host is served; a
-    /// host that no certificate is for is left to routing.
+    /// May `host` be served on a connection of this version that was made for `sni` under these terms? It
+    /// may where the connection was shown the certificate of the host, and its client was held to what the
+    /// host's are held to; else its requests belong on another connection: 421 (RFC 9110 §15.5.20). `host` is in
+    /// lower case, without port. Without SNI the client chose no name, and no certificate is another
+    /// one; a host that no certificate is for is left to routing, under the terms of its listener.
     #[must_use]
-    pub fn serves(&self, sni: Option<&str>, host: &str) -> bool {
-        let Some(sni) = sni else { return true };
-        if sni == host {
+    pub fn serves(&self, sni: Option<&str>, terms: &Terms, version: Version, host: &str) -> bool {
+        let table = self.table.load();
+        // Nearly always: one and the same for everybody, and for whom the connection was made.
+        if let Some(same) = &table.same
+            && std::ptr::eq(&**same, terms)
+            && sni.is_none_or(|sni| sni == host)
+        {
             return true;
         }
-        let table = self.table.load();
-        let needed = match host.parse() {
-            Ok(address) => table.address.get(&address),
-            Err(_) => table.named(host),
-        };
-        let shown = table.named(sni).or(table.default.as_ref());
-        match (shown, needed.or(table.default.as_ref())) {
-            (Some(shown), Some(needed)) => Arc::ptr_eq(shown, needed),
+        let needed = table.serving(host);
+        if !terms.fulfil(version, needed.map_or(&table.unknown, |host| &host.terms)) {
+            return false;
+        }
+        let Some(sni) = sni.filter(|sni| *sni != host) else { return true };
+        match (table.named(sni).or(table.default.as_ref()), needed) {
+            (Some(shown), Some(needed)) => Arc::ptr_eq(&shown.certified, &needed.certified),
             (None, _) | (_, None) => true,
         }
-    }
-}
-
-impl ResolvesServerCert for CertificateStore {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // Only an ACME server offers this protocol, and it offers no other (RFC 8737 §3).
-        if let Some(mut offered) = hello.alpn()
-            && let (Some(PROTOCOL), None) = (offered.next(), offered.next())
-        {
-            return self.answers.as_ref()?.certificate(hello.server_name()?);
-        }
-        self.find(hello.server_name())
     }
 }
 
@@ -182,79 +231,95 @@ impl Table {
         settings: &Settings,
         state_dir: &Path,
         now: SystemTime,
+        before: &Lasting,
     ) -> Result<(Self, Vec<Warning>), Error> {
-        let mut table = Self::default();
-        let mut warnings = Vec::new();
+        let mut speech = Speech { now, before, all: Vec::new(), warnings: Vec::new() };
+        let unknown = speech.of(&settings.manner)?;
+        let proving =
+            Manner { min_version: Version::Tls12, http2: false, clients: ClientAuth::Off };
+        let mut table = Self {
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+            address: HashMap::new(),
+            nameless: None,
+            default: None,
+            nobody: unknown.showing(None),
+            unknown: Arc::clone(&unknown.terms),
+            same: None,
+            proving: speech.make(&proving)?,
+            lasting: before.clone(),
+        };
+        let mut all: Vec<Arc<CertifiedKey>> = Vec::new();
         for (index, entry) in settings.certificates.iter().enumerate() {
-            let certified = match &entry.source {
-                Source::Files { certificate, key } => {
-                    let (certified, odd) = files::load(certificate, key, &entry.hosts, now)?;
-                    warnings.extend(odd);
-                    certified
-                }
-                Source::Internal => {
-                    let certified = internal::ensure(state_dir, &entry.hosts, now)?;
-                    log::info!(
-                        target: "edgeproxy::tls",
-                        root:% = internal::root_certificate(state_dir).display();
-                        "certificate of the internal CA for {}: clients trust it with `curl --cacert {}`",
-                        entry.hosts.join(", "),
-                        internal::root_certificate(state_dir).display()
-                    );
-                    certified
-                }
-                Source::Acme { folder, proof: _ } => match issued::load(folder, &entry.hosts) {
-                    Ok(Some(issued)) => issued.certified,
-                    Ok(None) => internal::ensure(state_dir, &entry.hosts, now)?,
-                    Err(error) => {
-                        log::warn!(
-                            target: "edgeproxy::tls",
-                            "{error}; the internal CA stands in until another one is issued"
-                        );
-                        internal::ensure(state_dir, &entry.hosts, now)?
-                    }
-                },
+            let certified = certificate(entry, state_dir, now, &mut speech.warnings)?;
+            let certified = match all.iter().find(|known| known.cert == certified.cert) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(certified),
             };
-            let certified = Arc::new(certified);
-            table.add(&entry.hosts, &certified);
+            all.push(Arc::clone(&certified));
+            let spoken = speech.of(&entry.manner)?;
+            let host = Arc::new(Host {
+                config: spoken.showing(Some(Arc::clone(&certified))),
+                certified,
+                terms: Arc::clone(&spoken.terms),
+                verifier: spoken.verifier.clone(),
+            });
+            table.add(&entry.hosts, &host);
             if settings.default == Some(index) {
-                table.default = Some(certified);
+                table.default = Some(host);
             }
         }
         if table.nameless.is_none() {
             table.nameless.clone_from(&table.default);
         }
+        let Speech { all, warnings, .. } = speech;
+        if all.iter().all(|one| one.terms == table.unknown) {
+            table.same = Some(Arc::clone(&table.unknown));
+        }
+        table.lasting.terms = all.iter().map(|one| Arc::clone(&one.terms)).collect();
+        table.lasting.sessions =
+            all.iter().map(|one| (one.terms.clients, Arc::clone(&one.sessions))).collect();
         Ok((table, warnings))
     }
 
-    /// What clients can be shown, by the names that they ask for.
-    fn shows(&self) -> Vec<(&str, Option<IpAddr>, &[CertificateDer<'static>])> {
+    /// What clients can be shown, by the names that they ask for, and what they are held to.
+    fn shows(&self) -> Vec<(&str, Option<IpAddr>, &[CertificateDer<'static>], Scope)> {
         let named = self.exact.iter().chain(&self.wildcard);
-        let named = named.map(|(name, key)| (&**name, None, key.cert.as_slice()));
-        let by_address = self.address.iter().map(|(at, key)| ("", Some(*at), key.cert.as_slice()));
-        let default = self.default.iter().map(|key| ("", None, key.cert.as_slice()));
-        let mut all: Vec<_> = named.chain(by_address).chain(default).collect();
-        all.sort_unstable_by_key(|(name, address, _)| (*name, *address));
+        let named = named.map(|(name, host)| (&**name, None, host));
+        let by_address = self.address.iter().map(|(at, host)| ("", Some(*at), host));
+        let default = self.default.iter().map(|host| ("", None, host));
+        let all = named.chain(by_address).chain(default);
+        let mut all: Vec<_> = all
+            .map(|(name, at, host)| (name, at, host.certified.cert.as_slice(), host.terms.clients))
+            .collect();
+        all.sort_unstable_by_key(|(name, address, ..)| (*name, *address));
         all
     }
 
     /// The first certificate that names a host keeps it.
-    fn add(&mut self, hosts: &[String], certified: &Arc<CertifiedKey>) {
+    fn add(&mut self, hosts: &[String], shown: &Arc<Host>) {
         for host in hosts {
             if let Ok(address) = host.parse::<IpAddr>() {
-                self.address.entry(address).or_insert_with(|| Arc::clone(certified));
-                self.nameless.get_or_insert_with(|| Arc::clone(certified));
+                self.address.entry(address).or_insert_with(|| Arc::clone(shown));
+                self.nameless.get_or_insert_with(|| Arc::clone(shown));
                 continue;
             }
             let (map, name) = match host.strip_prefix('*') {
                 Some(suffix) => (&mut self.wildcard, suffix),
                 None => (&mut self.exact, host.as_str()),
             };
-            map.entry(name.to_ascii_lowercase().into()).or_insert_with(|| Arc::clone(certified));
+            map.entry(name.to_ascii_lowercase().into()).or_insert_with(|| Arc::clone(shown));
         }
     }
 
-    fn named(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    fn find(&self, sni: Option<&str>) -> Option<&Arc<Host>> {
+        match sni {
+            Some(name) => self.named(name).or(self.default.as_ref()),
+            None => self.nameless.as_ref(),
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<&Arc<Host>> {
         let name = name.strip_suffix('.').unwrap_or(name);
         if let Some(found) = self.exact.get(name) {
             return Some(found);
@@ -262,294 +327,109 @@ impl Table {
         let dot = name.find('.').filter(|&dot| dot > 0)?;
         self.wildcard.get(&name[dot..])
     }
+
+    /// What is for the host of a request.
+    fn serving(&self, host: &str) -> Option<&Arc<Host>> {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let own = match bare.parse() {
+            Ok(address) => self.address.get(&address),
+            Err(_) => self.named(host),
+        };
+        own.or(self.default.as_ref())
+    }
 }
 
-/// The TLS side of a listener. The provider is named, no process-wide default is needed; tickets are
-/// sealed with a key of this value's own, so listeners do not resume each other's sessions.
-///
-/// # Errors
-/// The TLS library refuses the settings, or has no randomness.
-pub fn server_config(
-    settings: &Settings,
-    store: Arc<CertificateStore>,
-) -> Result<Arc<ServerConfig>, Error> {
-    let refused = |source| Error::Settings { source };
-    let versions: &[_] = match settings.min_version {
-        Version::Tls12 => &[&TLS13, &TLS12],
-        Version::Tls13 => &[&TLS13],
-    };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(files::provider()))
-        .with_protocol_versions(versions)
-        .map_err(refused)?
-        .with_no_client_auth()
-        .with_cert_resolver(store);
-    config.alpn_protocols = if settings.http2 {
-        vec![b"h2".to_vec(), b"http/1.1".to_vec()]
-    } else {
-        vec![b"http/1.1".to_vec()]
-    };
-    if settings.shows_certificates() {
-        config.alpn_protocols.push(PROTOCOL.to_vec());
+/// The ways in which clients of one listener are spoken to, each made once.
+struct Speech<'a> {
+    now: SystemTime,
+    before: &'a Lasting,
+    all: Vec<Arc<Made>>,
+    warnings: Vec<Warning>,
+}
+
+/// A way that was made, with the memory of its sessions.
+struct Made {
+    spoken: Spoken,
+    sessions: Arc<ServerSessionMemoryCache>,
+}
+
+impl std::ops::Deref for Made {
+    type Target = Spoken;
+
+    fn deref(&self) -> &Spoken {
+        &self.spoken
     }
-    // Every suite on offer is sound, and the client knows whether it has AES in hardware.
-    config.ignore_client_order = false;
-    // Resumption without state: the ticket carries the session, and a client that comes back costs
-    // no signature. The memory is for TLS 1.2 clients that know session ids only.
-    config.ticketer = Ticketer::new().map_err(refused)?;
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-    // Early data can be replayed (RFC 8470), and nothing is sent before the client is known to be
-    // there.
-    config.max_early_data_size = 0;
-    config.send_half_rtt_data = false;
-    Ok(Arc::new(config))
+}
+
+impl Speech<'_> {
+    fn of(&mut self, manner: &Manner) -> Result<Arc<Made>, Error> {
+        if let Some(made) = self.all.iter().find(|made| made.manner == *manner) {
+            return Ok(Arc::clone(made));
+        }
+        let (checked, warnings) = clients::read(&manner.clients, self.now)?;
+        self.warnings.extend(warnings);
+        let terms = Terms { min_version: manner.min_version, clients: checked.scope };
+        let here = self.all.iter().map(|made| &made.terms);
+        let known = here.chain(&self.before.terms).find(|known| ***known == terms);
+        let terms = known.map_or_else(|| Arc::new(terms), Arc::clone);
+        let scope = terms.clients;
+        let here = self.all.iter().find(|made| made.terms.clients == scope);
+        let known = here.map(|made| &made.sessions).or_else(|| self.before.sessions.get(&scope));
+        let sessions = known.map_or_else(|| ServerSessionMemoryCache::new(SESSIONS), Arc::clone);
+        let tickets = &self.before.tickets;
+        let kept = Arc::clone(&sessions);
+        let spoken = Spoken::new(manner.clone(), checked, terms, tickets, kept)?;
+        let made = Arc::new(Made { spoken, sessions });
+        self.all.push(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// One that no host has.
+    fn make(&self, manner: &Manner) -> Result<Spoken, Error> {
+        let (checked, _) = clients::read(&manner.clients, self.now)?;
+        let terms = Arc::new(Terms { min_version: manner.min_version, clients: checked.scope });
+        let sessions = ServerSessionMemoryCache::new(1);
+        Spoken::new(manner.clone(), checked, terms, &self.before.tickets, sessions)
+    }
+}
+
+/// The certificate of an entry, with its key.
+fn certificate(
+    entry: &Certificate,
+    state_dir: &Path,
+    now: SystemTime,
+    warnings: &mut Vec<Warning>,
+) -> Result<CertifiedKey, Error> {
+    match &entry.source {
+        Source::Files { certificate, key } => {
+            let (certified, odd) = files::load(certificate, key, &entry.hosts, now)?;
+            warnings.extend(odd);
+            Ok(certified)
+        }
+        Source::Internal => {
+            let certified = internal::ensure(state_dir, &entry.hosts, now)?;
+            log::info!(
+                target: "edgeproxy::tls",
+                root:% = internal::root_certificate(state_dir).display();
+                "certificate of the internal CA for {}: clients trust it with `curl --cacert {}`",
+                entry.hosts.join(", "),
+                internal::root_certificate(state_dir).display()
+            );
+            Ok(certified)
+        }
+        Source::Acme { folder, proof: _ } => match issued::load(folder, &entry.hosts) {
+            Ok(Some(issued)) => Ok(issued.certified),
+            Ok(None) => internal::ensure(state_dir, &entry.hosts, now),
+            Err(error) => {
+                log::warn!(
+                    target: "edgeproxy::tls",
+                    "{error}; the internal CA stands in until another one is issued"
+                );
+                internal::ensure(state_dir, &entry.hosts, now)
+            }
+        },
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::io;
-    use std::path::PathBuf;
-    use std::time::Duration;
-
-    use rustls::ClientConfig;
-    use rustls::HandshakeKind;
-    use rustls::ProtocolVersion;
-    use rustls::RootCertStore;
-    use rustls::pki_types::ServerName;
-    use rustls::pki_types::pem::PemObject;
-    use tempfile::TempDir;
-    use tokio::io::AsyncReadExt;
-    use tokio::io::AsyncWriteExt;
-    use tokio_rustls::TlsAcceptor;
-    use tokio_rustls::TlsConnector;
-
-    use crate::tls::Certificate;
-    use crate::tls::leaf::Leaf;
-
-    /// A state folder, a store in it, and a server.
-    struct Edge {
-        state: TempDir,
-        settings: Settings,
-        store: Arc<CertificateStore>,
-        server: Arc<ServerConfig>,
-    }
-
-    /// What a client saw of a handshake.
-    #[derive(Debug)]
-    struct Seen {
-        names: Vec<String>,
-        version: Option<ProtocolVersion>,
-        protocol: Option<Vec<u8>>,
-        kind: Option<HandshakeKind>,
-    }
-
-    fn settings(certificates: &[&[&str]]) -> Settings {
-        Settings {
-            certificates: certificates
-                .iter()
-                .map(|hosts| Certificate {
-                    hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
-                    source: Source::Internal,
-                })
-                .collect(),
-            default: None,
-            min_version: Version::Tls12,
-            http2: true,
-        }
-    }
-
-    impl Edge {
-        fn start(settings: Settings) -> Self {
-            let state = tempfile::tempdir().unwrap();
-            let store = Arc::new(
-                CertificateStore::load(&settings, state.path(), SystemTime::now()).unwrap(),
-            );
-            let server = server_config(&settings, Arc::clone(&store)).unwrap();
-            Self { state, settings, store, server }
-        }
-
-        /// A client that trusts the root of this edge.
-        fn client(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
-            let root = fs::read(internal::root_certificate(self.state.path())).unwrap();
-            let mut roots = RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_slice(&root).unwrap()).unwrap();
-            let mut client = ClientConfig::builder_with_provider(Arc::new(files::provider()))
-                .with_protocol_versions(versions)
-                .unwrap()
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-            client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            client
-        }
-
-        async fn visit(&self, name: &str) -> io::Result<Seen> {
-            self.shake(Arc::new(self.client(rustls::ALL_VERSIONS)), name).await
-        }
-
-        async fn shake(&self, client: Arc<ClientConfig>, name: &str) -> io::Result<Seen> {
-            let (near, far) = tokio::io::duplex(64 << 10);
-            let acceptor = TlsAcceptor::from(Arc::clone(&self.server));
-            let server = async {
-                let mut stream = acceptor.accept(far).await?;
-                stream.write_all(b"hello").await?;
-                stream.shutdown().await
-            };
-            let client = async {
-                let name = ServerName::try_from(name.to_owned()).unwrap();
-                let mut stream = TlsConnector::from(client).connect(name, near).await?;
-                let mut said = Vec::new();
-                stream.read_to_end(&mut said).await?;
-                assert_eq!(said, b"hello");
-                let session = stream.get_ref().1;
-                let leaf = session.peer_certificates().and_then(<[_]>::first);
-                Ok(Seen {
-                    names: leaf.and_then(Leaf::read).map_or_else(Vec::new, |leaf| leaf.names),
-                    version: session.protocol_version(),
-                    protocol: session.alpn_protocol().map(<[u8]>::to_vec),
-                    kind: session.handshake_kind(),
-                })
-            };
-            tokio::join!(server, client).1
-        }
-    }
-
-    #[tokio::test]
-    async fn an_exact_name_comes_before_a_wildcard_written_earlier() {
-        let edge = Edge::start(settings(&[&["*.edge.test"], &["a.edge.test"]]));
-        assert_eq!(edge.visit("a.edge.test").await.unwrap().names, ["a.edge.test"]);
-        assert_eq!(edge.visit("b.edge.test").await.unwrap().names, ["*.edge.test"]);
-    }
-
-    #[tokio::test]
-    async fn a_wildcard_is_not_for_two_labels_or_for_none() {
-        let edge = Edge::start(settings(&[&["*.edge.test"]]));
-        edge.visit("a.b.edge.test").await.unwrap_err();
-        edge.visit("edge.test").await.unwrap_err();
-    }
-
-    #[tokio::test]
-    async fn the_first_certificate_that_names_a_host_wins() {
-        let edge = Edge::start(settings(&[&["a.test", "b.test"], &["b.test", "c.test"]]));
-        assert_eq!(edge.visit("b.test").await.unwrap().names, ["a.test", "b.test"]);
-    }
-
-    #[tokio::test]
-    async fn names_are_compared_without_case() {
-        let edge = Edge::start(settings(&[&["A.Edge.test"]]));
-        assert_eq!(edge.visit("a.eDGE.test").await.unwrap().names, ["a.edge.test"]);
-    }
-
-    #[tokio::test]
-    async fn an_unknown_name_is_refused_with_an_alert() {
-        let edge = Edge::start(settings(&[&["a.test"]]));
-        let error = edge.visit("b.test").await.unwrap_err();
-        let error = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()).unwrap();
-        assert!(matches!(error, rustls::Error::AlertReceived(_)), "{error}");
-    }
-
-    #[test]
-    fn an_unknown_name_is_shown_the_default_when_there_is_one() {
-        let mut settings = settings(&[&["a.test"], &["b.test"]]);
-        settings.default = Some(1);
-        let edge = Edge::start(settings);
-        let shown = edge.store.find(Some("c.test")).unwrap();
-        assert!(Arc::ptr_eq(&shown, &edge.store.find(Some("b.test")).unwrap()));
-        assert!(Arc::ptr_eq(&shown, &edge.store.find(None).unwrap()));
-    }
-
-    #[tokio::test]
-    async fn a_client_without_sni_is_shown_the_certificate_for_an_address() {
-        let mut settings = settings(&[&["a.test"], &["127.0.0.1"]]);
-        settings.default = Some(0);
-        let edge = Edge::start(settings);
-        assert_eq!(edge.visit("127.0.0.1").await.unwrap().names, ["127.0.0.1"]);
-    }
-
-    #[tokio::test]
-    async fn a_client_without_sni_is_refused_when_nothing_is_for_it() {
-        let edge = Edge::start(settings(&[&["a.test"]]));
-        edge.visit("127.0.0.1").await.unwrap_err();
-    }
-
-    #[tokio::test]
-    async fn the_best_version_and_http2_are_agreed_on() {
-        let edge = Edge::start(settings(&[&["a.test"]]));
-        let seen = edge.visit("a.test").await.unwrap();
-        assert_eq!(seen.version, Some(ProtocolVersion::TLSv1_3));
-        assert_eq!(seen.protocol.as_deref(), Some(&b"h2"[..]));
-    }
-
-    #[tokio::test]
-    async fn http2_is_not_offered_when_it_is_off() {
-        let mut settings = settings(&[&["a.test"]]);
-        settings.http2 = false;
-        let seen = Edge::start(settings).visit("a.test").await.unwrap();
-        assert_eq!(seen.protocol.as_deref(), Some(&b"http/1.1"[..]));
-    }
-
-    #[tokio::test]
-    async fn tls_1_2_is_spoken_unless_the_minimum_is_higher() {
-        let mut settings = settings(&[&["a.test"]]);
-        let edge = Edge::start(settings.clone());
-        let seen = edge.shake(Arc::new(edge.client(&[&TLS12])), "a.test").await.unwrap();
-        assert_eq!(seen.version, Some(ProtocolVersion::TLSv1_2));
-
-        settings.min_version = Version::Tls13;
-        let edge = Edge::start(settings);
-        edge.shake(Arc::new(edge.client(&[&TLS12])), "a.test").await.unwrap_err();
-    }
-
-    #[tokio::test]
-    async fn a_client_that_comes_back_resumes_its_session() {
-        let edge = Edge::start(settings(&[&["a.test"]]));
-        for version in [&TLS12, &TLS13] {
-            let client = Arc::new(edge.client(&[version]));
-            let first = edge.shake(Arc::clone(&client), "a.test").await.unwrap();
-            assert_eq!(first.kind, Some(HandshakeKind::Full));
-            let second = edge.shake(client, "a.test").await.unwrap();
-            assert_eq!(second.kind, Some(HandshakeKind::Resumed));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_reload_changes_what_the_next_handshake_is_shown() {
-        let edge = Edge::start(settings(&[&["a.test"]]));
-        edge.visit("b.test").await.unwrap_err();
-        let after = settings(&[&["b.test"]]);
-        edge.store.reload(&after, edge.state.path(), SystemTime::now()).unwrap();
-        assert_eq!(edge.visit("b.test").await.unwrap().names, ["b.test"]);
-        edge.visit("a.test").await.unwrap_err();
-    }
-
-    #[test]
-    fn a_failed_reload_changes_nothing() {
-        let edge = Edge::start(settings(&[&["a.test"]]));
-        let mut broken = edge.settings.clone();
-        broken.certificates[0].source = Source::Files {
-            certificate: PathBuf::from("/nowhere/cert.pem"),
-            key: PathBuf::from("/nowhere/key.pem"),
-        };
-        edge.store.reload(&broken, edge.state.path(), SystemTime::now()).unwrap_err();
-        assert!(edge.store.find(Some("a.test")).is_some());
-    }
-
-    #[test]
-    fn a_reload_renews_what_the_internal_ca_issued_long_ago() {
-        let edge = Edge::start(settings(&[&["a.test"]]));
-        let before = edge.store.find(Some("a.test")).unwrap();
-        let later = SystemTime::now() + Duration::from_secs(80 * 86_400);
-        edge.store.reload(&edge.settings, edge.state.path(), later).unwrap();
-        assert_ne!(edge.store.find(Some("a.test")).unwrap().cert, before.cert);
-    }
-
-    #[test]
-    fn a_connection_serves_the_hosts_of_its_certificate_only() {
-        let edge = Edge::start(settings(&[&["a.test", "*.a.test"], &["b.test"]]));
-        assert!(edge.store.serves(Some("a.test"), "a.test"));
-        assert!(edge.store.serves(Some("a.test"), "www.a.test"));
-        assert!(!edge.store.serves(Some("a.test"), "b.test"));
-        assert!(edge.store.serves(None, "b.test"));
-        assert!(edge.store.serves(Some("a.test"), "nothing.is.for.it"));
-    }
-}
+mod tests;

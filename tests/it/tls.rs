@@ -1,3 +1,4 @@
-//! Certificates that come by themselves.
+//! Certificates, those that come by themselves and those of clients, and what is agreed on with clients.
 
 mod acme;
+mod clients;

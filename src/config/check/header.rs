@@ -16,6 +16,7 @@ use crate::config::schema::route;
 use crate::config::schema::route::HeaderChanges;
 use crate::config::schema::route::Headers;
 use crate::config::schema::secret::FieldText;
+use crate::message::certificate::Introduction;
 use crate::message::secret::is_field;
 use crate::route::HeaderRule;
 use crate::route::HeaderRules;
@@ -124,11 +125,16 @@ pub(super) fn rules(
     files: Files<'_>,
     report: &mut Report<'_>,
 ) -> HeaderRules {
-    let Headers { request, response, underscores } = written;
+    let Headers { request, response, underscores, client_cert } = written;
     HeaderRules {
         underscores: match underscores {
             route::Underscores::Drop => Underscores::Drop,
             route::Underscores::Pass => Underscores::Pass,
+        },
+        client: match client_cert {
+            route::Introduction::Off => Introduction::Nothing,
+            route::Introduction::Identity => Introduction::Identity,
+            route::Introduction::Whole => Introduction::Whole,
         },
         request: changes(request, Direction::Request, &at.key("request"), files, report),
         response: changes(response, Direction::Response, &at.key("response"), files, report),

@@ -17,9 +17,12 @@ use crate::config::check::within;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema;
+use crate::config::schema::listen::ClientAuth;
+use crate::config::schema::listen::ClientCertificate;
 use crate::config::schema::listen::DefaultCertificate;
 use crate::config::schema::listen::ProxyProtocolOthers;
 use crate::config::schema::listen::TlsVersion;
+use crate::config::schema::value::Switch;
 use crate::listen::Limits;
 use crate::listen::Settings;
 use crate::listen::proxied;
@@ -140,6 +143,11 @@ fn tls(
     report: &mut Report<'_>,
 ) -> tls::Settings {
     let list = at.key("certificates");
+    let outer = tls::Manner {
+        min_version: version(written.min_version),
+        http2: written.http2,
+        clients: client_auth(&written.client_auth, folder, &at.key("client_auth"), report),
+    };
     if written.certificates.is_empty()
         && !written.auto
         && !report.has_lost(at, &["certificates", "auto"])
@@ -171,12 +179,20 @@ fn tls(
                     .help("remove the host from one of them");
             }
         }
+        let manner = tls::Manner {
+            min_version: certificate.min_version.map_or(outer.min_version, version),
+            http2: certificate.http2.unwrap_or(outer.http2),
+            clients: match &certificate.client_auth {
+                Some(clients) => client_auth(clients, folder, &at.key("client_auth"), report),
+                None => outer.clients.clone(),
+            },
+        };
         if let Some(source) = source(certificate, orders, folder, &at, report) {
-            certificates.push(tls::Certificate { hosts, source });
+            certificates.push(tls::Certificate { hosts, source, manner });
         }
     }
     if written.auto {
-        certificates.extend(automatic(&certificates, orders, at, report));
+        certificates.extend(automatic(&certificates, &outer, orders, at, report));
     }
     tls::Settings {
         default: match written.default {
@@ -184,18 +200,51 @@ fn tls(
             DefaultCertificate::Refuse => None,
         },
         certificates,
-        min_version: match written.min_version {
-            TlsVersion::Tls12 => tls::Version::Tls12,
-            TlsVersion::Tls13 => tls::Version::Tls13,
-        },
-        http2: written.http2,
+        manner: outer,
     }
+}
+
+fn version(written: TlsVersion) -> tls::Version {
+    match written {
+        TlsVersion::Tls12 => tls::Version::Tls12,
+        TlsVersion::Tls13 => tls::Version::Tls13,
+    }
+}
+
+/// Whose certificates clients show.
+fn client_auth(
+    written: &Switch<ClientAuth>,
+    folder: &FilePath,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> tls::ClientAuth {
+    let Switch::On(clients) = written else { return tls::ClientAuth::Off };
+    let Some(ca) = &clients.ca else {
+        if !report.has_lost(at, &["ca"]) {
+            report
+                .error(at, "it is not said whose certificates are believed")
+                .help("name the file with the authorities of your clients: `client_auth: {ca: clients.pem}`");
+        }
+        return tls::ClientAuth::Off;
+    };
+    let lists = clients.crl.iter().enumerate();
+    tls::ClientAuth::On(tls::Clients {
+        need: match clients.mode {
+            ClientCertificate::Required => tls::Need::Required,
+            ClientCertificate::Optional => tls::Need::Optional,
+        },
+        authorities: file(report, &at.key("ca"), folder, ca),
+        revoked: lists
+            .map(|(n, list)| file(report, &at.key("crl").index(n), folder, list))
+            .collect(),
+    })
 }
 
 /// A certificate for each host that routes name and none of these is for: one each, so that what is wrong
 /// with one host is that host's matter.
 fn automatic(
     listed: &[tls::Certificate],
+    manner: &tls::Manner,
     orders: &acme::Source,
     at: &Path,
     report: &mut Report<'_>,
@@ -225,7 +274,8 @@ fn automatic(
             orders.certificate()
         };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        certificates.push(tls::Certificate { hosts: vec![host], source });
+        let manner = manner.clone();
+        certificates.push(tls::Certificate { hosts: vec![host], source, manner });
     }
     certificates
 }

@@ -8,13 +8,17 @@ use crate::config::check::header;
 use crate::config::check::secret::is_written;
 use crate::config::path::Path;
 use crate::config::report::Report;
+use crate::config::schema;
 use crate::config::schema::route::Condition;
 use crate::config::schema::route::Match;
 use crate::config::schema::route::Scheme;
+use crate::message::certificate;
 use crate::message::secret::MASK;
 use crate::message::secret::is_field;
 use crate::message::secret::is_named_so;
 use crate::message::target;
+use crate::route::client::ClientMatch;
+use crate::route::client::Presence;
 use crate::route::host::HostPattern;
 use crate::route::path::PathPattern;
 use crate::route::predicate::Predicates;
@@ -39,6 +43,10 @@ pub(super) fn matching(written: &Match, at: &Path, report: &mut Report<'_>) -> O
         headers: headers(&written.headers, &at.key("headers"), report),
         queries: conditions(&written.query, &at.key("query"), report),
         cookies: cookies(&written.cookies, &at.key("cookies"), report),
+        client: match &written.client_cert {
+            Some(clients) => self::clients(clients, &at.key("client_cert"), report),
+            None => ClientMatch::default(),
+        },
     };
     let path = path(written, at, report)?;
     Some(Matching { hosts, path, when })
@@ -149,6 +157,11 @@ pub(super) fn headers(
         if name == Some(http::header::HOST) {
             report.error_in_key(&at, "the Host has a key of its own").help("write `hosts: […]`");
         }
+        if certificate::is_claim(&key.to_ascii_lowercase()) {
+            report
+                .error_in_key(&at, "what clients send in this field is never believed")
+                .help("write `client_cert: {…}` for conditions on the client's certificate");
+        }
         if name == Some(http::header::COOKIE) {
             report
                 .error_in_key(&at, "cookies have a key of their own")
@@ -178,6 +191,42 @@ fn cookies(
             .help("names that end with `*` are for `bypass` and `no_store` of its `cache`");
     }
     conditions(written, at, report)
+}
+
+/// Checks conditions on the certificate that a client showed.
+fn clients(
+    written: &schema::route::ClientMatch,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> ClientMatch {
+    let schema::route::ClientMatch { verified, subject, san, fingerprints } = written;
+    let mut check = |key: &str, written: &Option<Condition>| {
+        condition(written.as_ref()?, Nature::Open, &at.key(key), report)
+    };
+    let (subject, names) = (check("subject", subject), check("san", san));
+    let mut listed = Vec::with_capacity(fingerprints.len());
+    for (n, text) in fingerprints.iter().enumerate() {
+        let bare: String = text.chars().filter(|c| *c != ':').collect();
+        if bare.len() == 64 && bare.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            listed.push(bare.to_ascii_lowercase());
+        } else {
+            report.error(&at.key("fingerprints").index(n), "this is no SHA-256 fingerprint").help(
+                "64 hexadecimal digits: `openssl x509 -noout -fingerprint -sha256 -in client.pem`",
+            );
+        }
+    }
+    if verified.is_none() && subject.is_none() && names.is_none() && fingerprints.is_empty() {
+        report
+            .warning(at, "it asks for nothing: every client meets it")
+            .help("write `client_cert: {verified: true}` for clients with a certificate");
+    }
+    ClientMatch {
+        presence: verified
+            .map(|verified| if verified { Presence::Shown } else { Presence::Missing }),
+        subject,
+        names,
+        fingerprints: listed,
+    }
 }
 
 /// Checks conditions on parameters or cookies.

@@ -21,6 +21,7 @@ use crate::config::schema::route::Defaults;
 use crate::config::schema::route::Scheme;
 use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
+use crate::message::certificate::Introduction;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::route::purging::Rule;
@@ -124,7 +125,16 @@ fn one(
     if let Some(Switch::On(section)) = &written.cache {
         cache::section(section, config.defaults.cache.as_ref(), &cache_at, report);
     }
-    let policy = cache::policy(written.cache.as_ref(), &config.defaults.cache);
+    let mut policy = cache::policy(written.cache.as_ref(), &config.defaults.cache);
+    if headers.client != Introduction::Nothing {
+        if matches!(written.cache, Some(Switch::On(_))) {
+            report
+                .warning_about_key(&cache_at, "`cache` has no effect: this route tells the origin whose certificate it is")
+                .help("remove it, or `headers.client_cert`: what is answered to one client is no other's");
+        }
+        // What the origin says may be for this client alone, whatever it says of it.
+        policy.enabled = false;
+    }
     let purge_at = at.key("purge");
     let purge =
         written.purge.as_ref().and_then(|rule| purge::rule(rule, secrets, &purge_at, report));

@@ -77,6 +77,32 @@ pub struct ListenerTls {
     pub certificates: Vec<Certificate>,
     /// What a client is shown that names no host, or an unknown one: the first certificate, or none.
     pub default: DefaultCertificate,
+    /// Whether clients are asked for a certificate: `off`, or the settings.
+    pub client_auth: Switch<ClientAuth>,
+}
+
+/// Whose certificates clients show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientAuth {
+    /// Whether a client without a certificate is served: `optional`, or not: `required`. One that is not good
+    /// ends the handshake either way.
+    pub mode: ClientCertificate,
+    /// A PEM file with the authorities of clients, and with nobody else's. Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Files with the certificates that they revoked (CRL), PEM or DER: one list for each authority of a chain.
+    pub crl: Vec<PathBuf>,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificate {
+    /// It must.
+    Required,
+    /// It may.
+    Optional,
 }
 
 /// A TLS version.
@@ -116,6 +142,15 @@ pub struct Certificate {
     /// A PEM file with the private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
+    /// The oldest TLS version accepted for these hosts. Default: that of the listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<TlsVersion>,
+    /// Whether HTTP/2 is offered for these hosts. Default: as the listener says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http2: Option<bool>,
+    /// Whether clients of these hosts are asked for a certificate. Default: as the listener says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_auth: Option<Switch<ClientAuth>>,
 }
 
 /// What guards every client connection.
@@ -218,7 +253,14 @@ impl Default for ListenerTls {
             auto: false,
             certificates: Vec::new(),
             default: DefaultCertificate::First,
+            client_auth: Switch::Off,
         }
+    }
+}
+
+impl Default for ClientAuth {
+    fn default() -> Self {
+        Self { mode: ClientCertificate::Required, ca: None, crl: Vec::new() }
     }
 }
 

@@ -180,6 +180,27 @@ pub struct Match {
     /// Conditions on cookies.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub cookies: BTreeMap<String, Condition>,
+    /// Conditions on the certificate that the client showed (`client_auth` of listeners).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<ClientMatch>,
+}
+
+/// Which clients, by the certificate that they showed: every condition that is written must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientMatch {
+    /// Whether there is one. What is shown is verified, or there is no request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<bool>,
+    /// A condition on whose it is, as RFC 4514 writes it: `CN=alice,O=Example`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Condition>,
+    /// A condition on its alternative names: `DNS:a.example`, `IP:192.0.2.1`, `email:a@example.org`, `URI:…`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub san: Option<Condition>,
+    /// It is one of these: SHA-256 of the certificate, in hexadecimal, with or without colons.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fingerprints: Vec<String>,
 }
 
 /// How a request came.
@@ -273,6 +294,22 @@ pub struct Headers {
     pub response: HeaderChanges,
     /// What becomes of a request's fields with an underscore in their names.
     pub underscores: Underscores,
+    /// What the origin is told of the certificate that the client showed, in fields that begin with
+    /// `Client-Cert`. Copies of them that clients send never pass. Nothing that is answered then is stored.
+    pub client_cert: Introduction,
+}
+
+/// What an origin is told of a client's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Introduction {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Whether there is one, its fingerprint, its subject and its alternative names.
+    Identity,
+    /// The same, and the certificate and its chain (RFC 9440).
+    Whole,
 }
 
 /// What becomes of a request's fields with an underscore in their names. Origins that hand fields on as

@@ -81,7 +81,7 @@ fn the_showcase_has_both_listeners_the_demo_and_the_admin_listener() {
     let plan = shipped("edge.yaml").plan;
     assert!(plan.listeners[0].tls.is_none() && plan.listeners[0].h2c);
     let tls = plan.listeners[1].tls.as_ref().expect("the second one speaks TLS");
-    assert!(tls.http2);
+    assert!(tls.manner.http2);
     assert_eq!(tls.certificates[0].hosts, ["localhost", "127.0.0.1", "edge.localhost"]);
     assert_eq!(plan.upstreams[0].backends[0].at, crate::upstream::Place::Demo);
     assert_eq!(plan.admin, Some(AdminAddress::Tcp(([127, 0, 0, 1], 9180).into())));

@@ -7,6 +7,7 @@ use http::Version;
 use http::header;
 
 use crate::message::admit::Limits;
+use crate::message::certificate;
 use crate::message::forwarded;
 use crate::message::hops;
 use crate::message::list;
@@ -59,17 +60,18 @@ const SINGLE: &[&str] = &[
     "sec-websocket-key",
 ];
 
-/// Whether a request field is never passed on: one of [`DROPPED`], or a name that CGI and its heirs
+/// Whether a request field is never passed on: one of [`DROPPED`], one that tells of a client's certificate, or a name that CGI and its heirs
 /// cannot tell from one that we write or check (`x_forwarded_for` and `x-forwarded-for` are both
 /// HTTP_X_FORWARDED_FOR there).
 #[must_use]
 pub fn is_dropped(name: &HeaderName) -> bool {
     let name = name.as_str();
     if !name.contains('_') {
-        return DROPPED.contains(&name);
+        return DROPPED.contains(&name) || certificate::is_claim(name);
     }
     let twin = name.replace('_', "-");
     DROPPED.contains(&twin.as_str())
+        || certificate::is_claim(&twin)
         || forwarded::ADDRESS_CLAIMS.contains(&twin.as_str())
         || hops::has_fixed_meaning(&twin)
 }

@@ -170,6 +170,7 @@ impl Parts {
             protocol,
             tls_version: None,
             tls_sni: sni.as_deref(),
+            tls_client: None,
             method,
             scheme,
             host,
@@ -219,6 +220,7 @@ impl Parts {
         text("listener", filled(record.listener));
         text("protocol", filled(record.protocol));
         text("tls_sni", record.tls_sni.map(str::to_owned));
+        text("tls_client_verified", Some("no".to_owned()));
         text("method", filled(&read_back(record.method)));
         text("scheme", filled(record.scheme));
         text("host", filled(&read_back(record.host)));

@@ -137,6 +137,26 @@ labels! {
         Timeout = "timeout",
     }
 
+    /// What became of a client that was asked for a certificate.
+    ClientCertificate {
+        /// It showed one that is good.
+        Verified = "verified",
+        /// It showed none, and need not.
+        None = "none",
+        /// It showed none, and must.
+        Missing = "missing",
+        /// It is not valid any more, or not yet.
+        Expired = "expired",
+        /// Its authority took it back.
+        Revoked = "revoked",
+        /// Nobody who is believed issued it.
+        UnknownAuthority = "unknown_authority",
+        /// Whether it was revoked cannot be told.
+        Undetermined = "undetermined",
+        /// It is malformed, for something else, or not the client's.
+        Bad = "bad",
+    }
+
     /// A version of TLS.
     TlsVersion {
         /// TLS 1.2.

@@ -10,6 +10,9 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 
 use crate::message::admit;
+use crate::message::certificate;
+use crate::message::certificate::ClientCertificate;
+use crate::message::certificate::Introduction;
 use crate::message::forwarded;
 use crate::message::forwarded::Client;
 use crate::message::forwarded::Trust;
@@ -92,6 +95,22 @@ impl Changes {
         ]);
     }
 
+    /// Says whose certificate the client showed, as far as the origin is to know.
+    pub(super) fn present(
+        &mut self,
+        introduction: Introduction,
+        client: Option<&ClientCertificate>,
+    ) {
+        match client {
+            Some(client) => self.all(client.fields(introduction)),
+            None => self.all(certificate::fields_of_none(introduction)),
+        }
+    }
+
+    fn all(&mut self, fields: impl Iterator<Item = (HeaderName, HeaderValue)>) {
+        self.puts.extend(fields.map(|(name, value)| (name, Some(value))));
+    }
+
     /// Puts a field in the place of all others of its name.
     pub(super) fn put(&mut self, name: HeaderName, value: HeaderValue) {
         self.puts.push((name, Some(value)));
@@ -168,8 +187,10 @@ mod tests {
     use crate::upstream::lease::Body;
 
     /// Names that something is done with, and some that nothing is.
-    const NAMES: [&str; 24] = [
+    const NAMES: [&str; 26] = [
         "accept",
+        "client-cert",
+        "client_cert_verified",
         "cf-connecting-ip",
         "connection",
         "cookie",

@@ -20,7 +20,7 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn ask<'a>(method: &'a Method, query: Option<&'a str>, headers: &'a HeaderMap) -> Ask<'a> {
-    Ask { method, scheme: Scheme::Http, host: "a.org", path: "/", query, headers }
+    Ask { method, scheme: Scheme::Http, host: "a.org", path: "/", query, headers, client: None }
 }
 
 fn regex(text: &str) -> ValueMatch {

@@ -88,7 +88,7 @@ impl Asked {
 
     fn ask(&self) -> Ask<'_> {
         let Self { method, host, path, query, headers } = self;
-        Ask { method, scheme: Scheme::Http, host, path, query: *query, headers }
+        Ask { method, scheme: Scheme::Http, host, path, query: *query, headers, client: None }
     }
 }
 

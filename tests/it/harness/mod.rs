@@ -3,6 +3,7 @@
 pub(crate) mod acme;
 pub(crate) mod authority;
 pub(crate) mod client;
+pub(crate) mod clients;
 pub(crate) mod clock;
 #[cfg(feature = "srv")]
 pub(crate) mod dns;
@@ -19,6 +20,7 @@ pub(crate) use acme::AcmeServer;
 pub(crate) use authority::Authority;
 pub(crate) use client::Reply;
 pub(crate) use client::Wire;
+pub(crate) use clients::Clients;
 pub(crate) use clock::Clock;
 pub(crate) use edge::Edge;
 pub(crate) use haproxy::Haproxy;

@@ -191,6 +191,7 @@ proptest! {
         let ask = Ask {
             scheme: Scheme::Http,
             method: &Method::GET, host: &host, path: &path, query: Some(&path), headers: &headers,
+            client: None,
         };
         let found = table.find(&ask).map(|found| found.index);
         let explained = table.explain(&ask).considered;

@@ -1,0 +1,239 @@
+//! Tickets: sessions that clients keep for us, sealed, so that who comes back costs no signature.
+//!
+//! ```text
+//! ticket = name of the key (8) | salt (32) | sealed: when it was issued (8), the session | tag (16)
+//! ```
+//!
+//! Each ticket is sealed with a key of its own, made of one of ours, the salt and the [scope](Scope) in which
+//! it was issued. So no number of tickets wears a key out; and one that was issued where clients are held
+//! to something else, or to nothing, opens nowhere but there: who has been asked for no certificate yet is
+//! asked for one, however the session went on.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use parking_lot::RwLock;
+use ring::aead;
+use ring::aead::Aad;
+use ring::aead::LessSafeKey;
+use ring::aead::Nonce;
+use ring::aead::UnboundKey;
+use ring::digest;
+use ring::hkdf;
+use ring::rand::SecureRandom;
+use ring::rand::SystemRandom;
+use rustls::server::ProducesTickets;
+
+use super::clients::Scope;
+
+/// For how long a ticket opens, and how long a key of our own making seals. The session may hold what was
+/// known of a client then.
+const LIFE: Duration = Duration::from_secs(6 * 3600);
+
+const NAME: usize = 8;
+const SALT: usize = 32;
+const TIME: usize = 8;
+const TAG: usize = 16;
+
+/// A key that tickets are sealed with.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Key {
+    name: [u8; NAME],
+    secret: [u8; 32],
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    pub(super) fn new(secret: [u8; 32]) -> Self {
+        // Nodes that share a key have one name for it.
+        let named =
+            digest::digest(&digest::SHA256, &[b"edgeproxy ticket key", &secret[..]].concat());
+        let mut name = [0; NAME];
+        name.copy_from_slice(&named.as_ref()[..NAME]);
+        Self { name, secret }
+    }
+
+    fn random() -> Option<Self> {
+        let mut secret = [0; 32];
+        SystemRandom::new().fill(&mut secret).ok()?;
+        Some(Self::new(secret))
+    }
+
+    /// The key of one ticket.
+    fn of(&self, salt: &[u8], scope: Scope) -> Option<LessSafeKey> {
+        let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(&self.secret);
+        let info = [&b"edgeproxy ticket"[..], scope.as_bytes()];
+        let made = extracted.expand(&info, &aead::AES_256_GCM).ok()?;
+        Some(LessSafeKey::new(UnboundKey::from(made)))
+    }
+}
+
+/// The keys in use: the first one seals, all of them open.
+#[derive(Debug)]
+struct Keys {
+    all: Vec<Key>,
+    /// Since when the first one seals.
+    since: SystemTime,
+}
+
+/// The keys of a listener's tickets.
+#[derive(Debug)]
+pub(super) struct Tickets {
+    keys: RwLock<Keys>,
+    random: SystemRandom,
+}
+
+impl Tickets {
+    /// With a key of its own.
+    pub(super) fn new(now: SystemTime) -> Option<Arc<Self>> {
+        let keys = Keys { all: vec![Key::random()?], since: now };
+        Some(Arc::new(Self { keys: RwLock::new(keys), random: SystemRandom::new() }))
+    }
+
+    /// The tickets that are issued in a scope.
+    pub(super) fn within(self: &Arc<Self>, scope: Scope) -> Arc<dyn ProducesTickets> {
+        Arc::new(Scoped { tickets: Arc::clone(self), scope })
+    }
+
+    /// The key that seals now.
+    fn sealing(&self, now: SystemTime) -> Option<Key> {
+        let is_old = |keys: &Keys| now.duration_since(keys.since).is_ok_and(|age| age >= LIFE);
+        {
+            let keys = self.keys.read();
+            if !is_old(&keys) {
+                return keys.all.first().cloned();
+            }
+        }
+        let mut keys = self.keys.write();
+        if is_old(&keys) {
+            // The one before opens for as long as its last ticket.
+            keys.all.truncate(1);
+            keys.all.insert(0, Key::random()?);
+            keys.since = now;
+        }
+        keys.all.first().cloned()
+    }
+
+    fn seal(&self, session: &[u8], scope: Scope, now: SystemTime) -> Option<Vec<u8>> {
+        let key = self.sealing(now)?;
+        let mut salt = [0; SALT];
+        self.random.fill(&mut salt).ok()?;
+        let mut sealed = Vec::with_capacity(TIME + session.len() + TAG);
+        sealed.extend_from_slice(&since_epoch(now).to_be_bytes());
+        sealed.extend_from_slice(session);
+        let once = key.of(&salt, scope)?;
+        once.seal_in_place_append_tag(nonce(), Aad::from(key.name), &mut sealed).ok()?;
+        Some([&key.name[..], &salt, &sealed].concat())
+    }
+
+    fn open(&self, ticket: &[u8], scope: Scope, now: SystemTime) -> Option<Vec<u8>> {
+        let (name, rest) = ticket.split_first_chunk::<NAME>()?;
+        let (salt, sealed) = rest.split_first_chunk::<SALT>()?;
+        let key = self.keys.read().all.iter().find(|key| key.name == *name)?.clone();
+        let mut sealed = sealed.to_vec();
+        let once = key.of(salt, scope)?;
+        let opened = once.open_in_place(nonce(), Aad::from(key.name), &mut sealed).ok()?;
+        let (issued, session) = opened.split_first_chunk::<TIME>()?;
+        let age = since_epoch(now).checked_sub(u64::from_be_bytes(*issued));
+        // Nodes' clocks differ a little; what comes from the future is as old as it can be.
+        let is_young = age.is_none_or(|age| age < LIFE.as_secs());
+        is_young.then(|| session.to_vec())
+    }
+}
+
+/// Every ticket has a key of its own.
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; aead::NONCE_LEN])
+}
+
+fn since_epoch(now: SystemTime) -> u64 {
+    now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The tickets of one scope.
+#[derive(Debug)]
+struct Scoped {
+    tickets: Arc<Tickets>,
+    scope: Scope,
+}
+
+impl ProducesTickets for Scoped {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        u32::try_from(LIFE.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.tickets.seal(plain, self.scope, SystemTime::now())
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.tickets.open(cipher, self.scope, SystemTime::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn start() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(2_000_000_000)
+    }
+
+    fn scope(seed: u8) -> Scope {
+        Scope::for_tests(seed)
+    }
+
+    #[test]
+    fn a_ticket_opens_where_it_was_issued_and_nowhere_else() {
+        let tickets = Tickets::new(start()).unwrap();
+        let ticket = tickets.seal(b"session", scope(1), start()).unwrap();
+        assert_eq!(tickets.open(&ticket, scope(1), start()).as_deref(), Some(&b"session"[..]));
+        assert_eq!(tickets.open(&ticket, scope(2), start()), None);
+        assert_eq!(tickets.open(&ticket, Scope::OPEN, start()), None);
+        let others = Tickets::new(start()).unwrap();
+        assert_eq!(others.open(&ticket, scope(1), start()), None);
+    }
+
+    #[test]
+    fn what_was_changed_or_cut_does_not_open() {
+        let tickets = Tickets::new(start()).unwrap();
+        let ticket = tickets.seal(b"session", scope(1), start()).unwrap();
+        for at in 0..ticket.len() {
+            let mut changed = ticket.clone();
+            changed[at] ^= 1;
+            assert_eq!(tickets.open(&changed, scope(1), start()), None, "byte {at}");
+            assert_eq!(tickets.open(&ticket[..at], scope(1), start()), None, "{at} bytes");
+        }
+        assert_ne!(ticket, tickets.seal(b"session", scope(1), start()).unwrap());
+    }
+
+    #[test]
+    fn keys_change_and_the_one_before_opens_what_it_sealed_to_its_end() {
+        let tickets = Tickets::new(start()).unwrap();
+        let first = tickets.seal(b"one", scope(1), start()).unwrap();
+        let late = tickets.seal(b"two", scope(1), start() + 5 * HOUR).unwrap();
+        assert_eq!(first[..NAME], late[..NAME]);
+        let next = tickets.seal(b"three", scope(1), start() + 7 * HOUR).unwrap();
+        assert_ne!(first[..NAME], next[..NAME]);
+        let open = |ticket: &[u8], hours| tickets.open(ticket, scope(1), start() + hours * HOUR);
+        assert!(open(&late, 10).is_some());
+        assert!(open(&first, 7).is_none(), "it is too old, whatever the key is");
+        let _ = tickets.seal(b"four", scope(1), start() + 14 * HOUR).unwrap();
+        assert!(open(&late, 10).is_none(), "its key is gone");
+        assert!(open(&next, 12).is_some());
+    }
+}
