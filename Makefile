@@ -95,6 +95,11 @@ bench-evict: ## eviction policies: their share of hits over the same requests
 	@scripts/setup build
 	cargo bench --locked --bench parts -- evict
 
+.PHONY: deb
+deb: build ## a Debian package, in target/debian (needs cargo-deb)
+	target/release/edgeproxy man > target/release/edgeproxy.1
+	cargo deb --no-build --locked
+
 .PHONY: ci
 ci: ## everything that continuous integration does
 	bash .ci/run

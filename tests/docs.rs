@@ -139,8 +139,9 @@ fn every_yaml_block_is_a_configuration_that_loads() {
 #[test]
 fn every_shipped_configuration_loads_without_a_warning() {
     let mut wrong = Vec::new();
-    let shipped = files("conf", "yaml");
+    let mut shipped = files("conf", "yaml");
     assert!(shipped.len() >= 4, "found only {shipped:?}");
+    shipped.push("packaging/edge.yaml".to_owned());
     for path in shipped {
         match config::from_text(&read(&path), &path) {
             // It names every key, those too that have no effect beside others.
@@ -151,6 +152,46 @@ fn every_shipped_configuration_loads_without_a_warning() {
         }
     }
     assert_none(&wrong);
+}
+
+#[test]
+fn what_is_packaged_fits_together() {
+    let manifest = read("Cargo.toml");
+    let quoted = |line: &str| -> Vec<String> {
+        line.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let assets: Vec<Vec<String>> = manifest
+        .lines()
+        .filter(|line| line.trim_start().starts_with("[\""))
+        .map(quoted)
+        .filter(|asset| asset.len() == 3)
+        .collect();
+    assert!(assets.len() >= 5, "{assets:?}");
+    let missing: Vec<String> = assets
+        .iter()
+        .map(|asset| asset[0].clone())
+        .filter(|from| !from.starts_with("target/") && !root().join(from).exists())
+        .collect();
+    assert_none(&missing);
+    // What the unit starts and reads is what the package brings.
+    let installed = |path: &str| {
+        let path = path.trim_start_matches('/');
+        assets.iter().any(|asset| {
+            let name = asset[0].rsplit('/').next().unwrap_or_default();
+            asset[1] == path || format!("{}{name}", asset[1]) == path
+        })
+    };
+    let unit = read("packaging/edgeproxy.service");
+    let started: Vec<&str> = unit
+        .lines()
+        .filter(|line| line.starts_with("ExecStart"))
+        .flat_map(|line| line.split(['=', ' ']).filter(|word| word.starts_with('/')))
+        .collect();
+    assert!(started.len() >= 4, "{started:?}");
+    assert!(started.iter().all(|path| installed(path)), "{started:?} of {assets:?}");
+    let version = manifest.lines().find(|line| line.starts_with("rust-version"));
+    let version = version.map(quoted).expect("it is said").remove(0);
+    assert!(read("packaging/Dockerfile").contains(&format!("FROM rust:{version}-")), "{version}");
 }
 
 #[test]

@@ -57,7 +57,7 @@ const FAREWELL: u8 = b'f';
 /// How long the other process may take to do a purge.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it may take to read what it is sent.
-const SLOW: Duration = Duration::from_secs(10);
+const SLOW: Duration = Duration::from_secs(3);
 /// What is gathered before it is sent, and read at once, in bytes.
 const BUFFER: usize = 256 << 10;
 

@@ -89,8 +89,14 @@ impl Taken {
 /// Connects to the process that offers its sockets at `path`, which runs as this user, as root, or as
 /// `becomes`.
 pub(crate) fn connect(path: &Path, becomes: Option<u32>) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(path)?;
+    let stream = knock(path)?;
     is_trusted(&stream, becomes)?;
+    Ok(stream)
+}
+
+/// Connects to whoever is at `path`, to ask for something and to hear how that went: nothing is taken from it.
+pub(crate) fn knock(path: &Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)

@@ -41,7 +41,7 @@ pub(crate) fn upgrade(cli: &Cli, flags: &UpgradeFlags) -> Result<String, Failure
             "--timeout 0s is no time: leave it out, or write one such as 1m",
         ));
     }
-    let mut stream = handover::connect(&path, None).map_err(|e| match e.kind() {
+    let mut stream = handover::knock(&path).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::other(format!(
             "no running edgeproxy answers at {}: start it without `upgrade`, or make \
              process.upgrade_socket what it is for the running process",
