@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -30,7 +31,10 @@ use crate::listen::accept::Door;
 use crate::listen::accept::House;
 use crate::listen::accept::Pending;
 use crate::listen::accept::Way;
+use crate::observe::metrics::Metrics;
+use crate::observe::metrics::labels::FilesRead;
 use crate::runtime::build::Row;
+use crate::tls;
 use crate::tls::answers::Answers;
 use crate::tls::error::Error;
 use crate::tls::store::CertificateStore;
@@ -218,22 +222,39 @@ impl Doors {
         others
     }
 
-    /// Reads all certificates again. Blocks on the file system.
-    pub(crate) fn renew(&self, state: &Path) {
+    /// Reads all certificates, and what belongs to them, again. What cannot be used changes nothing. Blocks on
+    /// the file system.
+    pub(crate) fn renew(&self, state: &Path, metrics: &Metrics) {
         for door in &self.open {
             let name = &door.settings.name;
             let (Some(tls), Some(settings)) = (&door.tls, &door.settings.tls) else { continue };
-            match tls.reload(settings, state, SystemTime::now()) {
-                Ok(_) => info!(
-                    target: "edgeproxy::app",
-                    "certificates of listener \"{name}\" are read again"
-                ),
-                Err(e) => warn!(
-                    target: "edgeproxy::app",
-                    "certificates of listener \"{name}\" cannot be read again: {e}; those in use stay"
-                ),
-            }
+            let result = match tls.reload(settings, state, SystemTime::now()) {
+                Ok(replaced) => {
+                    info!(
+                        target: "edgeproxy::app",
+                        "certificates of listener \"{name}\" are read again"
+                    );
+                    match replaced {
+                        Replaced::ByOthers => FilesRead::Replaced,
+                        Replaced::BySame => FilesRead::Same,
+                    }
+                }
+                Err(e) => {
+                    error!(
+                        target: "edgeproxy::app",
+                        "certificates of listener \"{name}\" cannot be read again: {e}; those in use stay"
+                    );
+                    FilesRead::Refused
+                }
+            };
+            metrics.tls_files_read(name, result);
         }
+    }
+
+    /// The files that are read then.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let spoken = self.open.iter().filter_map(|door| door.settings.tls.as_ref());
+        spoken.flat_map(tls::Settings::files).collect()
     }
 }
 

@@ -255,7 +255,8 @@ impl Reloader {
 
     /// Reads certificates again, where that is all there is to read.
     fn renew(&self) {
-        self.doors.lock().renew(&self.runtime.load().plan.process.state_dir);
+        let runtime = self.runtime.load();
+        self.doors.lock().renew(&runtime.plan.process.state_dir, &self.lasting.metrics);
     }
 }
 
@@ -300,10 +301,44 @@ pub(super) async fn watch(reloader: Arc<Reloader>) {
         });
         let Ok(now) = look.await else { return };
         if now.is_some() && now == changing {
-            let _ = shared.reload(Occasion::File).await;
+            if shared.reload(Occasion::File).await.is_err() {
+                // How it went was told. Certificates do not wait for the rest to be corrected.
+                let reloader = Arc::clone(&reloader);
+                let _ = tokio::task::spawn_blocking(move || reloader.renew()).await;
+            }
             changing = None;
         } else {
             changing = now;
+        }
+    }
+}
+
+/// Reads certificates again when one of their files has changed, for as long as the process lives. Where the
+/// whole configuration is watched, they are read with it.
+pub(super) async fn watch_certificates(reloader: Arc<Reloader>) {
+    // As they were before they were read for the first time.
+    let mut seen = reloader.seen.lock().clone();
+    let mut changing: Option<Stamps> = None;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let (looking, known) = (Arc::clone(&reloader), seen.clone());
+        let look = tokio::task::spawn_blocking(move || {
+            let known = known.and(&looking.doors.lock().files());
+            let now = known.again();
+            (known, now)
+        });
+        let Ok((known, now)) = look.await else { return };
+        if reloader.file.is_some() && reloader.runtime.load().plan.process.watch {
+            (seen, changing) = (now, None);
+        } else if now == known {
+            (seen, changing) = (known, None);
+        } else if changing.as_ref() == Some(&now) {
+            let reloader = Arc::clone(&reloader);
+            // How it went is told.
+            let _ = tokio::task::spawn_blocking(move || reloader.renew()).await;
+            (seen, changing) = (now, None);
+        } else {
+            (seen, changing) = (known, Some(now));
         }
     }
 }

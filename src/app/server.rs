@@ -401,7 +401,8 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     orders.follow(&runtime.load().plan);
     tokio::spawn(sweep::keep(memory, own, Arc::clone(&life.census)));
     tokio::spawn(reload::keep(Arc::clone(&reloader)));
-    tokio::spawn(reload::watch(reloader));
+    tokio::spawn(reload::watch(Arc::clone(&reloader)));
+    tokio::spawn(reload::watch_certificates(reloader));
     if let Some(place) = upgrade {
         offer(place, succession, beside)?;
     }

@@ -52,6 +52,13 @@ pub(super) fn look(
         let at = listeners.index(n).key("tls");
         if let Some(tls) = listener.tls.as_ref() {
             clients(&tls.client_auth, &at.key("client_auth"), folder, now, report);
+            let at = at.key("tickets").key("file");
+            let file = tls.tickets.as_ref().and_then(|tickets| tickets.file.as_deref());
+            if let Some(file) = there(file, &at, folder, report)
+                && let Err(error) = tls::tickets::inspect(&tls::Resumption::Shared(file))
+            {
+                report.error(&at, error.to_string());
+            }
         }
         let at = at.key("certificates");
         for (m, each) in certificates.unwrap_or_default().iter().enumerate() {

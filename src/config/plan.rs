@@ -66,6 +66,9 @@ impl Plan {
             absolute(path);
         }
         for tls in self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
+            if let tls::Resumption::Shared(file) = &mut tls.resumption {
+                absolute(file);
+            }
             let manners = tls.certificates.iter_mut().map(|certificate| &mut certificate.manner);
             for manner in manners.chain([&mut tls.manner]) {
                 if let tls::ClientAuth::On(clients) = &mut manner.clients {

@@ -44,6 +44,7 @@ pub use backends::HealthSample;
 pub use backends::PoolSample;
 use labels::ClientCertificate;
 use labels::ConnectionRefusal;
+use labels::FilesRead;
 use labels::Handshake;
 use labels::Label;
 use labels::Reloaded;
@@ -122,6 +123,8 @@ definitions! {
         "TLS handshakes with clients.";
     CLIENT_CERTIFICATES: Counter "edgeproxy_tls_client_certificates_total" ["listener", "result"]
         "Clients that were asked for a certificate, by what became of it; all but verified and none failed their handshake.";
+    TLS_FILES_READ: Counter "edgeproxy_tls_files_read_total" ["listener", "result"]
+        "Times that certificates, authorities of clients and keys of tickets were read again: replaced, same, or refused.";
     CACHE_REQUESTS: Counter "edgeproxy_cache_requests_total" ["route", "result"]
         "Requests for which the cache was asked, by what it did.";
     CACHE_BYTES: Gauge "edgeproxy_cache_bytes" ["tier"]
@@ -252,6 +255,7 @@ pub struct Metrics {
     connections_refused: IntCounterVec,
     handshakes: IntCounterVec,
     client_certificates: IntCounterVec,
+    tls_files_read: IntCounterVec,
     refusals: Box<[IntCounter]>,
     purges: IntCounterVec,
     invalidated: IntCounter,
@@ -300,6 +304,7 @@ impl Metrics {
             connections_refused: new.counters(&CONNECTIONS_REFUSED),
             handshakes: new.counters(&HANDSHAKES),
             client_certificates: new.counters(&CLIENT_CERTIFICATES),
+            tls_files_read: new.counters(&TLS_FILES_READ),
             refusals: Refusal::ALL
                 .iter()
                 .map(|refusal| refusals.with_label_values(&[refusal.label()]))
@@ -427,9 +432,17 @@ impl Metrics {
                 let _ = self.handshakes.remove_label_values(&labels);
             }
         }
+        for result in FilesRead::ALL {
+            let _ = self.tls_files_read.remove_label_values(&[name, result.label()]);
+        }
         for result in ClientCertificate::ALL {
             let _ = self.client_certificates.remove_label_values(&[name, result.label()]);
         }
+    }
+
+    /// Counts that the files of a listener were read again.
+    pub fn tls_files_read(&self, listener: &str, result: FilesRead) {
+        self.tls_files_read.with_label_values(&[listener, result.label()]).inc();
     }
 
     /// Counts a reload by what came of it.

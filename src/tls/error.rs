@@ -136,6 +136,13 @@ pub enum Error {
         /// Why.
         cause: String,
     },
+    /// A file of ticket keys cannot be used.
+    TicketKeys {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        cause: String,
+    },
     /// The system gives no random numbers.
     Random,
     /// The TLS library refused the settings.
@@ -276,7 +283,9 @@ impl fmt::Display for Error {
             Self::Issue { source } => {
                 write!(f, "the internal CA could not make a certificate: {source}")
             }
-            Self::Revocations { file, cause } => write!(f, "{}: {cause}", file.display()),
+            Self::Revocations { file, cause } | Self::TicketKeys { file, cause } => {
+                write!(f, "{}: {cause}", file.display())
+            }
             Self::Random => f.write_str("the system gives no random numbers"),
             Self::Settings { source } => write!(f, "these TLS settings do not work: {source}"),
         }
@@ -305,6 +314,7 @@ impl error::Error for Error {
             | Self::NotAnAuthority { .. }
             | Self::RootExpired { .. }
             | Self::Revocations { .. }
+            | Self::TicketKeys { .. }
             | Self::Random
             | Self::NoHosts => None,
         }

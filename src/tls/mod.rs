@@ -12,7 +12,7 @@ pub mod leaf;
 pub mod meet;
 pub mod store;
 pub mod terms;
-mod tickets;
+pub mod tickets;
 
 use std::path::PathBuf;
 
@@ -25,6 +25,7 @@ pub use store::CertificateStore;
 pub use store::Read;
 pub use store::Replaced;
 pub use terms::Manner;
+pub use tickets::Resumption;
 
 /// Which TLS a listener speaks, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,29 @@ pub struct Settings {
     pub default: Option<usize>,
     /// How a client is spoken to that is shown none of them.
     pub manner: Manner,
+    /// Whose keys sessions go on with.
+    pub resumption: Resumption,
+}
+
+impl Settings {
+    /// Every file that is read for it, those that we write aside.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = Vec::new();
+        for certificate in &self.certificates {
+            if let Source::Files { certificate, key } = &certificate.source {
+                files.extend([certificate.clone(), key.clone()]);
+            }
+        }
+        let manners = self.certificates.iter().map(|certificate| &certificate.manner);
+        files.extend(manners.chain([&self.manner]).flat_map(|one| one.clients.files().cloned()));
+        if let Resumption::Shared(file) = &self.resumption {
+            files.push(file.clone());
+        }
+        files.sort();
+        files.dedup();
+        files
+    }
 }
 
 /// One certificate and the hosts that it is for.

@@ -34,6 +34,9 @@ use super::meet::Whom;
 use super::terms::Manner;
 use super::terms::Spoken;
 use super::terms::Terms;
+use super::tickets;
+use super::tickets::Given;
+use super::tickets::Resumption;
 use super::tickets::Tickets;
 
 /// Sessions of TLS 1.2 clients without tickets that are remembered; a few hundred bytes each.
@@ -95,6 +98,9 @@ struct Lasting {
 pub struct Read {
     table: Table,
     warnings: Vec<Warning>,
+    /// The keys of tickets.
+    given: Given,
+    now: SystemTime,
 }
 
 /// Whether certificates that were read again are others than before.
@@ -102,7 +108,7 @@ pub struct Read {
 pub enum Replaced {
     /// They are the same.
     BySame,
-    /// Some are others, or for other names, or clients' are held to something else.
+    /// Some are others, or for other names; or clients' are held to something else, or keys are others.
     ByOthers,
 }
 
@@ -115,7 +121,9 @@ impl CertificateStore {
     pub fn load(settings: &Settings, state_dir: &Path, now: SystemTime) -> Result<Self, Error> {
         let tickets = Tickets::new(now).ok_or(Error::Random)?;
         let lasting = Lasting { tickets, sessions: HashMap::new(), terms: Vec::new() };
+        let given = tickets::read(&settings.resumption)?;
         let (table, _) = Table::load(settings, state_dir, now, &lasting)?;
+        let _ = lasting.tickets.adopt(given, now);
         Ok(Self { table: ArcSwap::from_pointee(table), answers: None })
     }
 
@@ -136,8 +144,9 @@ impl CertificateStore {
         now: SystemTime,
     ) -> Result<Read, Error> {
         let lasting = self.table.load().lasting.clone();
+        let given = tickets::read(&settings.resumption)?;
         let (table, warnings) = Table::load(settings, state_dir, now, &lasting)?;
-        Ok(Read { table, warnings })
+        Ok(Read { table, warnings, given, now })
     }
 
     /// Replaces everything at once by what was read; handshakes under way keep what they have.
@@ -146,9 +155,10 @@ impl CertificateStore {
         for warning in read.warnings {
             log::warn!(target: "edgeproxy::tls", "{warning}");
         }
+        let keys = read.table.lasting.tickets.adopt(read.given, read.now);
         let before = self.table.swap(Arc::new(read.table));
         match before.shows() == self.table.load().shows() {
-            true => Replaced::BySame,
+            true => keys,
             false => Replaced::ByOthers,
         }
     }
@@ -233,7 +243,11 @@ impl Table {
         now: SystemTime,
         before: &Lasting,
     ) -> Result<(Self, Vec<Warning>), Error> {
-        let mut speech = Speech { now, before, all: Vec::new(), warnings: Vec::new() };
+        let tickets = match settings.resumption {
+            Resumption::Off => None,
+            Resumption::Own | Resumption::Shared(_) => Some(&before.tickets),
+        };
+        let mut speech = Speech { now, before, tickets, all: Vec::new(), warnings: Vec::new() };
         let unknown = speech.of(&settings.manner)?;
         let proving =
             Manner { min_version: Version::Tls12, http2: false, clients: ClientAuth::Off };
@@ -343,6 +357,7 @@ impl Table {
 struct Speech<'a> {
     now: SystemTime,
     before: &'a Lasting,
+    tickets: Option<&'a Arc<Tickets>>,
     all: Vec<Arc<Made>>,
     warnings: Vec<Warning>,
 }
@@ -376,9 +391,8 @@ impl Speech<'_> {
         let here = self.all.iter().find(|made| made.terms.clients == scope);
         let known = here.map(|made| &made.sessions).or_else(|| self.before.sessions.get(&scope));
         let sessions = known.map_or_else(|| ServerSessionMemoryCache::new(SESSIONS), Arc::clone);
-        let tickets = &self.before.tickets;
         let kept = Arc::clone(&sessions);
-        let spoken = Spoken::new(manner.clone(), checked, terms, tickets, kept)?;
+        let spoken = Spoken::new(manner.clone(), checked, terms, self.tickets, kept)?;
         let made = Arc::new(Made { spoken, sessions });
         self.all.push(Arc::clone(&made));
         Ok(made)
@@ -389,7 +403,7 @@ impl Speech<'_> {
         let (checked, _) = clients::read(&manner.clients, self.now)?;
         let terms = Arc::new(Terms { min_version: manner.min_version, clients: checked.scope });
         let sessions = ServerSessionMemoryCache::new(1);
-        Spoken::new(manner.clone(), checked, terms, &self.before.tickets, sessions)
+        Spoken::new(manner.clone(), checked, terms, self.tickets, sessions)
     }
 }
 

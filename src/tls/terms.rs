@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::ClientHello;
+use rustls::server::NoServerSessionStorage;
 use rustls::server::ResolvesServerCert;
 use rustls::server::StoresServerSessions;
 use rustls::server::WebPkiClientVerifier;
@@ -67,7 +68,7 @@ impl Spoken {
         manner: Manner,
         checked: Checked,
         terms: Arc<Terms>,
-        tickets: &Arc<Tickets>,
+        tickets: Option<&Arc<Tickets>>,
         sessions: Arc<dyn StoresServerSessions>,
     ) -> Result<Self, Error> {
         let versions: &[_] = match manner.min_version {
@@ -90,8 +91,16 @@ impl Spoken {
         config.ignore_client_order = false;
         // Resumption without state: the ticket carries the session, and a client that comes back costs
         // no signature. The memory is for TLS 1.2 clients that know session ids only.
-        config.ticketer = tickets.within(terms.clients);
-        config.session_storage = sessions;
+        match tickets {
+            Some(tickets) => {
+                config.ticketer = tickets.within(terms.clients);
+                config.session_storage = sessions;
+            }
+            None => {
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+                config.send_tls13_tickets = 0;
+            }
+        }
         // Early data can be replayed (RFC 8470), and nothing is sent before the client is known to be
         // there.
         config.max_early_data_size = 0;

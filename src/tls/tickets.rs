@@ -10,6 +10,9 @@
 //! asked for one, however the session went on.
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -28,6 +31,8 @@ use ring::rand::SystemRandom;
 use rustls::server::ProducesTickets;
 
 use super::clients::Scope;
+use super::error::Error;
+use super::store::Replaced;
 
 /// For how long a ticket opens, and how long a key of our own making seals. The session may hold what was
 /// known of a client then.
@@ -80,8 +85,91 @@ impl Key {
 #[derive(Debug)]
 struct Keys {
     all: Vec<Key>,
-    /// Since when the first one seals.
-    since: SystemTime,
+    /// Since when the first one seals; `None`: for as long as it is told.
+    since: Option<SystemTime>,
+}
+
+/// Whose keys tickets are sealed with, as meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Resumption {
+    /// Sessions do not go on.
+    Off,
+    /// The listener's own.
+    #[default]
+    Own,
+    /// Those in a file, which other nodes have too.
+    Shared(PathBuf),
+}
+
+/// Keys that were read and are not in use yet.
+#[derive(Debug)]
+pub(super) enum Given {
+    /// The listener makes its own.
+    Own,
+    /// These.
+    These(Vec<Key>),
+}
+
+/// The most keys that a file may have.
+const MOST_KEYS: usize = 16;
+
+/// Reads the keys that are meant. The first one of a file seals, all of them open.
+///
+/// # Errors
+/// The file cannot be read, others may, or it holds something else.
+pub(super) fn read(resumption: &Resumption) -> Result<Given, Error> {
+    let file = match resumption {
+        Resumption::Off | Resumption::Own => return Ok(Given::Own),
+        Resumption::Shared(file) => file,
+    };
+    let wrong = |cause: String| Error::TicketKeys { file: file.clone(), cause };
+    let mode = fs::metadata(file).map_err(Error::read(file))?.permissions().mode() & 0o777;
+    // Who has a key can read what was said in sessions that went on, and can make sessions.
+    if mode & 0o027 != 0 {
+        return Err(wrong(format!(
+            "others may read or change the keys (mode {mode:04o}); `chmod 600` it, and make new ones if they may \
+             have leaked"
+        )));
+    }
+    let text = fs::read_to_string(file).map_err(Error::read(file))?;
+    let mut keys = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let secret = secret(line).ok_or_else(|| {
+            wrong(format!(
+                "line {} is no key of 64 hexadecimal digits; `openssl rand -hex 32` makes one",
+                n + 1
+            ))
+        })?;
+        keys.push(Key::new(secret));
+    }
+    match keys.len() {
+        0 => Err(wrong("it holds no key; `openssl rand -hex 32` makes one".to_owned())),
+        1..=MOST_KEYS => Ok(Given::These(keys)),
+        many => Err(wrong(format!("it holds {many} keys; {MOST_KEYS} are enough"))),
+    }
+}
+
+/// Looks at the file, as `edgeproxy check` does.
+///
+/// # Errors
+/// It cannot be used.
+pub fn inspect(resumption: &Resumption) -> Result<(), Error> {
+    read(resumption).map(drop)
+}
+
+fn secret(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut secret = [0; 32];
+    for (byte, at) in secret.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(secret)
 }
 
 /// The keys of a listener's tickets.
@@ -94,7 +182,7 @@ pub(super) struct Tickets {
 impl Tickets {
     /// With a key of its own.
     pub(super) fn new(now: SystemTime) -> Option<Arc<Self>> {
-        let keys = Keys { all: vec![Key::random()?], since: now };
+        let keys = Keys { all: vec![Key::random()?], since: Some(now) };
         Some(Arc::new(Self { keys: RwLock::new(keys), random: SystemRandom::new() }))
     }
 
@@ -103,9 +191,29 @@ impl Tickets {
         Arc::new(Scoped { tickets: Arc::clone(self), scope })
     }
 
+    /// These keys are in use from now on. Its own ones stay, where it had them before. Says whether they are
+    /// others.
+    pub(super) fn adopt(&self, given: Given, now: SystemTime) -> Replaced {
+        let mut keys = self.keys.write();
+        let next = match given {
+            Given::These(all) => Keys { all, since: None },
+            Given::Own if keys.since.is_some() => return Replaced::BySame,
+            Given::Own => match Key::random() {
+                Some(own) => Keys { all: vec![own], since: Some(now) },
+                // Without random numbers there is no TLS either; what there is stays.
+                None => return Replaced::BySame,
+            },
+        };
+        let is_same = keys.since.is_none() && keys.all == next.all;
+        *keys = next;
+        if is_same { Replaced::BySame } else { Replaced::ByOthers }
+    }
+
     /// The key that seals now.
     fn sealing(&self, now: SystemTime) -> Option<Key> {
-        let is_old = |keys: &Keys| now.duration_since(keys.since).is_ok_and(|age| age >= LIFE);
+        let is_old = |keys: &Keys| {
+            keys.since.is_some_and(|since| now.duration_since(since).is_ok_and(|age| age >= LIFE))
+        };
         {
             let keys = self.keys.read();
             if !is_old(&keys) {
@@ -117,7 +225,7 @@ impl Tickets {
             // The one before opens for as long as its last ticket.
             keys.all.truncate(1);
             keys.all.insert(0, Key::random()?);
-            keys.since = now;
+            keys.since = Some(now);
         }
         keys.all.first().cloned()
     }
@@ -143,7 +251,7 @@ impl Tickets {
         let opened = once.open_in_place(nonce(), Aad::from(key.name), &mut sealed).ok()?;
         let (issued, session) = opened.split_first_chunk::<TIME>()?;
         let age = since_epoch(now).checked_sub(u64::from_be_bytes(*issued));
-        // Nodes' clocks differ a little; what comes from the future is as old as it can be.
+        // Nodes' clocks differ a little: one that seems to come from the future is new.
         let is_young = age.is_none_or(|age| age < LIFE.as_secs());
         is_young.then(|| session.to_vec())
     }
@@ -206,6 +314,47 @@ mod tests {
         assert_eq!(tickets.open(&ticket, Scope::OPEN, start()), None);
         let others = Tickets::new(start()).unwrap();
         assert_eq!(others.open(&ticket, scope(1), start()), None);
+    }
+
+    #[test]
+    fn nodes_with_one_file_open_each_others_tickets() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tickets");
+        let write = |text: &str, mode| {
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            read(&Resumption::Shared(file.clone()))
+        };
+        let (old, new) = ("0f".repeat(32), "A0".repeat(32));
+        let [one, two] = [(); 2].map(|()| Tickets::new(start()).unwrap());
+        one.adopt(write(&old, 0o600).unwrap(), start());
+        two.adopt(write(&format!("# new first\n{new}\n\n{old}\n"), 0o640).unwrap(), start());
+        let ticket = one.seal(b"session", scope(1), start()).unwrap();
+        assert!(two.open(&ticket, scope(1), start() + 2 * HOUR).is_some());
+        assert!(two.open(&ticket, scope(1), start() + 7 * HOUR).is_none(), "whatever the key is");
+        let ticket = two.seal(b"session", scope(1), start() + 9 * HOUR).unwrap();
+        assert!(
+            one.open(&ticket, scope(1), start() + 9 * HOUR).is_none(),
+            "it has no such key yet"
+        );
+        // Its own ones are others, and stay.
+        two.adopt(Given::Own, start());
+        assert!(two.open(&ticket, scope(1), start() + 9 * HOUR).is_none());
+        let ticket = two.seal(b"session", scope(1), start()).unwrap();
+        two.adopt(Given::Own, start());
+        assert!(two.open(&ticket, scope(1), start()).is_some());
+
+        for (text, mode, told) in [
+            (&*old, 0o604, "mode 0604"),
+            (&old, 0o620, "mode 0620"),
+            ("# nothing", 0o600, "it holds no key"),
+            (&old[1..], 0o600, "line 1 is no key"),
+            (&format!("{old}\n\u{e9}{}", &old[2..]), 0o600, "line 2 is no key"),
+            (&format!("{old}\n").repeat(17), 0o600, "it holds 17 keys"),
+        ] {
+            let error = write(text, mode).unwrap_err().to_string();
+            assert!(error.contains(told), "{told:?} is not in {error}");
+        }
     }
 
     #[test]

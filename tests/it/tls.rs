@@ -2,3 +2,4 @@
 
 mod acme;
 mod clients;
+mod files;

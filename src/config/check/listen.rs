@@ -21,6 +21,7 @@ use crate::config::schema::listen::ClientAuth;
 use crate::config::schema::listen::ClientCertificate;
 use crate::config::schema::listen::DefaultCertificate;
 use crate::config::schema::listen::ProxyProtocolOthers;
+use crate::config::schema::listen::Tickets;
 use crate::config::schema::listen::TlsVersion;
 use crate::config::schema::value::Switch;
 use crate::listen::Limits;
@@ -201,6 +202,14 @@ fn tls(
         },
         certificates,
         manner: outer,
+        resumption: match &written.tickets {
+            Switch::Off => tls::Resumption::Off,
+            Switch::On(Tickets { file: None }) => tls::Resumption::Own,
+            Switch::On(Tickets { file: Some(path) }) => {
+                let at = at.key("tickets").key("file");
+                tls::Resumption::Shared(file(report, &at, folder, path))
+            }
+        },
     }
 }
 

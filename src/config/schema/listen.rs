@@ -79,6 +79,18 @@ pub struct ListenerTls {
     pub default: DefaultCertificate,
     /// Whether clients are asked for a certificate: `off`, or the settings.
     pub client_auth: Switch<ClientAuth>,
+    /// Whether sessions go on without a full handshake: `off`, `on`, or with whose keys.
+    pub tickets: Switch<Tickets>,
+}
+
+/// With whose keys sessions go on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tickets {
+    /// A file with keys that several nodes have, 64 hexadecimal digits a line; the first one seals, all of them
+    /// open. Without it, the listener makes its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
 }
 
 /// Whose certificates clients show.
@@ -254,6 +266,7 @@ impl Default for ListenerTls {
             certificates: Vec::new(),
             default: DefaultCertificate::First,
             client_auth: Switch::Off,
+            tickets: Switch::On(Tickets::default()),
         }
     }
 }

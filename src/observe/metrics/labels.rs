@@ -157,6 +157,16 @@ labels! {
         Bad = "bad",
     }
 
+    /// What came of reading certificates and their like again.
+    FilesRead {
+        /// They are others, and in use.
+        Replaced = "replaced",
+        /// They are the same.
+        Same = "same",
+        /// They cannot be used, and what was in use stays.
+        Refused = "refused",
+    }
+
     /// A version of TLS.
     TlsVersion {
         /// TLS 1.2.

@@ -69,6 +69,7 @@ fn settings(certificates: &[&[&str]]) -> Settings {
             .collect(),
         default: None,
         manner: manner(),
+        resumption: Resumption::Own,
     }
 }
 
@@ -238,6 +239,20 @@ async fn a_client_that_comes_back_resumes_its_session() {
         assert_eq!(first.kind, Some(HandshakeKind::Full));
         let second = edge.shake(client, "a.test").await.unwrap();
         assert_eq!(second.kind, Some(HandshakeKind::Resumed));
+    }
+}
+
+#[tokio::test]
+async fn sessions_may_be_kept_from_going_on() {
+    let mut settings = settings(&[&["a.test"]]);
+    settings.resumption = Resumption::Off;
+    let edge = Edge::start(settings);
+    for version in [&TLS12, &TLS13] {
+        let client = Arc::new(edge.client(&[version]));
+        for _ in 0..2 {
+            let seen = edge.shake(Arc::clone(&client), "a.test").await.unwrap();
+            assert_eq!(seen.kind, Some(HandshakeKind::Full));
+        }
     }
 }
 
