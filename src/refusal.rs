@@ -119,6 +119,8 @@ pub enum Refusal {
     // ── ourselves ──
     /// Too many connections or requests right now.
     Overloaded,
+    /// The process ends, and did not wait for this any longer.
+    Shutdown,
     /// A defect of ours.
     Internal,
 }
@@ -178,6 +180,7 @@ impl Refusal {
         Self::OriginTimeout,
         Self::TotalTimeout,
         Self::Overloaded,
+        Self::Shutdown,
         Self::Internal,
     ];
 
@@ -256,7 +259,8 @@ impl Refusal {
             | Self::Shed
             | Self::QueueFull
             | Self::QueueTimeout
-            | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Overloaded
+            | Self::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotCached
             | Self::NotValidated
             | Self::ConnectTimeout
@@ -323,6 +327,7 @@ impl Refusal {
             Self::OriginTimeout => "origin_timeout",
             Self::TotalTimeout => "total_timeout",
             Self::Overloaded => "overloaded",
+            Self::Shutdown => "shutdown",
             Self::Internal => "internal",
         }
     }
@@ -381,6 +386,7 @@ impl Refusal {
             Self::OriginTimeout => "The server did not answer in time.",
             Self::TotalTimeout => "The request took too long.",
             Self::Overloaded => "The service is overloaded.",
+            Self::Shutdown => "The service is being stopped.",
             Self::Internal => "Something went wrong.",
         }
     }

@@ -32,6 +32,8 @@ use crate::listen::census::Census;
 use crate::observe::access_log::AccessLogger;
 use crate::runtime::Draining;
 
+/// How long connections that are cut may take to say so.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long requests to the admin listener may take when it is left to another process.
 const ADMIN_GRACE: Duration = Duration::from_secs(2);
 
@@ -184,6 +186,14 @@ impl Life {
         drop(self.succession.try_lock_for(LAST_ANSWER));
     }
 
+    /// Cuts what is left, and waits until that is told: to clients whose answer was not begun, and in the
+    /// log.
+    async fn cut(&self) {
+        self.draining.cut();
+        self.census.cut();
+        let _ = tokio::time::timeout(LAST_LINES, self.census.emptied()).await;
+    }
+
     /// Stops accepting and tells clients.
     fn begin_drain(&self) {
         match self.was_replaced() {
@@ -263,6 +273,7 @@ impl ShutdownSignalWatch for Signals {
         if self.until_told(&mut heard).await == Stop::Drain {
             self.drain(&mut heard).await;
         }
+        self.life.cut().await;
         // Pingora's own graceful ways wait a fixed time; all waiting is done.
         ShutdownSignal::FastShutdown
     }

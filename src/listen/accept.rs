@@ -44,6 +44,8 @@ use crate::tls::CertificateStore;
 const BACKLOG: i32 = 4096;
 /// The most connections that are still accepted when accepting ends.
 const AT_ONCE: usize = BACKLOG as usize;
+/// How long a connection that is cut may take to tell of it: its client, and the log.
+const CUT_GRACE: Duration = Duration::from_millis(500);
 /// How long accepting rests after the process ran out of descriptors or memory.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
 
@@ -204,14 +206,18 @@ where
         let (house, shutdown, h2c) = (Arc::clone(self), shutdown.clone(), way.h2c);
         tokio::spawn(async move {
             let _open = open;
-            let known = match beginning {
-                // Boxed, so that only such connections have room for it.
-                Beginning::Header => Box::pin(house.introduced(stream, conn, place)).await,
-                Beginning::Client | Beginning::Nothing => Some((stream, conn, place)),
+            let census = Arc::clone(&house.census);
+            let serve = async {
+                let known = match beginning {
+                    // Boxed, so that only such connections have room for it.
+                    Beginning::Header => Box::pin(house.introduced(stream, conn, place)).await,
+                    Beginning::Client | Beginning::Nothing => Some((stream, conn, place)),
+                };
+                if let Some((stream, conn, place)) = known {
+                    house.connection(stream, tls, conn, place, h2c, &shutdown).await;
+                }
             };
-            if let Some((stream, conn, place)) = known {
-                house.connection(stream, tls, conn, place, h2c, &shutdown).await;
-            }
+            census.until_cut(CUT_GRACE, serve).await;
         });
     }
 

@@ -1,16 +1,24 @@
 //! How many connections there are, in all and from each client address.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::future::poll_fn;
 use std::hash::BuildHasher;
 use std::hash::RandomState;
 use std::net::IpAddr;
 use std::net::Ipv6Addr;
+use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Sleep;
 
 const SHARDS: usize = 32;
 
@@ -21,6 +29,8 @@ pub struct Census {
     shards: Vec<Mutex<HashMap<IpAddr, u64>>>,
     hasher: RandomState,
     empty: Notify,
+    cut: AtomicBool,
+    end: Notify,
 }
 
 /// Why a connection is not let in.
@@ -50,6 +60,8 @@ impl Default for Census {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             empty: Notify::new(),
+            cut: AtomicBool::new(false),
+            end: Notify::new(),
         }
     }
 }
@@ -97,6 +109,45 @@ impl Census {
         }
     }
 
+    /// Ends every connection: what was begun on it is cut.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+        self.end.notify_waiters();
+    }
+
+    /// Whether every connection is to end now.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+
+    /// Runs a connection. When all are cut, it is run on for `grace`, in which it is to say so; then it is
+    /// dropped.
+    pub(crate) async fn until_cut(&self, grace: Duration, connection: impl Future<Output = ()>) {
+        let mut connection = pin!(connection);
+        // Woken once; the flag says what woke. A task has one waker, so it is registered once.
+        let mut end = pin!(self.end.notified());
+        end.as_mut().enable();
+        let mut is_registered = false;
+        let mut over: Option<Pin<Box<Sleep>>> = None;
+        poll_fn(|cx| {
+            if !is_registered {
+                is_registered = true;
+                let _ = end.as_mut().poll(cx);
+            }
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if over.is_none() && self.is_cut() {
+                over = Some(Box::pin(tokio::time::sleep(grace)));
+                // What was waited for meanwhile may have missed it.
+                cx.waker().wake_by_ref();
+            }
+            over.as_mut().map_or(Poll::Pending, |over| over.as_mut().poll(cx))
+        })
+        .await;
+    }
+
     fn shard(&self, client: IpAddr) -> &Mutex<HashMap<IpAddr, u64>> {
         let hash = self.hasher.hash_one(client);
         &self.shards[(hash % SHARDS as u64) as usize]
@@ -137,6 +188,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether the connection is to end now.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.census.is_cut()
+    }
+
     /// The place of a connection that turned out to be from `address`, unless that client has `limit` already.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ use pingora::protocols::http::v2::server::HttpSession;
 use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::protocols::http::v2::server::handshake;
 use pingora::server::ShutdownWatch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::listen::conn;
@@ -47,6 +48,8 @@ const MALFORMED_STREAMS: usize = 32;
 /// Streams of one HTTP/2 connection that may break HTTP/2 itself before it is closed: resetting them is
 /// work that costs a client nothing (CVE-2025-8671).
 const BROKEN_STREAMS: usize = 64;
+/// How long a client may take, after it was told to go, to send what was on its way.
+const LAST_REQUEST: Duration = Duration::from_secs(2);
 /// Response bytes that may wait inside one HTTP/2 stream.
 const H2_SEND_BUFFER: usize = 64 * 1024;
 
@@ -59,7 +62,8 @@ where
         let cork = Arc::new(Cork::default());
         let mut io = io;
         io.become_http2(Arc::clone(&self.watch), Arc::clone(&cork));
-        self.http2(io, &cork, &conn, shutdown).await;
+        let active = Arc::new(Active::new(Instant::now()));
+        self.http2(io, &cork, &conn, &active, shutdown).await;
     }
 
     async fn http2(
@@ -67,6 +71,7 @@ where
         io: Box<EdgeIo>,
         cork: &Cork,
         conn: &Arc<Conn>,
+        active: &Arc<Active>,
         shutdown: &ShutdownWatch,
     ) {
         let digest = Arc::new(Digest::default());
@@ -89,15 +94,15 @@ where
             Err(_) => return,
         };
 
-        let active = Arc::new(Active::new(Instant::now()));
         let mut patience = Patience::new(self.limits.idle_timeout, shutdown);
-        let mut draining = false;
+        // Since when the client knows that it is to go.
+        let mut draining: Option<Instant> = None;
         let mut malformed = 0;
         loop {
             let turn = {
                 let mut accepting = pin!(HttpSession::from_h2_conn(&mut h2, Arc::clone(&digest)));
                 poll_fn(|cx| {
-                    if !draining && patience.poll_ending(cx).is_ready() {
+                    if draining.is_none() && patience.poll_ending(cx).is_ready() {
                         return Poll::Ready(Turn::Ending);
                     }
                     // While one request follows the other, their answers wait for each other.
@@ -109,7 +114,15 @@ where
                     if let Poll::Ready(accepted) = accepted {
                         return Poll::Ready(Turn::Accepted(accepted));
                     }
-                    let until = active.idle_since(Instant::now()) + self.limits.idle_timeout;
+                    let idle_since = active.idle_since(Instant::now());
+                    let until = match draining {
+                        None => idle_since + self.limits.idle_timeout,
+                        // A client that does not answer the PING that goes with the GOAWAY (RFC 9113
+                        // §6.8) is not waited for longer than a last request may need to get here.
+                        Some(since) => {
+                            idle_since.max(since) + LAST_REQUEST.min(self.limits.idle_timeout)
+                        }
+                    };
                     patience.poll_until(cx, until).map(|()| Turn::Idle)
                 })
                 .await
@@ -117,7 +130,7 @@ where
             let accepted = match turn {
                 Turn::Accepted(accepted) => accepted,
                 Turn::Ending => {
-                    draining = true;
+                    draining = Some(Instant::now());
                     h2.graceful_shutdown();
                     continue;
                 }
@@ -128,9 +141,9 @@ where
                 Ok(Some(H2Accept::Session(mut session))) => {
                     conn.requests.fetch_add(1, Ordering::Relaxed);
                     match self.offer_stream(&mut session, conn) {
-                        Offered::Declined => self.stream(session, conn, &active, shutdown),
+                        Offered::Declined => self.stream(session, conn, active, shutdown),
                         Offered::Answered => {}
-                        Offered::Through(work) => self.pass(work, session, conn, &active),
+                        Offered::Through(work) => self.pass(work, session, conn, active),
                         Offered::Begun(stream, rest) => {
                             let rate = self.limits.least_send_rate();
                             let busy = active.enter();
@@ -147,7 +160,8 @@ where
                         return;
                     }
                 }
-                Ok(None) | Err(_) => return,
+                // Its streams are told. Until they have ended, and are told of, the connection has not.
+                Ok(None) | Err(_) => return active.ended().await,
             }
         }
     }
@@ -291,6 +305,7 @@ struct Active {
     born: Instant,
     /// When something last happened, in milliseconds after `born`.
     last: AtomicU64,
+    none: Notify,
 }
 
 /// A stream in progress; dropping it ends it.
@@ -298,7 +313,12 @@ struct Busy(Arc<Active>);
 
 impl Active {
     fn new(now: Instant) -> Self {
-        Self { streams: AtomicUsize::new(0), born: now, last: AtomicU64::new(0) }
+        Self {
+            streams: AtomicUsize::new(0),
+            born: now,
+            last: AtomicU64::new(0),
+            none: Notify::new(),
+        }
     }
 
     fn enter(self: &Arc<Self>) -> Busy {
@@ -310,6 +330,18 @@ impl Active {
     fn noted(&self, now: Instant) {
         let after = now.saturating_duration_since(self.born).as_millis();
         self.last.fetch_max(u64::try_from(after).unwrap_or(u64::MAX), Ordering::AcqRel);
+    }
+
+    /// Waits until no stream is in progress.
+    async fn ended(&self) {
+        loop {
+            let mut none = pin!(self.none.notified());
+            none.as_mut().enable();
+            if self.streams.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            none.await;
+        }
     }
 
     /// Since when nothing has happened; while a stream is in progress, that is now.
@@ -324,6 +356,8 @@ impl Active {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.noted(Instant::now());
-        self.0.streams.fetch_sub(1, Ordering::AcqRel);
+        if self.0.streams.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none.notify_waiters();
+        }
     }
 }

@@ -106,6 +106,8 @@ pub struct EdgeIo {
     old: bool,
     /// The client took too long to take what we sent.
     stuck: bool,
+    /// The connection was cut before its response was begun: that may still be said.
+    last_words: bool,
     /// `shutdown` was called: the close is an orderly one.
     closed: bool,
     /// Waits for a 101 to open the tunnel, or for the client to go away.
@@ -146,6 +148,7 @@ impl EdgeIo {
             fresh: true,
             old: false,
             stuck: false,
+            last_words: false,
             closed: false,
             idle: None,
             reading: Pace::default(),
@@ -159,6 +162,24 @@ impl EdgeIo {
     pub(crate) fn holding(mut self, place: Place) -> Self {
         self.place = Some(place);
         self
+    }
+
+    /// Whether the process ends now, whatever is under way.
+    fn is_cut(&self) -> bool {
+        self.place.as_ref().is_some_and(Place::is_cut)
+    }
+
+    /// Whether what is written from here on may leave: of a response that was not begun when the
+    /// connection was cut, which says why.
+    fn may_write(&mut self) -> io::Result<()> {
+        if !self.is_cut() || self.last_words {
+            return Ok(());
+        }
+        if self.mode == Mode::Http1 && self.fresh {
+            self.last_words = true;
+            return Ok(());
+        }
+        Err(cut())
     }
 
     /// The connection's facts.
@@ -178,6 +199,9 @@ impl EdgeIo {
     }
 
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.is_cut() {
+            return Poll::Ready(Err(cut()));
+        }
         let Some(transport) = self.transport.as_mut() else { return Poll::Ready(Ok(0)) };
         // On the stack: an idle connection owns no read buffer.
         let mut space = [const { MaybeUninit::uninit() }; 8 * 1024];
@@ -326,6 +350,9 @@ impl EdgeIo {
     /// next request early (kept, unread beyond one buffer), or that a 101 opens the tunnel.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.idle = Some(cx.waker().clone());
+        if self.is_cut() {
+            return Poll::Ready(Err(cut()));
+        }
         if !self.received.is_empty() {
             return Poll::Pending;
         }
@@ -389,6 +416,22 @@ impl EdgeIo {
     }
 }
 
+/// The process ends, and this connection with it.
+#[derive(Debug)]
+pub struct Cut;
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the process ends")
+    }
+}
+
+impl std::error::Error for Cut {}
+
+fn cut() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, Cut)
+}
+
 impl AsyncRead for EdgeIo {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -398,6 +441,9 @@ impl AsyncRead for EdgeIo {
         let this = self.get_mut();
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
+        }
+        if this.is_cut() {
+            return Poll::Ready(Err(cut()));
         }
         if let Poll::Ready(read) = this.poll_read_any(cx, buf) {
             return Poll::Ready(read);
@@ -420,6 +466,7 @@ impl AsyncWrite for EdgeIo {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.may_write()?;
         if this.mode == Mode::Http2 {
             return this.poll_multiplex(cx, buf);
         }
@@ -442,6 +489,7 @@ impl AsyncWrite for EdgeIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.may_write()?;
         if this.is_corked() {
             return Poll::Ready(Ok(()));
         }
@@ -505,6 +553,9 @@ impl Drop for EdgeIo {
                 transport.reset_on_close();
                 return;
             }
+        }
+        if self.is_cut() {
+            return;
         }
         // HTTP gave the connection up: see that what was written arrives.
         let rest = std::mem::take(&mut self.gathered);

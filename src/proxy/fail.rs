@@ -16,6 +16,7 @@ use crate::cache::reuse::Origin;
 use crate::cache::reuse::Reuse;
 use crate::cache::reuse::Why;
 use crate::cache::reuse::may_serve;
+use crate::listen::io::Cut;
 use crate::message::chunked::ChunkFault;
 use crate::proxy::answer;
 use crate::proxy::context::RequestCtx;
@@ -170,6 +171,9 @@ pub(crate) fn downstream_refusal(error: &Error) -> Option<Refusal> {
         if let Some(io) = current.downcast_ref::<io::Error>() {
             if io.get_ref().is_some_and(|inner| inner.is::<ChunkFault>()) {
                 return Some(Refusal::BadChunk);
+            }
+            if io.get_ref().is_some_and(|inner| inner.is::<Cut>()) {
+                return Some(Refusal::Shutdown);
             }
             match io.kind() {
                 io::ErrorKind::TimedOut => return Some(Refusal::BodyTimeout),

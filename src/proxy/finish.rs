@@ -30,12 +30,15 @@ use crate::route::action::Action;
 use crate::runtime::Runtime;
 
 /// Records a request at its end. A refresh is nobody's request.
-pub(crate) fn record(session: &Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
+pub(crate) fn record(session: &Session, error: Option<&Error>, ctx: &mut RequestCtx) {
     if std::mem::replace(&mut ctx.logged, true) {
         return;
     }
     if ctx.arrival == Arrival::Refresh {
         return count_origin(&ctx.runtime, ctx.route(), &ctx.origin);
+    }
+    if error.is_some() {
+        note_cut(ctx);
     }
     let request = session.req_header();
     let response = session.response_written();
@@ -83,6 +86,7 @@ pub(crate) fn record_abandoned(ctx: &mut RequestCtx) {
     if std::mem::replace(&mut ctx.logged, true) || !arrived {
         return;
     }
+    note_cut(ctx);
     let Some(admitted) = ctx.admitted.take() else { return };
     let host = admitted.authority.to_string();
     tell(&Told {
@@ -90,6 +94,13 @@ pub(crate) fn record_abandoned(ctx: &mut RequestCtx) {
         host: host.as_bytes(),
         ..told_of(ctx)
     });
+}
+
+/// Notes of a request that ended before its answer did, that the process cut it, if that is so.
+pub(crate) fn note_cut(ctx: &mut RequestCtx) {
+    if ctx.refusal.is_none() && ctx.runtime.draining.is_cut() {
+        ctx.refusal = Some(Refusal::Shutdown);
+    }
 }
 
 fn told_of(ctx: &RequestCtx) -> Told<'_> {

@@ -58,6 +58,7 @@ use crate::proxy::stored::Selection;
 use crate::proxy::through;
 use crate::proxy::through::Passage;
 use crate::proxy::wire;
+use crate::refusal::Refusal;
 use crate::route::action::Action;
 use crate::route::captures::Captures;
 use crate::route::table::Found;
@@ -480,11 +481,13 @@ impl Rest for Remaining {
     }
 
     fn ended(self: Box<Self>, sent: u64) {
+        let is_cut = self.runtime.draining.is_cut();
         finish::tell(&Told {
             method: self.method.as_str().as_bytes(),
             version: Some(self.version),
             fields: Some(&self.fields),
             sent: self.already + sent.saturating_sub(self.heading),
+            refusal: (is_cut && !self.is_done()).then_some(Refusal::Shutdown),
             ..told(&self.visit, &self.hit, &self.id, self.first_byte, &self.runtime, &self.conn)
         });
     }

@@ -143,6 +143,9 @@ impl Passage {
                 }
             }
         };
+        if matches!(answered, Answered::Cut) {
+            finish::note_cut(&mut self.ctx);
+        }
         self.tell(relay);
         answered
     }

@@ -110,6 +110,7 @@ pub struct Draining {
     begun: AtomicBool,
     /// In milliseconds.
     last_word: AtomicU64,
+    cut: AtomicBool,
 }
 
 impl Draining {
@@ -124,6 +125,17 @@ impl Draining {
     #[must_use]
     pub fn last_word(&self) -> Duration {
         Duration::from_millis(self.last_word.load(Ordering::Acquire))
+    }
+
+    /// The process ends now: what is under way is cut.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+    }
+
+    /// Whether what is under way is cut.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
     }
 
     /// Whether it is.

@@ -245,6 +245,7 @@ impl Fault {
             | Refusal::QueueTimeout
             | Refusal::OriginClosed
             | Refusal::Overloaded
+            | Refusal::Shutdown
             | Refusal::Internal => Self::Closed,
         }
     }

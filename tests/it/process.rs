@@ -1,6 +1,7 @@
 //! The life of a process: starting, signals, draining, in the background, handing over.
 
 mod bequest;
+mod cut;
 pub(crate) mod daemon;
 mod drain;
 mod handover;

@@ -49,8 +49,8 @@ impl EdgeIo {
     }
 
     /// While an answer is waited for: ready when the client goes away. What it sends early is kept.
-    pub(crate) fn poll_client_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_gone(cx).map(|_| ())
+    pub(crate) fn poll_client_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_gone(cx)
     }
 
     /// Sends what the connection takes of these parts, at a decent pace.
@@ -59,6 +59,7 @@ impl EdgeIo {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.may_write()?;
         ready!(self.poll_drain_gathered(cx))?;
         self.fresh = false;
         let transport = Pin::new(self.transport()?);

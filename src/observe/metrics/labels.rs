@@ -348,6 +348,7 @@ impl UpstreamError {
             | Refusal::NotValidated
             | Refusal::UpstreamOff
             | Refusal::Overloaded
+            | Refusal::Shutdown
             | Refusal::Internal => Self::Other,
         }
     }

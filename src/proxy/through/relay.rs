@@ -5,6 +5,7 @@ mod http1;
 mod http2;
 
 use std::future::poll_fn;
+use std::io;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
@@ -44,10 +45,10 @@ enum Client<'a> {
 
 impl Client<'_> {
     /// Ready when the client went away.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Http1(io) => io.poll_client_gone(cx),
-            Self::Http2(stream) => stream.poll_gone(cx),
+            Self::Http2(stream) => stream.poll_gone(cx).map(Ok),
         }
     }
 }
@@ -168,8 +169,12 @@ async fn wait<T>(
         if let Poll::Ready(came) = poll(cx) {
             return Poll::Ready(came);
         }
-        client.poll_gone(cx).map(|()| {
-            Err(Error::explain(ErrorType::ConnectionClosed, "the client went away").into_down())
+        client.poll_gone(cx).map(|gone| {
+            let (kind, what) = (ErrorType::ConnectionClosed, "the client went away");
+            Err(match gone {
+                Ok(()) => Error::explain(kind, what).into_down(),
+                Err(e) => Error::because(kind, what, e).into_down(),
+            })
         })
     });
     let Some(patience) = patience else { return comes.await };
