@@ -12,6 +12,7 @@ use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
@@ -127,6 +128,17 @@ impl PidFile {
     }
 }
 
+/// Closes what whoever started us left open: a lock, a pipe, a terminal that would be held for as long as
+/// the daemon lives. Only at the very start, when nothing above standard error is ours.
+fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok());
+    // The folder is one of them, and closed by the time that its number comes.
+    for number in numbers.collect::<Vec<_>>().into_iter().filter(|number| *number > 2) {
+        let _ = unistd::close(number);
+    }
+}
+
 /// Who waits for this process to serve.
 #[derive(Debug, Clone)]
 pub(crate) struct Starter(Arc<Waiting>);
@@ -144,6 +156,7 @@ impl Starter {
     /// # Errors
     /// Nobody waits: standard input is no such socket.
     pub(crate) fn detach() -> io::Result<Self> {
+        close_inherited();
         let (socket, nothing) = Self::found()?;
         unistd::setsid()?;
         unistd::dup2_stdout(&nothing)?;

@@ -1,16 +1,28 @@
 //! Diagnostics of the process: where they go, and which are told. A reload may change the latter.
 
+mod flood;
+
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use env_logger::Logger;
+use log::Level;
 use log::LevelFilter;
 use log::Log;
 use log::Metadata;
 use log::Record;
+use parking_lot::Mutex;
+
+use crate::app::diagnostics::flood::Flood;
+use crate::app::diagnostics::flood::Verdict;
 
 /// The logger of this process.
-struct Diagnostics(ArcSwap<Logger>);
+struct Diagnostics {
+    logger: ArcSwap<Logger>,
+    /// What libraries say.
+    flood: Mutex<Flood>,
+}
 
 static DIAGNOSTICS: OnceLock<Diagnostics> = OnceLock::new();
 
@@ -19,10 +31,12 @@ pub(super) fn tell(level: LevelFilter) {
     let logger = builder(level).parse_default_env().build();
     let most = logger.filter();
     match DIAGNOSTICS.get() {
-        Some(diagnostics) => diagnostics.0.store(logger.into()),
+        Some(diagnostics) => diagnostics.logger.store(logger.into()),
         None => {
-            let diagnostics =
-                DIAGNOSTICS.get_or_init(|| Diagnostics(ArcSwap::from_pointee(logger)));
+            let diagnostics = DIAGNOSTICS.get_or_init(|| Diagnostics {
+                logger: ArcSwap::from_pointee(logger),
+                flood: Mutex::default(),
+            });
             // A second logger is possible only in tests, where the first one serves as well.
             let _ = log::set_logger(diagnostics);
         }
@@ -32,15 +46,42 @@ pub(super) fn tell(level: LevelFilter) {
 
 impl Log for Diagnostics {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.0.load().enabled(metadata)
+        self.logger.load().enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        self.0.load().log(record);
+        let logger = self.logger.load();
+        let is_ours = record.target().starts_with("edgeproxy");
+        // Who debugs wants to see everything.
+        if is_ours || record.level() > Level::Info {
+            return logger.log(record);
+        }
+        if !logger.matches(record) {
+            return;
+        }
+        let path = record.module_path().unwrap_or(record.target());
+        let place = (path.to_owned(), record.line().unwrap_or_default());
+        let verdict = self.flood.lock().say(place, Instant::now());
+        let add = |text: std::fmt::Arguments<'_>| {
+            let (level, target) = (record.level(), record.target());
+            logger.log(&Record::builder().level(level).target(target).args(text).build());
+        };
+        match verdict {
+            Verdict::Tell { untold: 0 } => logger.log(record),
+            Verdict::Tell { untold } => {
+                add(format_args!("{untold} more like this were said since the last one: "));
+                logger.log(record);
+            }
+            Verdict::TellLast => {
+                logger.log(record);
+                add(format_args!("more like this is only counted for a minute"));
+            }
+            Verdict::Count => {}
+        }
     }
 
     fn flush(&self) {
-        self.0.load().flush();
+        self.logger.load().flush();
     }
 }
 
@@ -64,8 +105,6 @@ fn builder(level: LevelFilter) -> env_logger::Builder {
 
 #[cfg(test)]
 mod tests {
-    use log::Level;
-
     use super::*;
 
     fn is_told(level: LevelFilter, target: &str, at: Level) -> bool {

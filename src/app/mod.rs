@@ -158,7 +158,7 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
         Some(Verb::Check { route, json }) => check::check(cli, route.as_deref(), *json),
         Some(Verb::Config { what: ConfigVerb::Show }) => {
             let loaded = load(cli)?;
-            print(&config::show(&loaded.config))
+            print(&config::shown(&loaded))
         }
         Some(Verb::Explain(flags)) => print(&explain::explain(cli, flags)?),
         Some(Verb::Purge(flags)) => print(&purge::purge(cli, flags)?),

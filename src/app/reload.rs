@@ -145,7 +145,8 @@ impl Reloader {
         // Before they are read: what changes meanwhile is still to be seen.
         let seen = self.seen.lock().again();
         *self.seen.lock() = seen.clone();
-        let Loaded { plan, config, warnings } = file.load().map_err(Refused::Wrong)?;
+        let Loaded { plan, config, warnings, from_variables: _ } =
+            file.load().map_err(Refused::Wrong)?;
         *self.seen.lock() = seen.and(&file.all(&config));
 
         let before = self.runtime.load_full();

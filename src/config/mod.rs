@@ -36,11 +36,15 @@ use crate::config::diagnostic::Diagnostics;
 use crate::config::diagnostic::Severity;
 use crate::config::document::Document;
 use crate::config::document::MAX_BYTES;
+use crate::config::document::NodeId;
+use crate::config::document::Value;
 use crate::config::expand::Environment;
 use crate::config::path::Path;
+use crate::config::path::Step;
 use crate::config::plan::Plan;
 use crate::config::report::Report;
 use crate::config::schema::value::Switch;
+use crate::message::secret::MASK;
 use crate::upstream;
 use crate::upstream::OriginTls;
 use crate::upstream::Place;
@@ -55,6 +59,8 @@ pub struct Loaded {
     pub plan: Plan,
     /// As written.
     pub config: schema::Config,
+    /// Of routes whose redirect has text from variables: their place, and the redirect without it.
+    pub from_variables: Vec<(usize, String)>,
     /// What may not be meant.
     pub warnings: Diagnostics,
 }
@@ -227,6 +233,7 @@ fn through(
 ) -> Result<Loaded, Diagnostics> {
     let (mut document, mut found) = Document::parse(text, name)?;
     let secret_places = secret::places(&document);
+    let from_variables = from_variables(&document);
     expand::expand_all(&mut document, environment, &mut found);
     let Some(config) = read::read::<schema::Config>(&mut document, &mut found) else {
         secret_places.into_iter().for_each(|place| found.hide(place));
@@ -243,7 +250,42 @@ fn through(
     if let Machine::Look(now) = machine {
         machine::look(&config, surroundings, now, &mut report);
     }
-    finish(plan, config, report)
+    let loaded = finish(plan, config, report)?;
+    Ok(Loaded { from_variables, ..loaded })
+}
+
+/// The redirects of a document that name variables, as they are with each of these masked.
+fn from_variables(document: &Document) -> Vec<(usize, String)> {
+    let masked = |id: &NodeId| {
+        let path = document.path(*id);
+        let [Step::Key(routes), Step::Index(route), Step::Key(redirect), Step::Key(to)] =
+            path.steps()
+        else {
+            return None;
+        };
+        let Value::Scalar { text, .. } = document.value(*id) else { return None };
+        let is_one =
+            (routes.as_str(), redirect.as_str(), to.as_str()) == ("routes", "redirect", "to");
+        if !is_one || !text.contains("${") {
+            return None;
+        }
+        Some((*route, expand::expand(text, &|_| Some(MASK.to_owned())).ok()?))
+    };
+    document.scalars().iter().filter_map(masked).collect()
+}
+
+/// The effective configuration as YAML, as `show` does, of a file: nor does it show what came from variables
+/// into redirects.
+#[must_use]
+pub fn shown(loaded: &Loaded) -> String {
+    let mut config = loaded.config.clone();
+    for (route, masked) in &loaded.from_variables {
+        if let Some(redirect) = config.routes.get_mut(*route).and_then(|one| one.redirect.as_mut())
+        {
+            redirect.to.clone_from(masked);
+        }
+    }
+    show(&config)
 }
 
 fn finish(
@@ -252,7 +294,9 @@ fn finish(
     report: Report<'_>,
 ) -> Result<Loaded, Diagnostics> {
     match plan.filter(|_| !report.has_errors()) {
-        Some(plan) => Ok(Loaded { plan, config, warnings: report.finish() }),
+        Some(plan) => {
+            Ok(Loaded { plan, config, from_variables: Vec::new(), warnings: report.finish() })
+        }
         None => Err(report.finish()),
     }
 }

@@ -70,6 +70,9 @@ fn masked(mut config: Config) -> Config {
             mask_changes(request);
             mask_changes(response);
         }
+        if let Some(redirect) = &mut route.redirect {
+            redirect.to = without_secrets(&redirect.to);
+        }
         if let Some(Respond { headers, .. }) = &mut route.respond {
             for (_, value) in headers.iter_mut().filter(|(name, _)| secret::is_field(name)) {
                 *value = MASK.to_owned();
@@ -77,6 +80,29 @@ fn masked(mut config: Config) -> Config {
         }
     }
     config
+}
+
+/// A URL without the user and the password in it, and without parameters that are named as secrets are.
+fn without_secrets(url: &str) -> String {
+    let (before, rest) = match url.split_once("//") {
+        Some((scheme, rest)) => (format!("{scheme}//"), rest),
+        None => (String::new(), url),
+    };
+    let (place, query) = match rest.split_once('?') {
+        Some((place, query)) => (place, Some(query)),
+        None => (rest, None),
+    };
+    let authority = place.split('/').next().unwrap_or_default();
+    let place = match authority.rsplit_once('@').filter(|_| !before.is_empty()) {
+        Some((user, _)) => format!("{MASK}{}", &place[user.len()..]),
+        None => place.to_owned(),
+    };
+    let shown = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if secret::is_named_so(name.as_bytes()) => format!("{name}={MASK}"),
+        _ => pair.to_owned(),
+    };
+    let query = query.map(|query| query.split('&').map(shown).collect::<Vec<_>>().join("&"));
+    format!("{before}{place}{}", query.map(|query| format!("?{query}")).unwrap_or_default())
 }
 
 fn mask_changes(HeaderChanges { set, add, remove: _ }: &mut HeaderChanges) {

@@ -22,6 +22,7 @@ use std::task::Poll;
 use std::task::Waker;
 use std::task::ready;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Buf;
@@ -51,12 +52,14 @@ use crate::listen::census::Place;
 use crate::listen::conn::Conn;
 use crate::listen::io::multiplexed::Cork;
 use crate::listen::io::multiplexed::Multiplexed;
+use crate::listen::refuse;
 use crate::listen::transport::Transport;
 use crate::listen::watch::Watch;
 use crate::message::chunked::BodyScanner;
 use crate::message::head::BodyFraming;
 use crate::message::head::RequestHead;
 use crate::message::head::Upgrade;
+use crate::refusal::Refusal;
 use crate::terms::pace::MinRate;
 use crate::terms::pace::Pace;
 
@@ -543,6 +546,12 @@ impl Drop for EdgeIo {
             return;
         }
         let Some(mut transport) = self.transport.take() else { return };
+        if self.fresh && std::thread::panicking() {
+            // A defect of ours met this request before its answer was begun: that can be said.
+            let now = SystemTime::now();
+            self.gathered = refuse::response(Refusal::Internal, &[], "", now)[..].into();
+            self.conn.response_is_whole();
+        }
         if !self.conn.whole.load(Ordering::Relaxed) {
             if self.fresh {
                 return;

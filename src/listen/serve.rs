@@ -278,6 +278,7 @@ where
         if head.body != BodyFraming::None || head.upgrade == Upgrade::WebSocket {
             return Offered::Declined(Vec::new());
         }
+        let before = asked.conn.bytes_out.load(Ordering::Relaxed);
         let mut outlet = Outlet::new(io, cx);
         let run = AssertUnwindSafe(|| self.shortcut.http1(asked, &mut outlet));
         match catch_unwind(run) {
@@ -288,7 +289,11 @@ where
             Ok(Taken::Broken) => Offered::Broken,
             Err(_) => {
                 self.watch.panicked(asked.conn);
-                Offered::Broken
+                // What was begun is cut.
+                match asked.conn.bytes_out.load(Ordering::Relaxed) == before {
+                    true => Offered::Refused(Refusal::Internal),
+                    false => Offered::Broken,
+                }
             }
         }
     }

@@ -87,11 +87,19 @@ pub(crate) fn record_abandoned(ctx: &mut RequestCtx) {
         return;
     }
     note_cut(ctx);
+    let mut status = None;
+    if std::thread::panicking() {
+        ctx.refusal = Some(Refusal::Internal);
+        // What the connection answers then, where it can.
+        let is_begun = ctx.first_byte.is_some() || ctx.version == Version::HTTP_2;
+        status = (!is_begun).then(|| Refusal::Internal.status().as_u16());
+    }
     let Some(admitted) = ctx.admitted.take() else { return };
     let host = admitted.authority.to_string();
     tell(&Told {
         target: admitted.target.as_str().as_bytes(),
         host: host.as_bytes(),
+        status,
         ..told_of(ctx)
     });
 }

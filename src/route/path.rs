@@ -65,6 +65,15 @@ impl PathPattern {
         Self(Kind::Any)
     }
 
+    /// Whether it is every path.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        match self.kind() {
+            Kind::Any => true,
+            Kind::Exact(_) | Kind::Pattern(_) | Kind::Prefix(_) | Kind::Regex(_) => false,
+        }
+    }
+
     /// Exactly this path.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod slow;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Reply;
+use crate::harness::Respond;
 use crate::harness::edge::simple;
 use crate::harness::ok;
 
@@ -520,4 +521,18 @@ fn hostile_bytes_make_one_log_line_each() {
         assert!(has_body || value["refusal"].is_null(), "{line}");
         assert!(line.bytes().all(|byte| (b' '..0x7f).contains(&byte)), "{line:?}");
     }
+}
+
+#[test]
+fn what_a_library_warns_of_at_every_response_is_told_a_few_times() {
+    // What is longer than it says is a warning of the library that reads it.
+    let origin =
+        Origin::always(Respond::raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab and more"));
+    let edge = Edge::with(&simple(&origin, "").replace(": origin}", ": origin, cache: {ttl: 1m}}"));
+    for n in 0..40 {
+        edge.get(&format!("/{n}")).expect_status(200).expect_body("ab");
+    }
+    let lines = edge.log();
+    let told = lines.iter().filter(|line| line.contains("pingora")).count();
+    assert!(told <= 6, "{lines:?}");
 }

@@ -12,6 +12,7 @@ use crate::config::schema;
 use crate::config::schema::route::Redirect;
 use crate::config::schema::route::Respond;
 use crate::config::suggest;
+use crate::message::secret::MASK;
 use crate::route::action::Action;
 use crate::route::rewrite::Rewrite;
 use crate::route::rewrite::Template;
@@ -197,6 +198,12 @@ fn redirect(
                 .error(&at, "the redirect leads nowhere")
                 .help("write where: `to: \"https://{host}{path}\"`");
         }
+        return None;
+    }
+    if written.to.contains(MASK) {
+        report
+            .error(&at, format!("{MASK} is what `config show` writes in the place of a secret"))
+            .help("write the text itself, or a variable: ${NAME}");
         return None;
     }
     let location = Template::parse(&written.to, captures);

@@ -73,6 +73,7 @@ pub(super) fn routes(
     let table = Table::new(routes);
     schemes(config, &at, report);
     shadows(&table, &positions, &at, report);
+    walls(&table, &positions, &at, report);
     table
 }
 
@@ -319,5 +320,37 @@ fn shadows(table: &Table, positions: &[usize], at: &Path, report: &mut Report<'_
         report
             .warning(&at.index(*position), format!("{message}: {} comes first", first.join(", ")))
             .help("remove it, add a condition, or move it before the other one");
+    }
+}
+
+/// Routes for every host that a host's own route for every path takes everything from. Where there is also
+/// a route for every host and every path, these belong together, and are for the other hosts.
+fn walls(table: &Table, positions: &[usize], at: &Path, report: &mut Report<'_>) {
+    let is_everywhere = |route: &Route| {
+        route.hosts.is_empty() || route.hosts.iter().any(|host| host.to_string() == "*")
+    };
+    let takes_all = |route: &Route| route.path.is_any() && route.when.conditions() == 0;
+    let routes = table.routes();
+    if routes.iter().any(|route| is_everywhere(route) && takes_all(route)) {
+        return;
+    }
+    let walls: Vec<&Route> =
+        routes.iter().filter(|route| !is_everywhere(route) && takes_all(route)).collect();
+    let Some(first) = walls.first() else { return };
+    let hosts: Vec<String> =
+        walls.iter().flat_map(|wall| &wall.hosts).map(ToString::to_string).collect();
+    for (route, position) in routes.iter().zip(positions) {
+        if is_everywhere(route) {
+            report
+                .warning(
+                    &at.index(*position),
+                    format!(
+                        "on {} no request takes this route: \"{}\" takes them all",
+                        hosts.join(", "),
+                        first.name
+                    ),
+                )
+                .help("where it is meant for these hosts, too, name them in its `match`");
+        }
     }
 }

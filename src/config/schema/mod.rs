@@ -66,7 +66,9 @@ pub struct Config {
     pub cache: Store,
     /// The admin listener with health, readiness and metrics: `off`, `on` (127.0.0.1:9180), or where.
     pub admin: Switch<Admin>,
-    /// One line a request.
+    /// One line a request: `off`, or where and how.
+    #[serde(deserialize_with = "observe::off_or_on")]
+    #[schemars(with = "Switch<AccessLog>")]
     pub access_log: AccessLog,
     /// Diagnostics of the process itself.
     pub log: Log,

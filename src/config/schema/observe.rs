@@ -7,10 +7,12 @@ use schemars::Schema;
 use schemars::SchemaGenerator;
 use schemars::json_schema;
 use serde::Deserialize;
+use serde::Deserializer;
 use serde::Serialize;
 
 use crate::config::schema::secret::Secret;
 use crate::config::schema::value::OrOff;
+use crate::config::schema::value::Switch;
 use crate::observe::access_log::Field;
 
 /// Where the admin listener is, a loopback address or a Unix socket, and what it asks for.
@@ -54,6 +56,14 @@ pub struct AccessLog {
     pub fields: Vec<String>,
     /// How many lines may wait to be written; more are dropped and counted.
     pub queue: u32,
+}
+
+/// `off`, or the section.
+pub(super) fn off_or_on<'de, D: Deserializer<'de>>(from: D) -> Result<AccessLog, D::Error> {
+    Ok(match Switch::deserialize(from)? {
+        Switch::Off => AccessLog { to: "off".to_owned(), ..AccessLog::default() },
+        Switch::On(section) => section,
+    })
 }
 
 /// How an access log line looks.

@@ -226,3 +226,31 @@ fn a_key_cannot_count_what_we_tell_the_origin_ourselves() {
         assert_eq!(load_text(&text, "t.yaml").is_ok(), fine, "{name}");
     }
 }
+
+#[test]
+fn the_access_log_is_switched_off_as_other_sections_are() {
+    for text in ["access_log: off", "access_log: {to: off}"] {
+        let loaded = config(&format!("routes: [{{respond: {{status: 204}}}}]\n{text}"));
+        assert_eq!(loaded.plan.access_log.to, None, "{text}");
+    }
+    let loaded = config("routes: [{respond: {status: 204}}]\naccess_log: on");
+    assert_eq!(loaded.plan.access_log.to, Some(Sink::Stdout));
+}
+
+#[test]
+fn a_route_for_all_of_a_host_takes_everything_from_routes_for_every_host_and_that_is_told() {
+    let all = "{name: site, match: {hosts: [a.test]}, respond: {status: 204}}";
+    let api = "{name: api, match: {path_prefix: /api}, respond: {status: 204}}";
+    let loaded = config(&format!("routes: [{all}, {api}]"));
+    let told: Vec<&str> = loaded.warnings.all().iter().map(|one| one.message.as_str()).collect();
+    assert_eq!(told, ["on a.test no request takes this route: \"site\" takes them all"]);
+    // Both are for what the others leave.
+    let rest = "{name: rest, respond: {status: 204}}";
+    assert!(config(&format!("routes: [{all}, {api}, {rest}]")).warnings.is_empty());
+    // It is named there, and more special.
+    let own = "{name: api, match: {hosts: [a.test], path_prefix: /api}, respond: {status: 204}}";
+    assert!(config(&format!("routes: [{all}, {own}]")).warnings.is_empty());
+    // It leaves what is not asked for by GET.
+    let get = "{name: site, match: {hosts: [a.test], methods: [GET]}, respond: {status: 204}}";
+    assert!(config(&format!("routes: [{get}, {api}]")).warnings.is_empty());
+}

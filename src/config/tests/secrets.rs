@@ -214,3 +214,19 @@ fn what_is_no_secret_stays_in_the_picture() {
     let found = load_text(&text, "t.yaml").expect_err("a key is misspelt").to_string();
     assert!(found.contains("hedders: {x-v: plain}"), "{found}");
 }
+
+#[test]
+fn a_redirect_shows_no_password_no_token_and_nothing_from_a_variable() {
+    let text = "listeners: [{address: \"127.0.0.1:80\"}]\nroutes:\n\
+                \x20 - redirect: {to: \"https://h/?token=t0ken&page=1\"}\n\
+                \x20 - redirect: {to: \"https://h/${HOME_HOST}?x=1\"}\n";
+    let loaded = load_text(text, "t.yaml").unwrap_or_else(|found| panic!("{found}"));
+    let shown = crate::config::shown(&loaded);
+    for part in ["https://h/?token=***&page=1", "https://h/***?x=1"] {
+        assert!(shown.contains(part), "no {part} in {shown}");
+    }
+    assert!(!shown.contains("t0ken") && !shown.contains("home.example"), "{shown}");
+    // Nobody runs what was shown with its masks in it.
+    let found = load_text(&shown, "shown").map(|_| ()).expect_err("masks are no secrets");
+    assert_eq!(found.errors(), 2, "{found}");
+}

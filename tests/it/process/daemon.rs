@@ -318,3 +318,23 @@ fn the_inner_flag_is_no_way_to_start_it() {
     assert_eq!(code, Some(64), "{said}");
     assert!(said.contains("use -d"), "{said}");
 }
+
+#[test]
+fn what_its_starter_had_open_is_closed() {
+    let origin = Origin::always(ok("hello"));
+    let folder = Arc::new(tempfile::tempdir().expect("a folder can be made"));
+    let address = free_address();
+    write_config(&folder, &at(address, &origin, ""));
+    let lock = folder.path().join("lock");
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .current_dir(folder.path())
+        .args(["-c", "exec 7>lock; exec 9<lock; exec \"$0\" -c edge.yaml -d"]);
+    let started = shell.arg(crate::harness::edge::binary()).status().expect("there is a shell");
+    assert!(started.success());
+    let daemon = Daemon { pid: pid_in(&folder), folder, address };
+    daemon.get("/").expect_status(200);
+    let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid)).expect("it runs");
+    let open: Vec<PathBuf> = open.filter_map(|one| fs::read_link(one.ok()?.path()).ok()).collect();
+    assert!(!open.is_empty() && !open.contains(&lock), "{open:?}");
+}

@@ -1,5 +1,7 @@
 //! HTTP/1.0 and HTTP/1.1 clients.
 
+use std::time::Duration;
+
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Respond;
@@ -208,4 +210,24 @@ fn request_trailers_end_at_an_http_1_origin() {
     let seen = &origin.seen()[0];
     assert_eq!(seen.body, b"abc");
     assert_eq!((seen.value("x-sum"), seen.value("trailer")), (None, None), "{seen:?}");
+}
+
+#[test]
+fn who_says_no_more_is_answered_from_memory_only() {
+    let origin = Origin::script()
+        .on("/stored", ok("hello").field("Cache-Control", "max-age=60"))
+        .with("/slow", |_| {
+            std::thread::sleep(Duration::from_millis(300));
+            ok("slow")
+        })
+        .start();
+    let edge = Edge::to(&origin);
+    edge.get("/stored").expect_status(200);
+    let ask = |target: &str| {
+        let mut wire = edge.wire();
+        wire.send(format!("GET {target} HTTP/1.1\r\nHost: edge.test\r\n\r\n")).finish();
+        wire.any_reply("GET")
+    };
+    ask("/stored").expect("an answer").expect_hit().expect_body("hello");
+    assert!(ask("/slow").is_none(), "it is taken for gone");
 }
