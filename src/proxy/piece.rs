@@ -169,15 +169,27 @@ async fn fetched(
                 return Ok(led(ctx, flight, fetch, found, policy));
             }
             Joined::Follow(flight) => {
-                let waited = tokio::time::timeout(policy.collapse_wait, flight.turned_out());
-                let Ok(stage) = serve::unless_gone(session, waited).await? else {
-                    match turn {
-                        Turn::First => return Ok(Got::Alone),
-                        Turn::Later => continue,
+                let patience = policy.collapse_wait;
+                let waited = tokio::time::timeout(patience, flight.turned_out());
+                let waited = match serve::unless_gone(session, waited).await? {
+                    Ok(stage) => {
+                        let is_filling = matches!(stage, Stage::Filling(_));
+                        if let Some(got) = followed(ctx, &flight, stage, found, policy, turn) {
+                            return Ok(got);
+                        }
+                        if !is_filling {
+                            continue;
+                        }
+                        // It may not be read along with, but be confirmed when it is stored: until then, who asks
+                        // again would meet it again.
+                        let over = tokio::time::timeout(patience, flight.over());
+                        serve::unless_gone(session, over).await?
                     }
+                    Err(late) => Err(late),
                 };
-                if let Some(got) = followed(ctx, &flight, stage, found, policy, turn) {
-                    return Ok(got);
+                match (waited, turn) {
+                    (Err(_), Turn::First) => return Ok(Got::Alone),
+                    (Err(_), Turn::Later) | (Ok(()), Turn::First | Turn::Later) => {}
                 }
             }
         }

@@ -6,8 +6,6 @@ use std::net::Shutdown;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Barrier;
-use std::sync::Condvar;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -15,6 +13,7 @@ use std::sync::atomic::Ordering;
 use crate::caching::minute;
 use crate::caching::with_rules;
 use crate::harness::Edge;
+use crate::harness::Gate;
 use crate::harness::Origin;
 use crate::harness::PATIENCE;
 use crate::harness::Respond;
@@ -22,24 +21,6 @@ use crate::harness::client::End;
 use crate::harness::http2;
 use crate::harness::ok;
 use crate::harness::status;
-
-/// Closed until it is opened.
-#[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    fn open(&self) {
-        *self.0.0.lock().expect("nobody panics while holding it") = true;
-        self.0.1.notify_all();
-    }
-
-    fn pass(&self) {
-        let open = self.0.0.lock().expect("nobody panics while holding it");
-        let (open, _) =
-            self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open).expect("nobody panics");
-        assert!(*open, "the gate was never opened");
-    }
-}
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\n";
 

@@ -1,5 +1,7 @@
 //! Large objects in pieces: what the origin is asked for, and that no answer is made of two versions.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -7,10 +9,12 @@ use std::sync::atomic::Ordering;
 use crate::caching::minute;
 use crate::caching::with_rules;
 use crate::harness::Edge;
+use crate::harness::Gate;
 use crate::harness::Origin;
 use crate::harness::Respond;
 use crate::harness::client::End;
 use crate::harness::http2;
+use crate::harness::ok;
 use crate::harness::origin::Seen;
 use crate::harness::status;
 
@@ -338,4 +342,70 @@ fn pieces_for_one_client_alone_follow_those_of_the_same_version_that_are_everybo
     let whole = edge.get_with("/", &[("Cookie", "a=b")]);
     whole.expect_status(200).expect_hit();
     assert!(whole.end == End::Whole && whole.body == body, "{} bytes", whole.body.len());
+}
+
+/// An origin with an object of two pieces, each answer of which has to be confirmed before it is used again. Half
+/// of the piece that begins at `held` comes when the gate is open.
+fn hesitant(body: &[u8], held: usize, gate: &Gate) -> Origin {
+    let (body, gate) = (body[..2 * PIECE].to_vec(), gate.clone());
+    let fields = "ETag: \"1\"\r\nCache-Control: max-age=0\r\nConnection: close\r\n";
+    let piece = move |seen: Seen, mut stream: TcpStream| {
+        if seen.value("if-none-match").is_some() {
+            let head = format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n");
+            return stream.write_all(head.as_bytes()).expect("edgeproxy reads");
+        }
+        let first = match seen.value("range") {
+            Some("bytes=0-16383") => 0,
+            Some("bytes=16384-32767") => PIECE,
+            other => panic!("nobody wants {other:?}"),
+        };
+        let (last, length) = (first + PIECE - 1, body.len());
+        let head = format!(
+            "HTTP/1.1 206 Partial Content\r\n{fields}Content-Length: {PIECE}\r\n\
+             Content-Range: bytes {first}-{last}/{length}\r\n\r\n"
+        );
+        let (half, rest) = body[first..=last].split_at(PIECE / 2);
+        stream.write_all(head.as_bytes()).expect("edgeproxy reads");
+        stream.write_all(half).expect("edgeproxy reads");
+        if first == held {
+            gate.pass();
+        }
+        stream.write_all(rest).expect("edgeproxy reads");
+    };
+    Origin::script().take_over("/", piece).on("/other", ok("x")).start()
+}
+
+#[test]
+fn who_may_not_read_along_waits_for_a_piece_and_asks_for_himself() {
+    let body = version(1);
+    for held in [0, PIECE] {
+        let gate = Gate::default();
+        let origin = hesitant(&body, held, &gate);
+        let edge = with_rules(&origin, RULES);
+        if held > 0 {
+            edge.get_with("/", &[("Range", "bytes=0-9")]).expect_status(206);
+        }
+        let mut clients = [edge.wire(), edge.wire()];
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+            // The first one has begun to fetch what is held, and the other has come to it.
+            origin.wait_for(if held > 0 { 3 } else { 1 });
+        }
+        for n in 0..5 {
+            edge.get(&format!("/other?{n}")).expect_status(200);
+        }
+        gate.open();
+        for client in &mut clients {
+            let whole = client.reply();
+            whole.expect_status(200);
+            assert!(whole.end == End::Whole, "{held}: {:?}", whole.fields);
+            assert!(whole.body == body[..2 * PIECE], "{held}: {} bytes", whole.body.len());
+        }
+        assert!(!ranges_at(&origin, "/").contains(&"none".to_owned()), "nobody pulls the whole");
+    }
+}
+
+fn ranges_at(origin: &Origin, path: &str) -> Vec<String> {
+    let range = |seen: &Seen| seen.value("range").unwrap_or("none").to_owned();
+    origin.seen_at(path).iter().map(range).collect()
 }
