@@ -141,19 +141,18 @@ impl Doors {
         };
         let new: Vec<_> = new.into_iter().map(numbered).collect();
 
-        let row = |name: &Arc<str>, store: Option<&Arc<CertificateStore>>| Row {
-            name: Arc::clone(name),
+        let row = |settings: &Settings, store: Option<&Arc<CertificateStore>>| Row {
+            name: Arc::clone(&settings.name),
             certificates: store.cloned(),
+            insists: settings.insists.clone(),
         };
         let rows = by_number(
             // Those that go have their rows until their connections have ended.
             (self.open.iter().map(|door| (door.number, door.row())))
                 .chain(self.leaving.iter().map(|door| (door.number, door.row.clone())))
-                .chain(
-                    stay.iter().map(|one| (one.number, row(&one.settings.name, one.tls.as_ref()))),
-                )
+                .chain(stay.iter().map(|one| (one.number, row(&one.settings, one.tls.as_ref()))))
                 .chain(new.iter().map(|(number, settings, prepared)| {
-                    (*number, row(&settings.name, prepared.tls.as_ref()))
+                    (*number, row(settings, prepared.tls.as_ref()))
                 })),
         );
         Ok(Prospect { stay, new, rows })
@@ -294,7 +293,11 @@ impl Open {
     }
 
     fn row(&self) -> Row {
-        Row { name: Arc::clone(&self.settings.name), certificates: self.tls.clone() }
+        Row {
+            name: Arc::clone(&self.settings.name),
+            certificates: self.tls.clone(),
+            insists: self.settings.insists.clone(),
+        }
     }
 
     /// This door, as the listener of these settings.

@@ -344,6 +344,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     let rows = plan.listeners.iter().zip(&prepared).map(|(listener, prepared)| Row {
         name: Arc::clone(&listener.name),
         certificates: prepared.tls.clone(),
+        insists: listener.insists.clone(),
     });
     let rows: Vec<Row> = rows.collect();
     let runtime = Runtime::new(plan, None, &next, &rows, access_log.load_full(), &lasting);

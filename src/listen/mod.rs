@@ -7,6 +7,7 @@ mod ends;
 mod frames;
 mod handshake;
 mod http2;
+pub mod insist;
 pub mod io;
 pub mod local;
 mod patience;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::listen::insist::Insistence;
 use crate::terms::pace::MinRate;
 use crate::tls;
 
@@ -40,6 +42,8 @@ pub struct Settings {
     pub tls: Option<tls::Settings>,
     /// Whether HTTP/2 by prior knowledge is spoken on plain text.
     pub h2c: bool,
+    /// What it does so that clients come over TLS.
+    pub insists: Insistence,
 }
 
 /// The limits that guard every connection, as meant.

@@ -13,6 +13,7 @@ use pingora::ErrorType;
 use pingora::Result;
 use pingora_proxy::Session;
 
+use crate::listen::insist;
 use crate::message::hops;
 use crate::message::hops::MaxForwards;
 use crate::proxy::answer;
@@ -45,6 +46,10 @@ pub(crate) async fn decide(session: &mut Session, ctx: &mut RequestCtx) -> Resul
         let allow = (refusal == Refusal::MethodNotAllowed)
             .then_some((header::ALLOW, HeaderValue::from_static(Refusal::METHODS)));
         answer::refuse(session, ctx, refusal, allow.as_slice()).await?;
+        return Ok(true);
+    }
+    if let Some(to) = by_https(ctx) {
+        redirect(session, ctx, StatusCode::PERMANENT_REDIRECT, to).await?;
         return Ok(true);
     }
     if is_purge(&session.req_header().method) && purge::by_method(session, ctx).await? {
@@ -164,16 +169,31 @@ async fn act(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
                     captures: &ctx.captures,
                 })
             };
-            let Ok(to) = HeaderValue::try_from(to) else {
-                answer::refuse(session, ctx, Refusal::BadTarget, &[]).await?;
-                return Ok(true);
-            };
-            let mut headers = http::HeaderMap::with_capacity(1);
-            headers.insert(header::LOCATION, to);
-            answer::respond(session, ctx, *status, &headers, bytes::Bytes::new()).await?;
+            redirect(session, ctx, *status, to).await?;
             Ok(true)
         }
     }
+}
+
+/// Where the client finds by `https` what it asked for, if this listener answers nobody by `http`.
+fn by_https(ctx: &RequestCtx) -> Option<String> {
+    let (conn, admitted) = (ctx.conn.as_deref()?, ctx.admitted.as_ref()?);
+    let port = ctx.runtime.insistence(conn).https_port(ctx.scheme())?;
+    Some(insist::location(admitted.authority.host(), port, admitted.target.as_str()))
+}
+
+async fn redirect(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    status: StatusCode,
+    to: String,
+) -> Result<()> {
+    let Ok(to) = HeaderValue::try_from(to) else {
+        return answer::refuse(session, ctx, Refusal::BadTarget, &[]).await;
+    };
+    let mut headers = http::HeaderMap::with_capacity(1);
+    headers.insert(header::LOCATION, to);
+    answer::respond(session, ctx, status, &headers, bytes::Bytes::new()).await
 }
 
 /// Whether the request says that it goes no further than here (RFC 9110 §7.6.2).

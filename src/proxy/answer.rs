@@ -62,9 +62,14 @@ pub(crate) async fn respond(
     body: Bytes,
 ) -> Result<()> {
     ctx.first_byte.get_or_insert_with(|| ctx.started.elapsed());
-    let mut response = ResponseHeader::build_no_case(status, Some(headers.len() + 4))?;
+    let mut response = ResponseHeader::build_no_case(status, Some(headers.len() + 5))?;
     for (name, value) in headers {
         response.append_header(name, value)?;
+    }
+    if let Some(hsts) = ctx.runtime.hsts(ctx.conn.as_deref())
+        && !response.headers.contains_key(header::STRICT_TRANSPORT_SECURITY)
+    {
+        response.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
     }
     if !ctx.id.is_empty() {
         response.insert_header(REQUEST_ID, &ctx.id)?;

@@ -54,6 +54,8 @@ pub(crate) struct Dress<'a> {
     pub(crate) timing: Option<HeaderValue>,
     /// The cookie by which the client comes to its backend again.
     pub(crate) stick: Option<&'a HeaderValue>,
+    /// That browsers come over TLS alone, in place of what the response says of it.
+    pub(crate) hsts: Option<&'a HeaderValue>,
     /// The route's changes.
     pub(crate) rules: &'a [HeaderRule],
 }
@@ -79,6 +81,7 @@ impl<'a> Dress<'a> {
                 .filter(|_| tells)
                 .and_then(|outcome| timing(outcome, ctx.origin.took)),
             stick: ctx.origin.stick.as_ref(),
+            hsts: ctx.runtime.hsts(ctx.conn.as_deref()),
             rules: ctx.route().map_or(&[], |route| &route.headers.response),
         }
     }
@@ -88,6 +91,7 @@ impl<'a> Dress<'a> {
     pub(crate) fn covers(&self, name: &HeaderName) -> bool {
         match *name {
             header::AGE => self.age.is_some(),
+            header::STRICT_TRANSPORT_SECURITY => self.hsts.is_some(),
             header::VIA | header::CONNECTION => true,
             _ => {
                 *name == REQUEST_ID
@@ -121,6 +125,9 @@ impl<'a> Dress<'a> {
         }
         if let Some(cookie) = self.stick {
             response.append(header::SET_COOKIE, cookie.clone())?;
+        }
+        if let Some(hsts) = self.hsts {
+            response.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone())?;
         }
         for rule in self.rules {
             match rule {

@@ -176,7 +176,7 @@ impl ShortWay {
         }
         let hit = visit.find(method, headers, &found, &runtime)?;
         let id = arrive::request_id(headers, visit.wall);
-        let dress = hit.dress(&id, &runtime);
+        let dress = hit.dress(&id, conn, &runtime);
         let response = stored::head(&hit.entry, &hit.selection, &dress).ok()?;
         let rest = Remaining {
             body: hit.body(method),
@@ -244,7 +244,8 @@ impl ShortWay {
             Afterwards::Close
         };
         out.clear();
-        wire::write(out, &hit.entry, &hit.selection, &hit.dress(&id, &runtime), after).ok()?;
+        wire::write(out, &hit.entry, &hit.selection, &hit.dress(&id, conn, &runtime), after)
+            .ok()?;
         let heading = out.len();
         let mut body = hit.body(&head.method);
         let mut first = body.next().unwrap_or_default();
@@ -301,6 +302,9 @@ impl Visit {
     /// A request that is admitted; `None` for what is refused, which is not said here.
     fn begin(heard: &Heard<'_>, conn: &Conn, runtime: &Runtime) -> Option<Self> {
         let (admitted, client) = enter::enter(heard, Some(conn), runtime).ok()?;
+        if runtime.insistence(conn).https_port(client.scheme).is_some() {
+            return None;
+        }
         Some(Self { started: Instant::now(), wall: SystemTime::now(), admitted, client })
     }
 
@@ -376,7 +380,7 @@ impl Visit {
 
 impl Hit {
     /// What is said to the client beside it.
-    fn dress<'a>(&self, id: &'a str, runtime: &'a Runtime) -> Dress<'a> {
+    fn dress<'a>(&self, id: &'a str, conn: &Conn, runtime: &'a Runtime) -> Dress<'a> {
         let route = &runtime.plan.routes.routes()[self.route];
         Dress {
             received: runtime.version_towards(route),
@@ -388,6 +392,7 @@ impl Hit {
                 Timing::Told => dress::timing(Outcome::Hit, None),
             },
             stick: None,
+            hsts: runtime.hsts(Some(conn)),
             rules: &route.headers.response,
         }
     }

@@ -222,6 +222,9 @@ impl Passage {
         let body = refusal.body(json);
         let mut fields = answer::fields(refusal, json);
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if let Some(hsts) = self.ctx.runtime.hsts(self.ctx.conn.as_deref()) {
+            fields.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
         let date = date::format(SystemTime::now());
         for (name, text) in [(header::DATE, date.as_str()), (REQUEST_ID, &self.ctx.id)] {
             if let Ok(value) = HeaderValue::from_str(text) {

@@ -77,7 +77,7 @@ fn kept(out: &mut Vec<u8>, entry: &Entry, selection: &Selection, dress: &Dress<'
 
 /// Whether a name is one of those that [`Dress::covers`] can speak of.
 fn may_be_covered(name: &str) -> bool {
-    const COVERED: [&str; 8] = [
+    const COVERED: [&str; 9] = [
         "age",
         "via",
         "x-cache",
@@ -86,6 +86,7 @@ fn may_be_covered(name: &str) -> bool {
         "cdn-cache-control",
         "surrogate-control",
         "edgeproxy-cache-control",
+        "strict-transport-security",
     ];
     COVERED.iter().any(|covered| covered.len() == name.len() && covered.eq_ignore_ascii_case(name))
 }
@@ -136,6 +137,9 @@ fn dressed(out: &mut Vec<u8>, entry: &Entry, dress: &Dress<'_>) {
     }
     if let Some(timing) = &dress.timing {
         line(out, SERVER_TIMING.as_str(), timing.as_bytes());
+    }
+    if let Some(hsts) = dress.hsts {
+        line(out, header::STRICT_TRANSPORT_SECURITY.as_str(), hsts.as_bytes());
     }
 }
 
@@ -193,7 +197,7 @@ mod tests {
     use crate::storage::memory::Times;
 
     /// Names that something is done with, and some that nothing is.
-    const NAMES: [&str; 20] = [
+    const NAMES: [&str; 21] = [
         "accept-ranges",
         "age",
         "cache-control",
@@ -208,6 +212,7 @@ mod tests {
         "etag",
         "server",
         "set-cookie",
+        "strict-transport-security",
         "surrogate-control",
         "vary",
         "via",
@@ -310,12 +315,16 @@ mod tests {
             age in prop::option::of(0_u64..1 << 32),
             hit in any::<bool>(),
             keep in any::<bool>(),
+            tells in any::<bool>(),
         ) {
             let entry = entry(status, &fields);
             let cache = hit.then(|| (CacheStatus::hit(7), Outcome::Hit));
             let timing = timing(Outcome::Hit, None).filter(|_| keep);
-            let dress =
-                Dress { received: Version::HTTP_11, id: "the-id", age, cache, timing, stick: None, rules: &rules };
+            let value = HeaderValue::from_static("max-age=1");
+            let hsts = tells.then_some(&value);
+            let dress = Dress {
+                received: Version::HTTP_11, id: "the-id", age, cache, timing, stick: None, hsts, rules: &rules,
+            };
             // As the long way does, on what Pingora holds.
             let mut built: ResponseHeader = entry.response_header();
             selection.reshape(&mut built, entry.body_len()).expect("valid fields");

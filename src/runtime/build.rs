@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::config::plan::Plan;
+use crate::listen::insist::Insistence;
 use crate::observe::access_log::AccessLogger;
 use crate::observe::metrics::Gone;
 use crate::observe::metrics::Metrics;
@@ -66,6 +67,8 @@ pub struct Row {
     pub name: Arc<str>,
     /// Its certificates; `None` is plain text.
     pub certificates: Option<Arc<CertificateStore>>,
+    /// What it does so that clients come over TLS.
+    pub insists: Insistence,
 }
 
 /// The upstreams of the next generation, before they are put to use.
@@ -200,6 +203,7 @@ impl Runtime {
             ranges: Arc::clone(&lasting.ranges),
             variances: Arc::clone(&lasting.variances),
             certificates: rows.iter().map(|row| row.certificates.clone()).collect(),
+            insists: rows.iter().map(|row| row.insists.clone()).collect(),
             guarded: Guarded::of(&plan),
             access_log,
             draining: Arc::clone(&lasting.draining),

@@ -20,10 +20,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::Version;
 use tokio::sync::Semaphore;
 
 use crate::config::plan::Plan;
+use crate::listen::conn::Conn;
+use crate::listen::insist::Insistence;
 use crate::observe::access_log::AccessLogger;
 use crate::observe::metrics::ListenerMetrics;
 use crate::observe::metrics::Metrics;
@@ -81,6 +84,8 @@ pub struct Runtime {
     pub variances: Arc<Variances>,
     /// The certificates of each listener, by the numbers of their doors; `None` is plain text.
     pub certificates: Vec<Option<Arc<CertificateStore>>>,
+    /// What each listener does so that clients come over TLS, by the numbers of their doors.
+    pub insists: Vec<Insistence>,
     /// The hosts that are served to clients with a certificate alone.
     pub guarded: Guarded,
     /// The access log.
@@ -90,6 +95,18 @@ pub struct Runtime {
 }
 
 impl Runtime {
+    /// What the listener of a connection does so that clients come over TLS.
+    #[must_use]
+    pub fn insistence(&self, conn: &Conn) -> &Insistence {
+        self.insists.get(conn.listener).unwrap_or(&Insistence::None)
+    }
+
+    /// The value of Strict-Transport-Security in answers on this connection.
+    #[must_use]
+    pub fn hsts(&self, conn: Option<&Conn>) -> Option<&HeaderValue> {
+        conn.and_then(|conn| self.insistence(conn).told(conn.is_secure()))
+    }
+
     /// The version in which the responses to a route's requests reach us.
     #[must_use]
     pub fn version_towards(&self, route: &Route) -> Version {

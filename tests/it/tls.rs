@@ -3,3 +3,4 @@
 mod acme;
 mod clients;
 mod files;
+mod insist;

@@ -11,6 +11,7 @@ use crate::config::check::DAY;
 use crate::config::check::acme;
 use crate::config::check::address;
 use crate::config::check::file;
+use crate::config::check::insist;
 use crate::config::check::period;
 use crate::config::check::size;
 use crate::config::check::within;
@@ -91,6 +92,7 @@ fn one(
     }
     let proxied = (written.proxy_protocol.as_ref())
         .map(|written| proxied(written, &at.key("proxy_protocol"), report));
+    let insists = insist::insistence(written, at, report);
     let listener = at;
     let at = at.key("address");
     if written.address.is_empty() {
@@ -108,6 +110,7 @@ fn one(
             proxied,
             tls,
             h2c: written.h2c,
+            insists,
         }),
         Err(wrong) => {
             report.error(&at, wrong.message).help(wrong.help);

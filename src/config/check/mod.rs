@@ -12,6 +12,7 @@ mod cache;
 mod forms;
 mod header;
 mod health;
+mod insist;
 mod listen;
 mod matching;
 mod names;

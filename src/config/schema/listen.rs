@@ -38,6 +38,31 @@ pub struct Listener {
     #[serde(deserialize_with = "tls_or_auto")]
     #[schemars(schema_with = "tls_or_auto_schema")]
     pub tls: Switch<ListenerTls>,
+    /// Whether requests by plain text are answered with a redirect to `https`: `off`, `on`, or to which port.
+    pub to_https: Switch<ToHttps>,
+    /// Whether browsers are told to come over TLS alone (Strict-Transport-Security): `off`, `on`, or for how
+    /// long. TLS only.
+    pub hsts: Switch<Hsts>,
+}
+
+/// Where requests by plain text are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToHttps {
+    /// The port at which clients find TLS.
+    pub port: u16,
+}
+
+/// What browsers are told (RFC 6797).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hsts {
+    /// For how long they come over TLS alone, from the last answer on; `0s` makes them forget it.
+    pub max_age: Period,
+    /// Whether it counts for all hosts below this one.
+    pub subdomains: bool,
+    /// Whether the makers of browsers may build it in. They hardly ever take it out again.
+    pub preload: bool,
 }
 
 /// The PROXY protocol, versions 1 and 2, towards clients.
@@ -255,6 +280,19 @@ fn tls_or_auto<'de, D: Deserializer<'de>>(
 fn tls_or_auto_schema(generator: &mut SchemaGenerator) -> Schema {
     let section = generator.subschema_for::<ListenerTls>();
     json_schema!({"anyOf": [{"type": "string", "enum": ["auto", "on", "off"]}, section]})
+}
+
+impl Default for ToHttps {
+    fn default() -> Self {
+        Self { port: 443 }
+    }
+}
+
+impl Default for Hsts {
+    fn default() -> Self {
+        let year = Period(Duration::from_secs(365 * 86_400));
+        Self { max_age: year, subdomains: false, preload: false }
+    }
 }
 
 impl Default for ListenerTls {

@@ -108,6 +108,19 @@ fn a_word_is_enough_for_a_certificate() {
 }
 
 #[test]
+fn the_server_is_shown_what_it_asks_for_where_others_are_sent_to_https() {
+    let here = address();
+    let server = AcmeServer::start(here);
+    let section = server.section(&format!("port: {HTTP}"));
+    let yaml = config(here, "edge.test", &section);
+    let edge = Edge::with(&yaml.replace("{name: http,", "{name: http, to_https: on,"));
+    edge.get("/").expect_status(308);
+    let root = server.root();
+    await_some(&edge, "the certificate", || shown(&edge, "edge.test", &root));
+    edge.wait_for_metric(ISSUED, 1.0);
+}
+
+#[test]
 fn other_requests_for_challenges_are_for_routes() {
     let here = address();
     let server = AcmeServer::start(here);
