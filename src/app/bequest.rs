@@ -22,16 +22,20 @@ use crate::app::fellow::Hears;
 use crate::app::fellow::Line;
 use crate::app::fellow::Names;
 use crate::app::fellow::OBJECT;
+use crate::app::fellow::Role;
 use crate::app::fellow::VERSION;
 use crate::app::frames;
 use crate::app::handover;
 use crate::app::life::Life;
+use crate::cache::purge::Many;
 use crate::runtime::Runtime;
 use crate::runtime::fellow::Fellow;
 use crate::runtime::fellow::Fellows;
+use crate::runtime::fellow::Word;
 use crate::storage::Handover;
 use crate::storage::memory::Carried;
 use crate::storage::memory::Carrying;
+use crate::storage::memory::Kind;
 use crate::storage::memory::Memory;
 use crate::storage::memory::Record;
 use crate::storage::memory::Unwanted;
@@ -70,7 +74,7 @@ pub(crate) fn leave(mut stream: UnixStream, beside: &Beside) -> io::Result<()> {
             "the new process speaks version {version} where this one speaks {VERSION}: its cache begins empty");
         return Ok(());
     }
-    let line = Line::new(stream)?;
+    let line = Line::new(stream, Role::Heir)?;
     let fellow: Arc<dyn Fellow> = Arc::clone(&line) as Arc<dyn Fellow>;
     // From here on every purge is told. What is looked at after this knows of all purges before.
     beside.fellows.join(&fellow);
@@ -97,6 +101,10 @@ pub(crate) fn leave(mut stream: UnixStream, beside: &Beside) -> io::Result<()> {
         let _ = listening.join();
     }
     beside.fellows.leave(&fellow);
+    if beside.fellows.is_cut_off() {
+        warn!(target: "edgeproxy::app",
+            "the process that follows this one cannot be heard any more: purges are refused here from now on");
+    }
     Ok(())
 }
 
@@ -198,7 +206,7 @@ fn take(
             "the running process speaks {spoken}, this one version {VERSION}"
         )));
     }
-    let line = Line::new(stream)?;
+    let line = Line::new(stream, Role::Elder)?;
     let fellow: Arc<dyn Fellow> = Arc::clone(&line) as Arc<dyn Fellow>;
     beside.fellows.join(&fellow);
     let mut taking = Taking {
@@ -221,6 +229,9 @@ fn take(
             // Whoever waits goes on when nothing is left of it.
             taking.current = None;
             beside.memory.purge_all();
+            // Who follows this process has it from here.
+            let everything = || Word::many(&Many::Everything, Kind::Hard);
+            beside.fellows.tell(everything, None);
             warn!(target: "edgeproxy::app",
                 "what was taken over is dropped, since nobody can say whether it was purged: {e}");
         }

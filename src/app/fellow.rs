@@ -61,8 +61,18 @@ const SLOW: Duration = Duration::from_secs(3);
 /// What is gathered before it is sent, and read at once, in bytes.
 const BUFFER: usize = 256 << 10;
 
+/// What the other process is to this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It follows this one.
+    Heir,
+    /// This one follows it.
+    Elder,
+}
+
 /// A line to another process.
 pub(super) struct Line {
+    role: Role,
     stream: UnixStream,
     out: Mutex<BufWriter<UnixStream>>,
     /// The purges that the other side has not done yet.
@@ -88,12 +98,13 @@ pub(super) trait Hears {
 }
 
 impl Line {
-    pub(super) fn new(stream: UnixStream) -> io::Result<Arc<Self>> {
+    pub(super) fn new(stream: UnixStream, role: Role) -> io::Result<Arc<Self>> {
         // It is silent for as long as nobody purges anything. A process that ends closes it.
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(SLOW))?;
         let out = BufWriter::with_capacity(BUFFER, stream.try_clone()?);
         Ok(Arc::new(Self {
+            role,
             stream,
             out: Mutex::new(out),
             waiting: Mutex::default(),
@@ -215,6 +226,10 @@ impl Fellow for Line {
             warn!(target: "edgeproxy::app", "a purge cannot be told to the process beside this one: {e}");
             self.cut();
         }
+    }
+
+    fn is_heir(&self) -> bool {
+        self.role == Role::Heir && !self.is_cut.load(Ordering::Acquire)
     }
 
     fn farewell(&self) {

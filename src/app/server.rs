@@ -565,7 +565,10 @@ fn hand_over(mut stream: UnixStream, succession: &Succession, beside: &Beside) -
             }
             // Copies of copies: a drain that begins meanwhile closes its own.
             match handover::give(stream, &copies(life)?)? {
-                Given::Replaced => life.note_replaced(),
+                Given::Replaced => {
+                    beside.fellows.note_followed();
+                    life.note_replaced();
+                }
                 Given::Died => warn!(
                     target: "edgeproxy::app",
                     "the process that was to take over did not start; going on"

@@ -74,6 +74,11 @@ pub(crate) async fn by_method(session: &mut Session, ctx: &mut RequestCtx) -> Re
     let from = address.map_or_else(|| "unix".to_owned(), |address| address.to_string());
     let by = Asker { way: Way::Method, from };
     let report = purge::purge_routes(&runtime, url, &routes, &by);
+    if runtime.fellows.is_cut_off() {
+        // It is done here, but not where clients are answered from now on.
+        answer::refuse(session, ctx, Refusal::Shutdown, &[]).await?;
+        return Ok(true);
+    }
 
     let mut headers = HeaderMap::with_capacity(2);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

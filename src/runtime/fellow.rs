@@ -5,6 +5,7 @@
 //! by now.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::sync::atomic::fence;
 use std::time::Duration;
@@ -69,18 +70,34 @@ enum What {
 pub trait Fellow: Send + Sync {
     /// Tells it; returns when it has done the same, or cannot be heard of any more. Blocks.
     fn tell(&self, word: &Word);
+    /// Whether it is the one that follows this process, and can be told.
+    fn is_heir(&self) -> bool;
     /// This process ends, and told everything.
     fn farewell(&self);
 }
 
 /// The processes beside this one: at most that which it follows and that which follows it.
 #[derive(Default)]
-pub struct Fellows(ArcSwap<Vec<Arc<dyn Fellow>>>);
+pub struct Fellows {
+    all: ArcSwap<Vec<Arc<dyn Fellow>>>,
+    followed: AtomicBool,
+}
 
 impl Fellows {
+    /// Another process serves in the place of this one.
+    pub fn note_followed(&self) {
+        self.followed.store(true, Ordering::Release);
+    }
+
+    /// Whether another process serves that cannot be told what is purged here, or not any more: whoever asks for a
+    /// purge has to ask that one. To be called after a purge was told.
+    pub fn is_cut_off(&self) -> bool {
+        self.followed.load(Ordering::Acquire) && !self.all.load().iter().any(|one| one.is_heir())
+    }
+
     /// One more. What is purged from now on it is told.
     pub fn join(&self, fellow: &Arc<dyn Fellow>) {
-        self.0.rcu(|all| {
+        self.all.rcu(|all| {
             let mut all = Vec::clone(all);
             all.push(Arc::clone(fellow));
             all
@@ -91,7 +108,7 @@ impl Fellows {
 
     /// One less.
     pub fn leave(&self, fellow: &Arc<dyn Fellow>) {
-        self.0.rcu(|all| {
+        self.all.rcu(|all| {
             let mut all = Vec::clone(all);
             all.retain(|one| !Arc::ptr_eq(one, fellow));
             all
@@ -102,7 +119,7 @@ impl Fellows {
     /// there are any.
     pub fn tell(&self, word: impl FnOnce() -> Word, but: Option<&Arc<dyn Fellow>>) {
         fence(Ordering::SeqCst);
-        let all = self.0.load();
+        let all = self.all.load();
         if all.is_empty() {
             return;
         }
@@ -113,12 +130,12 @@ impl Fellows {
 
     /// Whether there is anybody but this one.
     pub fn has_others(&self, but: &Arc<dyn Fellow>) -> bool {
-        self.0.load().iter().any(|one| !Arc::ptr_eq(one, but))
+        self.all.load().iter().any(|one| !Arc::ptr_eq(one, but))
     }
 
     /// This process ends.
     pub fn farewell(&self) {
-        self.0.swap(Arc::default()).iter().for_each(|one| one.farewell());
+        self.all.swap(Arc::default()).iter().for_each(|one| one.farewell());
     }
 }
 
@@ -270,12 +287,39 @@ mod tests {
     }
 
     #[test]
+    fn who_is_followed_by_a_process_that_cannot_be_told_is_cut_off() {
+        struct Next(AtomicBool);
+        impl Fellow for Next {
+            fn tell(&self, _: &Word) {}
+            fn is_heir(&self) -> bool {
+                self.0.load(Ordering::Relaxed)
+            }
+            fn farewell(&self) {}
+        }
+        let fellows = Fellows::default();
+        assert!(!fellows.is_cut_off(), "nobody follows");
+        let next = Arc::new(Next(AtomicBool::new(true)));
+        let fellow = Arc::clone(&next) as Arc<dyn Fellow>;
+        fellows.join(&fellow);
+        fellows.note_followed();
+        assert!(!fellows.is_cut_off());
+        next.0.store(false, Ordering::Relaxed);
+        assert!(fellows.is_cut_off(), "it hears nothing any more");
+        next.0.store(true, Ordering::Relaxed);
+        fellows.leave(&fellow);
+        assert!(fellows.is_cut_off(), "it is gone");
+    }
+
+    #[test]
     fn who_told_is_not_told() {
         #[derive(Default)]
         struct Counts(parking_lot::Mutex<usize>);
         impl Fellow for Counts {
             fn tell(&self, _: &Word) {
                 *self.0.lock() += 1;
+            }
+            fn is_heir(&self) -> bool {
+                false
             }
             fn farewell(&self) {}
         }

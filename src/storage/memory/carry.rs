@@ -91,11 +91,15 @@ impl Memory {
         }
         all.sort_unstable_by_key(|hot| Reverse(hot.heat));
         let mut bytes = 0_u64;
-        let fits = all.iter().take_while(|hot| {
-            bytes = bytes.saturating_add(hot.bytes);
-            bytes <= limit
+        // What is too large does not keep out what is smaller.
+        all.retain(|hot| {
+            let with = bytes.saturating_add(hot.bytes);
+            let fits = with <= limit;
+            if fits {
+                bytes = with;
+            }
+            fits
         });
-        all.truncate(fits.count());
         all
     }
 

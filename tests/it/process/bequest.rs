@@ -302,6 +302,37 @@ fn what_a_process_that_drains_hears_of_counts_for_the_next_and_the_other_way_rou
 }
 
 #[test]
+fn a_purge_that_the_next_process_does_not_hear_of_is_refused() {
+    let gate = Gate::default();
+    let origin = gated(&gate);
+    let defaults = "defaults: {cache: {ttl: 10m}, purge: {from: [127.0.0.1]}}\n";
+    let (pair, mut old) = Pair::before(&origin, defaults);
+    let mut slow = old.wire();
+    slow.send("GET /slow HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+    origin.wait_for(1);
+    let mut kept = [old.wire(), old.wire()];
+    for wire in &mut kept {
+        wire.get("edge.test", "/one", &[]).expect_status(200);
+    }
+    let mut purge = kept.into_iter().map(|mut wire| {
+        let reply = wire.request("PURGE", "edge.test", "/one", &[], b"");
+        (reply.status, reply.value("connection").map(str::to_owned))
+    });
+    let closed = Some("close".to_owned());
+    let mut new = pair.next();
+    old.wait_for_log("draining 3 connections");
+    assert_eq!(purge.next(), Some((200, closed.clone())));
+    new.get("/one").expect_miss();
+    new.signal(nix::sys::signal::Signal::SIGKILL);
+    new.wait();
+    old.wait_for_log("cannot be heard");
+    assert_eq!(purge.next(), Some((503, closed)));
+    gate.open();
+    slow.reply().expect_status(200);
+    assert_eq!(old.wait().code(), Some(0));
+}
+
+#[test]
 fn a_process_that_dies_in_disorder_takes_what_it_left_with_it() {
     let gate = Gate::default();
     let origin = gated(&gate);
