@@ -89,6 +89,7 @@ fn a_process_in_the_foreground_is_followed_by_one_that_is_started_as_it_was() {
     assert!(arguments.contains("--successor -c "), "{arguments}");
 
     // Who has a connection to the old one is answered there, and sent on.
+    old.wait_for_log("draining 1 connections");
     let last = kept.get("edge.test", "/", &[]);
     assert_eq!(last.expect_status(200).value("connection"), Some("close"));
     assert_eq!(old.wait().code(), Some(0));
