@@ -217,7 +217,8 @@ where
                     house.connection(stream, tls, conn, place, h2c, &shutdown).await;
                 }
             };
-            census.until_cut(CUT_GRACE, serve).await;
+            // Boxed, since what is handed on is held twice otherwise, for as long as the connection lasts.
+            census.until_cut(CUT_GRACE, Box::pin(serve)).await;
         });
     }
 
