@@ -10,12 +10,10 @@ import os
 import re
 import socket
 import ssl
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -30,29 +28,6 @@ KINDS = {"full": ("-new", "*"), "resumed": ("-reuse", "r")}
 # Each one waits for the proxy most of the time.
 CLIENTS = 8
 PATH = "/nothing"
-
-
-@dataclass
-class Sample:
-    """One run of the clients."""
-
-    handshakes: int
-    seconds: float
-    cpu: float
-
-    @property
-    def rate(self):
-        return self.handshakes / self.seconds
-
-    @property
-    def cost(self):
-        """Microseconds of processor time per connection."""
-        return self.cpu * 1e6 / self.handshakes
-
-    @property
-    def load(self):
-        """How much of its core the proxy used, in percent."""
-        return 100 * self.cpu / self.seconds
 
 
 def main():
@@ -112,7 +87,7 @@ def run(server, version, kind, seconds):
     said = [client.communicate(timeout=seconds + 30)[0] for client in clients]
     cpu, took = server.cpu_seconds() - before, time.monotonic() - began
     server.check_alive()
-    return Sample(sum(connections(text, mark, server.name) for text in said), took, cpu)
+    return compare.Sample(sum(connections(text, mark, server.name) for text in said), took, cpu)
 
 
 def connections(text, mark, name):
@@ -137,16 +112,12 @@ def report(samples, arguments):
     for version in VERSIONS:
         for kind in KINDS:
             of = {name: samples[version, kind, name] for name in SERVERS}
-            cost = {name: median(of[name], "cost") for name in of}
+            cost = {name: compare.median(of[name], "cost") for name in of}
             for name in of:
                 print(
-                    f"| {version} | {kind} | {name} | {median(of[name], 'rate'):,.0f} | {cost[name]:.1f} "
-                    f"| {median(of[name], 'load'):.0f} % | {cost['edgeproxy'] / cost[name]:.2f} × |"
+                    f"| {version} | {kind} | {name} | {compare.median(of[name], 'rate'):,.0f} | {cost[name]:.1f} "
+                    f"| {compare.median(of[name], 'load'):.0f} % | {cost['edgeproxy'] / cost[name]:.2f} × |"
                 )
-
-
-def median(samples, what):
-    return statistics.median(getattr(sample, what) for sample in samples)
 
 
 if __name__ == "__main__":

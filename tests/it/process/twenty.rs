@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::thread;
 
 use super::daemon::eventually;
 use super::free_address;
@@ -14,17 +13,12 @@ use crate::harness::PATIENCE;
 use crate::harness::Wire;
 use crate::harness::client::End;
 use crate::harness::http2;
-use crate::harness::websocket;
-use crate::harness::websocket::BINARY;
-use crate::harness::websocket::frame;
-use crate::harness::websocket::read_frame;
-use crate::reload::load::PART;
 use crate::reload::load::PARTS;
+use crate::reload::load::Slow;
 use crate::reload::load::Work;
 use crate::reload::load::origin;
 
 const UPGRADES: usize = 20;
-const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 
 /// Asks on kept connections, each of which goes as far as it is let.
 fn asking(address: SocketAddr) -> Work {
@@ -99,51 +93,19 @@ fn nobody_notices() {
     }
     let (files, memory) = (descriptors(&edge), edge.resident());
 
-    let mut wire = edge.wire();
-    wire.send(websocket::handshake("/ws"));
-    wire.reply().expect_status(101);
-    let mut count = 0_u64;
-    let talking = Work::begin(move |_| {
-        count += 1;
-        wire.send(frame(BINARY, &count.to_be_bytes(), MASK));
-        assert_eq!(read_frame(&mut wire), Some((BINARY, count.to_be_bytes().to_vec())));
-    });
-    let download = thread::spawn(move || {
-        let mut wire = Wire::plain(address);
-        wire.ask("GET", "edge.test", "/download", &[], b"").reply()
-    });
-    let sent = Arc::clone(&parts);
-    let upload = thread::spawn(move || {
-        let mut wire = Wire::plain(address);
-        let length = PARTS * PART;
-        wire.send(format!(
-            "POST /upload HTTP/1.1\r\nHost: edge.test\r\nContent-Length: {length}\r\n\r\n"
-        ));
-        for n in 0..PARTS {
-            eventually("its time comes", || (sent.load(Ordering::SeqCst) > n).then_some(()));
-            wire.send([b'u'; PART]);
-        }
-        wire.reply_to("POST")
-    });
-    let works = [asking(address), asking(address), asking_over_http2(address), talking];
-    works.iter().for_each(|work| work.more(3));
+    let slow = Slow::begin(address, &parts);
+    let works = [asking(address), asking(address), asking_over_http2(address)];
+    let all = || works.iter().chain([&slow.talking]);
+    all().for_each(|work| work.more(3));
     let mut before = Vec::new();
     for n in 1..=UPGRADES {
         let next = Edge::in_folder(Arc::clone(&folder), &yaml, &["-u"]);
         before.push(std::mem::replace(&mut edge, next));
         parts.store(n * PARTS / UPGRADES, Ordering::SeqCst);
-        works.iter().for_each(|work| work.more(2));
+        all().for_each(|work| work.more(2));
     }
-    for work in works {
-        assert!(work.end() > 2 * UPGRADES, "every kind of work went on all the time");
-    }
-    let download = download.join().expect("it is whole");
-    assert_eq!(
-        (download.status, download.end, download.body.len()),
-        (200, End::Whole, PARTS * PART)
-    );
-    let upload = upload.join().expect("it is whole");
-    upload.expect_status(200).expect_body(&format!("{}", PARTS * PART));
+    let mut rounds = works.map(Work::end).into_iter().chain([slow.end()]);
+    assert!(rounds.all(|rounds| rounds > 2 * UPGRADES), "every kind went on all the time");
     for mut old in before {
         assert_eq!(old.wait().code(), Some(0));
         old.wait_for_log("drained");

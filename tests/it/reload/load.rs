@@ -12,6 +12,7 @@ use super::json;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::PATIENCE;
+use crate::harness::Reply;
 use crate::harness::Wire;
 use crate::harness::client::End;
 use crate::harness::http2;
@@ -63,6 +64,59 @@ impl Work {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("nothing failed");
         self.done.load(Ordering::SeqCst)
+    }
+}
+
+/// Connections on which little happens at a time: a WebSocket, a slow download and a slow upload, whose parts come
+/// as `parts` says.
+pub(crate) struct Slow {
+    /// The conversation over the WebSocket.
+    pub(crate) talking: Work,
+    download: thread::JoinHandle<Reply>,
+    upload: thread::JoinHandle<Reply>,
+}
+
+impl Slow {
+    pub(crate) fn begin(address: SocketAddr, parts: &Arc<AtomicUsize>) -> Self {
+        let mut wire = Wire::plain(address);
+        wire.send(websocket::handshake("/ws"));
+        wire.reply().expect_status(101);
+        let mut count = 0_u64;
+        let talking = Work::begin(move |_| {
+            count += 1;
+            wire.send(frame(BINARY, &count.to_be_bytes(), MASK));
+            assert_eq!(read_frame(&mut wire), Some((BINARY, count.to_be_bytes().to_vec())));
+        });
+        let download = thread::spawn(move || {
+            let mut wire = Wire::plain(address);
+            wire.ask("GET", "edge.test", "/download", &[], b"").reply()
+        });
+        let sent = Arc::clone(parts);
+        let upload = thread::spawn(move || {
+            let mut wire = Wire::plain(address);
+            let length = PARTS * PART;
+            wire.send(format!(
+                "POST /upload HTTP/1.1\r\nHost: edge.test\r\nContent-Length: {length}\r\n\r\n"
+            ));
+            for n in 0..PARTS {
+                eventually("its time comes", || (sent.load(Ordering::SeqCst) > n).then_some(()));
+                wire.send([b'u'; PART]);
+            }
+            wire.reply_to("POST")
+        });
+        Self { talking, download, upload }
+    }
+
+    /// Ends the conversation; how far it went. The others ended by themselves, whole.
+    pub(crate) fn end(self) -> usize {
+        let download = self.download.join().expect("it is whole");
+        assert_eq!(
+            (download.status, download.end, download.body.len()),
+            (200, End::Whole, PARTS * PART)
+        );
+        let upload = self.upload.join().expect("it is whole");
+        upload.expect_status(200).expect_body(&format!("{}", PARTS * PART));
+        self.talking.end()
     }
 }
 
@@ -153,34 +207,10 @@ fn nobody_notices() {
     let (first, second) = (origin(Arc::clone(&parts)), origin(Arc::clone(&parts)));
     let edge = Edge::with(&config(0, &first, &second));
     let address = edge.address("http");
-    let mut wire = edge.wire();
-    wire.send(websocket::handshake("/ws"));
-    wire.reply().expect_status(101);
-    let mut count = 0_u64;
-    let talking = Work::begin(move |_| {
-        count += 1;
-        wire.send(frame(BINARY, &count.to_be_bytes(), MASK));
-        assert_eq!(read_frame(&mut wire), Some((BINARY, count.to_be_bytes().to_vec())));
-    });
-    let download = thread::spawn(move || {
-        let mut wire = Wire::plain(address);
-        wire.ask("GET", "edge.test", "/download", &[], b"").reply()
-    });
-    let sent = Arc::clone(&parts);
-    let upload = thread::spawn(move || {
-        let mut wire = Wire::plain(address);
-        let length = PARTS * PART;
-        wire.send(format!(
-            "POST /upload HTTP/1.1\r\nHost: edge.test\r\nContent-Length: {length}\r\n\r\n"
-        ));
-        for n in 0..PARTS {
-            eventually("its time comes", || (sent.load(Ordering::SeqCst) > n).then_some(()));
-            wire.send([b'u'; PART]);
-        }
-        wire.reply_to("POST")
-    });
-    let works = [asking(address), asking(address), asking_over_http2(address), talking];
-    works.iter().for_each(|work| work.more(3));
+    let slow = Slow::begin(address, &parts);
+    let works = [asking(address), asking(address), asking_over_http2(address)];
+    let all = || works.iter().chain([&slow.talking]);
+    all().for_each(|work| work.more(3));
     for n in 1..=PARTS {
         let yaml = config(n, &first, &second);
         if n % 2 == 0 {
@@ -194,18 +224,10 @@ fn nobody_notices() {
             json(edge.write(&broken).reload().expect_status(status));
         }
         parts.store(n, Ordering::SeqCst);
-        works.iter().for_each(|work| work.more(1));
+        all().for_each(|work| work.more(1));
     }
-    for work in works {
-        assert!(work.end() > PARTS, "every kind of work went on all the time");
-    }
-    let download = download.join().expect("it is whole");
-    assert_eq!(
-        (download.status, download.end, download.body.len()),
-        (200, End::Whole, PARTS * PART)
-    );
-    let upload = upload.join().expect("it is whole");
-    upload.expect_status(200).expect_body(&format!("{}", PARTS * PART));
+    let mut rounds = works.map(Work::end).into_iter().chain([slow.end()]);
+    assert!(rounds.all(|rounds| rounds > PARTS), "every kind went on all the time");
     assert_eq!(edge.metric("edgeproxy_config_reloads_total{result=\"refused\"}"), 50.0);
     assert_eq!(edge.metric("edgeproxy_config_reloads_total{result=\"reloaded\"}"), 50.0);
     assert_eq!(edge.metric("edgeproxy_panics_total"), 0.0);
