@@ -106,6 +106,10 @@ pub enum Refusal {
     ConnectFailed,
     /// The TLS handshake with the origin failed.
     OriginTls,
+    /// The origin's certificate is not trusted, not valid now, or has another name.
+    OriginCertificate,
+    /// The origin wants a certificate of ours, or does not take the one that it was shown.
+    OriginDenied,
     /// The origin closed or reset the connection before a whole header.
     OriginClosed,
     /// The origin sent what HTTP does not allow.
@@ -174,6 +178,8 @@ impl Refusal {
         Self::QueueTimeout,
         Self::ConnectFailed,
         Self::OriginTls,
+        Self::OriginCertificate,
+        Self::OriginDenied,
         Self::OriginClosed,
         Self::OriginMalformed,
         Self::ConnectTimeout,
@@ -205,6 +211,8 @@ impl Refusal {
                 | Self::QueueTimeout
                 | Self::ConnectFailed
                 | Self::OriginTls
+                | Self::OriginCertificate
+                | Self::OriginDenied
                 | Self::OriginClosed
                 | Self::OriginMalformed
                 | Self::ConnectTimeout
@@ -250,9 +258,12 @@ impl Refusal {
             Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::UnsupportedVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::ConnectFailed | Self::OriginTls | Self::OriginClosed | Self::OriginMalformed => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::ConnectFailed
+            | Self::OriginTls
+            | Self::OriginCertificate
+            | Self::OriginDenied
+            | Self::OriginClosed
+            | Self::OriginMalformed => StatusCode::BAD_GATEWAY,
             Self::UpstreamOff
             | Self::NoPeer
             | Self::BreakerOpen
@@ -321,6 +332,8 @@ impl Refusal {
             Self::QueueTimeout => "queue_timeout",
             Self::ConnectFailed => "connect_failed",
             Self::OriginTls => "origin_tls",
+            Self::OriginCertificate => "origin_certificate",
+            Self::OriginDenied => "origin_denied",
             Self::OriginClosed => "origin_closed",
             Self::OriginMalformed => "origin_malformed",
             Self::ConnectTimeout => "connect_timeout",
@@ -379,7 +392,9 @@ impl Refusal {
             Self::Shed | Self::QueueFull | Self::QueueTimeout => "The servers are busy.",
             Self::BreakerOpen => "The servers are given a rest after too many failures.",
             Self::ConnectFailed => "The server could not be reached.",
-            Self::OriginTls => "The server could not be reached securely.",
+            Self::OriginTls | Self::OriginCertificate | Self::OriginDenied => {
+                "The server could not be reached securely."
+            }
             Self::OriginClosed => "The server closed the connection.",
             Self::OriginMalformed => "The server's answer was not valid.",
             Self::ConnectTimeout => "The server could not be reached in time.",

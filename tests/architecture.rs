@@ -60,7 +60,7 @@ const MODULES: &[(&str, Kind, &str)] = &[
     ("listen",   Server, "refusal units message terms tls"),
     ("observe",  Server, "refusal units message cache"),
     ("storage",  Server, "refusal units message cache"),
-    ("upstream", Server, "refusal units message balance resilience terms"),
+    ("upstream", Server, "refusal units message balance resilience terms tls"),
     ("acme",     Server, "tls upstream"),
     // L3: configuration.
     ("config",   Data,   "refusal units message balance resilience cache route terms tls listen observe storage upstream acme"),

@@ -145,7 +145,7 @@ impl Counter<'_> {
     }
 
     fn client(&self) -> Result<Client, Refused> {
-        let tls = OriginTls { server_name: None, ca: self.settings.root.clone(), verify: true };
+        let tls = OriginTls { ca: self.settings.root.clone(), ..OriginTls::default() };
         let trust = client_config(&tls).map_err(|e| Refused::plain(e.to_string()))?;
         Ok(Client::new(trust))
     }

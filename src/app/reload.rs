@@ -51,6 +51,7 @@ use crate::runtime::reload::Refused;
 use crate::runtime::reload::Reload;
 use crate::runtime::reload::Reloaded;
 use crate::upstream::connect::EdgeConnector;
+use crate::upstream::peer::Upstream;
 
 /// How often certificates are read again. A leaf of the internal CA is renewed when a third of its 90 days
 /// remains: a day is often enough.
@@ -254,10 +255,34 @@ impl Reloader {
         metrics.reload_changed("setting", "changed", settings.len());
     }
 
-    /// Reads certificates again, where that is all there is to read.
+    /// Reads certificates again, and what upstreams are spoken to with, where that is all there is to read.
     fn renew(&self) {
-        let runtime = self.runtime.load();
-        self.doors.lock().renew(&runtime.plan.process.state_dir, &self.lasting.metrics);
+        let mut doors = self.doors.lock();
+        let before = self.runtime.load_full();
+        doors.renew(&before.plan.process.state_dir, &self.lasting.metrics);
+        let is_same = |upstream: &Arc<Upstream>| upstream.is_as(upstream.settings());
+        if self.life.draining.has_begun() || before.upstreams.iter().all(is_same) {
+            return;
+        }
+        // Connections that were made with other files are others: an upstream that follows makes them.
+        match self.put_to_use(before.plan.clone(), Changes::default(), &mut doors, &before) {
+            Ok(changes) => {
+                let text = changes.to_string();
+                info!(target: "edgeproxy::app", changes = text.as_str();
+                    "files of upstreams are read again");
+            }
+            Err(why) => error!(
+                target: "edgeproxy::app",
+                "files of upstreams cannot be read again: {why}; what is in use stays"
+            ),
+        }
+    }
+
+    /// The files that are read then.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = self.doors.lock().files();
+        files.extend(self.runtime.load().upstreams.iter().flat_map(|one| one.files()));
+        files
     }
 }
 
@@ -314,7 +339,7 @@ pub(super) async fn watch(reloader: Arc<Reloader>) {
     }
 }
 
-/// Reads certificates again when one of their files has changed, for as long as the process lives. Where the
+/// Reads certificates again when a file has changed, theirs or an upstream's, for as long as the process lives. Where the
 /// whole configuration is watched, they are read with it.
 pub(super) async fn watch_certificates(reloader: Arc<Reloader>) {
     // As they were before they were read for the first time.
@@ -324,7 +349,7 @@ pub(super) async fn watch_certificates(reloader: Arc<Reloader>) {
         tokio::time::sleep(LOOK).await;
         let (looking, known) = (Arc::clone(&reloader), seen.clone());
         let look = tokio::task::spawn_blocking(move || {
-            let known = known.and(&looking.doors.lock().files());
+            let known = known.and(&looking.files());
             let now = known.again();
             (known, now)
         });

@@ -82,11 +82,10 @@ pub(super) fn look(
     }
     for (name, upstream) in &config.upstreams {
         let at = Path::root().key("upstreams").key(name.as_str());
-        authorities(&upstream.tls, &at.key("tls").key("ca"), folder, report);
+        origins(&upstream.tls, &at.key("tls"), folder, now, report);
         for (n, address) in upstream.addresses.iter().enumerate() {
             if let Some(tls) = &address.tls {
-                let at = at.key("addresses").index(n).key("tls").key("ca");
-                authorities(tls, &at, folder, report);
+                origins(tls, &at.key("addresses").index(n).key("tls"), folder, now, report);
             }
         }
     }
@@ -226,13 +225,23 @@ fn writable(path: &FilePath, at: &Path, folder: &FilePath, report: &mut Report<'
         .help("name a file in a folder that the process may write to, or write `off`");
 }
 
-/// The file of authorities, if one is named.
-fn authorities(tls: &Switch<OriginTls>, at: &Path, folder: &FilePath, report: &mut Report<'_>) {
-    let ca = tls.as_ref().and_then(|tls| tls.ca.as_deref());
-    let Some(ca) = there(ca, at, folder, report) else { return };
-    if let Err(wrong) = upstream::tls::check_authorities(&ca) {
-        report.error(at, wrong.to_string()).help("PEM certificates are expected");
+/// Whom origins must be trusted by, and what they are shown.
+fn origins(
+    tls: &Switch<OriginTls>,
+    at: &Path,
+    folder: &FilePath,
+    now: SystemTime,
+    report: &mut Report<'_>,
+) {
+    let Some(tls) = tls.as_ref() else { return };
+    let at_ca = at.key("ca");
+    if let Some(ca) = there(tls.ca.as_deref(), &at_ca, folder, report)
+        && let Err(wrong) = upstream::tls::check_authorities(&ca)
+    {
+        report.error(&at_ca, wrong.to_string()).help("PEM certificates are expected");
     }
+    let files = (tls.certificate.as_deref(), tls.key.as_deref());
+    pair(files, &[], at, folder, now, report);
 }
 
 /// Warns of an address that this machine does not have. It may still get it before it starts, and a
@@ -297,11 +306,24 @@ fn certificate(
     now: SystemTime,
     report: &mut Report<'_>,
 ) {
-    let (at_certificate, at_key) = (at.key("certificate"), at.key("key"));
-    let certificate = there(written.certificate.as_deref(), &at_certificate, folder, report);
-    let key = there(written.key.as_deref(), &at_key, folder, report);
     let hosts: Vec<String> = written.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-    let found = tls::files::inspect(certificate.as_deref(), key.as_deref(), &hosts, now);
+    let files = (written.certificate.as_deref(), written.key.as_deref());
+    pair(files, &hosts, at, folder, now, report);
+}
+
+/// A certificate for these hosts, and its key.
+fn pair(
+    (certificate, key): (Option<&FilePath>, Option<&FilePath>),
+    hosts: &[String],
+    at: &Path,
+    folder: &FilePath,
+    now: SystemTime,
+    report: &mut Report<'_>,
+) {
+    let (at_certificate, at_key) = (at.key("certificate"), at.key("key"));
+    let certificate = there(certificate, &at_certificate, folder, report);
+    let key = there(key, &at_key, folder, report);
+    let found = tls::files::inspect(certificate.as_deref(), key.as_deref(), hosts, now);
     let place = |part| match part {
         Part::Certificate => &at_certificate,
         Part::Key => &at_key,

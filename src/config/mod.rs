@@ -181,14 +181,13 @@ pub fn backend(
         backend.id = id.into();
     }
     // There is no file whose folder they could begin in.
-    let files = [
-        match &backend.at {
-            Place::Unix(path) => Some(path),
-            Place::Tcp { .. } | Place::Service(_) | Place::Demo => None,
-        },
-        backend.tls.as_ref().and_then(|tls| tls.ca.as_ref()),
-    ];
-    if let Some(path) = files.into_iter().flatten().find(|path| path.is_relative()) {
+    let socket = match &backend.at {
+        Place::Unix(path) => Some(path),
+        Place::Tcp { .. } | Place::Service(_) | Place::Demo => None,
+    };
+    let files = socket.into_iter().chain(backend.tls.iter().flat_map(OriginTls::files));
+    let relative = files.cloned().find(|path| path.is_relative());
+    if let Some(path) = relative {
         return Err(format!("\"{}\" is relative; begin it with a slash", path.display()));
     }
     if backend.at == Place::Demo {
@@ -201,8 +200,10 @@ pub fn backend(
 #[must_use]
 pub fn written(backend: &upstream::Backend) -> schema::upstream::Address {
     let tls = backend.tls.as_ref().map_or(Switch::Off, |tls| {
-        let OriginTls { server_name, ca, verify } = tls.clone();
-        Switch::On(schema::upstream::OriginTls { server_name, ca, verify })
+        let OriginTls { server_name, ca, verify, names, shown } = tls.clone();
+        let names = names.iter().map(ToString::to_string).collect();
+        let (certificate, key) = shown.map(|shown| (shown.certificate, shown.key)).unzip();
+        Switch::On(schema::upstream::OriginTls { server_name, ca, verify, names, certificate, key })
     });
     schema::upstream::Address {
         id: Some(backend.id.to_string()),

@@ -16,6 +16,7 @@ use crate::route::table::Table;
 use crate::storage;
 use crate::tls;
 use crate::upstream;
+use crate::upstream::OriginTls;
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone)]
@@ -92,9 +93,9 @@ impl Plan {
             acme.root.as_mut().map(absolute);
         }
         for upstream in &mut self.upstreams {
-            upstream.tls.as_mut().and_then(|tls| tls.ca.as_mut()).map(absolute);
+            upstream.tls.iter_mut().flat_map(OriginTls::files_mut).for_each(absolute);
             for backend in &mut upstream.backends {
-                backend.tls.as_mut().and_then(|tls| tls.ca.as_mut()).map(absolute);
+                backend.tls.iter_mut().flat_map(OriginTls::files_mut).for_each(absolute);
                 if let upstream::Place::Unix(path) = &mut backend.at {
                     absolute(path);
                 }

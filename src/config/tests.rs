@@ -247,6 +247,9 @@ upstreams:
   one:
     addresses: [\"one:443\"]
     tls: {ca: nothing.pem}
+  two:
+    addresses: [{address: \"two:443\", tls: {certificate: a.pem, key: b.key}}]
+    tls: {certificate: nothing.pem, key: none.key}
 routes:
   - upstream: onne
 ";
@@ -266,7 +269,10 @@ routes:
         ("listeners[0].tls.certificates[2].certificate", 8, "are the two files swapped?"),
         ("listeners[0].tls.certificates[2].key", 8, "cannot read none.key"),
         ("upstreams.one.tls.ca", 12, "no certificate in "),
-        ("routes[0].upstream", 14, "unknown upstream \"onne\""),
+        ("upstreams.two.addresses[0].tls.key", 14, "b.key: the private key does not belong"),
+        ("upstreams.two.tls.certificate", 15, "nothing.pem: contains no certificate"),
+        ("upstreams.two.tls.key", 15, "cannot read none.key"),
+        ("routes[0].upstream", 17, "unknown upstream \"onne\""),
     ];
     let errors = errors(&found);
     assert_eq!(errors.len(), expected.len(), "{found}");

@@ -150,6 +150,8 @@ fn unvalidated(refusal: Refusal, ctx: &RequestCtx) -> Refusal {
             | Refusal::UpstreamOff
             | Refusal::ConnectFailed
             | Refusal::OriginTls
+            | Refusal::OriginCertificate
+            | Refusal::OriginDenied
             | Refusal::OriginClosed
     );
     if must && out_of_reach { Refusal::NotValidated } else { refusal }

@@ -273,8 +273,8 @@ impl Group {
 /// What is wrong with it.
 pub(super) fn usable(written: &Address, settings: &Settings) -> Result<upstream::Backend, String> {
     let backend = config::backend(written, settings.tls.as_ref())?;
-    if let Some(ca) = backend.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
-        upstream::tls::check_authorities(ca).map_err(|e| e.to_string())?;
+    if let Some(tls) = &backend.tls {
+        upstream::tls::check_files(tls).map_err(|e| e.to_string())?;
     }
     Ok(backend)
 }

@@ -98,6 +98,15 @@ pub fn load(
     Ok((certified(chain, private, certificate, key)?, warnings))
 }
 
+/// A chain and its key, whatever they say.
+///
+/// # Errors
+/// A file cannot be read, holds no certificate or key, or the two do not belong together.
+pub fn pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, Error> {
+    let chain = chain(certificate, &fs::read(certificate).map_err(Error::read(certificate))?)?;
+    certified(chain, read_key(key)?, certificate, key)
+}
+
 fn read_chain(
     file: &Path,
     hosts: &[String],

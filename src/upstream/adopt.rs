@@ -5,6 +5,7 @@
 //! requests in flight, its latency, its health, its breaker, its connections. Nothing is touched before
 //! [`take_over`](Upstream::take_over), so that a reload that fails in between has changed nothing.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Weak;
 
@@ -12,6 +13,7 @@ use crate::message::reply::ReplyLimits;
 use crate::resilience::budget::Budget;
 use crate::resilience::ejection::Ward;
 use crate::resilience::limit::Limit;
+use crate::upstream::OriginTls;
 use crate::upstream::Settings;
 use crate::upstream::backend::As;
 use crate::upstream::backend::Backend;
@@ -74,8 +76,8 @@ impl Upstream {
         Ok((next, moot))
     }
 
-    /// Whether `settings` would make the same upstream: nothing of them is different, and the files of
-    /// authorities hold what they held.
+    /// Whether `settings` would make the same upstream: nothing of them is different, and the files that
+    /// they name for TLS hold what they held.
     #[must_use]
     pub fn is_as(&self, settings: &Settings) -> bool {
         if self.settings != *settings {
@@ -83,9 +85,17 @@ impl Upstream {
         }
         self.sources.lock().iter().all(|source| {
             let tls = source.settings.tls.as_ref();
-            let reads = tls.is_some_and(|tls| tls.ca.is_some());
+            let reads = tls.is_some_and(|tls| tls.files().next().is_some());
             !reads || pattern::group_key(settings, tls, &source.settings.at) == source.key()
         })
+    }
+
+    /// The files that it was built from.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let sources = self.sources.lock();
+        let spoken = sources.iter().filter_map(|source| source.settings.tls.as_ref());
+        spoken.flat_map(OriginTls::files).cloned().collect()
     }
 
     /// From now on requests are lent the backends of this upstream, and not those of `before`, which it

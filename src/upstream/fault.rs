@@ -7,6 +7,7 @@ use std::io;
 
 use pingora::Error;
 use pingora::ErrorType;
+use rustls::AlertDescription;
 
 use crate::message::reply::OriginFault;
 use crate::refusal::Refusal;
@@ -59,7 +60,7 @@ pub fn refusal_of(error: &Error) -> Refusal {
         ErrorType::TLSWantX509Lookup
         | ErrorType::TLSHandshakeFailure
         | ErrorType::InvalidCert
-        | ErrorType::HandshakeError => Refusal::OriginTls,
+        | ErrorType::HandshakeError => unsecured(error),
         ErrorType::InvalidHTTPHeader
         | ErrorType::H1Error
         | ErrorType::H2Downgrade
@@ -91,14 +92,44 @@ fn broken(error: &Error) -> Refusal {
             return if theirs { Refusal::OriginClosed } else { Refusal::OriginMalformed };
         }
         let Some(e) = cause.downcast_ref::<io::Error>() else { continue };
-        if e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return Refusal::OriginTls;
+        if let Some(refusal) = of_tls(e) {
+            return refusal;
         }
         // The kernel gives a connection up after its keepalive probes.
         let lost = e.kind() == io::ErrorKind::TimedOut;
         return if lost { Refusal::OriginTimeout } else { Refusal::OriginClosed };
     }
     Refusal::OriginClosed
+}
+
+/// TLS could not be agreed on: what was wrong?
+fn unsecured(error: &Error) -> Refusal {
+    let told = causes(error).find_map(|cause| of_tls(cause.downcast_ref::<io::Error>()?));
+    told.unwrap_or(Refusal::OriginTls)
+}
+
+/// What an error of TLS amounts to; `None`: it is none.
+fn of_tls(error: &io::Error) -> Option<Refusal> {
+    let refusal = match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+            Refusal::OriginCertificate
+        }
+        // Alerts of a server about a certificate are about the client's. With TLS 1.3 they come when
+        // the client believes that the handshake is over (RFC 8446 §4.4.2.4).
+        rustls::Error::AlertReceived(
+            AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::CertificateRequired,
+        ) => Refusal::OriginDenied,
+        _ => Refusal::OriginTls,
+    };
+    Some(refusal)
 }
 
 /// The causes of `error`, from the outermost to the root.
@@ -138,8 +169,8 @@ mod tests {
         inner.more_context("while proxying")
     }
 
-    fn tls_alert() -> rustls::Error {
-        rustls::Error::AlertReceived(rustls::AlertDescription::InternalError)
+    fn alerted(alert: AlertDescription) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert))
     }
 
     #[test]
@@ -184,8 +215,20 @@ mod tests {
         assert_eq!(refusal_of(&read_error(reset)), Refusal::OriginClosed);
         let lost = io::Error::from(io::ErrorKind::TimedOut);
         assert_eq!(refusal_of(&read_error(lost)), Refusal::OriginTimeout);
-        let alert = io::Error::new(io::ErrorKind::InvalidData, tls_alert());
-        assert_eq!(refusal_of(&read_error(alert)), Refusal::OriginTls);
+        for (alert, refusal) in [
+            (AlertDescription::InternalError, Refusal::OriginTls),
+            (AlertDescription::HandshakeFailure, Refusal::OriginTls),
+            (AlertDescription::CertificateRequired, Refusal::OriginDenied),
+            (AlertDescription::UnknownCA, Refusal::OriginDenied),
+        ] {
+            assert_eq!(refusal_of(&read_error(alerted(alert))), refusal, "{alert:?}");
+            let shaken = Error::because(ErrorType::TLSHandshakeFailure, "", alerted(alert));
+            assert_eq!(refusal_of(&shaken), refusal, "{alert:?}");
+        }
+        let other = rustls::Error::from(rustls::CertificateError::NotValidForName);
+        let other = io::Error::new(io::ErrorKind::InvalidData, other);
+        let shaken = Error::because(ErrorType::TLSHandshakeFailure, "", other);
+        assert_eq!(refusal_of(&shaken), Refusal::OriginCertificate);
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod lift;
 mod line;
 mod pattern;
 pub mod peer;
+pub mod pins;
 pub mod pool;
 pub mod race;
 pub mod resolve;
@@ -57,6 +58,7 @@ use crate::resilience::ejection;
 use crate::resilience::limit;
 use crate::resilience::retry;
 use crate::upstream::introduce::ProxyProtocol;
+use crate::upstream::pins::Pin;
 
 /// An upstream, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +196,11 @@ impl Fault {
     #[must_use]
     pub fn of(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::ConnectFailed | Refusal::ConnectTimeout | Refusal::OriginTls => Self::Connect,
+            Refusal::ConnectFailed
+            | Refusal::ConnectTimeout
+            | Refusal::OriginTls
+            | Refusal::OriginCertificate
+            | Refusal::OriginDenied => Self::Connect,
             Refusal::OriginTimeout | Refusal::TotalTimeout => Self::Timeout,
             Refusal::OriginMalformed => Self::Malformed,
             // Of the origin's faults this one is left. The others are no faults of a backend: that an attempt
@@ -334,11 +340,38 @@ pub struct OriginTls {
     pub ca: Option<PathBuf>,
     /// Whether the certificate is checked. Off only by an explicit setting.
     pub verify: bool,
+    /// The names of which the certificate must carry one; none: `server_name`.
+    pub names: Vec<Pin>,
+    /// What origins are shown that want to know who asks.
+    pub shown: Option<Shown>,
+}
+
+/// A certificate and its key, in PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Shown {
+    /// The certificate, and those that lead to an authority.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 impl Default for OriginTls {
     fn default() -> Self {
-        Self { server_name: None, ca: None, verify: true }
+        Self { server_name: None, ca: None, verify: true, names: Vec::new(), shown: None }
+    }
+}
+
+impl OriginTls {
+    /// The files that are read for it.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let shown = self.shown.iter().flat_map(|shown| [&shown.certificate, &shown.key]);
+        self.ca.iter().chain(shown)
+    }
+
+    /// The same, to be changed.
+    pub fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let shown = self.shown.iter_mut().flat_map(|one| [&mut one.certificate, &mut one.key]);
+        self.ca.iter_mut().chain(shown)
     }
 }
 

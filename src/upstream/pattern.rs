@@ -20,6 +20,7 @@ use crate::upstream::Place;
 use crate::upstream::Protocol;
 use crate::upstream::Settings;
 use crate::upstream::connect;
+use crate::upstream::pins::Pin;
 use crate::upstream::socket::KEEPALIVE_IDLE;
 use crate::upstream::socket::KEEPALIVE_INTERVAL;
 use crate::upstream::tls;
@@ -52,11 +53,14 @@ pub(super) fn group_key(settings: &Settings, tls: Option<&OriginTls>, place: &Pl
             (None, Place::Service(_) | Place::Unix(_) | Place::Demo) => {}
         }
         tls.verify.hash(&mut hasher);
+        tls.names.hash(&mut hasher);
         tls.ca.hash(&mut hasher);
-        // Other authorities in the same file are other authorities. A file that cannot be read is
-        // reported by whoever needs it.
-        let authorities = tls.ca.as_ref().and_then(|path| std::fs::read(path).ok());
-        authorities.hash(&mut hasher);
+        tls.shown.hash(&mut hasher);
+        // Other authorities in the same file are other authorities, and another certificate is another
+        // one who asks. A file that cannot be read is reported by whoever needs it.
+        for file in tls.files() {
+            std::fs::read(file).ok().hash(&mut hasher);
+        }
     }
     tls.is_some().hash(&mut hasher);
     hasher.finish()
@@ -118,16 +122,19 @@ pub(super) fn pattern(
     })
 }
 
-/// The name to send and to check at `place`. Never empty: Pingora would then check nothing.
+/// The name to send, and to check where none is pinned, at `place`. Never empty: Pingora would then check
+/// nothing.
 fn server_name(tls: &OriginTls, place: &Place) -> Result<String, TlsError> {
+    let pinned = tls.names.iter().find_map(Pin::host);
     let name = match (&tls.server_name, place) {
         (Some(name), _) => name.as_str(),
         (None, Place::Tcp { host, .. }) => host.as_str(),
         // The targets of a service are names that DNS gave, and nobody vouches for.
-        (None, Place::Service(_) | Place::Unix(_) | Place::Demo) if tls.verify => {
-            return Err(TlsError::NoServerName);
-        }
-        (None, Place::Service(_) | Place::Unix(_) | Place::Demo) => "localhost",
+        (None, Place::Service(_) | Place::Unix(_) | Place::Demo) => match &pinned {
+            Some(name) => name,
+            None if tls.verify && tls.names.is_empty() => return Err(TlsError::NoServerName),
+            None => "localhost",
+        },
     };
     // The final dot of an absolute name is DNS's affair; no certificate has it.
     let name = name.strip_suffix('.').unwrap_or(name);

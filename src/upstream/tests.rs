@@ -186,7 +186,7 @@ async fn a_certificate_of_another_name_is_refused() {
     settings.backends[0].tls = Some(tls.trusted_as("other.test"));
     let edge = Edge::before(settings).await;
     assert!(edge.get("/").await.starts_with("HTTP/1.1 502"));
-    assert_eq!(edge.refusals(), [Refusal::OriginTls]);
+    assert_eq!(edge.refusals(), [Refusal::OriginCertificate]);
 }
 
 #[tokio::test]
@@ -328,7 +328,7 @@ fn what_cannot_work_is_refused_when_it_is_built() {
     let build = |settings| Upstream::build(settings, ReplyLimits::default());
     let mut nameless = settings(Place::Unix("/run/origin.sock".into()));
     let tls = harness::Tls::of("a.test");
-    let verified = OriginTls { server_name: None, ca: tls.ca(), verify: true };
+    let verified = OriginTls { ca: tls.ca(), ..OriginTls::default() };
     nameless.backends[0].tls = Some(verified.clone());
     assert!(build(nameless).unwrap_err().to_string().contains("no server name"));
 

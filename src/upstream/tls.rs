@@ -20,12 +20,17 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
+use rustls::sign::SingleCertAndKey;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
 use x509_parser::nom;
 use x509_parser::prelude::FromDer;
 
+use crate::tls;
+use crate::tls::files;
 use crate::upstream::OriginTls;
+use crate::upstream::Shown;
+use crate::upstream::pins::Pinned;
 use crate::upstream::unverified::Unverified;
 
 /// Why an upstream cannot speak TLS.
@@ -47,6 +52,10 @@ pub enum TlsError {
     NoServerName,
     /// The name is neither a DNS name nor an address.
     BadServerName(String),
+    /// What is pinned is neither a DNS name nor an address nor a URI.
+    BadPin(String),
+    /// The certificate that origins are shown, or its key, cannot be used.
+    Shown(tls::Error),
     /// rustls refuses the configuration.
     Rustls(rustls::Error),
 }
@@ -63,6 +72,8 @@ impl fmt::Display for TlsError {
                 write!(f, "there is no server name to check the certificate against")
             }
             Self::BadServerName(name) => write!(f, "{name:?} is not a TLS server name"),
+            Self::BadPin(name) => write!(f, "{name:?} is not a name of a certificate"),
+            Self::Shown(e) => e.fmt(f),
             Self::Rustls(e) => write!(f, "TLS cannot be set up: {e}"),
         }
     }
@@ -72,21 +83,28 @@ impl std::error::Error for TlsError {}
 
 /// The client configuration for HTTP/1.1 over TLS as `settings` say.
 ///
-/// Reads the file of authorities, or once per process the system's.
+/// Reads the file of authorities, or once per process the system's, and what origins are shown.
 ///
 /// # Errors
-/// Fails when there is nobody to trust.
+/// Fails when there is nobody to trust, or when what is shown cannot be used.
 pub fn client_config(settings: &OriginTls) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Rustls)?;
-    let builder = if settings.verify {
+    let builder = if !settings.verify {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+    } else if settings.names.is_empty() {
         builder.with_root_certificates(roots(settings.ca.as_deref())?)
     } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+        let (roots, names) = (roots(settings.ca.as_deref())?, settings.names.clone());
+        let pinned = Pinned { roots, names, provider };
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(pinned))
     };
-    let mut config = builder.with_no_client_auth();
+    let mut config = match &settings.shown {
+        None => builder.with_no_client_auth(),
+        Some(shown) => builder.with_client_cert_resolver(Arc::new(resolver(shown)?)),
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -131,6 +149,17 @@ pub fn check_authorities(path: &Path) -> Result<(), TlsError> {
     roots(Some(path)).map(drop)
 }
 
+/// Whether the files that `settings` name can be used.
+///
+/// # Errors
+/// Fails for the first one that cannot.
+pub fn check_files(settings: &OriginTls) -> Result<(), TlsError> {
+    if let Some(path) = &settings.ca {
+        check_authorities(path)?;
+    }
+    settings.shown.as_ref().map_or(Ok(()), |shown| resolver(shown).map(drop))
+}
+
 /// The name to check, in a form that TLS can send: `name` as configured.
 ///
 /// # Errors
@@ -139,9 +168,15 @@ pub fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
     ServerName::try_from(name.to_owned()).map_err(|_| TlsError::BadServerName(name.to_owned()))
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider())).clone()
+}
+
+/// The certificate is shown to whoever asks for one: the origin says whose it wants, and which it takes.
+fn resolver(shown: &Shown) -> Result<SingleCertAndKey, TlsError> {
+    let pair = files::pair(&shown.certificate, &shown.key).map_err(TlsError::Shown)?;
+    Ok(pair.into())
 }
 
 fn roots(own: Option<&Path>) -> Result<Arc<RootCertStore>, TlsError> {

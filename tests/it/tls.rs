@@ -4,3 +4,4 @@ mod acme;
 mod clients;
 mod files;
 mod insist;
+mod origins;

@@ -31,10 +31,12 @@ use crate::upstream::OriginTls;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
 use crate::upstream::Settings;
+use crate::upstream::Shown;
 use crate::upstream::Sticky;
 use crate::upstream::Timeouts;
 use crate::upstream::WEIGHTS;
 use crate::upstream::introduce::ProxyProtocol;
+use crate::upstream::pins::Pin;
 use crate::upstream::pool;
 
 /// The upstreams, in the order of their names: a route's index counts in this order.
@@ -110,6 +112,14 @@ fn one(
         report
             .error_in_key(&at.key("panic_threshold"), "nothing says that a backend is not well")
             .help("switch `health` or `ejection` on, or remove it");
+    }
+    if written.protocol == schema::upstream::Protocol::Http2 {
+        let spoken = backends.iter().filter_map(|backend| backend.tls.as_ref());
+        if spoken.into_iter().any(|tls| tls.shown.is_some() || !tls.names.is_empty()) {
+            report
+                .error(at, "`certificate` and `names` are for HTTP/1 origins for now")
+                .help("remove `protocol: http2`, or these");
+        }
     }
     Settings {
         name: name.into(),
@@ -384,7 +394,11 @@ pub(in crate::config) fn backend(
         let problem = match origin.place {
             Place::Tcp { .. } => None,
             Place::Demo => Some("the demo origin speaks plain text"),
-            Place::Service(_) | Place::Unix(_) if tls.server_name.is_some() || !tls.verify => None,
+            Place::Service(_) | Place::Unix(_)
+                if tls.server_name.is_some() || !tls.names.is_empty() || !tls.verify =>
+            {
+                None
+            }
             Place::Service(_) => Some("TLS to the targets of a service needs `tls.server_name`"),
             Place::Unix(_) => Some("TLS over a socket needs `tls.server_name`"),
         };
@@ -432,7 +446,64 @@ fn tls(
             .help("without scheme and port: `server_name: origin.example.org`");
     }
     let ca = written.ca.as_ref().map(|path| file(report, &at.key("ca"), folder, path));
-    OriginTls { server_name: written.server_name.clone(), ca, verify: written.verify }
+    OriginTls {
+        server_name: written.server_name.clone(),
+        ca,
+        verify: written.verify,
+        names: pins(written, at, report),
+        shown: shown(written, folder, at, report),
+    }
+}
+
+/// The names of which a certificate must have one.
+fn pins(written: &schema::upstream::OriginTls, at: &Path, report: &mut Report<'_>) -> Vec<Pin> {
+    let at = at.key("names");
+    if !written.verify && !written.names.is_empty() {
+        report.error_in_key(&at, "`names` has no effect with `verify: false`");
+    }
+    let mut pins: Vec<Pin> = Vec::with_capacity(written.names.len());
+    for (n, name) in written.names.iter().enumerate() {
+        let at = at.index(n);
+        match name.parse() {
+            Ok(pin) if pins.contains(&pin) => {
+                report.warning(&at, format!("\"{name}\" is there already"));
+            }
+            Ok(pin) => pins.push(pin),
+            Err(_) => {
+                report
+                    .error(&at, format!("\"{name}\" is no name that a certificate has"))
+                    .help("write a host without wildcard, an address, or a URI: `spiffe://example.org/app`");
+            }
+        }
+    }
+    pins
+}
+
+/// What an origin is shown that asks who we are.
+fn shown(
+    written: &schema::upstream::OriginTls,
+    folder: &FilePath,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<Shown> {
+    let (at_certificate, at_key) = (at.key("certificate"), at.key("key"));
+    let help = "name both, or none for origins that ask for no certificate";
+    match (&written.certificate, &written.key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some(Shown {
+            certificate: file(report, &at_certificate, folder, certificate),
+            key: file(report, &at_key, folder, key),
+        }),
+        _ if report.has_lost(at, &["certificate", "key"]) => None,
+        (Some(_), None) => {
+            report.error_in_key(&at_certificate, "its private key is missing").help(help);
+            None
+        }
+        (None, Some(_)) => {
+            report.error_in_key(&at_key, "its certificate is missing").help(help);
+            None
+        }
+    }
 }
 
 fn host(written: &str, at: &Path, report: &mut Report<'_>) -> Option<std::sync::Arc<str>> {

@@ -253,7 +253,8 @@ pub enum Protocol {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OriginTls {
-    /// The name that its certificate must have. Default: the host of the address.
+    /// The name that it is told, and that its certificate must have where `names` names no others. Default:
+    /// the host of the address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     /// A PEM file with the authorities to trust instead of the system's.
@@ -261,6 +262,16 @@ pub struct OriginTls {
     pub ca: Option<PathBuf>,
     /// Whether its certificate is checked. Leave it on.
     pub verify: bool,
+    /// Pinned names: hosts, addresses or URIs of which its certificate must have one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// The certificate that it is shown when it asks for one: a PEM file, with those that lead to an authority
+    /// behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// The key of that certificate, a PEM file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
 }
 
 /// Every deadline towards an upstream.
@@ -309,7 +320,14 @@ impl Default for Upstream {
 
 impl Default for OriginTls {
     fn default() -> Self {
-        Self { server_name: None, ca: None, verify: true }
+        Self {
+            server_name: None,
+            ca: None,
+            verify: true,
+            names: Vec::new(),
+            certificate: None,
+            key: None,
+        }
     }
 }
 

@@ -195,6 +195,10 @@ labels! {
         ConnectTimeout = "connect_timeout",
         /// The TLS handshake failed.
         OriginTls = "origin_tls",
+        /// An origin whose certificate is not trusted, or has another name.
+        OriginCertificate = "origin_certificate",
+        /// An origin that does not take our certificate, or wants one.
+        OriginDenied = "origin_denied",
         /// It was closed before a whole response.
         OriginClosed = "origin_closed",
         /// What came is not HTTP.
@@ -303,6 +307,8 @@ impl UpstreamError {
             Refusal::ConnectFailed => Self::ConnectFailed,
             Refusal::ConnectTimeout => Self::ConnectTimeout,
             Refusal::OriginTls => Self::OriginTls,
+            Refusal::OriginCertificate => Self::OriginCertificate,
+            Refusal::OriginDenied => Self::OriginDenied,
             Refusal::OriginClosed => Self::OriginClosed,
             Refusal::OriginMalformed => Self::OriginMalformed,
             Refusal::OriginTimeout => Self::OriginTimeout,

@@ -386,7 +386,7 @@ impl Tls {
     }
 
     pub(super) fn trusted_as(&self, name: &str) -> OriginTls {
-        OriginTls { server_name: Some(name.to_owned()), ca: self.ca(), verify: true }
+        OriginTls { server_name: Some(name.to_owned()), ca: self.ca(), ..OriginTls::default() }
     }
 
     fn acceptor(&self, alpn: &[u8]) -> TlsAcceptor {

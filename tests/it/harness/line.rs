@@ -27,7 +27,13 @@ impl Line {
     pub(crate) fn secure(mut tcp: TcpStream, config: &Arc<ServerConfig>) -> Option<Self> {
         let mut tls = ServerConnection::new(Arc::clone(config)).expect("a valid configuration");
         while tls.is_handshaking() {
-            tls.complete_io(&mut tcp).ok()?;
+            if tls.complete_io(&mut tcp).is_err() {
+                // Why was said. A client that believes it is in has something to say, and hears it only when
+                // that was read.
+                let _ = tcp.shutdown(Shutdown::Write);
+                let _ = std::io::copy(&mut tcp, &mut std::io::sink());
+                return None;
+            }
         }
         Some(Self::Tls(Rc::new(RefCell::new(StreamOwned::new(tls, tcp)))))
     }

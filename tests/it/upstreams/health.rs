@@ -307,7 +307,7 @@ fn checks_speak_tls_as_requests_do() {
             ),
         );
         let line = edge.wait_for_log("backend unhealthy");
-        assert!(line.contains("backend=b1") && line.contains("origin_tls"), "{line}");
+        assert!(line.contains("backend=b1") && line.contains("origin_certificate"), "{line}");
         edge.wait_for_log("backend healthy");
         for _ in 0..4 {
             edge.get("/").expect_body("right");

@@ -1,0 +1,154 @@
+//! What origins are shown that want to know who asks, and which names theirs must have.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustls::SupportedProtocolVersion;
+use rustls::version::TLS12;
+use rustls::version::TLS13;
+
+use crate::harness::Authority;
+use crate::harness::Clients;
+use crate::harness::Edge;
+use crate::harness::Origin;
+use crate::harness::clients::Client;
+use crate::harness::ok;
+
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+/// Everything is passed to `origin`; `tls` is said of it beside its authority's file.
+fn config(origin: &Origin, ca: &Path, tls: &str) -> String {
+    format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
+         upstreams:\n  app:\n    addresses: [{{id: only, address: \"{}\"}}]\n    \
+         health: off\n    tls: {{ca: {}{tls}}}\n\
+         access_log: {{to: stdout, format: text, fields: [uri, status, refusal]}}\n\
+         routes: [{{upstream: app}}]\n",
+        origin.address,
+        ca.display()
+    )
+}
+
+fn shown(client: &Client) -> String {
+    let (certificate, key) = (client.certificate.display(), client.key.display());
+    format!(", server_name: app.test, certificate: {certificate}, key: {key}")
+}
+
+#[test]
+fn an_origin_that_serves_its_clients_alone_is_shown_our_certificate() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (authority, clients) = (Authority::new(), Clients::new());
+    let ca = authority.write(folder.path());
+    for version in VERSIONS {
+        let server = authority.server_for(&clients.ca(), &["app.test"], &["http/1.1"], &[version]);
+        let origin = Origin::script().otherwise(|_| ok("hello")).start_tls(server);
+        let edge = Edge::with(&config(&origin, &ca, &shown(&clients.client("edge", 1))));
+        // New connections and those that are kept.
+        for _ in 0..2 {
+            edge.get("/").expect_status(200).expect_body("hello");
+        }
+        assert_eq!(origin.connections(), 1);
+    }
+}
+
+#[test]
+fn an_origin_that_does_not_take_our_certificate_is_a_bad_gateway_of_its_own_name() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (authority, clients, others) = (Authority::new(), Clients::new(), Clients::new());
+    let ca = authority.write(folder.path());
+    let unknown = shown(&others.client("edge", 1));
+    let expired = shown(&clients.expired("edge", 2));
+    for version in VERSIONS {
+        for wrong in [", server_name: app.test", &unknown, &expired] {
+            let server =
+                authority.server_for(&clients.ca(), &["app.test"], &["http/1.1"], &[version]);
+            let origin = Origin::script().otherwise(|_| ok("hello")).start_tls(server);
+            let edge = Edge::with(&config(&origin, &ca, wrong));
+            edge.get("/").expect_status(502);
+            edge.wait_for_access("status=502 refusal=origin_denied");
+            assert!(origin.seen().is_empty());
+        }
+    }
+}
+
+#[test]
+fn checks_show_the_certificate_as_requests_do() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (authority, clients) = (Authority::new(), Clients::new());
+    let ca = authority.write(folder.path());
+    let server = authority.server_for(&clients.ca(), &["app.test"], &["http/1.1"], &VERSIONS);
+    let origin = Origin::script().otherwise(|_| ok("hello")).start_tls(server);
+    let check = "health: {path: /health, interval: 200ms, rise: 1, fall: 1}";
+    let with = |tls: &str| Edge::with(&config(&origin, &ca, tls).replace("health: off", check));
+    let edge = with(&shown(&clients.client("edge", 1)));
+    edge.wait_for_gauge("edgeproxy_backend_up{", 1.0);
+    edge.get("/").expect_status(200);
+    let edge = with(", server_name: app.test");
+    let line = edge.wait_for_log("backend unhealthy");
+    assert!(line.contains("origin_denied"), "{line}");
+}
+
+#[test]
+fn a_pinned_name_counts_in_place_of_the_one_that_is_sent() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let authority = Authority::new();
+    let ca = authority.write(folder.path());
+    let hosts = ["inner.test", "*.app.test", "spiffe://test/app"];
+    for (names, status, log) in [
+        ("[inner.test]", 200, "status=200"),
+        ("[x.test, one.app.test]", 200, "status=200"),
+        ("[\"spiffe://test/app\"]", 200, "status=200"),
+        ("[\"spiffe://test/other\", sent.test]", 502, "status=502 refusal=origin_certificate"),
+        ("[]", 502, "status=502 refusal=origin_certificate"),
+    ] {
+        let origin = Origin::script()
+            .otherwise(|_| ok("hello"))
+            .start_tls(authority.server(&hosts, &["http/1.1"]));
+        let tls = format!(", server_name: sent.test, names: {names}");
+        let edge = Edge::with(&config(&origin, &ca, &tls));
+        edge.get("/").expect_status(status);
+        edge.wait_for_access(log);
+        let sent = origin.seen().first().and_then(|seen| seen.server_name.clone());
+        assert_eq!(sent.as_deref(), (status == 200).then_some("sent.test"), "{names}");
+    }
+    // Another authority's does not count for its name.
+    let origin = Origin::script()
+        .otherwise(|_| ok("hello"))
+        .start_tls(Authority::new().server(&hosts, &["http/1.1"]));
+    let edge = Edge::with(&config(&origin, &ca, ", names: [inner.test]"));
+    edge.get("/").expect_status(502);
+    edge.wait_for_access("status=502 refusal=origin_certificate");
+}
+
+/// Puts bytes in the place of a file at once, as certificate programs do.
+fn put(file: &Path, bytes: Vec<u8>) {
+    let draft = file.with_extension("draft");
+    fs::write(&draft, bytes).expect("the folder can be written to");
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    fs::rename(&draft, file).expect("the folder can be written to");
+}
+
+#[test]
+fn another_certificate_is_shown_when_its_files_change_and_a_broken_one_never() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (authority, clients, others) = (Authority::new(), Clients::new(), Clients::new());
+    let ca = authority.write(folder.path());
+    let server = authority.server_for(&clients.ca(), &["app.test"], &["http/1.1"], &VERSIONS);
+    let origin = Origin::script().otherwise(|_| ok("hello")).start_tls(server);
+    let client = others.client("edge", 1);
+    let edge = Edge::with(&config(&origin, &ca, &shown(&client)));
+    edge.get("/").expect_status(502);
+    let good = clients.client("edge", 2);
+    put(&client.certificate, fs::read(&good.certificate).expect("it is there"));
+    edge.wait_for_log("files of upstreams cannot be read again");
+    edge.get("/").expect_status(502);
+    put(&client.key, fs::read(&good.key).expect("it is there"));
+    edge.wait_for_log("files of upstreams are read again");
+    edge.get("/").expect_status(200).expect_body("hello");
+    // What is taken away stays in use; connections that exist are used on.
+    put(&client.key, b"nothing".to_vec());
+    edge.wait_for_log("contains no private key");
+    edge.get("/").expect_status(200).expect_body("hello");
+    assert_eq!(edge.metric("edgeproxy_config_reloads_total"), 0.0);
+}
