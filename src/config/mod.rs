@@ -185,9 +185,8 @@ pub fn backend(
         Place::Unix(path) => Some(path),
         Place::Tcp { .. } | Place::Service(_) | Place::Demo => None,
     };
-    let files = socket.into_iter().chain(backend.tls.iter().flat_map(OriginTls::files));
-    let relative = files.cloned().find(|path| path.is_relative());
-    if let Some(path) = relative {
+    let files = backend.tls.iter().flat_map(OriginTls::files);
+    if let Some(path) = socket.into_iter().chain(files).find(|path| path.is_relative()) {
         return Err(format!("\"{}\" is relative; begin it with a slash", path.display()));
     }
     if backend.at == Place::Demo {
