@@ -104,6 +104,9 @@ impl Forward {
     }
 }
 
+/// Room for most members.
+const USUAL: usize = 64;
+
 /// One member of Cache-Status: what this cache did with a request (RFC 9211 §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheStatus {
@@ -180,8 +183,9 @@ impl CacheStatus {
     /// The field value. Where an upstream cache sent a Cache-Status, append this line after it: the
     /// list runs from the origin to the client (RFC 9211 §2).
     pub fn to_value(&self) -> HeaderValue {
-        HeaderValue::from_str(&self.to_string())
-            .expect("a name, tokens and numbers are visible ASCII")
+        let mut text = String::with_capacity(USUAL);
+        self.write_to(&mut text).expect("a string takes everything");
+        HeaderValue::try_from(text).expect("a name, tokens and numbers are visible ASCII")
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! That layer answers malformed requests and broken rules before anybody here hears of them. What it
 //! sends then is seen by the connection: a reset or a GOAWAY with an error, or a response that is nothing
-//! but its status (400 by Pingora, 431 by the library). Our own responses have more fields, and our own
-//! resets have reasons of their own.
+//! but its status, which is 431. Our own responses have more fields, and our own resets have reasons of
+//! their own.
 
 use crate::refusal::Refusal;
 
@@ -24,9 +24,6 @@ const INTERNAL_ERROR: u32 = 0x2;
 const REFUSED_STREAM: u32 = 0x7;
 const CANCEL: u32 = 0x8;
 const ENHANCE_YOUR_CALM: u32 = 0xb;
-
-/// `:status: 400`, an entry of the table that every connection has (RFC 7541, appendix A).
-const STATUS_400: u8 = 0x80 | 12;
 
 /// A stream or a connection was ended because of what the client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,12 +117,7 @@ impl Ends {
         let refusal = match (kind, payload) {
             (HEADERS, [_, ..]) if !begun => {
                 self.answered = stream;
-                let (refusal, status) = if is_only_400(payload) {
-                    (Refusal::MalformedStream, 400)
-                } else {
-                    (Refusal::HeadTooLarge, 431)
-                };
-                return Some(End { refusal, status: Some(status) });
+                return Some(End { refusal: Refusal::HeadTooLarge, status: Some(431) });
             }
             (RST_STREAM, [a, b, c, d]) => match u32::from_be_bytes([*a, *b, *c, *d]) {
                 NO_ERROR | INTERNAL_ERROR | CANCEL => return None,
@@ -142,21 +134,6 @@ impl Ends {
         };
         Some(End { refusal, status: None })
     }
-}
-
-/// Whether a header block is `:status: 400` and nothing else; new sizes for the dynamic table may stand
-/// before it (RFC 7541 §6.3).
-fn is_only_400(mut block: &[u8]) -> bool {
-    while let [first, rest @ ..] = block
-        && first & 0xe0 == 0x20
-    {
-        block = rest;
-        if first & 0x1f == 0x1f {
-            let more = block.iter().take_while(|byte| **byte & 0x80 != 0).count();
-            block = block.get(more + 1..).unwrap_or_default();
-        }
-    }
-    block == [STATUS_400]
 }
 
 #[cfg(test)]
@@ -212,10 +189,6 @@ mod tests {
 
     #[test]
     fn a_status_alone_is_an_end_and_what_has_fields_is_not() {
-        let refused = [(Refusal::MalformedStream, Some(400))];
-        for block in [&[0x8c][..], &[0x20, 0x8c], &[0x3f, 0xe1, 0x1f, 0x8c], &[0x20, 0x3e, 0x8c]] {
-            assert_eq!(ends(&[&answer(1, block)]), refused, "{block:?}");
-        }
         // 431 as it is first said, and later.
         for block in [&[0x48, 0x83, 0x64, 0x2f, 0x7f][..], &[0xbe], &[0x3f], &[0x3f, 0xff]] {
             assert_eq!(
@@ -270,7 +243,7 @@ mod tests {
         .concat();
         let found = [
             (Refusal::MalformedStream, None),
-            (Refusal::MalformedStream, Some(400)),
+            (Refusal::HeadTooLarge, Some(431)),
             (Refusal::Flood, None),
             (Refusal::Overloaded, None),
         ];

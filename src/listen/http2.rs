@@ -17,11 +17,8 @@ use futures_util::FutureExt;
 use h2::SendStream;
 use pingora::Error;
 use pingora::apps::HttpServerApp;
-use pingora::protocols::Digest;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::H2Accept;
-use pingora::protocols::http::v2::server::HttpSession;
 use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::protocols::http::v2::server::handshake;
 use pingora::server::ShutdownWatch;
@@ -34,17 +31,17 @@ use crate::listen::io::EdgeIo;
 use crate::listen::io::multiplexed::Cork;
 use crate::listen::patience::Patience;
 use crate::listen::serve::EdgeApp;
+use crate::listen::session::Http2Session;
 use crate::listen::shortcut::Http2Taken;
 use crate::listen::shortcut::Rest;
 use crate::listen::shortcut::Through;
 use crate::listen::stream::Http2Stream;
+use crate::listen::stream::Request;
 use crate::listen::stream::send_part;
 use crate::refusal::Refusal;
 use crate::terms::pace::MinRate;
 use crate::terms::pace::Pace;
 
-/// Streams of one HTTP/2 connection that may be refused before it is closed.
-const MALFORMED_STREAMS: usize = 32;
 /// Streams of one HTTP/2 connection that may break HTTP/2 itself before it is closed: resetting them is
 /// work that costs a client nothing (CVE-2025-8671).
 const BROKEN_STREAMS: usize = 64;
@@ -74,7 +71,6 @@ where
         active: &Arc<Active>,
         shutdown: &ShutdownWatch,
     ) {
-        let digest = Arc::new(Digest::default());
         let mut options = default_h2_options();
         options.max_concurrent_streams(self.limits.h2_streams);
         options.max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX));
@@ -97,36 +93,38 @@ where
         let mut patience = Patience::new(self.limits.idle_timeout, shutdown);
         // Since when the client knows that it is to go.
         let mut draining: Option<Instant> = None;
-        let mut malformed = 0;
+        // Whether a request came since the clock was last looked at.
+        let mut heard = false;
         loop {
-            let turn = {
-                let mut accepting = pin!(HttpSession::from_h2_conn(&mut h2, Arc::clone(&digest)));
-                poll_fn(|cx| {
-                    if draining.is_none() && patience.poll_ending(cx).is_ready() {
-                        return Poll::Ready(Turn::Ending);
+            let turn = poll_fn(|cx| {
+                if draining.is_none() && patience.poll_ending(cx).is_ready() {
+                    return Poll::Ready(Turn::Ending);
+                }
+                // While one request follows the other, their answers wait for each other.
+                cork.close();
+                let mut accepted = h2.poll_accept(cx);
+                if accepted.is_pending() && cork.open() {
+                    accepted = h2.poll_accept(cx);
+                }
+                if let Poll::Ready(accepted) = accepted {
+                    return Poll::Ready(Turn::Accepted(accepted.map(|one| one.map(Request::of))));
+                }
+                let now = Instant::now();
+                if std::mem::take(&mut heard) {
+                    active.noted(now);
+                }
+                let idle_since = active.idle_since(now);
+                let until = match draining {
+                    None => idle_since + self.limits.idle_timeout,
+                    // A client that does not answer the PING that goes with the GOAWAY (RFC 9113
+                    // §6.8) is not waited for longer than a last request may need to get here.
+                    Some(since) => {
+                        idle_since.max(since) + LAST_REQUEST.min(self.limits.idle_timeout)
                     }
-                    // While one request follows the other, their answers wait for each other.
-                    cork.close();
-                    let mut accepted = accepting.as_mut().poll(cx);
-                    if accepted.is_pending() && cork.open() {
-                        accepted = accepting.as_mut().poll(cx);
-                    }
-                    if let Poll::Ready(accepted) = accepted {
-                        return Poll::Ready(Turn::Accepted(accepted));
-                    }
-                    let idle_since = active.idle_since(Instant::now());
-                    let until = match draining {
-                        None => idle_since + self.limits.idle_timeout,
-                        // A client that does not answer the PING that goes with the GOAWAY (RFC 9113
-                        // §6.8) is not waited for longer than a last request may need to get here.
-                        Some(since) => {
-                            idle_since.max(since) + LAST_REQUEST.min(self.limits.idle_timeout)
-                        }
-                    };
-                    patience.poll_until(cx, until).map(|()| Turn::Idle)
-                })
-                .await
-            };
+                };
+                patience.poll_until(cx, until).map(|()| Turn::Idle)
+            })
+            .await;
             let accepted = match turn {
                 Turn::Accepted(accepted) => accepted,
                 Turn::Ending => {
@@ -136,14 +134,14 @@ where
                 }
                 Turn::Idle => return,
             };
-            active.noted(Instant::now());
+            heard = true;
             match accepted {
-                Ok(Some(H2Accept::Session(mut session))) => {
+                Some(Ok(mut request)) => {
                     conn.requests.fetch_add(1, Ordering::Relaxed);
-                    match self.offer_stream(&mut session, conn) {
-                        Offered::Declined => self.stream(session, conn, active, shutdown),
+                    match self.offer_stream(&mut request, conn) {
+                        Offered::Declined => self.stream(request, conn, active, shutdown),
                         Offered::Answered => {}
-                        Offered::Through(work) => self.pass(work, session, conn, active),
+                        Offered::Through(work) => self.pass(work, request, conn, active),
                         Offered::Begun(stream, rest) => {
                             let rate = self.limits.least_send_rate();
                             let busy = active.enter();
@@ -154,27 +152,21 @@ where
                         }
                     }
                 }
-                Ok(Some(H2Accept::Rejected)) => {
-                    malformed += 1;
-                    if malformed >= MALFORMED_STREAMS {
-                        return;
-                    }
-                }
                 // Its streams are told. Until they have ended, and are told of, the connection has not.
-                Ok(None) | Err(_) => return active.ended().await,
+                None | Some(Err(_)) => return active.ended().await,
             }
         }
     }
 
     /// Offers a stream to the short way. An answer that fits into the stream's window is sent here:
     /// a task of its own would cost more than the answer.
-    fn offer_stream(&self, session: &mut HttpSession, conn: &Arc<Conn>) -> Offered {
-        if !session.is_body_done() {
+    fn offer_stream(&self, request: &mut Request, conn: &Arc<Conn>) -> Offered {
+        if !request.incoming.is_end_stream() {
             return Offered::Declined;
         }
-        let run = AssertUnwindSafe(|| self.shortcut.http2(session.req_header_mut(), conn));
-        let (header, mut rest) = match catch_unwind(run) {
-            Ok(Http2Taken::Answered(header, rest)) => (header, rest),
+        let run = AssertUnwindSafe(|| self.shortcut.http2(&mut request.head, conn));
+        let (response, mut rest) = match catch_unwind(run) {
+            Ok(Http2Taken::Answered(response, rest)) => (response, rest),
             Ok(Http2Taken::Through(work)) => return Offered::Through(work),
             Ok(Http2Taken::Declined) => return Offered::Declined,
             Err(_) => {
@@ -183,10 +175,8 @@ where
             }
         };
         let first = rest.next();
-        let begun = session.write_response_header(header, first.is_none());
-        let (Some(first), Ok(()), Some(mut stream)) =
-            (first, begun, session.take_response_body_writer())
-        else {
+        let begun = request.answer.send_response(response, first.is_none());
+        let (Some(first), Ok(mut stream)) = (first, begun) else {
             rest.ended(0);
             return Offered::Answered;
         };
@@ -202,15 +192,16 @@ where
 
     fn stream(
         &self,
-        session: HttpSession,
+        request: Request,
         conn: &Arc<Conn>,
         active: &Arc<Active>,
         shutdown: &ShutdownWatch,
     ) {
         let app = Arc::clone(&self.app);
         let shutdown = shutdown.clone();
+        let session = Box::new(Http2Session::new(request, self.limits.least_send_rate()));
         self.spawn(conn, active, async move {
-            let session = ServerSession::new_http2(session);
+            let session = ServerSession::new_custom(session);
             app.process_new_http(session, &shutdown).await;
         });
     }
@@ -219,11 +210,11 @@ where
     fn pass(
         &self,
         work: Box<dyn Through>,
-        session: HttpSession,
+        request: Request,
         conn: &Arc<Conn>,
         active: &Arc<Active>,
     ) {
-        let stream = Http2Stream::new(session, self.limits.least_send_rate());
+        let stream = Http2Stream::new(request, self.limits.least_send_rate());
         self.spawn(conn, active, work.run_http2(stream));
     }
 
@@ -256,7 +247,7 @@ fn is_breach(error: &Error) -> bool {
 /// What happens next on a connection.
 #[expect(clippy::large_enum_variant, reason = "a stream is moved once, not kept")]
 enum Turn {
-    Accepted(pingora::Result<Option<H2Accept>>),
+    Accepted(Option<Result<Request, h2::Error>>),
     /// The process is ending.
     Ending,
     /// Nothing did for too long.

@@ -14,6 +14,7 @@ mod patience;
 pub mod proxied;
 mod refuse;
 pub mod serve;
+mod session;
 pub mod shortcut;
 pub mod stream;
 mod transport;

@@ -13,8 +13,8 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::Response;
 use pingora::http::RequestHeader;
-use pingora::http::ResponseHeader;
 use tokio::io::AsyncWrite;
 
 use crate::listen::conn::Conn;
@@ -63,8 +63,8 @@ pub enum Taken {
 pub enum Http2Taken {
     /// It is still to be answered.
     Declined,
-    /// This is the answer: a header, and what follows it.
-    Answered(Box<ResponseHeader>, Box<dyn Rest>),
+    /// This is the answer: a header without fields that HTTP/2 does not know, and what follows it.
+    Answered(Response<()>, Box<dyn Rest>),
     /// It is answered by this, which is given the stream.
     Through(Box<dyn Through>),
 }

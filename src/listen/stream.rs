@@ -1,40 +1,75 @@
-//! One HTTP/2 stream whose answer is written past Pingora's machinery.
+//! One HTTP/2 stream: the request that came on it, and an answer that is written past Pingora's
+//! machinery.
 
-use std::future::Future;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::SendStream;
+use h2::server::SendResponse;
+use http::HeaderName;
+use http::Response;
+use http::header;
+use http::response::Parts;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::Result;
+use pingora::http::RequestHeader;
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::v2::server::HttpSession;
 
 use crate::terms::pace::MinRate;
 use crate::terms::pace::Pace;
 
+/// Fields that say something of a connection, and that HTTP/2 has no room for (RFC 9113 §8.2.2).
+const OF_CONNECTIONS: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// A request that came on a stream. Dropped unanswered, the stream is reset.
+pub(super) struct Request {
+    /// Its head.
+    pub(super) head: RequestHeader,
+    /// Its body.
+    pub(super) incoming: RecvStream,
+    /// Where its answer goes.
+    pub(super) answer: SendResponse<Bytes>,
+}
+
+impl Request {
+    /// What the library accepted.
+    pub(super) fn of((request, answer): (http::Request<RecvStream>, SendResponse<Bytes>)) -> Self {
+        let (head, incoming) = request.into_parts();
+        Self { head: head.into(), incoming, answer }
+    }
+}
+
 /// A stream whose request is read, at the pace of its client. Dropped before its end, it is reset.
 pub struct Http2Stream {
-    session: HttpSession,
+    answer: SendResponse<Bytes>,
+    /// Dropped early, the rest of the request would be refused.
+    _incoming: RecvStream,
     body: Option<SendStream<Bytes>>,
     pace: Pace,
     rate: MinRate,
 }
 
 impl Http2Stream {
-    pub(super) fn new(session: HttpSession, rate: MinRate) -> Self {
-        Self { session, body: None, pace: Pace::default(), rate }
+    pub(super) fn new(request: Request, rate: MinRate) -> Self {
+        let Request { answer, incoming, .. } = request;
+        Self { answer, _incoming: incoming, body: None, pace: Pace::default(), rate }
     }
 
     /// Ready when the client gave the stream up.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.body {
             Some(body) => body.poll_reset(cx).map(|_| ()),
-            None => Pin::new(&mut self.session.idle()).poll(cx).map(|_| ()),
+            None => self.answer.poll_reset(cx).map(|_| ()),
         }
     }
 
@@ -43,9 +78,17 @@ impl Http2Stream {
     /// # Errors
     /// The client gave the stream up.
     pub(crate) fn begin(&mut self, response: ResponseHeader, is_whole: bool) -> Result<()> {
-        self.session.write_response_header(Box::new(response), is_whole)?;
-        self.body = self.session.take_response_body_writer();
+        let begun = self.answer.send_response(lines(response.into()), is_whole);
+        self.body = Some(begun.map_err(unsent)?);
         Ok(())
+    }
+
+    /// Sends an interim response ahead of the final one.
+    ///
+    /// # Errors
+    /// The client gave the stream up.
+    pub(crate) fn interim(&mut self, response: ResponseHeader) -> Result<()> {
+        self.answer.send_informational(lines(response.into())).map_err(unsent)
     }
 
     /// Sends some of the body, as the client takes it, and adds to `sent` what was taken.
@@ -71,9 +114,17 @@ impl Http2Stream {
     pub(crate) fn cut(&mut self) {
         match &mut self.body {
             Some(body) => body.send_reset(h2::Reason::INTERNAL_ERROR),
-            None => self.session.shutdown(),
+            None => self.answer.send_reset(h2::Reason::INTERNAL_ERROR),
         }
     }
+}
+
+/// A head as the library writes it.
+pub(super) fn lines(mut head: Parts) -> Response<()> {
+    for name in &OF_CONNECTIONS {
+        head.headers.remove(name);
+    }
+    Response::from_parts(head, ())
 }
 
 fn unbegun() -> Box<Error> {

@@ -32,13 +32,9 @@ pub(crate) fn introduce(session: &mut Session, ctx: &mut RequestCtx) {
         return errand::take_over(session, ctx);
     }
     ctx.version = session.req_header().version;
-    let rate_window = ctx.runtime.plan.limits.rate_window;
     let downstream = session.as_downstream_mut();
-    // The connection itself guards HTTP/1's pace; on HTTP/2 a stream has to.
+    // What is below guards the client's pace: the connection of HTTP/1, the stream of HTTP/2.
     downstream.set_read_timeout(None);
-    if downstream.is_http2() {
-        downstream.set_write_timeout(Some(rate_window));
-    }
     downstream.set_total_drain_timeout(Some(DRAIN));
     if let ServerSession::H1(http1) = downstream {
         // A client of HTTP/1.0 takes an interim response for the answer (RFC 9110 §15.2).

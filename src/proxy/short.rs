@@ -41,6 +41,7 @@ use crate::listen::shortcut::Taken;
 use crate::message::admit::Admitted;
 use crate::message::forwarded::Client;
 use crate::message::head::canonical_fields;
+use crate::message::target::Authority;
 use crate::proxy::arrive;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::dress;
@@ -146,7 +147,11 @@ impl Shortcut for ShortWay {
             return Http2Taken::Declined;
         }
         // The normal form, as on the long way; declining puts back what was there.
-        let before = request.headers.get(header::HOST).cloned();
+        let mut hosts = request.headers.get_all(header::HOST).iter();
+        let (before, others) = (hosts.next().cloned(), hosts.next());
+        if others.is_some() {
+            return Http2Taken::Declined;
+        }
         let taken = self.answer_http2(request, conn).unwrap_or(Http2Taken::Declined);
         if let Http2Taken::Declined = taken {
             match before {
@@ -164,8 +169,7 @@ impl ShortWay {
     fn answer_http2(&self, request: &mut RequestHeader, conn: &Arc<Conn>) -> Option<Http2Taken> {
         let runtime = self.runtime.load();
         let visit = Visit::begin(&Heard::of(request), conn, &runtime)?;
-        let host = HeaderValue::try_from(visit.admitted.authority.to_string()).ok()?;
-        request.insert_header(header::HOST, host).ok()?;
+        request.insert_header(header::HOST, host_of(&visit.admitted.authority)?).ok()?;
         let found = visit.route(&request.method, &request.headers, conn, &runtime)?;
         let (method, headers, version) = (&request.method, &request.headers, request.version);
         if through::fits(method, version, headers, found.route, &runtime) {
@@ -194,7 +198,7 @@ impl ShortWay {
             already: 0,
             heading: 0,
         };
-        Some(Http2Taken::Answered(Box::new(response), Box::new(rest)))
+        Some(Http2Taken::Answered(response, Box::new(rest)))
     }
 
     /// `None` declines.
@@ -222,8 +226,7 @@ impl ShortWay {
         if authority.port().is_none() && asked.host != Some(authority.host())
             || asked.host.is_none()
         {
-            let host = HeaderValue::try_from(authority.to_string()).ok()?;
-            fields.insert(header::HOST, host);
+            fields.insert(header::HOST, host_of(authority)?);
         }
         let found = visit.route(&head.method, fields, conn, &runtime)?;
         if through::fits(&head.method, head.version, fields, found.route, &runtime) {
@@ -290,6 +293,14 @@ impl ShortWay {
             ..told(&visit, &hit, &id, first_byte, &runtime, conn)
         });
         Some(sent.map_or(Taken::Broken, |_| Taken::Answered(after)))
+    }
+}
+
+/// The normal form of Host.
+fn host_of(authority: &Authority) -> Option<HeaderValue> {
+    match authority.port() {
+        None => HeaderValue::from_str(authority.host()).ok(),
+        Some(_) => HeaderValue::try_from(authority.to_string()).ok(),
     }
 }
 

@@ -16,7 +16,6 @@ use http::StatusCode;
 use http::header;
 use http::header::HeaderName;
 use pingora::Result;
-use pingora::http::ResponseHeader;
 
 use crate::message::conditional;
 use crate::message::conditional::Outcome;
@@ -285,7 +284,7 @@ pub(crate) fn head(
     entry: &Entry,
     selection: &Selection,
     dress: &Dress<'_>,
-) -> Result<ResponseHeader> {
+) -> Result<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = selection.status(entry.status());
     let fields = response.headers_mut();
@@ -295,7 +294,7 @@ pub(crate) fn head(
     }
     selection.reshape(fields, entry.body_len())?;
     dress.put_on(fields)?;
-    Ok(response.into_parts().0.into())
+    Ok(response)
 }
 
 /// Which part of a stored response answers this request.
@@ -310,6 +309,8 @@ pub(crate) fn select(entry: &Entry, method: &Method, request: &HeaderMap) -> Sel
 
 #[cfg(test)]
 mod tests {
+    use pingora::http::ResponseHeader;
+
     use super::*;
 
     const LENGTH: u64 = 100;

@@ -196,7 +196,7 @@ impl Passage {
             match (receive::take_note(&request, &response, ctx).map_err(Ended::Broke)?, framing) {
                 (Stage::Final, Some(framing)) => break (response, framing),
                 (Stage::Final | Stage::Interim, _) => {
-                    relay.interim(&response).await.map_err(Ended::Broke)?;
+                    relay.interim(response).await.map_err(Ended::Broke)?;
                     // The connection takes it for an answer.
                     relay.set_patience(Some(allowance.for_all(timeouts.read)));
                 }

@@ -8,6 +8,7 @@ use http::HeaderName;
 use http::StatusCode;
 use http::header;
 use pingora::Result;
+use pingora::http::ResponseHeader;
 
 use crate::listen::shortcut::Afterwards;
 use crate::message::hops;
@@ -40,7 +41,8 @@ pub(crate) fn write(
         dressed(out, entry, dress);
     } else {
         // What a route's rules change is only known when all is there.
-        let mut response = stored::head(entry, selection, dress)?;
+        let mut response: ResponseHeader =
+            stored::head(entry, selection, dress)?.into_parts().0.into();
         response.remove_header(&header::CONNECTION);
         response.header_to_h1_wire(out);
     }
@@ -182,7 +184,6 @@ mod tests {
     use crate::proxy::dress::timing;
     use http::HeaderValue;
     use http::Version;
-    use pingora::http::ResponseHeader;
     use proptest::prelude::*;
 
     use super::*;
@@ -331,7 +332,7 @@ mod tests {
             built.set_status(selection.status(built.status)).expect("a status");
             dress.put_on(&mut built).expect("valid fields");
             let at_once = stored::head(&entry, &selection, &dress).expect("valid fields");
-            prop_assert_eq!((at_once.status, &at_once.headers), (built.status, &built.headers));
+            prop_assert_eq!((at_once.status(), at_once.headers()), (built.status, &built.headers));
             let (after, connection) =
                 if keep { (Afterwards::Keep, "keep-alive") } else { (Afterwards::Close, "close") };
             built.insert_header(header::CONNECTION, connection).expect("a valid field");

@@ -105,6 +105,8 @@ where
         });
     let mut options = HttpServerOptions::default();
     options.force_custom = true;
+    // Else Pingora answers CONNECT before anybody hears of it. It is refused like TRACE, and counted.
+    options.allow_connect_method_proxying = true;
 
     let mut origins = ConnectorOptions::from_server_conf(conf);
     // Every peer brings its own authorities. Without this each of Pingora's two connectors would

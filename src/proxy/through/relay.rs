@@ -117,11 +117,11 @@ impl<'a> Relay<'a> {
         wait(&mut self.client, self.patience, |cx| exchange.poll_head(cx)).await
     }
 
-    /// Passes an interim response on. The HTTP/2 library has no room for one.
-    pub(super) async fn interim(&mut self, response: &ResponseHeader) -> Result<()> {
+    /// Passes an interim response on.
+    pub(super) async fn interim(&mut self, response: ResponseHeader) -> Result<()> {
         match &mut self.client {
-            Client::Http1(io) => http1::interim(io, response).await,
-            Client::Http2(_) => Ok(()),
+            Client::Http1(io) => http1::interim(io, &response).await,
+            Client::Http2(stream) => stream.interim(response),
         }
     }
 

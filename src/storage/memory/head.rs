@@ -16,6 +16,9 @@ use http::header;
 use crate::cache::freshness::Restraint;
 use crate::message::title;
 
+/// As many fields as are usually added to those of a stored response.
+const ADDED: usize = 6;
+
 /// What is known of a head beside its text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
@@ -101,8 +104,8 @@ impl Head {
             if !wanted(line.name) {
                 continue;
             }
-            // Once, by the usual length of a line.
-            if fields.is_empty() && fields.try_reserve(text.len() / 32).is_err() {
+            // Once, by the usual length of a line, with room for what an answer says beside them.
+            if fields.is_empty() && fields.try_reserve(text.len() / 32 + ADDED).is_err() {
                 return fields;
             }
             let sensitive = text.len() - at.end < self.sensitive as usize;

@@ -1,6 +1,7 @@
 //! HTTP/2 clients and origins.
 
 use std::future::Future;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -35,6 +36,8 @@ pub(crate) struct Reply2 {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Option<HeaderMap>,
+    /// What came ahead of it.
+    pub(crate) interim: Vec<(u16, HeaderMap)>,
 }
 
 impl Reply2 {
@@ -94,9 +97,14 @@ pub(crate) async fn exchange(
 ) -> Result<Reply2, h2::Error> {
     let mut send = send.clone().ready().await?;
     let end = body.is_empty();
-    let (response, mut stream) = send.send_request(request, end)?;
+    let (mut response, mut stream) = send.send_request(request, end)?;
     if !end {
         stream.send_data(body, true)?;
+    }
+    let mut interim = Vec::new();
+    while let Some(one) = poll_fn(|cx| response.poll_informational(cx)).await {
+        let (head, ()) = one?.into_parts();
+        interim.push((head.status.as_u16(), head.headers));
     }
     let (head, mut body) = response.await?.into_parts();
     let mut bytes = Vec::new();
@@ -106,7 +114,8 @@ pub(crate) async fn exchange(
         bytes.extend_from_slice(&part);
     }
     let trailers = body.trailers().await?;
-    Ok(Reply2 { status: head.status.as_u16(), headers: head.headers, body: bytes, trailers })
+    let status = head.status.as_u16();
+    Ok(Reply2 { status, headers: head.headers, body: bytes, trailers, interim })
 }
 
 /// A GET.
@@ -129,7 +138,7 @@ pub(crate) async fn send_some(stream: &mut SendStream<Bytes>, block: &Bytes) -> 
     stream.reserve_capacity(block.len());
     // Only an increase is told of: what is there already is not.
     while stream.capacity() == 0 {
-        std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
+        poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
     }
     let room = stream.capacity().min(block.len());
     stream.send_data(block.slice(..room), false).ok()?;

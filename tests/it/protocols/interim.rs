@@ -140,17 +140,37 @@ fn early_hints_pass_and_what_follows_them_is_stored() {
 }
 
 #[test]
-fn early_hints_do_not_reach_http_2() {
-    let origin = with_hints("no-store");
-    let edge = Edge::to(&origin);
+fn early_hints_reach_http_2_in_their_order() {
+    let hint = |link: &str| format!("HTTP/1.1 103 Early Hints\r\nLink: <{link}>\r\n\r\n");
+    let reply = |kept: &str| {
+        format!(
+            "{}{}HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+             Cache-Control: {kept}\r\nContent-Length: 5\r\n\r\nhello",
+            hint("/a"),
+            hint("/b")
+        )
+    };
+    for (kept, cache) in [("no-store", "off"), ("no-store", "on"), ("max-age=60", "on")] {
+        let origin = Origin::always(Respond::raw(reply(kept)));
+        let edge = Edge::with(&simple(&origin, &format!("defaults: {{cache: {cache}}}")));
 
-    let reply = http2::run(async {
-        let mut h2 = http2::plain(edge.address("http")).await;
-        http2::get(&mut h2, "http://edge.test/", &[]).await.unwrap()
-    });
+        let reply = http2::run(async {
+            let mut h2 = http2::plain(edge.address("http")).await;
+            http2::get(&mut h2, "http://edge.test/", &[]).await.unwrap()
+        });
 
-    assert_eq!((reply.status, &reply.body[..]), (200, &b"hello"[..]));
-    assert_eq!(reply.value("link"), None);
+        let told = format!("{kept}, {cache}: {reply:?}");
+        assert_eq!((reply.status, &reply.body[..]), (200, &b"hello"[..]), "{told}");
+        let links: Vec<_> = reply
+            .interim
+            .iter()
+            .map(|(status, fields)| (*status, fields["link"].to_str().unwrap()))
+            .collect();
+        assert_eq!(links, [(103, "</a>"), (103, "</b>")], "{told}");
+        assert_eq!(reply.value("link"), None, "{told}");
+        // Nor is the origin's date written over (RFC 9110 §6.6.1).
+        assert_eq!(reply.value("date"), Some("Sun, 06 Nov 1994 08:49:37 GMT"), "{told}");
+    }
 }
 
 #[test]

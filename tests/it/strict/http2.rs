@@ -294,11 +294,11 @@ fn a_stream_that_the_http_2_layer_rejects_is_logged_and_counted() {
     let origin = Origin::always(ok("well"));
     let mut edge = Edge::with(&simple(&origin, "access_log: {to: stdout, format: json}"));
     let mut client = Frames::open(edge.address("http"));
-    // A length that is none, and nobody whom it is for.
-    client.headers(1, &request(&[("content-length", "")]), true);
+    // Nothing that it asks for, and a field of connections.
+    client.headers(1, &without(":path"), true);
     assert_eq!(client.outcome(1), Outcome::Reset);
-    client.headers(3, &without(":authority"), true);
-    assert_eq!(client.outcome(3), Outcome::Status(400));
+    client.headers(3, &request(&[("connection", "close")]), true);
+    assert_eq!(client.outcome(3), Outcome::Reset);
     client.headers(5, &request(&[(":path", "/well")]), true);
     assert_eq!(client.outcome(5), Outcome::Status(200));
     assert_eq!(edge.metric("edgeproxy_refusals_total{reason=\"malformed_stream\"}"), 2.0);
@@ -313,15 +313,40 @@ fn a_stream_that_the_http_2_layer_rejects_is_logged_and_counted() {
         assert_eq!(line["refusal"], "malformed_stream", "{line}");
         assert_eq!(line["protocol"], "HTTP/2", "{line}");
         assert_eq!(line["client"], "127.0.0.1", "{line}");
+        assert_eq!(line["status"].as_u64(), None, "{line}");
     }
-    // The first was reset, the second was answered.
-    let refused = lines.iter().filter(|line| !line.contains("/well"));
-    let mut statuses: Vec<Option<u64>> = refused
-        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["status"].as_u64())
-        .collect();
-    statuses.sort_unstable();
-    assert_eq!(statuses, [None, Some(400)]);
     assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said_as_over_http_1() {
+    let origin = Origin::always(ok("well"));
+    let edge = Edge::to(&origin);
+    let cases = [
+        (without(":authority"), "missing_host"),
+        (request(&[(":authority", "me@edge.test")]), "bad_host"),
+        (request(&[("host", "evil.test")]), "conflicting_host"),
+        (request(&[("host", "edge.test"), ("host", "edge.test")]), "duplicate_host"),
+        (request(&[("content-length", "")]), "bad_content_length"),
+        (request(&[(":path", "/a%")]), "bad_target"),
+    ];
+    for (fields, reason) in cases {
+        let mut client = Frames::open(edge.address("http"));
+        client.headers(1, &fields, true);
+        assert_eq!(client.outcome(1), Outcome::Status(400), "{fields:?}");
+        let counted = edge.metric(&format!("edgeproxy_refusals_total{{reason=\"{reason}\"}}"));
+        assert_eq!(counted, 1.0, "{fields:?}");
+    }
+    // Alone with `:authority`, as RFC 9113 §8.5 has it.
+    let tunnels = [(":method", "CONNECT"), (":authority", "edge.test:22")];
+    for (fields, end) in [(&tunnels[..], true), (&tunnels[..], false)] {
+        let mut client = Frames::open(edge.address("http"));
+        client.headers(1, fields, end);
+        assert_eq!(client.outcome(1), Outcome::Status(405), "{end}");
+    }
+    let counted = edge.metric("edgeproxy_refusals_total{reason=\"method_not_allowed\"}");
+    assert_eq!(counted, 2.0);
+    assert!(origin.seen().is_empty(), "{:?}", origin.seen());
 }
 
 #[test]
