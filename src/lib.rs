@@ -5,6 +5,9 @@
 //! `cargo check --no-default-features` builds the pure layers alone, without Pingora, tokio or the
 //! file system.
 
+// These panic where the stream cannot be written: a full disk, a reader that left.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 // ── L0: words ───────────────────────────────────────────────────────────────────────────────────
 pub mod message;
 pub mod refusal;

@@ -7,6 +7,7 @@ use http::Method;
 use crate::app::CONFIGURATION;
 use crate::app::Failure;
 use crate::app::cli::Cli;
+use crate::app::complain;
 use crate::app::load;
 use crate::app::print;
 use crate::config;
@@ -37,7 +38,7 @@ pub(crate) fn check(cli: &Cli, route: Option<&[String]>, json: bool) -> Result<(
         return explain(&loaded.plan, method, url);
     }
     if !loaded.warnings.is_empty() {
-        eprint!("{}", loaded.warnings.render(Style::of_stderr()));
+        complain(&loaded.warnings.render(Style::of_stderr()));
     }
     let Loaded { plan, .. } = loaded;
     print(&format!(

@@ -80,22 +80,37 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(e) => {
-            let _ = e.print();
-            return if e.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            return if e.use_stderr() {
+                let _ = e.print();
+                ExitCode::from(USAGE)
+            } else {
+                exit(written(e.print()))
+            };
         }
     };
     let settled = cli.settle().map_err(|flag| {
         Failure::usage(format!("{flag} stands before `run` and behind it: write it once"))
     });
-    match settled.and_then(|()| dispatch(&cli, role, &arguments)) {
+    exit(settled.and_then(|()| dispatch(&cli, role, &arguments)))
+}
+
+/// Says what went wrong, if anything did; its code.
+fn exit(ended: Result<(), Failure>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
             if !message.is_empty() {
-                eprintln!("{}", message.trim_end());
+                complain(&format!("{}\n", message.trim_end()));
             }
             ExitCode::from(code)
         }
     }
+}
+
+/// Writes to standard error, and goes on where that cannot be: nobody is left who could be told, and the exit
+/// code still says it. (`eprint!` would panic, and end a daemon's start by a full disk.)
+fn complain(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// What this process is.
@@ -180,9 +195,16 @@ fn dispatch(cli: &Cli, role: Role, arguments: &[OsString]) -> Result<(), Failure
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let newline = if text.ends_with('\n') { "" } else { "\n" };
-    match write!(out, "{text}{newline}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::other(e)),
-        _ => Ok(()),
+    written(write!(out, "{text}{newline}").and_then(|()| out.flush()))
+}
+
+/// What came of writing to standard output.
+fn written(wrote: std::io::Result<()>) -> Result<(), Failure> {
+    match wrote {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::other(format!("cannot write to standard output: {e}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -239,7 +261,7 @@ fn run(cli: &Cli, flags: &RunFlags, role: Role, arguments: &[OsString]) -> Resul
     }
     let loaded = load(cli)?;
     if !loaded.warnings.is_empty() {
-        eprint!("{}", loaded.warnings.render(Style::of_stderr()));
+        complain(&loaded.warnings.render(Style::of_stderr()));
     }
     if flags.daemon {
         let process = absolute(loaded.plan)?.process;

@@ -416,7 +416,7 @@ impl Value<'_> {
             }),
             Self::Target(path, query) => escape::write(line, quote, |piece| {
                 if let Some(path) = path {
-                    mask::path(path, piece);
+                    mask::url(path, piece);
                 }
                 if let Some(query) = query {
                     if path.is_some() {

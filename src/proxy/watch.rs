@@ -14,6 +14,7 @@ use crate::listen::watch::Away;
 use crate::listen::watch::Handshake as Settled;
 use crate::listen::watch::Watch;
 use crate::listen::watch::Why;
+use crate::message::list::is_token_byte;
 use crate::observe::access_log::Record;
 use crate::observe::metrics::labels::CacheResult;
 use crate::observe::metrics::labels::ClientCertificate;
@@ -135,7 +136,7 @@ struct Refused<'a> {
 impl Reporter {
     fn record(&self, conn: &Conn, refused: &Refused<'_>) {
         let Refused { refusal, took, line, status, sent, id } = *refused;
-        let FirstLine { method, target, protocol } = line;
+        let FirstLine { method, path, query, protocol } = line;
         let runtime = self.runtime.load();
         runtime.metrics.refused(refusal);
         if let Some(route) = runtime.routes.of(conn.listener, None) {
@@ -158,7 +159,8 @@ impl Reporter {
             tls_client: conn.client(),
             method,
             scheme: if conn.is_secure() { "https" } else { "http" },
-            path: target,
+            path,
+            query,
             status,
             bytes_sent: sent,
             duration: took,
@@ -173,21 +175,48 @@ impl Reporter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FirstLine<'a> {
     method: &'a [u8],
-    target: &'a [u8],
+    path: &'a [u8],
+    query: Option<&'a [u8]>,
     protocol: &'static str,
 }
 
+/// How much of a method and of a target is shown.
+const METHOD_MAX: usize = 16;
+const TARGET_MAX: usize = 256;
+
 fn first_line(received: &[u8]) -> FirstLine<'_> {
     let line = received.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty());
-    let mut words = line.unwrap_or_default().split(|byte| *byte == b' ');
-    let cut = |word: Option<&'_ [u8]>, most: usize| word.map_or(0, |w| w.len().min(most));
-    let method = words.next();
-    let target = words.next();
+    let line = line.unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let method = words.next().unwrap_or_default();
+    // What is no method can be anything, a target with a secret too.
+    let named = method.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(method.len());
+    let word = words.next().unwrap_or_default();
+    let version = words.next();
+    let shown = &word[..word.len().min(TARGET_MAX)];
+    let is_whole = version.is_some() && shown.len() == word.len();
+    let target = if is_whole { shown } else { &shown[..begun(shown)] };
+    let (path, query) = match target.iter().position(|&byte| byte == b'?') {
+        Some(at) => (&target[..at], Some(&target[at + 1..])),
+        None => (target, None),
+    };
     FirstLine {
-        method: &method.unwrap_or_default()[..cut(method, 16)],
-        target: &target.unwrap_or_default()[..cut(target, 256)],
-        protocol: if words.next() == Some(b"HTTP/1.0") { "HTTP/1.0" } else { "HTTP/1.1" },
+        method: &method[..named.min(METHOD_MAX)],
+        path,
+        query,
+        protocol: if version == Some(b"HTTP/1.0") { "HTTP/1.0" } else { "HTTP/1.1" },
     }
+}
+
+/// How much can be shown of the beginning of a target: of a URL, not an authority whose end did not come,
+/// which may be the user and the password before it.
+fn begun(target: &[u8]) -> usize {
+    if target.starts_with(b"/") {
+        return target.len();
+    }
+    let authority = target.windows(3).position(|three| three == b"://").map_or(0, |at| at + 3);
+    let ends = target[authority..].iter().any(|byte| matches!(byte, b'/' | b'?' | b'#'));
+    if ends { target.len() } else { authority }
 }
 
 /// Tells nobody.
@@ -215,14 +244,45 @@ mod tests {
 
     #[test]
     fn the_first_line_is_shown_as_far_as_it_can_be_made_out() {
-        for (received, method, target, protocol) in [
+        for (received, method, path, protocol) in [
             (&b"GET /a HTTP/1.1\r\n"[..], &b"GET"[..], &b"/a"[..], "HTTP/1.1"),
             (b"GET /a HTTP/1.0\r\nA", b"GET", b"/a", "HTTP/1.0"),
             (b"\r\nGET /a", b"GET", b"/a", "HTTP/1.1"),
+            (b"CONNECT a.test:443 HTTP/1.1\r\n", b"CONNECT", b"a.test:443", "HTTP/1.1"),
             (b"nonsense", b"nonsense", b"", "HTTP/1.1"),
             (b"", b"", b"", "HTTP/1.1"),
         ] {
-            assert_eq!(first_line(received), FirstLine { method, target, protocol });
+            assert_eq!(first_line(received), FirstLine { method, path, query: None, protocol });
         }
+        let line = first_line(b"GET /a?b=c?d HTTP/1.1\r\n");
+        assert_eq!((line.path, line.query), (&b"/a"[..], Some(&b"b=c?d"[..])));
+    }
+
+    #[test]
+    fn what_is_no_method_is_not_shown_as_one() {
+        for (received, method) in [
+            (&b"/reset?token=x HTTP/1.1\r\n"[..], &b""[..]),
+            (b"token=x", b"token"),
+            (b"GET\t/reset?token=x HTTP/1.1\r\n", b"GET"),
+        ] {
+            assert_eq!(first_line(received).method, method);
+        }
+    }
+
+    #[test]
+    fn an_authority_that_came_in_part_is_not_shown() {
+        for (received, path) in [
+            (&b"GET http://me:p"[..], &b"http://"[..]),
+            (b"GET http://me:p\r\n", b"http://"),
+            (b"CONNECT me:p", b""),
+            (b"GET http://a.test/x", b"http://a.test/x"),
+            (b"GET http://me:p ", b"http://me:p"),
+        ] {
+            assert_eq!(first_line(received).path, path);
+        }
+        let long = format!("GET http://{} HTTP/1.1\r\n", "p".repeat(TARGET_MAX));
+        assert_eq!(first_line(long.as_bytes()).path, b"http://");
+        let long = format!("GET /{} HTTP/1.1\r\n", "p".repeat(TARGET_MAX));
+        assert_eq!(first_line(long.as_bytes()).path.len(), TARGET_MAX);
     }
 }

@@ -2,6 +2,7 @@
 
 mod paths;
 mod quick;
+mod streams;
 
 use std::fs;
 use std::io::Write;

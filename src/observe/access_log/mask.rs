@@ -5,39 +5,74 @@
 use crate::message::secret;
 use crate::message::secret::MASK;
 
-/// Hands over `query` with its secrets masked. Parameters are separated by `&` or `;`.
+/// Hands over `query` with its secrets masked. Parameters are separated by `&` or `;`; only what was refused
+/// has a fragment behind it.
 pub fn query(query: &[u8], piece: &mut dyn FnMut(&[u8])) {
-    parameters(query, |byte| matches!(byte, b'&' | b';'), piece);
+    let separates = |byte: u8| matches!(byte, b'&' | b';');
+    let mut rest = query;
+    loop {
+        let end = rest.iter().position(|&byte| separates(byte)).unwrap_or(rest.len());
+        let (parameter, after) = rest.split_at(end);
+        match parameter.iter().position(|&byte| byte == b'#') {
+            // The value of a secret may have the sign in it, and goes as a whole.
+            Some(at) if !is_secret(&parameter[..at]) => {
+                parameters(&parameter[..=at], |_| false, piece);
+                parameters(&parameter[at + 1..], |_| false, piece);
+            }
+            Some(_) | None => parameters(parameter, |_| false, piece),
+        }
+        let Some(&separator) = after.first() else { return };
+        piece(&[separator]);
+        rest = &after[1..];
+    }
 }
 
-/// Hands over `path` with the secrets in its parameters (`/a;jsessionid=…`) masked. What was refused may
-/// be no path but a URL or an authority; its user part is masked then.
-pub fn path(path: &[u8], piece: &mut dyn FnMut(&[u8])) {
-    let path = if path.starts_with(b"/") { path } else { front(path, piece) };
-    let Some(first) = path.iter().position(|&byte| byte == b';') else { return piece(path) };
-    piece(&path[..first]);
-    parameters(&path[first..], |byte| matches!(byte, b';' | b'/'), piece);
-}
-
-/// Hands over `url` with the secrets in its query, its fragment and its user part masked.
+/// Hands over `url` with the secrets in its parameters (`/a;jsessionid=…`), its query, its fragment and its
+/// user part masked. It may be only a path, or what was refused: an authority, or neither.
 pub fn url(url: &[u8], piece: &mut dyn FnMut(&[u8])) {
+    let url = if url.starts_with(b"/") { url } else { front(url, piece) };
     let end = url.iter().position(|&byte| matches!(byte, b'?' | b'#')).unwrap_or(url.len());
-    let (before, after) = url.split_at(end);
-    path(before, piece);
+    let (path, after) = url.split_at(end);
+    match path.iter().position(|&byte| byte == b';') {
+        Some(first) => {
+            piece(&path[..first]);
+            parameters(&path[first..], |byte| matches!(byte, b';' | b'/'), piece);
+        }
+        None => piece(path),
+    }
     parameters(after, |byte| matches!(byte, b'?' | b'#' | b'&' | b';'), piece);
 }
 
-/// Hands over the scheme at the front of a URL, and the authority if it has a user part; returns what follows.
+/// Hands over the scheme at the front of a URL, and the mask if the authority has a user part; returns what
+/// follows.
 fn front<'u>(url: &'u [u8], piece: &mut dyn FnMut(&[u8])) -> &'u [u8] {
-    let authority = url.windows(3).position(|window| window == b"://").map_or(0, |at| at + 3);
+    let is_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    let name = url.iter().take_while(|byte| is_scheme(byte)).count();
+    let authority = if url[name..].starts_with(b"://") { name + 3 } else { 0 };
     let (scheme, rest) = url.split_at(authority);
     piece(scheme);
-    let slash = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
-    let (host, path) = rest.split_at(slash);
-    let Some(at) = host.iter().rposition(|&byte| byte == b'@') else { return rest };
+    let ends = |byte: &u8| matches!(byte, b'/' | b'?' | b'#');
+    let host = &rest[..rest.iter().position(ends).unwrap_or(rest.len())];
+    let place = host.iter().rposition(|&byte| byte == b'@').map_or(0, |at| at + 1);
+    // A password may have in it what ends an authority; then what stands before that is no host and port.
+    let user = if is_host_and_port(&host[place..]) { host } else { rest };
+    let Some(at) = user.iter().rposition(|&byte| byte == b'@') else { return rest };
     piece(MASK.as_bytes());
-    piece(&host[at..]);
-    path
+    &rest[at..]
+}
+
+/// Whether nothing but a port follows the host, if anything does.
+fn is_host_and_port(authority: &[u8]) -> bool {
+    let host = authority.iter().rposition(|&byte| byte == b']').map_or(0, |at| at + 1);
+    let mut parts = authority[host..].splitn(2, |&byte| byte == b':');
+    parts.next();
+    parts.next().is_none_or(|port| port.iter().all(u8::is_ascii_digit))
+}
+
+/// Whether this is a parameter whose name says that its value is a secret.
+fn is_secret(parameter: &[u8]) -> bool {
+    let equals = parameter.iter().position(|&byte| byte == b'=');
+    equals.is_some_and(|equals| secret::is_named_so(&parameter[..equals]))
 }
 
 /// Hands over `bytes`, a list of `name=value` between separators, with secret values masked.
@@ -115,6 +150,14 @@ mod tests {
     }
 
     #[test]
+    fn a_fragment_behind_a_query_has_parameters_too() {
+        assert_eq!(masked(query, "a=1#access_token=2&b=3"), "a=1#access_token=***&b=3");
+        assert_eq!(masked(query, "token=1#2&b=3"), "token=***&b=3");
+        assert_eq!(masked(url, "/a#access_token=2"), "/a#access_token=***");
+        assert_eq!(masked(query, "#"), "#");
+    }
+
+    #[test]
     fn the_value_of_a_name_longer_than_the_limit_is_masked() {
         let (fits, long) = ("a".repeat(NAME_MAX), "a".repeat(NAME_MAX + 1));
         assert_eq!(masked(query, &format!("{fits}=x")), format!("{fits}=x"));
@@ -123,17 +166,24 @@ mod tests {
 
     #[test]
     fn path_parameters_are_masked() {
-        assert_eq!(masked(path, "/a;jsessionid=F00/b;v=1"), "/a;jsessionid=***/b;v=1");
-        assert_eq!(masked(path, "/token=a"), "/token=a");
+        assert_eq!(masked(url, "/a;jsessionid=F00/b;v=1"), "/a;jsessionid=***/b;v=1");
+        assert_eq!(masked(url, "/token=a"), "/token=a");
     }
 
     #[test]
     fn a_target_that_is_no_path_loses_its_user() {
-        assert_eq!(masked(path, "http://me:pw@a.test/u@v;sid=1"), "http://***@a.test/u@v;sid=***");
-        assert_eq!(masked(path, "me:pw@a.test:443"), "***@a.test:443");
-        assert_eq!(masked(path, "*"), "*");
-        assert_eq!(masked(path, "a;sid=1/b"), "a;sid=***/b");
-        assert_eq!(masked(path, "/a://me@b"), "/a://me@b");
+        assert_eq!(masked(url, "http://me:pw@a.test/u@v;sid=1"), "http://***@a.test/u@v;sid=***");
+        assert_eq!(masked(url, "me:pw@a.test:443"), "***@a.test:443");
+        assert_eq!(masked(url, "*"), "*");
+        assert_eq!(masked(url, "a;sid=1/b"), "a;sid=***/b");
+        assert_eq!(masked(url, "/a://me@b"), "/a://me@b");
+        assert_eq!(masked(url, "http://me:p/w@a.test/x"), "http://***@a.test/x");
+        assert_eq!(masked(url, "http://me:p?w@a.test/x?token=1"), "http://***@a.test/x?token=***");
+        assert_eq!(masked(url, "http://me@b:p/w@a.test/x"), "http://***@a.test/x");
+        assert_eq!(masked(url, "http://a.test:80/u@v"), "http://a.test:80/u@v");
+        assert_eq!(masked(url, "http://[::1]:80/u@v"), "http://[::1]:80/u@v");
+        assert_eq!(masked(url, "reset?token=1&to=http://b"), "reset?token=***&to=http://b");
+        assert_eq!(masked(url, "me:pw@a.test"), "***@a.test");
     }
 
     #[test]

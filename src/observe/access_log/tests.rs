@@ -212,7 +212,7 @@ impl Parts {
             with(&mut |piece| bytes.extend_from_slice(piece));
             read_back(&bytes)
         };
-        let path = masked(&|piece| mask::path(record.path, piece));
+        let path = masked(&|piece| mask::url(record.path, piece));
         let query = masked(&|piece| mask::query(&self.bytes[3], piece));
         text("request_id", filled(record.request_id));
         text("client", record.client.map(|client| client.to_string()));

@@ -23,7 +23,12 @@ struct Logged {
 
 impl Logged {
     fn with(more: &str) -> Self {
-        let section = format!("access_log: {{to: $DIR/access.log{more}}}");
+        Self::timed(more, "")
+    }
+
+    /// The same with these limits.
+    fn timed(more: &str, limits: &str) -> Self {
+        let section = format!("access_log: {{to: $DIR/access.log{more}}}\nlimits: {{{limits}}}");
         let edge = Edge::with(&simple(&cacheable(), &section));
         let file = edge.folder().path().join("access.log");
         Self { edge, file }
@@ -119,6 +124,55 @@ fn secrets_in_targets_and_referers_are_masked_and_cookies_never_written() {
         assert!(!lines[0].contains(secret), "{secret}: {}", lines[0]);
     }
     assert_eq!(json(&lines[0])["uri"], "/a?token=***&page=2&api_key=***");
+}
+
+#[test]
+fn secrets_in_what_was_refused_before_it_was_a_request_are_masked_too() {
+    for (sent, refused, uri) in [
+        ("GET /a?token=HIDDEN HTTP/1.1\r\n\r\n", "missing_host", "/a?token=***"),
+        (
+            "GET /a?page=2&api_key=HIDDEN HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            "duplicate_host",
+            "/a?page=2&api_key=***",
+        ),
+        ("GET /a?token=HIDDEN HTTP/1.1\r\nHost: a b\r\n\r\n", "bad_host", "/a?token=***"),
+        (
+            "GET http://me:HIDDEN@edge.test/a?token=HIDDEN HTTP/1.1\r\nHost: edge.test\r\n\r\n",
+            "",
+            "http://***@edge.test/a?token=***",
+        ),
+        ("GET /a?token=HIDDEN HTTP/1.1\r\nHost: a\r\nb ad: c\r\n\r\n", "", "/a?token=***"),
+        ("TRACE /a?token=HIDDEN HTTP/1.1\r\nHost: a\r\n\r\n", "", "/a?token=***"),
+        ("CONNECT me:HIDDEN@a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "", "***@a:443"),
+        ("GET /a#access_token=HIDDEN HTTP/1.1\r\nHost: a\r\n\r\n", "", "/a#access_token=***"),
+        ("/a?token=HIDDEN\r\n\r\n", "", ""),
+    ] {
+        let mut logged = Logged::with(", format: json");
+        let reply = logged.edge.wire().send(sent).reply();
+        assert!((400..=501).contains(&reply.status), "{sent}: {}", reply.status);
+        let lines = logged.lines();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(!lines[0].contains("HIDDEN"), "{}", lines[0]);
+        let line = json(&lines[0]);
+        assert_eq!(line["uri"], uri, "{line}");
+        assert!(line["refusal"].as_str().is_some_and(|label| label.contains(refused)), "{line}");
+    }
+}
+
+#[test]
+fn secrets_in_a_head_that_did_not_come_in_time_are_masked_too() {
+    for (sent, uri) in [
+        ("GET /a?token=HIDDEN", "/a?token=***"),
+        ("GET http://me:HIDDEN", "http://"),
+        ("GET http://me:HIDDEN@a.te", "http://"),
+    ] {
+        let mut logged = Logged::timed(", format: json", "header_timeout: 100ms");
+        logged.edge.wire().send(sent).reply().expect_status(408);
+        let lines = logged.lines();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(!lines[0].contains("HIDDEN"), "{}", lines[0]);
+        assert_eq!(json(&lines[0])["uri"], uri, "{}", lines[0]);
+    }
 }
 
 #[test]
