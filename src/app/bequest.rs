@@ -4,14 +4,13 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use log::info;
 use log::warn;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::app::fellow::ALL;
@@ -163,7 +162,7 @@ pub(crate) async fn inherit(path: &Path, wanted: Handover, beside: Beside) {
         return info!(target: "edgeproxy::app", "nothing stored is taken over: cache.handover_time says so");
     }
     let (told, all_here) = oneshot::channel();
-    let is_late = Arc::new(AtomicBool::new(false));
+    let is_late = Arc::new(Mutex::new(false));
     let (path, late) = (path.to_owned(), Arc::clone(&is_late));
     let thread = std::thread::Builder::new().name("elder".to_owned());
     let spawned = thread.spawn(move || {
@@ -176,7 +175,7 @@ pub(crate) async fn inherit(path: &Path, wanted: Handover, beside: Beside) {
     }
     // Whoever does not tell has ended.
     if tokio::time::timeout(within.saturating_add(SLACK), all_here).await.is_err() {
-        is_late.store(true, Ordering::Release);
+        *is_late.lock() = true;
         warn!(target: "edgeproxy::app", "what is stored did not come in time; the rest is left");
     }
 }
@@ -185,7 +184,7 @@ fn take(
     path: &Path,
     (most, within): (u64, Duration),
     beside: &Beside,
-    (is_late, told): (Arc<AtomicBool>, oneshot::Sender<()>),
+    (is_late, told): (Arc<Mutex<bool>>, oneshot::Sender<()>),
 ) -> io::Result<()> {
     // A process that is told to go waits for those before it.
     let _elder = beside.life.elder();
@@ -259,7 +258,8 @@ struct Taking {
     names: Names,
     current: Option<Current>,
     count: Count,
-    is_late: Arc<AtomicBool>,
+    /// Whether requests are served by now. Whoever holds it puts something into the store.
+    is_late: Arc<Mutex<bool>>,
     /// Who waits for the end.
     told: Option<oneshot::Sender<()>>,
 }
@@ -293,7 +293,7 @@ impl Taking {
         }
         let broken = || io::Error::other("something is no stored response");
         let record = Record::decode(text).ok_or_else(broken)?;
-        let is_late = self.is_late.load(Ordering::Acquire);
+        let is_late = *self.is_late.lock();
         let carrying = match self.memory.take_in(&record, &mut self.names) {
             Ok(carrying) if !is_late => Some(carrying),
             Err(Unwanted::Broken) => return Err(broken()),
@@ -324,9 +324,9 @@ impl Taking {
         else {
             return;
         };
-        let is_late = self.is_late.load(Ordering::Acquire);
-        // What requests have stored here meanwhile is newer.
-        match carrying.filter(|_| !is_late).map(|carrying| carrying.finish(self.memory)) {
+        // What requests have stored here meanwhile is newer; none of them begins while this is held.
+        let is_late = self.is_late.lock();
+        match carrying.filter(|_| !*is_late).map(|carrying| carrying.finish(self.memory)) {
             Some(Ok(())) => {
                 self.count.objects += 1;
                 self.count.bytes += bytes;

@@ -41,6 +41,8 @@ const READY: u8 = b'R';
 pub(super) const UPGRADE: u8 = b'U';
 /// What the new process says first where it wants what is stored.
 const STORED: u8 = b'S';
+/// What the new process says first where it wants the keys of tickets.
+const KEYS: u8 = b'K';
 /// What a refusal begins with, in the place of names.
 const REFUSED: char = '!';
 /// How long one step of the exchange may take.
@@ -55,6 +57,8 @@ pub(crate) enum Wanted {
     Sockets,
     /// What is stored.
     Stored,
+    /// The keys of tickets.
+    Keys,
     /// That this process starts its successor.
     Successor,
 }
@@ -161,6 +165,7 @@ pub(crate) fn wanted(stream: &mut UnixStream) -> io::Result<Wanted> {
     match said[0] {
         HELLO => Ok(Wanted::Sockets),
         STORED => Ok(Wanted::Stored),
+        KEYS => Ok(Wanted::Keys),
         UPGRADE => Ok(Wanted::Successor),
         other => {
             Err(io::Error::other(format!("another version wants something unknown ({other})")))
@@ -171,6 +176,11 @@ pub(crate) fn wanted(stream: &mut UnixStream) -> io::Result<Wanted> {
 /// Asks for what is stored, on a connection of its own.
 pub(crate) fn want_stored(stream: &mut UnixStream) -> io::Result<()> {
     stream.write_all(&[STORED])
+}
+
+/// Asks for the keys of tickets, on a connection of its own.
+pub(crate) fn want_keys(stream: &mut UnixStream) -> io::Result<()> {
+    stream.write_all(&[KEYS])
 }
 
 /// Tells who wants the sockets why they are not handed over.

@@ -14,6 +14,7 @@ mod frames;
 mod handover;
 mod identity;
 mod init;
+mod keys;
 mod life;
 mod man;
 mod notify;

@@ -46,6 +46,7 @@ use crate::app::handover::Taken;
 use crate::app::handover::Wanted;
 use crate::app::identity;
 use crate::app::identity::Identity;
+use crate::app::keys;
 use crate::app::life::Life;
 use crate::app::life::Signals;
 use crate::app::notify;
@@ -380,6 +381,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
             let plan = &runtime.load().plan;
             (plan.process.upgrade_socket.clone(), plan.storage.handover)
         };
+        keys::inherit(&path, &runtime.load_full()).await;
         bequest::inherit(&path, wanted, beside.clone()).await;
     }
     let doors = Doors::first(prepared, &runtime.load().plan, answers, &house, life);
@@ -555,6 +557,7 @@ fn hand_over(mut stream: UnixStream, succession: &Succession, beside: &Beside) -
     match handover::wanted(&mut stream)? {
         Wanted::Nothing => Ok(()),
         Wanted::Stored => bequest::leave(stream, beside),
+        Wanted::Keys => keys::leave(&mut stream, &beside.runtime.load()),
         Wanted::Successor => succession.answer(stream),
         Wanted::Sockets => {
             let Some(_turn) = life.taking.try_lock() else {

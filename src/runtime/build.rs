@@ -203,6 +203,7 @@ impl Runtime {
             ranges: Arc::clone(&lasting.ranges),
             variances: Arc::clone(&lasting.variances),
             certificates: rows.iter().map(|row| row.certificates.clone()).collect(),
+            listener_names: rows.iter().map(|row| Arc::clone(&row.name)).collect(),
             insists: rows.iter().map(|row| row.insists.clone()).collect(),
             guarded: Guarded::of(&plan),
             access_log,

@@ -84,6 +84,8 @@ pub struct Runtime {
     pub variances: Arc<Variances>,
     /// The certificates of each listener, by the numbers of their doors; `None` is plain text.
     pub certificates: Vec<Option<Arc<CertificateStore>>>,
+    /// The name of each listener, by the numbers of their doors.
+    pub listener_names: Vec<Arc<str>>,
     /// What each listener does so that clients come over TLS, by the numbers of their doors.
     pub insists: Vec<Insistence>,
     /// The hosts that are served to clients with a certificate alone.

@@ -35,6 +35,7 @@ use super::terms::Manner;
 use super::terms::Spoken;
 use super::terms::Terms;
 use super::tickets;
+use super::tickets::Bequeathed;
 use super::tickets::Given;
 use super::tickets::Resumption;
 use super::tickets::Tickets;
@@ -176,6 +177,17 @@ impl CertificateStore {
         now: SystemTime,
     ) -> Result<Replaced, Error> {
         Ok(self.put(self.read(settings, state_dir, now)?))
+    }
+
+    /// The keys of its tickets, for the process that follows; `None`: that one finds them itself.
+    #[must_use]
+    pub fn bequeathed(&self) -> Option<Bequeathed> {
+        self.table.load().lasting.tickets.bequeathed()
+    }
+
+    /// Sessions that began at the process before go on here.
+    pub fn inherit(&self, from: &Bequeathed, now: SystemTime) {
+        self.table.load().lasting.tickets.inherit(from, now);
     }
 
     /// How a client is spoken to that begins so.

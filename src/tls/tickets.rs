@@ -29,6 +29,8 @@ use ring::hkdf;
 use ring::rand::SecureRandom;
 use ring::rand::SystemRandom;
 use rustls::server::ProducesTickets;
+use serde::Deserialize;
+use serde::Serialize;
 
 use super::clients::Scope;
 use super::error::Error;
@@ -99,6 +101,15 @@ pub enum Resumption {
     Own,
     /// Those in a file, which other nodes have too.
     Shared(PathBuf),
+}
+
+/// Keys of a listener's own, on their way to the process that follows.
+#[derive(Serialize, Deserialize)]
+pub struct Bequeathed {
+    /// Since when the first one seals, in seconds since 1970.
+    since: u64,
+    /// The keys, the one that seals first.
+    secrets: Vec<[u8; 32]>,
 }
 
 /// Keys that were read and are not in use yet.
@@ -209,6 +220,27 @@ impl Tickets {
         if is_same { Replaced::BySame } else { Replaced::ByOthers }
     }
 
+    /// Its own keys, for the process that follows. Those of a file that one reads itself.
+    pub(super) fn bequeathed(&self) -> Option<Bequeathed> {
+        let keys = self.keys.read();
+        let since = since_epoch(keys.since?);
+        Some(Bequeathed { since, secrets: keys.all.iter().map(|key| key.secret).collect() })
+    }
+
+    /// Goes on with the keys of the process before, where it would have some of its own making.
+    pub(super) fn inherit(&self, from: &Bequeathed, now: SystemTime) {
+        let mut keys = self.keys.write();
+        if keys.since.is_none() || from.secrets.is_empty() {
+            return;
+        }
+        let since = UNIX_EPOCH.checked_add(Duration::from_secs(from.since));
+        // Clocks are set; what seems to begin later began now.
+        keys.since = Some(since.map_or(now, |since| since.min(now)));
+        // Nobody was given a ticket of its own keys yet, or only just now: they open, too.
+        let own = std::mem::take(&mut keys.all);
+        keys.all = from.secrets.iter().take(MOST_KEYS).copied().map(Key::new).chain(own).collect();
+    }
+
     /// The key that seals now.
     fn sealing(&self, now: SystemTime) -> Option<Key> {
         let is_old = |keys: &Keys| {
@@ -314,6 +346,41 @@ mod tests {
         assert_eq!(tickets.open(&ticket, Scope::OPEN, start()), None);
         let others = Tickets::new(start()).unwrap();
         assert_eq!(others.open(&ticket, scope(1), start()), None);
+    }
+
+    #[test]
+    fn who_follows_opens_the_tickets_of_the_one_before_and_seals_with_its_key() {
+        let [old, new] = [(); 2].map(|()| Tickets::new(start()).unwrap());
+        let later = start() + 5 * HOUR;
+        let before = old.seal(b"before", scope(1), later).unwrap();
+        let early = new.seal(b"early", scope(1), later).unwrap();
+        new.inherit(&old.bequeathed().unwrap(), later);
+        for (ticket, session) in [(&before, &b"before"[..]), (&early, b"early")] {
+            assert_eq!(new.open(ticket, scope(1), later).as_deref(), Some(session));
+        }
+        assert_eq!(new.open(&before, scope(2), later), None);
+        let after = new.seal(b"after", scope(1), later).unwrap();
+        assert_eq!(old.open(&after, scope(1), later).as_deref(), Some(&b"after"[..]));
+        // Its age goes over, too: an hour later it is time for a new one.
+        let renewed = new.seal(b"new", scope(1), start() + 6 * HOUR).unwrap();
+        assert_eq!(old.open(&renewed, scope(1), start() + 6 * HOUR), None);
+        assert!(new.open(&after, scope(1), start() + 6 * HOUR).is_some());
+        // A key from the future would never grow old.
+        let future = Bequeathed { since: u64::MAX, secrets: vec![[7; 32]] };
+        new.inherit(&future, later);
+        let sealed = new.seal(b"s", scope(1), later).unwrap();
+        assert_ne!(new.seal(b"s", scope(1), later + 6 * HOUR).unwrap()[..NAME], sealed[..NAME]);
+    }
+
+    #[test]
+    fn keys_of_a_file_are_neither_given_nor_replaced() {
+        let own = Tickets::new(start()).unwrap();
+        let shared = Tickets::new(start()).unwrap();
+        shared.adopt(Given::These(vec![Key::new([1; 32])]), start());
+        assert!(shared.bequeathed().is_none());
+        shared.inherit(&own.bequeathed().unwrap(), start());
+        let ticket = own.seal(b"session", scope(1), start()).unwrap();
+        assert_eq!(shared.open(&ticket, scope(1), start()), None);
     }
 
     #[test]

@@ -388,7 +388,7 @@ fn pretender(place: UnixListener, socket: TcpListener, name: String, says: Vec<u
                 let parts = [IoSlice::new(names.as_bytes())];
                 sendmsg(&stream, &parts, &mut control, SendFlags::empty()).expect("it is sent");
                 taker = Some(stream);
-            } else {
+            } else if wish[0] != b'K' {
                 // All that is asked is read, so that nothing is reset.
                 stream.read_exact(&mut [0; 1 + 4 + 18 + 8]).expect("it asks");
                 let _ = stream.write_all(&says);

@@ -25,6 +25,7 @@ use super::gated;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Wire;
+use crate::harness::clients::s_client;
 use crate::harness::edge::binary;
 use crate::harness::edge::write_config;
 use crate::harness::ok;
@@ -174,6 +175,42 @@ fn a_new_process_that_does_not_come_to_serve_changes_nothing_and_says_why() {
     until_gone(old.pid());
     assert_ne!(new.0, old.pid());
     Wire::plain(address).get("edge.test", "/", &[]).expect_status(200);
+}
+
+#[test]
+fn sessions_go_on_at_the_next_process_and_the_one_after_it() {
+    let (origin, address) = (Origin::always(ok("hello")), free_address());
+    let folder = Arc::new(tempfile::tempdir().expect("a folder can be made"));
+    let yaml = format!(
+        "listeners:\n  - {{name: http, address: \"127.0.0.1:0\"}}\n  \
+         - {{name: https, address: \"{address}\", tls: {{certificates: [{{hosts: [edge.test], internal: true}}]}}}}\n\
+         upstreams: {{origin: {{addresses: [\"{}\"]}}}}\nroutes: [{{upstream: origin}}]\nprocess: {{state_dir: $DIR/state}}\n",
+        origin.address
+    );
+    let mut old = Edge::in_folder(Arc::clone(&folder), &yaml, &[]);
+    let root = old.root();
+    let session =
+        |version: &str| folder.path().join(format!("session{version}")).display().to_string();
+    let visit = |version: &str, way: &str| {
+        let said = [version, "-servername", "edge.test", way, &session(version)];
+        let ask = "GET / HTTP/1.1\r\nHost: edge.test\r\nConnection: close\r\n\r\n";
+        s_client(address, &root, &said, ask)
+    };
+    let versions = ["-tls1_2", "-tls1_3"];
+    for version in versions {
+        visit(version, "-sess_out").expect("New, TLSv1").expect("HTTP/1.1 200");
+    }
+    let mut new: Option<Follower> = None;
+    for _ in 0..2 {
+        let next = Follower::of(upgrade(&folder, &[]));
+        match new.replace(next) {
+            None => assert_eq!(old.wait().code(), Some(0)),
+            Some(before) => until_gone(before.0),
+        }
+        for version in versions {
+            visit(version, "-sess_in").expect("Reused, TLSv1").expect("HTTP/1.1 200");
+        }
+    }
 }
 
 #[test]
