@@ -1,9 +1,11 @@
 //! From a plan to a running process.
 
+use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use log::error;
 use log::info;
 use log::warn;
@@ -299,9 +302,11 @@ impl Service for EdgeService {
         _listeners_per_fd: usize,
     ) {
         let Some(parts) = self.parts.take() else { return };
-        if let Err(e) = start(parts, &self.life).await {
-            error!(target: "edgeproxy::app", "cannot start: {e}");
-            self.life.fail(e.to_string());
+        // Pingora would go on waiting for a service that panicked.
+        let ended = AssertUnwindSafe(start(parts, &self.life)).catch_unwind().await;
+        if let Err(why) = outcome(ended) {
+            error!(target: "edgeproxy::app", "cannot start: {why}");
+            self.life.fail(why);
             return;
         }
         // The tasks live on this runtime until the process ends.
@@ -314,6 +319,18 @@ impl Service for EdgeService {
 
     fn listen_addresses(&self) -> Option<Vec<String>> {
         Some(Vec::new())
+    }
+}
+
+/// What kept it from starting, a defect of ours included.
+fn outcome(ended: Result<io::Result<()>, Box<dyn Any + Send>>) -> Result<(), String> {
+    match ended {
+        Ok(started) => started.map_err(|e| e.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("a panic while starting: {}", text.unwrap_or("it says nothing")))
+        }
     }
 }
 

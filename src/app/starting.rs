@@ -26,6 +26,10 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
 use crate::app::FAILURE;
 use crate::app::Failure;
 
@@ -39,6 +43,32 @@ const MESSAGE: u64 = 64 * 1024;
 /// How long it may take to end after it has hung up, and how often that is looked at.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Every process, and whose child it is, as far as that can be seen.
+fn parents() -> Vec<(i32, i32)> {
+    let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let numbered = all.flatten().filter_map(|one| one.file_name().to_str()?.parse().ok());
+    let parent = |id: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The name stands in parentheses and may hold anything; then come the state and the parent.
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        Some((id, parent))
+    };
+    numbered.filter_map(parent).collect()
+}
+
+/// The children of a process, theirs, and so on.
+fn descendants(of: u32, parents: &[(i32, i32)]) -> Vec<Pid> {
+    let mut found: Vec<i32> = i32::try_from(of).into_iter().collect();
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        let children = parents.iter().filter(|(id, of)| *of == parent && !found.contains(id));
+        let children: Vec<i32> = children.map(|(id, _)| *id).collect();
+        found.extend(children);
+        next += 1;
+    }
+    found.into_iter().skip(1).map(Pid::from_raw).collect()
+}
 
 /// Whose watchdog the service manager means; the new process has another number.
 const WATCHDOG_PID: &str = "WATCHDOG_PID";
@@ -113,10 +143,15 @@ impl Starting {
         self.socket.write_all(&[KNOWN]).map_err(|_| self.ended())
     }
 
-    /// Ends it, if it has not ended by itself.
+    /// Ends it, if it has not ended by itself, and all that it has started: a script that starts the program
+    /// would leave that behind.
     pub(crate) fn give_up(mut self) {
+        let below = descendants(self.child.id(), &parents());
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for one in below {
+            let _ = kill(one, Signal::SIGKILL);
+        }
     }
 
     fn told(&mut self) -> Option<Failure> {
@@ -142,5 +177,29 @@ impl Starting {
             |s| s.signal().map_or_else(|| s.to_string(), |n| format!("signal {n}")),
         );
         NotStarted::Ended(how, code.filter(|code| *code != 0).unwrap_or(FAILURE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_children_of_children_are_found_and_nobody_else() {
+        let parents = [(1, 0), (5, 1), (7, 5), (8, 7), (9, 1), (6, 5), (10, 8)];
+        let ids = |of| descendants(of, &parents).iter().map(|id| id.as_raw()).collect::<Vec<_>>();
+        assert_eq!(ids(5), [7, 6, 8, 10]);
+        assert!(ids(10).is_empty());
+        assert!(ids(4_000_000).is_empty());
+        // Numbers that lead in a circle, as when one was given anew meanwhile.
+        assert_eq!(descendants(2, &[(3, 2), (2, 3)]), [Pid::from_raw(3)]);
+    }
+
+    #[test]
+    fn who_is_whose_child_is_seen() {
+        let parents = parents();
+        let own = i32::try_from(std::process::id()).unwrap();
+        let of = i32::try_from(std::os::unix::process::parent_id()).unwrap();
+        assert!(parents.contains(&(own, of)));
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use log::error;
 use log::info;
+use log::warn;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -38,6 +39,8 @@ pub(crate) const MARK: &str = "--successor";
 const MESSAGE: u32 = 128 * 1024;
 /// How long the new process may take from knowing that it is known to taking over.
 const LAST_STEP: Duration = Duration::from_secs(10);
+/// When it is said that this is waited for.
+const SOON: Duration = Duration::from_secs(1);
 
 /// How this process was started.
 #[derive(Debug, Clone)]
@@ -189,7 +192,13 @@ impl Succession {
 
     /// Waits until the new process has taken over.
     fn followed(&self) -> Result<(), Stopped> {
-        if self.life.is_replaced_within(LAST_STEP) {
+        if self.life.is_replaced_within(SOON) {
+            return Ok(());
+        }
+        let rest = LAST_STEP.saturating_sub(SOON);
+        warn!(target: "edgeproxy::app",
+            "the new process says that it serves, and has not taken over yet: it is given {rest:?} more");
+        if self.life.is_replaced_within(rest) {
             return Ok(());
         }
         let why = "the new process served and did not take over; it was ended";

@@ -155,6 +155,10 @@ async fn fill(tcp: &mut TcpStream, header: &mut Vec<u8>, length: usize) -> io::R
 fn meant(header: &[u8]) -> Option<Option<Ends>> {
     let ends = match HeaderResult::parse(header) {
         HeaderResult::V1(Ok(text)) if text.header.len() == header.len() => match text.addresses {
+            // The library takes `+1` for a port. Only what follows UNKNOWN may be anything (§2.1).
+            v1::Addresses::Tcp4(_) | v1::Addresses::Tcp6(_) if header.contains(&b'+') => {
+                return None;
+            }
             v1::Addresses::Tcp4(ip) => Some(over_ipv4(ip)),
             v1::Addresses::Tcp6(ip) => Some(over_ipv6(ip)),
             v1::Addresses::Unknown => None,
@@ -301,6 +305,8 @@ mod tests {
             b"PROXY TCP4 2001:db8::7 2001:db8::1 56324 443\r\n",
             b"PROXY TCP4 192.0.2.256 198.51.100.1 56324 443\r\n",
             b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 65536\r\n",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 +56324 443\r\n",
+            b"PROXY TCP6 2001:db8::7 2001:db8::1 56324 +443\r\n",
             b"PROXY TCP4 192.0.2.7 198.51.100.1 56324\r\n",
             b"PROXY UDP4 192.0.2.7 198.51.100.1 56324 443\r\n",
             b"proxy TCP4 192.0.2.7 198.51.100.1 56324 443\r\n",

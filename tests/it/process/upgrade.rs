@@ -232,6 +232,32 @@ fn one_upgrade_at_a_time() {
 }
 
 #[test]
+fn what_a_program_that_was_given_up_has_started_ends_with_it() {
+    let origin = Origin::always(ok("hello"));
+    let (folder, address, _old) = running(&origin);
+    let script = program(&folder, "sleep 1000 &\necho $! > started\nwait");
+    let (code, said) = upgrade(&folder, &["--binary", &script, "--timeout", "1s"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("did not serve within 1s"), "{said}");
+    let started = fs::read_to_string(folder.path().join("started")).expect("it was started");
+    until_gone(Pid::from_raw(started.trim().parse().expect("a number")));
+    Wire::plain(address).get("edge.test", "/", &[]).expect_status(200);
+}
+
+#[test]
+fn a_program_that_says_that_it_serves_and_does_not_is_told_of_and_ended() {
+    let origin = Origin::always(ok("hello"));
+    let (folder, address, old) = running(&origin);
+    // Its standard input is the socket on which that is said.
+    let script = program(&folder, "printf R >&0\nexec sleep 1000");
+    let (code, said) = upgrade(&folder, &["--binary", &script]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("served and did not take over"), "{said}");
+    old.wait_for_log("has not taken over yet: it is given 9s more");
+    Wire::plain(address).get("edge.test", "/", &[]).expect_status(200);
+}
+
+#[test]
 fn what_the_old_process_has_begun_it_finishes() {
     let gate = Gate::default();
     let origin = gated(&gate);
