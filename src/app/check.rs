@@ -27,6 +27,8 @@ use crate::message::target::Scheme;
 use crate::refusal::Refusal;
 use crate::route::Ask;
 use crate::route::purging::is_purge;
+use crate::runtime::entrance::Arriving;
+use crate::runtime::entrance::entrances;
 
 /// Checks the configuration; with `route`, a method and a URL, says where that request goes.
 pub(crate) fn check(cli: &Cli, route: Option<&[String]>, json: bool) -> Result<(), Failure> {
@@ -105,7 +107,19 @@ fn explain(plan: &Plan, method: &str, url: &str) -> Result<(), Failure> {
             if is_purge(&method) {
                 return print(&purge(plan, &ask(&Method::GET), &ask(&method)));
             }
-            print(&plan.routes.explain(&ask(&method)).to_string())
+            let ask = ask(&method);
+            let target = admitted.target.to_string();
+            let arriving = Arriving {
+                scheme,
+                host: ask.host,
+                target: &target,
+                action: plan.routes.find(&ask).map(|found| &found.route.action),
+            };
+            let mut told = plan.routes.explain(&ask).to_string();
+            for at in entrances(plan, &arriving) {
+                told.push_str(&format!("  {at}\n"));
+            }
+            print(&told)
         }
         Err(refusal) => print(&format!(
             "no route: {}, before any is asked: {}",

@@ -40,6 +40,8 @@ use crate::route::Ask;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
+use crate::runtime::entrance::Arriving;
+use crate::runtime::entrance::entrances;
 use crate::runtime::life::life_of;
 use crate::runtime::partial;
 use crate::runtime::partial::Asking;
@@ -80,6 +82,8 @@ pub struct Explanation {
     pub route: Option<String>,
     /// Why that one.
     pub routing: String,
+    /// What listeners of this scheme do with it before the route counts, those that do something.
+    pub listeners: Vec<String>,
     /// What it is stored under; `None`: the route asks no upstream.
     pub key: Option<KeyParts>,
     /// What is stored under that key, newest first.
@@ -211,11 +215,19 @@ pub fn explain(runtime: &Runtime, question: &Question) -> Result<Explanation, Un
     };
     let found = plan.routes.find(&ask);
     let routing = plan.routes.explain(&ask).to_string();
+    let target = url.target.to_string();
+    let arriving = Arriving {
+        scheme,
+        host: ask.host,
+        target: &target,
+        action: found.as_ref().map(|found| &found.route.action),
+    };
     let mut told = Explanation {
         method: method.to_string(),
         url: format!("{}://{}{}", scheme.as_str(), url.authority, url.target),
         route: found.as_ref().map(|found| found.route.name.to_string()),
         routing,
+        listeners: entrances(plan, &arriving).iter().map(ToString::to_string).collect(),
         key: None,
         variants: Vec::new(),
         freshness: None,
@@ -579,6 +591,9 @@ impl fmt::Display for Explanation {
         let mut routing = self.routing.trim_end().lines();
         writeln!(f, "route      {}", routing.next().unwrap_or_default())?;
         for line in routing {
+            writeln!(f, "           {line}")?;
+        }
+        for line in &self.listeners {
             writeln!(f, "           {line}")?;
         }
         if let Some(key) = &self.key {

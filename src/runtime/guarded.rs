@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::config::plan::Plan;
+use crate::listen;
 use crate::listen::conn::Conn;
 use crate::tls;
 
@@ -16,6 +17,17 @@ use crate::tls;
 pub struct Guarded {
     /// What each listener that speaks TLS says of its hosts; none, where no host is guarded.
     listeners: Vec<(Box<str>, Hosts)>,
+}
+
+/// What one listener says of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Here {
+    /// Its clients must show a certificate.
+    Required,
+    /// They need not.
+    Open,
+    /// It has no certificate for it.
+    Unknown,
 }
 
 /// Whether a client must show a certificate.
@@ -47,12 +59,28 @@ impl Guarded {
         Self { listeners: listeners.collect() }
     }
 
+    /// Whether a listener serves this host to clients with a certificate alone.
+    #[must_use]
+    pub fn is_guarded(&self, host: &str) -> bool {
+        self.listeners.iter().any(|(_, hosts)| hosts.find(host) == Some(Must::Show))
+    }
+
+    /// What this listener says of a host.
+    #[must_use]
+    pub fn here(listener: &listen::Settings, host: &str) -> Here {
+        let hosts = listener.tls.as_ref().map(Hosts::of);
+        match hosts.and_then(|hosts| hosts.find(host)) {
+            Some(Must::Show) => Here::Required,
+            Some(Must::Nothing) => Here::Open,
+            None => Here::Unknown,
+        }
+    }
+
     /// Whether a request for `host` may be answered on this connection, as far as that is not settled by its
     /// certificate. `host` is in lower case, without port.
     #[must_use]
     pub fn admits(&self, conn: Option<&Conn>, host: &str) -> bool {
-        let is_guarded = |hosts: &Hosts| hosts.find(host) == Some(Must::Show);
-        if !self.listeners.iter().any(|(_, hosts)| is_guarded(hosts)) {
+        if !self.is_guarded(host) {
             return true;
         }
         // Nobody's connection: what is asked for is ours.

@@ -8,6 +8,7 @@ mod cli;
 mod explain;
 mod harness;
 mod origins;
+mod packaging;
 mod process;
 mod protocols;
 mod purging;

@@ -5,3 +5,4 @@ mod clients;
 mod files;
 mod insist;
 mod origins;
+mod scan;

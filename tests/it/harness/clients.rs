@@ -202,6 +202,13 @@ pub(crate) fn s_client(to: SocketAddr, root: &Path, arguments: &[&str], say: &st
     run(command, say.as_bytes())
 }
 
+/// `sslscan` tries everything that it knows at the listener at `to`; what it found, as XML.
+pub(crate) fn sslscan(to: SocketAddr, name: &str) -> Said {
+    let mut command = Command::new("sslscan");
+    command.args(["--xml=-", "--no-colour", &format!("--sni-name={name}"), &to.to_string()]);
+    run(command, b"")
+}
+
 fn run(mut command: Command, say: &[u8]) -> Said {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program is installed: make setup");
