@@ -62,8 +62,12 @@ impl Installed {
         let folder = folder();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir_all(at("run")).expect("the folder can be written to");
-        let says = |name: &str| format!("#!/bin/sh\necho \"{name} $*\" >> {}\n", at("said").display());
-        script(&at("systemctl"), &format!("{}case \"$*\" in *is-active*) {is_active};; esac\n", says("systemctl")));
+        let says =
+            |name: &str| format!("#!/bin/sh\necho \"{name} $*\" >> {}\n", at("said").display());
+        script(
+            &at("systemctl"),
+            &format!("{}case \"$*\" in *is-active*) {is_active};; esac\n", says("systemctl")),
+        );
         script(&at("edgeproxy"), &format!("{}{upgrade}\n", says("edgeproxy")));
         let text = fs::read_to_string(packaging("debian/postinst")).expect("it is shipped");
         let text = text

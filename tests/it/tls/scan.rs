@@ -46,14 +46,17 @@ fn a_scanner_finds_sound_versions_and_suites_and_no_old_flaws() {
             // It calls those of TLS 1.3 acceptable, all of them.
             assert!(["strong", "acceptable"].contains(&value(suite, "strength")), "{suite}");
             let name = value(suite, "cipher");
-            let is_sealed = name.contains("GCM") || name.contains("CHACHA20_POLY1305")
+            let is_sealed = name.contains("GCM")
+                || name.contains("CHACHA20_POLY1305")
                 || name.contains("CHACHA20-POLY1305");
             let is_forward = name.starts_with("TLS_") || name.starts_with("ECDHE-");
             assert!(is_sealed && is_forward, "{suite}");
         }
-        for (flaw, attribute) in
-            [("heartbleed", "vulnerable"), ("renegotiation", "supported"), ("compression", "supported")]
-        {
+        for (flaw, attribute) in [
+            ("heartbleed", "vulnerable"),
+            ("renegotiation", "supported"),
+            ("compression", "supported"),
+        ] {
             let said = found(text, flaw);
             assert!(said.iter().all(|one| value(one, attribute) == "0"), "{flaw}: {text}");
             // Debian's OpenSSL has no compression, and then nothing is said of it.
