@@ -24,6 +24,7 @@ use nix::sys::stat::umask;
 use crate::app::handover;
 use crate::app::handover::Named;
 use crate::app::handover::Taken;
+use crate::app::identity::Give;
 use crate::app::identity::Identity;
 use crate::app::identity::make_folder;
 use crate::config::plan::AdminAddress;
@@ -310,6 +311,16 @@ fn private_socket(
             return Ok(socket);
         }
     }
+    let bound = match identity {
+        Some(identity) => identity.make(path, Give::Away, bind_private)?,
+        None => bind_private(path)?,
+    };
+    bound.set_nonblocking(true)?;
+    Ok(bound)
+}
+
+/// Listens at `path`, for its owner alone; what nobody listens on any more is replaced.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let private = |mode| {
         // The mode counts from the first moment on; nothing else runs yet.
         let before = umask(Mode::from_bits_truncate(mode));
@@ -320,7 +331,6 @@ fn private_socket(
         let made = make_folder(folder);
         restore();
         made?;
-        identity.map_or(Ok(()), |identity| identity.own(folder))?;
     }
     let bind = || {
         let restore = private(0o177);
@@ -328,11 +338,8 @@ fn private_socket(
         restore();
         bound
     };
-    let bound = match bind() {
+    match bind() {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-            if UnixStream::connect(path).is_ok() {
-                return Err(e);
-            }
             // Something else that has this name is somebody's.
             if !path.symlink_metadata()?.file_type().is_socket() {
                 return Err(io::Error::new(
@@ -340,16 +347,18 @@ fn private_socket(
                     "what is there is no socket",
                 ));
             }
-            std::fs::remove_file(path)?;
-            bind()?
+            match UnixStream::connect(path) {
+                Ok(_) => Err(e),
+                // Of another user's nobody can say whether it is in use.
+                Err(denied) if denied.kind() == io::ErrorKind::PermissionDenied => Err(denied),
+                Err(_) => {
+                    std::fs::remove_file(path)?;
+                    bind()
+                }
+            }
         }
-        bound => bound?,
-    };
-    if let Some(identity) = identity {
-        identity.own(path)?;
+        bound => bound,
     }
-    bound.set_nonblocking(true)?;
-    Ok(bound)
 }
 
 /// A socket for the demo origin, where a backend is it.

@@ -27,11 +27,14 @@ use nix::unistd::Pid;
 
 use crate::app::FAILURE;
 use crate::app::Failure;
+use crate::app::identity::Give;
+use crate::app::identity::Identity;
 use crate::app::identity::make_folder;
 use crate::app::starting::FAILED;
 use crate::app::starting::NotStarted;
 use crate::app::starting::SERVES;
 use crate::app::starting::Starting;
+use crate::config::pid_file;
 use crate::config::plan::Process;
 
 /// The first argument of a daemon. It is no flag, and so in no help, completion or manual.
@@ -46,9 +49,14 @@ pub(crate) fn launch(
     let Some((called, arguments)) = arguments.split_first() else {
         return Err(Failure::usage("a program that is called by no name cannot start a daemon"));
     };
-    let unwritable = |e| Failure::other(PidFile::problem(&process.pid_file, &e));
-    process.pid_file.parent().map_or(Ok(()), make_folder).map_err(unwritable)?;
-    if let (false, Some(pid)) = (upgrade, running(&process.pid_file)) {
+    let pid_file = &process.pid_file;
+    let unwritable = |e| Failure::other(PidFile::problem(pid_file, &e));
+    let identity = Identity::of(process).map_err(Failure::other)?;
+    if identity.is_none() {
+        pid_file.parent().map_or(Ok(()), make_folder).map_err(unwritable)?;
+    }
+    let named = pid_file::read(pid_file).map_err(unwritable)?;
+    if let (false, Some(pid)) = (upgrade, named.and_then(running)) {
         return Err(Failure::other(format!(
             "edgeproxy runs already, as process {pid} ({}); stop it, or take over from it with -u",
             process.pid_file.display()
@@ -63,7 +71,13 @@ pub(crate) fn launch(
     };
     starting.serves(None).map_err(failed)?;
     // On failure the socket closes without a word, and the daemon ends.
-    write_pid(&process.pid_file, starting.id()).map_err(unwritable)?;
+    let pid = starting.id();
+    let written = match identity {
+        // Root's, where only root can make it: who reads it trusts it.
+        Some(identity) => identity.make(pid_file, Give::Nothing, |path| write_pid(path, pid)),
+        None => write_pid(pid_file, pid),
+    };
+    written.map_err(unwritable)?;
     starting.known().map_err(failed)
 }
 
@@ -85,10 +99,10 @@ fn ended(how: &str, code: u8, process: &Process) -> Failure {
     Failure { code, message }
 }
 
-/// The process that a pid file names, if one like us runs by that number.
-fn running(pid_file: &Path) -> Option<i32> {
-    let pid: i32 = std::fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
-    let other = pid > 0 && pid.unsigned_abs() != std::process::id();
+/// The process of this number, if one like us runs by it.
+fn running(pid: u32) -> Option<i32> {
+    let other = pid > 0 && pid != std::process::id();
+    let pid = i32::try_from(pid).ok()?;
     let alive = other && matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM));
     // The number may be another program's by now, or one that ended and that nobody collected.
     let name = |of: &str| std::fs::read(format!("/proc/{of}/comm")).ok();
@@ -97,8 +111,11 @@ fn running(pid_file: &Path) -> Option<i32> {
     (alive && name(&of) == name("self") && !status.lines().any(ended)).then_some(pid)
 }
 
-/// Puts a pid file in place as a whole; nobody reads half of one.
+/// Puts a pid file in place as a whole, its folder made where needed; nobody reads half of one. What is there
+/// and is no pid file stays.
 pub(crate) fn write_pid(path: &Path, pid: u32) -> io::Result<()> {
+    path.parent().map_or(Ok(()), make_folder)?;
+    pid_file::read(path)?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{pid}"));
     let beside = PathBuf::from(beside);
@@ -120,9 +137,7 @@ impl PidFile {
 
     /// Removes it, unless another process has written its own by now.
     pub(crate) fn remove(path: &Path) {
-        let ours = std::fs::read_to_string(path)
-            .is_ok_and(|text| text.trim() == std::process::id().to_string());
-        if ours {
+        if matches!(pid_file::read(path), Ok(Some(pid)) if pid == std::process::id()) {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -227,7 +242,7 @@ mod tests {
     fn a_pid_file_is_replaced_and_removed_only_by_its_own_process() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pid");
-        std::fs::write(&path, "an old one, longer than the new one").unwrap();
+        std::fs::write(&path, "4294967295\n").unwrap();
         write_pid(&path, 1).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
         PidFile::remove(&path);
@@ -238,15 +253,21 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_pid_file_stands_for_nobody() {
+    fn what_is_no_pid_file_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pid");
-        assert_eq!(running(&path), None);
+        std::fs::write(&path, "listeners: []").unwrap();
+        assert!(write_pid(&path, 1).is_err());
+        PidFile::remove(&path);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "listeners: []");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_stale_number_stands_for_nobody() {
         // In a container the number of the last run can be this run's own.
-        let own = std::process::id().to_string();
-        for stale in ["", "nonsense", "-1", "0", "1", "999999999", &own] {
-            std::fs::write(&path, stale).unwrap();
-            assert_eq!(running(&path), None, "{stale}");
+        for stale in [0, 1, 999_999_999, u32::MAX, std::process::id()] {
+            assert_eq!(running(stale), None, "{stale}");
         }
     }
 }

@@ -63,6 +63,7 @@ use crate::app::succession::Invocation;
 use crate::app::succession::Succession;
 use crate::app::sweep;
 use crate::config;
+use crate::config::plan::AdminAddress;
 use crate::config::plan::Plan;
 use crate::demo::DemoOrigin;
 use crate::listen::Limits;
@@ -212,7 +213,7 @@ fn detach(plan: &Plan, starter: &Starter) -> Result<Option<Identity>, StartError
     let identity = Identity::of(process).map_err(StartError::Material)?;
     if let Some(identity) = &identity {
         let state = &process.state_dir;
-        identity.adopt(process, state).map_err(|e| unusable(state, &e))?;
+        identity.adopt(state, &files(plan)).map_err(|e| unusable(state, &e))?;
     }
     let path = &process.log_file;
     let log = open_log(identity.as_ref(), path);
@@ -221,6 +222,22 @@ fn detach(plan: &Plan, starter: &Starter) -> Result<Option<Identity>, StartError
     let folder = process.working_directory.as_ref().unwrap_or(&root);
     std::env::set_current_dir(folder).map_err(|e| unusable(folder, &e))?;
     Ok(identity)
+}
+
+/// The files that the configuration names for the process to write, wherever they are.
+fn files(plan: &Plan) -> Vec<&Path> {
+    let process = &plan.process;
+    let access_log = match &plan.access_log.to {
+        Some(Sink::File(path)) => Some(path),
+        Some(Sink::Stdout) | None => None,
+    };
+    let socket = match &plan.admin {
+        Some(AdminAddress::Unix(path)) => Some(path),
+        Some(AdminAddress::Tcp(_)) | None => None,
+    };
+    let always = [&process.pid_file, &process.log_file, &process.upgrade_socket];
+    let others = [access_log, socket, plan.state_file.as_ref()];
+    always.into_iter().chain(others.into_iter().flatten()).map(PathBuf::as_path).collect()
 }
 
 fn open_log(identity: Option<&Identity>, path: &Path) -> io::Result<File> {

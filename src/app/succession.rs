@@ -31,6 +31,7 @@ use crate::app::notify;
 use crate::app::notify::News;
 use crate::app::starting::NotStarted;
 use crate::app::starting::Starting;
+use crate::config::pid_file;
 
 /// What a process is whose predecessor starts it; like [`daemon::MARK`] no flag.
 pub(crate) const MARK: &str = "--successor";
@@ -124,6 +125,7 @@ impl Succession {
         };
         if let Some(path) = &self.pid_file {
             path.parent().map_or(Ok(()), make_folder).map_err(|e| unwritable(path, e))?;
+            pid_file::read(path).map_err(|e| unwritable(path, e))?;
         }
         let roles: &[&str] = match &self.pid_file {
             Some(_) => &[daemon::MARK, MARK],

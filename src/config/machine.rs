@@ -7,6 +7,7 @@ use std::io;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path as FilePath;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -19,7 +20,9 @@ use nix::unistd::User;
 use nix::unistd::access;
 
 use crate::config::Surroundings;
+use crate::config::named;
 use crate::config::path::Path;
+use crate::config::pid_file;
 use crate::config::report::Report;
 use crate::config::schema::Config;
 use crate::config::schema::listen::Certificate;
@@ -95,7 +98,9 @@ pub(super) fn look(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     Folder,
-    File,
+    /// Lines are added to it.
+    Log,
+    Pid,
     Socket,
 }
 
@@ -123,19 +128,22 @@ fn places(config: &Config, surroundings: &Surroundings, report: &mut Report<'_>)
     };
     for (at, path, used) in [
         (at.key("state_dir"), state, Use::Folder),
-        (at.key("pid_file"), written(&process.pid_file), Use::File),
-        (at.key("log_file"), written(&process.log_file), Use::File),
+        (at.key("pid_file"), written(&process.pid_file), Use::Pid),
+        (at.key("log_file"), written(&process.log_file), Use::Log),
         (at.key("upgrade_socket"), written(&process.upgrade_socket), Use::Socket),
         (
             Path::root().key("admin").key("socket"),
             admin.and_then(|admin| admin.socket.clone()),
             Use::Socket,
         ),
-        (Path::root().key("access_log").key("to"), log, Use::File),
+        (Path::root().key("access_log").key("to"), log, Use::Log),
     ] {
         // An empty one was reported as that.
         if let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) {
             usable(&path, used, &at, &surroundings.folder, report);
+            if matches!(used, Use::Log | Use::Pid) {
+                other_name(&path, config, surroundings, &at, report);
+            }
         }
     }
     let at = at.key("working_directory");
@@ -154,12 +162,15 @@ fn places(config: &Config, surroundings: &Surroundings, report: &mut Report<'_>)
 fn usable(path: &FilePath, used: Use, at: &Path, folder: &FilePath, report: &mut Report<'_>) {
     let whole = folder.join(path);
     if let Ok(about) = std::fs::metadata(&whole) {
+        let kind = about.file_type();
         let problem = match used {
             Use::Folder if !about.is_dir() => "is not a folder",
-            Use::File if about.is_dir() => "is a folder",
+            Use::Log | Use::Pid if about.is_dir() => "is a folder",
+            Use::Pid if is_no_pid_file(&whole) => "is there, and is no pid file",
+            Use::Log if kind.is_socket() || kind.is_block_device() => "is there, and is no file",
             // Only what nobody needs is replaced.
             Use::Socket if !about.file_type().is_socket() => "is there, and is no socket",
-            Use::Folder | Use::File | Use::Socket => "",
+            Use::Folder | Use::Log | Use::Pid | Use::Socket => "",
         };
         if !problem.is_empty() {
             report.error(at, format!("{} {problem}", path.display())).help("name another path");
@@ -167,9 +178,15 @@ fn usable(path: &FilePath, used: Use, at: &Path, folder: &FilePath, report: &mut
         }
         let right = match used {
             Use::Folder => Some(AccessFlags::W_OK | AccessFlags::X_OK),
-            Use::File => Some(AccessFlags::W_OK),
+            Use::Log | Use::Pid => Some(AccessFlags::W_OK),
             Use::Socket => None,
         };
+        // What is called so is a stream of whoever starts it, and has a reader.
+        if used == Use::Log && kind.is_fifo() && !whole.starts_with("/dev") {
+            report.warning(at, format!("{} is a pipe", path.display())).help(
+                "nothing starts while nobody reads from it: name a file, or start its reader first",
+            );
+        }
         if let Some(right) = right {
             if let Err(error) = access(&whole, right) {
                 unwritable(&whole, error, at, report);
@@ -192,6 +209,34 @@ fn usable(path: &FilePath, used: Use, at: &Path, folder: &FilePath, report: &mut
     }
 }
 
+/// Whether something is there that a pid file must not replace. What cannot be read is judged by who starts.
+fn is_no_pid_file(path: &FilePath) -> bool {
+    pid_file::read(path).is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists)
+}
+
+/// Reports a file that is written to, and is one of those that are read under another name: by a link.
+fn other_name(
+    path: &FilePath,
+    config: &Config,
+    surroundings: &Surroundings,
+    at: &Path,
+    report: &mut Report<'_>,
+) {
+    let folder = surroundings.folder.as_path();
+    let named = |path: &FilePath| {
+        std::fs::metadata(folder.join(path)).ok().map(|about| (about.dev(), about.ino()))
+    };
+    let Some(own) = named(path) else { return };
+    let read = surroundings.file.clone().into_iter().chain(named::files(config));
+    for read in read.filter(|read| named(read) == Some(own)) {
+        // The same name was reported as that.
+        if folder.join(&read) != folder.join(path) {
+            let message = format!("{} is the same file as {}", path.display(), read.display());
+            report.error(at, message).help("it would be written over: name another file");
+        }
+    }
+}
+
 fn unwritable(there: &FilePath, error: Errno, at: &Path, report: &mut Report<'_>) {
     report
         .warning(at, format!("you cannot write to {}: {}", there.display(), error.desc()))
@@ -206,6 +251,11 @@ fn writable(path: &FilePath, at: &Path, folder: &FilePath, report: &mut Report<'
     let whole = folder.join(path);
     if whole.is_dir() {
         report.error(at, format!("{} is a folder", path.display())).help("name a file in it");
+        return;
+    }
+    if whole.exists() && !whole.is_file() {
+        let message = format!("{} is there, and is no file", path.display());
+        report.error(at, message).help("name another path");
         return;
     }
     // A folder that is not there is made, in the nearest one that is.

@@ -16,6 +16,7 @@ pub mod expand;
 mod machine;
 mod named;
 pub mod path;
+pub mod pid_file;
 pub mod plan;
 pub mod read;
 pub mod report;
@@ -96,10 +97,11 @@ impl File {
     #[must_use]
     pub fn new(path: &FilePath) -> Self {
         let folder = path.parent().map(FilePath::to_path_buf).unwrap_or_default();
+        let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         Self {
             name: path.display().to_string(),
-            path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()),
-            surroundings: surroundings(&folder),
+            surroundings: Surroundings { file: Some(whole.clone()), ..surroundings(&folder) },
+            path: whole,
         }
     }
 
@@ -335,7 +337,7 @@ fn surroundings(folder: &FilePath) -> Surroundings {
         folder.join("edgeproxy-state")
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Surroundings { folder, state_dir, cores }
+    Surroundings { folder, file: None, state_dir, cores }
 }
 
 #[cfg(test)]

@@ -13,7 +13,12 @@ use crate::config::schema::Config;
 
 /// The same surroundings on every machine.
 fn somewhere() -> Surroundings {
-    Surroundings { folder: "/etc/edge".into(), state_dir: "/var/lib/edge".into(), cores: 4 }
+    Surroundings {
+        folder: "/etc/edge".into(),
+        file: Some("/etc/edge/edge.yaml".into()),
+        state_dir: "/var/lib/edge".into(),
+        cores: 4,
+    }
 }
 
 /// Loads text without the machine's environment; `HOME_HOST` is the only variable.

@@ -7,6 +7,7 @@ mod drain;
 mod handover;
 mod notify;
 mod start;
+mod trust;
 mod twenty;
 mod upgrade;
 

@@ -48,6 +48,8 @@ use crate::units::Period;
 pub struct Surroundings {
     /// Relative paths begin here.
     pub folder: PathBuf,
+    /// The configuration itself, where it is a file.
+    pub file: Option<PathBuf>,
     /// Where state is kept.
     pub state_dir: PathBuf,
     /// How many cores there are.
@@ -96,7 +98,7 @@ pub(in crate::config) fn check(
     let own = own_paths(&process, socket, state_file.as_deref(), log, &root);
     let read: Vec<PathBuf> =
         named::files(config).into_iter().map(|file| folder.join(file)).collect();
-    paths::apart(&own, &read, report);
+    paths::apart(&own, surroundings.file.as_deref(), &read, report);
     if report.has_errors() {
         return None;
     }

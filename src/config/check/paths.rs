@@ -25,13 +25,24 @@ pub(super) struct Own {
     pub(super) used: Use,
 }
 
-/// Reports paths that mean two things at once. `read` are the files that are read.
-pub(super) fn apart(own: &[Own], read: &[PathBuf], report: &mut Report<'_>) {
+/// Reports paths that mean two things at once. `file` is the configuration, `read` are the files that are read
+/// with it.
+pub(super) fn apart(
+    own: &[Own],
+    file: Option<&FilePath>,
+    read: &[PathBuf],
+    report: &mut Report<'_>,
+) {
     for (n, one) in own.iter().enumerate() {
         let path = plain(&one.path);
         // Devices take what anybody writes.
         if path.starts_with("/dev") {
             continue;
+        }
+        if one.used != Use::Folder && file.is_some_and(|file| plain(file) == path) {
+            report
+                .error(&one.at, format!("{} is this configuration", one.path.display()))
+                .help("it would be written over: name another file");
         }
         if one.used != Use::Folder && read.iter().any(|read| plain(read) == path) {
             report

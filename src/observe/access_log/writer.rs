@@ -22,6 +22,8 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 
@@ -440,7 +442,16 @@ fn open(sink: &Sink) -> io::Result<File> {
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    // A pipe without a reader would be waited for without end.
+    let now = OFlag::O_NONBLOCK.bits();
+    let mut options = OpenOptions::new();
+    let opened = options.append(true).create(true).mode(0o640).custom_flags(now).open(path);
+    opened.map_err(|e| match e.raw_os_error() {
+        Some(number) if number == Errno::ENXIO as i32 => {
+            io::Error::other("it is a pipe that nobody reads from")
+        }
+        _ => e,
+    })
 }
 
 /// A write that failed.

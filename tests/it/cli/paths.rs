@@ -26,6 +26,7 @@ fn tested(more: &str) -> Outcome {
     let folder = folder();
     fs::write(folder.path().join("a-file"), "").expect("the folder is ours");
     fs::create_dir(folder.path().join("a-folder")).expect("the folder is ours");
+    std::os::unix::fs::symlink("edge.yaml", folder.path().join("a-link")).expect("a link");
     written(folder.path(), more);
     run_in(folder.path(), &["-c", "edge.yaml", "-t"])
 }
@@ -41,6 +42,11 @@ fn a_path_that_stands_for_two_things_is_an_error() {
         ("process: {pid_file: x}\naccess_log: {to: ./x}", "access_log.to"),
         ("process: {pid_file: x}\nadmin: {state_file: x}", "admin.state_file"),
         ("process: {pid_file: a-file}\nadmin: {token_file: a-file}", "process.pid_file"),
+        ("process: {log_file: edge.yaml}", "process.log_file"),
+        ("process: {pid_file: ./edge.yaml}", "process.pid_file"),
+        ("access_log: {to: a-folder/../edge.yaml}", "access_log.to"),
+        ("admin: {state_file: edge.yaml}", "admin.state_file"),
+        ("access_log: {to: ./a-link}", "access_log.to"),
     ] {
         tested(more).failed(78, &[place, "error: "]);
     }
