@@ -101,6 +101,24 @@ impl<'a> Dress<'a> {
         }
     }
 
+    /// Whether a route's changes are to this field.
+    pub(crate) fn rules_touch(&self, field: &HeaderName) -> bool {
+        self.rules.iter().any(|rule| match rule {
+            HeaderRule::Set(name, _) | HeaderRule::Add(name, _) | HeaderRule::Remove(name) => {
+                name == field
+            }
+        })
+    }
+
+    /// Says the request's id.
+    pub(crate) fn put_id_on(&self, response: &mut impl Fields) -> Result<()> {
+        let mut id =
+            HeaderValue::from_str(self.id).or_err(ErrorType::InvalidHTTPHeader, "an id")?;
+        // Each is another: HTTP/2 must not fill its table of what was said before with them.
+        id.set_sensitive(true);
+        response.insert(REQUEST_ID, id)
+    }
+
     /// Says it.
     pub(crate) fn put_on(&self, response: &mut impl Fields) -> Result<()> {
         for name in directives::targeted_fields() {
@@ -111,11 +129,7 @@ impl<'a> Dress<'a> {
         }
         let via = hops::via(response.all(), self.received);
         response.insert(header::VIA, via)?;
-        let mut id =
-            HeaderValue::from_str(self.id).or_err(ErrorType::InvalidHTTPHeader, "an id")?;
-        // Each is another: HTTP/2 must not fill its table of what was said before with them.
-        id.set_sensitive(true);
-        response.insert(REQUEST_ID, id)?;
+        self.put_id_on(response)?;
         if let Some((status, outcome)) = &self.cache {
             response.append(CACHE_STATUS, status.to_value())?;
             response.insert(X_CACHE, HeaderValue::from_static(outcome.x_cache()))?;

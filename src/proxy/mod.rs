@@ -15,6 +15,7 @@ mod fetch;
 mod finish;
 mod forward;
 mod freshen;
+mod heads;
 mod hedge;
 mod lookup;
 mod mirror;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
+use http::Response;
 use http::StatusCode;
 use http::Version;
 use http::header;
@@ -43,6 +44,7 @@ use crate::message::forwarded::Client;
 use crate::message::head::canonical_fields;
 use crate::message::target::Authority;
 use crate::proxy::arrive;
+use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::dress;
 use crate::proxy::dress::Dress;
@@ -50,6 +52,8 @@ use crate::proxy::enter;
 use crate::proxy::enter::Heard;
 use crate::proxy::finish;
 use crate::proxy::finish::Told;
+use crate::proxy::heads;
+use crate::proxy::heads::Heads;
 use crate::proxy::lookup;
 use crate::proxy::proof::Proof;
 use crate::proxy::store;
@@ -97,6 +101,7 @@ impl ShortWay {
 struct Desk {
     fields: HeaderMap,
     head: Vec<u8>,
+    heads: Heads<Runtime>,
 }
 
 thread_local! {
@@ -180,8 +185,7 @@ impl ShortWay {
         }
         let hit = visit.find(method, headers, &found, &runtime)?;
         let id = arrive::request_id(headers, visit.wall);
-        let dress = hit.dress(&id, conn, &runtime);
-        let response = stored::head(&hit.entry, &hit.selection, &dress).ok()?;
+        let response = hit.response(&id, conn, &runtime)?;
         let rest = Remaining {
             body: hit.body(method),
             first_byte: visit.started.elapsed(),
@@ -208,7 +212,7 @@ impl ShortWay {
         outlet: &mut Outlet<'_, '_>,
         desk: &mut Desk,
     ) -> Option<Taken> {
-        let Desk { fields, head: out } = desk;
+        let Desk { fields, head: out, .. } = desk;
         let (head, conn) = (asked.head, asked.conn);
         canonical_fields(asked.received, head, asked.host, fields).ok()?;
         let runtime = self.runtime.load();
@@ -406,6 +410,34 @@ impl Hit {
             hsts: runtime.hsts(Some(conn)),
             rules: &route.headers.response,
         }
+    }
+
+    /// The header of the answer.
+    fn response(&self, id: &str, conn: &Conn, runtime: &Arc<Runtime>) -> Option<Response<()>> {
+        let dress = self.dress(id, conn, runtime);
+        let make = || stored::head(&self.entry, &self.selection, &dress).ok();
+        if self.selection != Selection::Whole || dress.rules_touch(&REQUEST_ID) {
+            return make();
+        }
+        let of = heads::Of {
+            entry: self.entry.id(),
+            route: self.route,
+            listener: conn.listener,
+            age: self.age,
+            ttl: self.ttl,
+        };
+        DESK.with_borrow_mut(|Desk { heads, .. }| {
+            if let Some(fields) = heads.find(runtime, &of) {
+                let mut response = Response::new(());
+                *response.status_mut() = self.entry.status();
+                *response.headers_mut() = fields.clone();
+                dress.put_id_on(response.headers_mut()).ok()?;
+                return Some(response);
+            }
+            let response = make()?;
+            heads.made(runtime, &of, response.headers(), &REQUEST_ID);
+            Some(response)
+        })
     }
 
     fn status(&self) -> StatusCode {

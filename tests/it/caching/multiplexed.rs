@@ -1,5 +1,7 @@
 //! The same over HTTP/2.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use http::Request;
 
@@ -7,6 +9,7 @@ use crate::caching::minute;
 use crate::caching::numbered;
 use crate::harness::Edge;
 use crate::harness::Origin;
+use crate::harness::edge::simple;
 use crate::harness::http2;
 
 #[test]
@@ -23,6 +26,36 @@ fn miss_and_hit_are_shared_with_http_1() {
     });
     edge.get("/").expect_hit().expect_body("answer 0");
     assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn hits_one_after_the_other_differ_in_their_ids_alone() {
+    let origin = Origin::script().with("/", numbered(minute("").field("ETag", "\"1\""))).start();
+    let plain = Edge::to(&origin);
+    let silent = Edge::with(&simple(&origin, "").replace(
+        "upstream: origin}",
+        "upstream: origin, headers: {response: {remove: [x-request-id], set: {x-set: a}}}}",
+    ));
+    for (edge, shown) in [(&plain, 1), (&silent, 0)] {
+        http2::run(async {
+            let mut send = http2::plain(edge.address("http")).await;
+            http2::get(&mut send, "http://edge.test/", &[]).await.expect("a reply");
+            let mut ids = HashSet::new();
+            let mut texts = HashSet::new();
+            for _ in 0..50 {
+                let hit = http2::get(&mut send, "http://edge.test/", &[]).await.expect("a reply");
+                let mut fields = hit.headers.clone();
+                assert_eq!(fields.get_all("x-request-id").iter().count(), shown, "{hit:?}");
+                assert_eq!(fields.contains_key("x-set"), shown == 0, "{hit:?}");
+                ids.extend(fields.remove("x-request-id"));
+                // What a second changes, and nothing else may.
+                assert!(fields.remove("age").is_some(), "{hit:?}");
+                assert!(fields.remove("cache-status").is_some(), "{hit:?}");
+                texts.insert(format!("{fields:?}"));
+            }
+            assert_eq!((ids.len(), texts.len()), (50 * shown, 1), "{texts:?}");
+        });
+    }
 }
 
 #[test]
