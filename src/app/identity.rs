@@ -49,6 +49,9 @@ pub(crate) enum Give {
     Nothing,
 }
 
+/// Whether an identity may write to a folder.
+type MayWrite<'a> = &'a dyn Fn(&Path) -> io::Result<bool>;
+
 /// What an identity can do about where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Reach {
@@ -154,7 +157,7 @@ impl Identity {
             done => return done,
         };
         let path = std::path::absolute(path)?;
-        match self.reach(&path)? {
+        match reach(&path, &|folder| self.may_write(folder))? {
             Reach::Within => Err(refused),
             Reach::Missing(folder) => {
                 std::fs::DirBuilder::new().mode(FOLDER_MODE).create(&folder)?;
@@ -175,59 +178,6 @@ impl Identity {
         }
     }
 
-    /// Who can have laid the way to `path`, which is absolute. As long as the answer is not
-    /// [`Reach::Within`], root can go it: nobody but root can lay it anew.
-    fn reach(&self, path: &Path) -> io::Result<Reach> {
-        let mut ahead: Vec<PathBuf> =
-            path.components().rev().map(|part| part.as_os_str().into()).collect();
-        let mut here = PathBuf::from("/");
-        let mut links = 0;
-        while let Some(step) = ahead.pop() {
-            if step == Path::new("/") {
-                here = step;
-                continue;
-            }
-            if step == Path::new("..") {
-                here.pop();
-                continue;
-            }
-            let folder = std::fs::symlink_metadata(&here)?;
-            let is_writable = self.may_write(&here)?;
-            let is_sticky = folder.mode() & 0o1000 != 0;
-            if folder.uid() != 0 || (is_writable && !is_sticky) {
-                return Ok(Reach::Within);
-            }
-            let next = here.join(&step);
-            let about = match std::fs::symlink_metadata(&next) {
-                // The file itself need not be there.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    return Ok(match (is_writable, ahead.is_empty()) {
-                        (true, _) => Reach::Within,
-                        (false, true) => Reach::Beyond,
-                        (false, false) => Reach::Missing(next),
-                    });
-                }
-                about => about?,
-            };
-            // In /tmp and the like only what is root's stays where it is.
-            if is_writable && (about.uid() != 0 || !about.is_dir() || ahead.is_empty()) {
-                return Ok(Reach::Within);
-            }
-            if about.is_symlink() {
-                links += 1;
-                // A group may write there that the identity is not in: its links are not root's.
-                if ahead.is_empty() || folder.mode() & 0o022 != 0 || links > LINKS_MAX {
-                    return Ok(Reach::Within);
-                }
-                let to = std::fs::read_link(&next)?;
-                ahead.extend(to.components().rev().map(|part| PathBuf::from(part.as_os_str())));
-            } else if !ahead.is_empty() {
-                here = next;
-            }
-        }
-        Ok(Reach::Beyond)
-    }
-
     /// Whether this identity may write to a folder: by its mode, its groups or a list of rights.
     fn may_write(&self, folder: &Path) -> io::Result<bool> {
         let asked = || unistd::faccessat(AT_FDCWD, folder, AccessFlags::W_OK, AtFlags::AT_EACCESS);
@@ -246,6 +196,15 @@ impl Identity {
             // Whatever it is that is missing, this makes it.
             return self.make(&state.join("edgeproxy"), Give::Away, |_| make_folder(state));
         }
+        self.adopt_there(state, files, &|folder| self.may_write(folder))
+    }
+
+    fn adopt_there(
+        &self,
+        state: &Path,
+        files: &[&Path],
+        may_write: MayWrite<'_>,
+    ) -> io::Result<()> {
         let state = std::path::absolute(state)?;
         let is_ours = |path: &Path| {
             let known = |name: &std::ffi::OsStr| {
@@ -256,7 +215,7 @@ impl Identity {
             (at_top && path.file_name().is_some_and(known)) || files.contains(&path)
         };
         let is_way = |path: &Path| files.iter().any(|file| file.starts_with(path));
-        let out_of_reach = self.reach(&state.join("edgeproxy"))? == Reach::Beyond;
+        let out_of_reach = reach(&state.join("edgeproxy"), may_write)? == Reach::Beyond;
         if out_of_reach && holds_only(&state, &is_ours, &is_way)? {
             self.own_all(&state)?;
         }
@@ -285,6 +244,59 @@ impl Identity {
     pub(crate) fn open_log(&self, path: &Path) -> io::Result<File> {
         self.make(path, Give::Away, open_log)
     }
+}
+
+/// Who can have laid the way to `path`, which is absolute, when an identity may write where this says. As long as the answer is not
+/// [`Reach::Within`], root can go it: nobody but root can lay it anew.
+fn reach(path: &Path, may_write: MayWrite<'_>) -> io::Result<Reach> {
+    let mut ahead: Vec<PathBuf> =
+        path.components().rev().map(|part| part.as_os_str().into()).collect();
+    let mut here = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(step) = ahead.pop() {
+        if step == Path::new("/") {
+            here = step;
+            continue;
+        }
+        if step == Path::new("..") {
+            here.pop();
+            continue;
+        }
+        let folder = std::fs::symlink_metadata(&here)?;
+        let is_writable = may_write(&here)?;
+        let is_sticky = folder.mode() & 0o1000 != 0;
+        if folder.uid() != 0 || (is_writable && !is_sticky) {
+            return Ok(Reach::Within);
+        }
+        let next = here.join(&step);
+        let about = match std::fs::symlink_metadata(&next) {
+            // The file itself need not be there.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Ok(match (is_writable, ahead.is_empty()) {
+                    (true, _) => Reach::Within,
+                    (false, true) => Reach::Beyond,
+                    (false, false) => Reach::Missing(next),
+                });
+            }
+            about => about?,
+        };
+        // In /tmp and the like only what is root's stays where it is.
+        if is_writable && (about.uid() != 0 || !about.is_dir() || ahead.is_empty()) {
+            return Ok(Reach::Within);
+        }
+        if about.is_symlink() {
+            links += 1;
+            // A group may write there that the identity is not in: its links are not root's.
+            if ahead.is_empty() || folder.mode() & 0o022 != 0 || links > LINKS_MAX {
+                return Ok(Reach::Within);
+            }
+            let to = std::fs::read_link(&next)?;
+            ahead.extend(to.components().rev().map(|part| PathBuf::from(part.as_os_str())));
+        } else if !ahead.is_empty() {
+            here = next;
+        }
+    }
+    Ok(Reach::Beyond)
 }
 
 /// Whether a folder has nothing in it but what is ours and, for the rest, folders on the way to that.
@@ -354,6 +366,12 @@ mod tests {
         process
     }
 
+    /// What somebody may write to who is not root and in no group: these tests share their process, which
+    /// therefore cannot ask as another user.
+    fn anybody(folder: &Path) -> io::Result<bool> {
+        Ok(folder.metadata()?.mode() & 0o002 != 0)
+    }
+
     #[test]
     fn nobody_changes_without_being_asked() {
         assert_eq!(Identity::of(&process(None)), Ok(None));
@@ -374,11 +392,11 @@ mod tests {
         let nobody = Identity::of(&process(Some("nobody"))).unwrap().unwrap();
         std::fs::write(folder.path().join("passwd"), "").unwrap();
         std::fs::create_dir(folder.path().join("ca")).unwrap();
-        nobody.adopt(folder.path(), &[]).unwrap();
+        nobody.adopt_there(folder.path(), &[], &anybody).unwrap();
         assert_eq!(folder.path().metadata().unwrap().uid(), 0);
 
         std::fs::remove_file(folder.path().join("passwd")).unwrap();
-        nobody.adopt(folder.path(), &[]).unwrap();
+        nobody.adopt_there(folder.path(), &[], &anybody).unwrap();
         assert_eq!(folder.path().metadata().unwrap().uid(), nobody.uid.as_raw());
         assert_eq!(folder.path().join("ca").metadata().unwrap().uid(), nobody.uid.as_raw());
     }
@@ -392,13 +410,13 @@ mod tests {
         let nobody = Identity::of(&process(Some("nobody"))).unwrap().unwrap();
         let (run, pid) = (folder.path().join("run"), folder.path().join("run/edge.pid"));
         std::fs::create_dir(&run).unwrap();
-        nobody.adopt(folder.path(), &[]).unwrap();
+        nobody.adopt_there(folder.path(), &[], &anybody).unwrap();
         assert_eq!(run.metadata().unwrap().uid(), 0);
         std::fs::write(run.join("other"), "").unwrap();
-        nobody.adopt(folder.path(), &[&pid]).unwrap();
+        nobody.adopt_there(folder.path(), &[&pid], &anybody).unwrap();
         assert_eq!(run.metadata().unwrap().uid(), 0);
         std::fs::remove_file(run.join("other")).unwrap();
-        nobody.adopt(folder.path(), &[&pid]).unwrap();
+        nobody.adopt_there(folder.path(), &[&pid], &anybody).unwrap();
         assert_eq!(run.metadata().unwrap().uid(), nobody.uid.as_raw());
         assert_eq!(folder.path().metadata().unwrap().uid(), nobody.uid.as_raw());
     }
@@ -436,10 +454,11 @@ mod tests {
             ("round/log", Reach::Within),
             ("roots/log-link", Reach::Within),
         ] {
-            assert_eq!(nobody.reach(&at(path)).unwrap(), reach, "{path}");
+            assert_eq!(super::reach(&at(path), &anybody).unwrap(), reach, "{path}");
         }
         // Everybody can make files in such a folder, and nobody can replace what is root's.
-        assert_eq!(nobody.reach(&std::env::temp_dir().join("log")).unwrap(), Reach::Within);
+        let log = std::env::temp_dir().join("log");
+        assert_eq!(super::reach(&log, &anybody).unwrap(), Reach::Within);
     }
 
     #[test]
