@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
@@ -15,12 +16,14 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use nix::unistd::Uid;
 use nix::unistd::User;
 use tempfile::TempDir;
 
 use super::at;
+use super::edgeproxy;
 use super::free_address;
 use super::outcome;
 use crate::harness::Origin;
@@ -317,6 +320,41 @@ fn the_inner_flag_is_no_way_to_start_it() {
     let (code, said) = outcome(&folder, &["--detached", "-c", "edge.yaml"]);
     assert_eq!(code, Some(64), "{said}");
     assert!(said.contains("use -d"), "{said}");
+}
+
+/// How many threads a process has.
+fn threads(pid: Pid) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).expect("it is there").count()
+}
+
+#[test]
+fn no_thread_is_started_before_the_daemon_is_a_process_of_its_own() {
+    let origin = Origin::always(ok("hello"));
+    let folder = Arc::new(tempfile::tempdir().expect("a folder can be made"));
+    let address = free_address();
+    let path = write_config(&folder, &at(address, &origin, ""));
+    // The starter and then the daemon read it as it is written, and so wait where they are looked at.
+    let yaml = fs::read(&path).expect("it was written");
+    fs::remove_file(&path).expect("it is ours");
+    nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("the folder is ours");
+    let reader = || fs::OpenOptions::new().write(true).open(&path).expect("somebody reads it");
+
+    let mut starter = edgeproxy(&folder, &["-c", "edge.yaml", "-d"]).spawn().expect("it runs");
+    let starting = Pid::from_raw(starter.id().try_into().expect("a number of a process"));
+    reader().write_all(&yaml).expect("it is read");
+    let daemon = eventually("there is a daemon", || {
+        let children = format!("/proc/{starting}/task/{starting}/children");
+        let children = fs::read_to_string(children).expect("the system tells");
+        children.split_whitespace().next()?.parse().ok().map(Pid::from_raw)
+    });
+    let mut waiting = reader();
+    assert_eq!((threads(starting), threads(daemon)), (1, 1));
+    waiting.write_all(&yaml).expect("it is read");
+    drop(waiting);
+    assert!(starter.wait().expect("it was started").success());
+    let daemon = Daemon { pid: pid_in(&folder), folder, address };
+    daemon.get("/").expect_status(200);
+    assert!(threads(daemon.pid) > 1, "otherwise nothing was shown above");
 }
 
 #[test]
