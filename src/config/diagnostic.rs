@@ -82,6 +82,15 @@ impl Diagnostic {
     }
 }
 
+/// A message apart from what it says behind a semicolon: what to do. One within quotes is not meant.
+#[must_use]
+pub fn advice(text: &str) -> (&str, Option<&str>) {
+    let is_quoted =
+        |at: usize| ['`', '"'].iter().any(|quote| text[..at].matches(*quote).count() % 2 == 1);
+    let at = text.match_indices("; ").map(|(at, _)| at).find(|at| !is_quoted(*at));
+    at.map_or((text, None), |at| (&text[..at], Some(&text[at + 2..])))
+}
+
 /// Everything that was found in one configuration, in the order of the lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
@@ -386,5 +395,12 @@ mod tests {
         all.push(Diagnostic::new(Severity::Error, "b"));
         all.push(Diagnostic::new(Severity::Error, "c"));
         assert!(all.render(Style::Plain).ends_with("2 errors, 1 warning\n"));
+    }
+
+    #[test]
+    fn advice_stands_behind_a_semicolon_that_is_not_quoted() {
+        assert_eq!(advice("a is wrong; write b; or c"), ("a is wrong", Some("write b; or c")));
+        assert_eq!(advice("`a; b` is wrong"), ("`a; b` is wrong", None));
+        assert_eq!(advice("\"a; b\" is wrong; write c"), ("\"a; b\" is wrong", Some("write c")));
     }
 }

@@ -20,6 +20,8 @@ use nix::unistd::User;
 use nix::unistd::access;
 
 use crate::config::Surroundings;
+use crate::config::diagnostic::Severity;
+use crate::config::diagnostic::advice;
 use crate::config::named;
 use crate::config::path::Path;
 use crate::config::pid_file;
@@ -60,7 +62,7 @@ pub(super) fn look(
             if let Some(file) = there(file, &at, folder, report)
                 && let Err(error) = tls::tickets::inspect(&tls::Resumption::Shared(file))
             {
-                report.error(&at, error.to_string());
+                say(report, Severity::Error, &at, &error.to_string(), KEYS);
             }
         }
         let at = at.key("certificates");
@@ -92,6 +94,20 @@ pub(super) fn look(
             }
         }
     }
+}
+
+/// What to do where nothing better is said.
+const PEM: &str = "name files with PEM, a certificate and the key that belongs to it";
+const KEYS: &str = "name a file of keys that the process may read";
+
+/// Reports what others say of a file: what to do is behind a semicolon, or else `help`.
+fn say(report: &mut Report<'_>, severity: Severity, at: &Path, message: &str, help: &str) {
+    let (message, advice) = advice(message);
+    let diagnostic = match severity {
+        Severity::Error => report.error(at, message),
+        Severity::Warning => report.warning(at, message),
+    };
+    diagnostic.help(advice.unwrap_or(help));
 }
 
 /// What is made of a path.
@@ -379,10 +395,10 @@ fn pair(
         Part::Key => &at_key,
     };
     for (part, error) in found.errors {
-        report.error(place(part), error.to_string());
+        say(report, Severity::Error, place(part), &error.to_string(), PEM);
     }
     for (part, warning) in found.warnings {
-        report.warning(place(part), warning.to_string());
+        say(report, Severity::Warning, place(part), &warning.to_string(), PEM);
     }
 }
 
@@ -406,12 +422,12 @@ fn clients(
         match tls::clients::inspect(&tls::ClientAuth::On(clients), now) {
             Ok(warnings) => {
                 for warning in warnings {
-                    report.warning(place, warning.to_string());
+                    say(report, Severity::Warning, place, &warning.to_string(), PEM);
                 }
                 true
             }
             Err(error) => {
-                report.error(place, error.to_string());
+                say(report, Severity::Error, place, &error.to_string(), PEM);
                 false
             }
         }
@@ -464,9 +480,10 @@ fn there(
         Ok(_) => "it is not a file".to_owned(),
         Err(error) => error.to_string(),
     };
-    let diagnostic = report.error(at, format!("cannot read {}: {problem}", path.display()));
-    if path.is_relative() {
-        diagnostic.help(format!("relative paths begin in {}", folder.display()));
-    }
+    let message = format!("cannot read {}: {problem}", path.display());
+    report.error(at, message).help(match path.is_relative() {
+        true => format!("relative paths begin in {}", folder.display()),
+        false => "name a file that the process may read".to_owned(),
+    });
     None
 }

@@ -112,6 +112,7 @@ impl File {
     pub fn load(&self) -> Result<Loaded, Diagnostics> {
         let text = read_file(&self.path).map_err(|message| {
             let mut diagnostic = Diagnostic::new(Severity::Error, message);
+            diagnostic.help("name a file of YAML that is there and that you may read");
             diagnostic.file.clone_from(&self.name);
             let mut found = Diagnostics::default();
             found.push(diagnostic);
@@ -276,11 +277,11 @@ fn from_variables(document: &Document) -> Vec<(usize, String)> {
     document.scalars().iter().filter_map(masked).collect()
 }
 
-/// The effective configuration as YAML, as `show` does, of a file: nor does it show what came from variables
-/// into redirects.
+/// The effective configuration as YAML, as `show` does, of a file: with what `auto` stands for here, and without
+/// what came from variables into redirects.
 #[must_use]
 pub fn shown(loaded: &Loaded) -> String {
-    let mut config = loaded.config.clone();
+    let mut config = show::settled(&loaded.config, &loaded.plan);
     for (route, masked) in &loaded.from_variables {
         if let Some(redirect) = config.routes.get_mut(*route).and_then(|one| one.redirect.as_mut())
         {

@@ -3,6 +3,7 @@
 use crate::config::diagnostic::Diagnostic;
 use crate::config::diagnostic::Diagnostics;
 use crate::config::diagnostic::Severity;
+use crate::config::diagnostic::advice;
 use crate::config::document::Document;
 use crate::config::document::Place;
 use crate::config::path::Path;
@@ -48,12 +49,14 @@ impl<'d> Report<'d> {
         self.push(Severity::Warning, path, Document::locate_key, message.into())
     }
 
-    /// Takes what a constructor says about the value at `path`.
-    pub fn take<T>(&mut self, path: &Path, result: Result<T, String>) -> Option<T> {
+    /// Takes what a constructor says about the value at `path`. What to do is what it says behind a semicolon,
+    /// or else `help`.
+    pub fn take<T>(&mut self, path: &Path, result: Result<T, String>, help: &str) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(message) => {
-                self.error(path, message);
+                let (message, advice) = advice(&message);
+                self.error(path, message).help(advice.unwrap_or(help));
                 None
             }
         }

@@ -3,6 +3,7 @@
 mod yaml;
 
 use crate::config::check::route;
+use crate::config::plan::Plan;
 use crate::config::schema::Config;
 use crate::config::schema::cache::Cache;
 use crate::config::schema::route::Condition;
@@ -12,9 +13,11 @@ use crate::config::schema::route::Match;
 use crate::config::schema::route::Respond;
 use crate::config::schema::secret::FieldText;
 use crate::config::schema::secret::Secret;
+use crate::config::schema::value::OrAuto;
 use crate::config::schema::value::Switch;
 use crate::message::secret;
 use crate::message::secret::MASK;
+use crate::units::ByteSize;
 
 /// The effective configuration as YAML: every default and everything inherited filled in.
 ///
@@ -53,6 +56,38 @@ pub fn effective(config: &Config) -> Config {
         route.purge.get_or_insert_with(|| defaults.purge.clone());
     }
     whole
+}
+
+/// The same configuration with what `auto` stands for in the plan that was made of it.
+#[must_use]
+pub(super) fn settled(config: &Config, plan: &Plan) -> Config {
+    let mut whole = config.clone();
+    let (written, meant) = (&mut whole.process, &plan.process);
+    fill(&mut written.threads, || u32::try_from(meant.threads).unwrap_or(u32::MAX));
+    for (path, is) in [
+        (&mut written.state_dir, &meant.state_dir),
+        (&mut written.pid_file, &meant.pid_file),
+        (&mut written.log_file, &meant.log_file),
+        (&mut written.upgrade_socket, &meant.upgrade_socket),
+    ] {
+        fill(path, || is.clone());
+    }
+    fill(&mut whole.cache.handover_memory, || ByteSize(plan.storage.handover.most));
+    // Where nothing is ordered, the section would only be in the way.
+    if let Some(acme) = &plan.acme {
+        let storage = acme.folder.parent().unwrap_or(&acme.folder);
+        fill(&mut whole.acme.storage, || storage.to_path_buf());
+        // It names the server by itself then.
+        whole.acme.staging = false;
+        fill(&mut whole.acme.directory, || acme.directory.clone());
+    }
+    whole
+}
+
+fn fill<T>(written: &mut OrAuto<T>, is: impl FnOnce() -> T) {
+    if matches!(written, OrAuto::Auto) {
+        *written = OrAuto::Is(is());
+    }
 }
 
 /// The same configuration without the secrets that are written in it.

@@ -271,7 +271,11 @@ routes:
         ("listeners[0].tls.certificates[0].key", 6, "b.key: the private key does not belong"),
         ("listeners[0].tls.certificates[1].certificate", 7, "nothing.pem: contains no certificate"),
         ("listeners[0].tls.certificates[1].key", 7, "nothing.pem: contains no private key"),
-        ("listeners[0].tls.certificates[2].certificate", 8, "are the two files swapped?"),
+        (
+            "listeners[0].tls.certificates[2].certificate",
+            8,
+            "contains a private key and no certificate",
+        ),
         ("listeners[0].tls.certificates[2].key", 8, "cannot read none.key"),
         ("upstreams.one.tls.ca", 12, "no certificate in "),
         ("upstreams.two.addresses[0].tls.key", 14, "b.key: the private key does not belong"),

@@ -103,7 +103,7 @@ fn check_name(written: &str, name: &str) -> Result<(), String> {
     }
     if name.contains('*') {
         return Err(format!(
-            "`{written}`: a `*` stands for the first labels only, as in `*.example.org`"
+            "`{written}`: a `*` stands for the first labels only; write it as in `*.example.org`"
         ));
     }
     if !name.is_ascii() {
@@ -116,7 +116,7 @@ fn check_name(written: &str, name: &str) -> Result<(), String> {
     }
     for label in name.split('.') {
         if label.is_empty() {
-            return Err(format!("`{written}` has an empty label: write one dot between labels"));
+            return Err(format!("`{written}` has an empty label; write one dot between labels"));
         }
         if label.len() > 63 {
             return Err(format!("the label `{label}` is longer than 63 bytes"));

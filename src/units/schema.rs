@@ -79,7 +79,9 @@ impl de::Visitor<'_> for PeriodVisitor {
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Period, E> {
         match u64::try_from(value) {
             Ok(value) => self.visit_u64(value),
-            Err(_) => Err(E::custom(format_args!("a duration is never negative: {value}"))),
+            Err(_) => Err(E::custom(format_args!(
+                "a duration is never negative: {value}; write 0, or a time like 30s"
+            ))),
         }
     }
 

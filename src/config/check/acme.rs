@@ -224,7 +224,7 @@ fn external(
     }
     let bytes = acme::from_base64url(secret.reveal().trim());
     let bytes = bytes.map_err(|wrong| format!("the key cannot be read: {wrong}"));
-    let key = report.take(&at.key(key), bytes)?;
+    let key = report.take(&at.key(key), bytes, "write it as the server's operator gave it")?;
     Some(acme::ExternalAccount { key_id: external.key_id.clone(), key })
 }
 

@@ -5,6 +5,8 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use crate::config::check::header;
+use crate::config::check::matching::HOST;
+use crate::config::check::matching::REGEX;
 use crate::config::check::within;
 use crate::config::path::Path;
 use crate::config::report::Report;
@@ -208,7 +210,7 @@ fn redirect(
     }
     let location = Template::parse(&written.to, captures);
     let location = location.and_then(|to| to.check_location().map(|()| to));
-    let location = report.take(&at, location)?;
+    let location = report.take(&at, location, "write a path, or a URL with http:// or https://")?;
     Some(Action::Redirect { status: status?, location })
 }
 
@@ -257,7 +259,7 @@ pub(super) fn rewrite(
                 .help(format!("write \"/{text}\""));
             return None;
         }
-        report.take(&at, Rewrite::prefix(text))
+        report.take(&at, Rewrite::prefix(text), "write a path: /new")
     };
     let strip_prefix = prefix("strip_prefix", &written.strip_prefix);
     let add_prefix = prefix("add_prefix", &written.add_prefix);
@@ -267,11 +269,11 @@ pub(super) fn rewrite(
             report.error(&at, "the expression is missing").help("write `pattern: …`");
             return None;
         }
-        report.take(&at, Rewrite::replace(&replace.pattern, &replace.replacement, captures))
+        report.take(&at, Rewrite::replace(&replace.pattern, &replace.replacement, captures), REGEX)
     });
     let host = written.host.as_ref().and_then(|host| {
         let host = Template::parse(host, captures);
-        report.take(&at.key("host"), host.and_then(|host| host.check_host().map(|()| host)))
+        report.take(&at.key("host"), host.and_then(|host| host.check_host().map(|()| host)), HOST)
     });
     Rewrite { strip_prefix, regex, add_prefix, host }
 }

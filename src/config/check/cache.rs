@@ -327,7 +327,9 @@ fn key_values(key: &Key, at: &Path, report: &mut Report<'_>) {
     }
     for (n, text) in key.cookies.iter().flatten().enumerate() {
         if text.is_empty() {
-            report.error(&at.key("cookies").index(n), "a cookie needs a name");
+            report
+                .error(&at.key("cookies").index(n), "a cookie needs a name")
+                .help("write the name of the cookie, or remove the empty text");
         }
     }
     let at = at.key("query");
@@ -335,7 +337,9 @@ fn key_values(key: &Key, at: &Path, report: &mut Report<'_>) {
         None | Some(Query::All) => {}
         Some(Query::None) => {
             if key.sort_query == Some(true) {
-                report.warning(&at, "`sort_query` has no effect when no parameter counts");
+                report
+                    .warning(&at, "`sort_query` has no effect when no parameter counts")
+                    .help("remove `sort_query`, or let parameters count with `only` or `except`");
             }
         }
         Some(Query::Only(names)) if names.is_empty() => {

@@ -68,7 +68,9 @@ pub(super) fn section(section: &Normalise, at: &Path, report: &mut Report<'_>) {
         }
         for (n, value) in values.iter().enumerate() {
             if value.is_empty() {
-                report.error(&at.index(n), "a field without a value is as good as none");
+                report
+                    .error(&at.index(n), "a field without a value is as good as none")
+                    .help("remove the empty text, or write the value that is meant");
             } else {
                 header::value(value, &at.index(n), report);
             }

@@ -78,8 +78,9 @@ fn secret_value(
     let Some(file) = value_file else {
         let Some(text) = text else {
             if !report.has_lost(at, &["value", "value_file"]) {
-                let problem = report.error(at, "the header has no value");
-                problem.help("write `value_file: …`, or the value");
+                report
+                    .error(at, "the header has no value")
+                    .help("write `value_file: …`, or the value");
             }
             return None;
         };
@@ -155,7 +156,7 @@ pub(super) fn map(
         if let (Some(name), Some(value)) = (name, value)
             && map.insert(name, value).is_some()
         {
-            report.error_in_key(&at, format!("the header \"{key}\" is written twice"));
+            report.error_in_key(&at, format!("the header \"{key}\" is written twice")).help(TWICE);
         }
     }
     map
@@ -183,7 +184,7 @@ pub(super) fn own(
         if let (Some(name), Some(value)) = (name, value)
             && map.insert(name, value).is_some()
         {
-            report.error_in_key(&at, format!("the header \"{key}\" is written twice"));
+            report.error_in_key(&at, format!("the header \"{key}\" is written twice")).help(TWICE);
         }
     }
     map
@@ -195,6 +196,9 @@ enum Direction {
     Request,
     Response,
 }
+
+/// Of a field that stands twice in one list.
+const TWICE: &str = "remove one of the two: names are the same in capitals and in small letters";
 
 fn changes(
     written: &HeaderChanges,
@@ -210,7 +214,7 @@ fn changes(
         let at = at.key("remove").index(n);
         let Some(name) = changeable(key, direction, &at, report) else { continue };
         if done.insert(name.clone(), "remove").is_some() {
-            report.error(&at, format!("the header \"{key}\" is removed twice"));
+            report.error(&at, format!("the header \"{key}\" is removed twice")).help(TWICE);
         }
         rules.push(HeaderRule::Remove(name));
     }
@@ -222,7 +226,7 @@ fn changes(
         match done.insert(name.clone(), "set") {
             None => {}
             Some("set") => {
-                report.error_in_key(&at, format!("the header \"{key}\" is set twice"));
+                report.error_in_key(&at, format!("the header \"{key}\" is set twice")).help(TWICE);
             }
             Some(_) => {
                 report

@@ -176,7 +176,9 @@ fn body(written: &schema::health::Health, at: &Path, report: &mut Report<'_>) ->
         report.error(&at, "every answer contains nothing").help("write a text, or remove the key");
     }
     if text.len() > health::BODY {
-        report.error(&at, "it is longer than what is searched of an answer, 64 KiB");
+        report
+            .error(&at, "it is longer than what is searched of an answer, 64 KiB")
+            .help("write a shorter part of the answer");
     }
     if written.method == "HEAD" {
         report
@@ -237,7 +239,9 @@ pub(super) fn ejection(
             ];
             for (key, _) in unused.into_iter().filter(|(_, is_set)| *is_set) {
                 let at = at.key(key);
-                report.error_in_key(&at, format!("`{key}` has no effect with `deviations: off`"));
+                report
+                    .error_in_key(&at, format!("`{key}` has no effect with `deviations: off`"))
+                    .help("remove the key, or write a number for `deviations`");
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::config::check::acme;
 use crate::config::check::address;
 use crate::config::check::file;
 use crate::config::check::insist;
+use crate::config::check::matching::HOST;
 use crate::config::check::period;
 use crate::config::check::size;
 use crate::config::check::within;
@@ -296,7 +297,7 @@ fn hosts(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<String> 
     let mut hosts = Vec::with_capacity(written.len());
     for (n, host) in written.iter().enumerate() {
         let is_address = host.parse::<IpAddr>().is_ok();
-        if is_address || report.take(&at.index(n), HostPattern::parse(host)).is_some() {
+        if is_address || report.take(&at.index(n), HostPattern::parse(host), HOST).is_some() {
             hosts.push(host.to_ascii_lowercase());
         }
     }

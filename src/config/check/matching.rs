@@ -52,6 +52,14 @@ pub(super) fn matching(written: &Match, at: &Path, report: &mut Report<'_>) -> O
     Some(Matching { hosts, path, when })
 }
 
+/// Of what is no pattern of hosts.
+pub(super) const HOST: &str =
+    "write a name like www.example.org, or *.example.org for all below it";
+
+/// Of what is no regular expression.
+pub(super) const REGEX: &str =
+    "a backslash takes the next character as it is; https://docs.rs/regex/#syntax has the rest";
+
 fn hosts(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<HostPattern> {
     let mut hosts: Vec<HostPattern> = Vec::with_capacity(written.len());
     for (n, text) in written.iter().enumerate() {
@@ -62,9 +70,11 @@ fn hosts(written: &[String], at: &Path, report: &mut Report<'_>) -> Vec<HostPatt
                 .help("write the name alone: www.example.org");
             continue;
         }
-        let Some(host) = report.take(&at, HostPattern::parse(text)) else { continue };
+        let Some(host) = report.take(&at, HostPattern::parse(text), HOST) else { continue };
         if hosts.contains(&host) {
-            report.warning(&at, format!("the host \"{text}\" stands here twice"));
+            report
+                .warning(&at, format!("the host \"{text}\" stands here twice"))
+                .help("remove one of the two");
         } else {
             hosts.push(host);
         }
@@ -115,7 +125,7 @@ fn pattern(
             .help(format!("write \"/{text}\""));
         return None;
     }
-    report.take(at, build(text))
+    report.take(at, build(text), if key == "path_regex" { REGEX } else { "write a path: /api" })
 }
 
 /// Methods that requests may have.
@@ -124,7 +134,9 @@ pub(super) fn methods(written: &[String], at: &Path, report: &mut Report<'_>) ->
     for (n, text) in written.iter().enumerate() {
         let at = at.index(n);
         let Ok(method) = Method::from_bytes(text.as_bytes()) else {
-            report.error(&at, format!("\"{text}\" is not a method"));
+            report
+                .error(&at, format!("\"{text}\" is not a method"))
+                .help("write a word of letters: GET, or a method of your own");
             continue;
         };
         if text.bytes().any(|b| b.is_ascii_lowercase()) {
@@ -136,7 +148,9 @@ pub(super) fn methods(written: &[String], at: &Path, report: &mut Report<'_>) ->
                 .error(&at, format!("{method} never reaches a route"))
                 .help("edgeproxy refuses it from every client");
         } else if methods.contains(&method) {
-            report.warning(&at, format!("the method {method} stands here twice"));
+            report
+                .warning(&at, format!("the method {method} stands here twice"))
+                .help("remove one of the two");
         } else {
             methods.push(method);
         }
@@ -239,7 +253,9 @@ pub(super) fn conditions(
     for (key, condition) in written {
         let at = at.key(key.as_str());
         if key.is_empty() {
-            report.error_in_key(&at, "the name is empty");
+            report
+                .error_in_key(&at, "the name is empty")
+                .help("write the name before the colon, or remove the line");
         }
         let nature = if is_named_so(key.trim_end_matches('*').as_bytes()) {
             Nature::Secret
@@ -299,7 +315,7 @@ fn condition(
                 Nature::Secret => message.replace(text.as_str(), MASK),
                 Nature::Open => message,
             };
-            return report.take(&at.key("regex"), ValueMatch::regex(text).map_err(shown));
+            return report.take(&at.key("regex"), ValueMatch::regex(text).map_err(shown), REGEX);
         }
     })
 }

@@ -150,7 +150,9 @@ fn process(
     };
     for (key, name) in [("user", &written.user), ("group", &written.group)] {
         if name.as_ref().is_some_and(|name| name.trim().is_empty()) {
-            report.error(&at.key(key), format!("the {key} has no name"));
+            report.error(&at.key(key), format!("the {key} has no name")).help(format!(
+                "write the name of a {key}, or remove the key to stay who starts it"
+            ));
         }
     }
     let socket = in_state(report, "upgrade_socket", &written.upgrade_socket, "upgrade.sock");
@@ -239,7 +241,7 @@ fn size(report: &mut Report<'_>, at: &Path, value: ByteSize, min: u64, max: u64)
 /// A path, relative ones below `folder`.
 fn file(report: &mut Report<'_>, at: &Path, folder: &FilePath, path: &FilePath) -> PathBuf {
     if path.as_os_str().is_empty() {
-        report.error(at, "the path is empty");
+        report.error(at, "the path is empty").help("write a path, or remove the key");
     }
     folder.join(path)
 }

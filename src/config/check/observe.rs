@@ -155,7 +155,9 @@ pub(super) fn access_log(
         let at = list.index(n);
         match Field::parse(name) {
             Some(field) if fields.contains(&field) => {
-                report.error(&at, format!("the field \"{name}\" stands here twice"));
+                report
+                    .error(&at, format!("the field \"{name}\" stands here twice"))
+                    .help("remove one of the two");
             }
             Some(field) => fields.push(field),
             None => {

@@ -127,7 +127,9 @@ pub(super) fn text<'s>(
 ) -> Option<&'s Secret> {
     report.hide(at);
     if secret.reveal().is_empty() {
-        report.error(at, "the secret is empty");
+        report
+            .error(at, "the secret is empty")
+            .help("write the secret, the name of its file, or a variable: ${NAME}");
         return None;
     }
     is_written(secret.reveal(), at, report).then_some(secret)
@@ -160,9 +162,10 @@ fn content(
         Err(problem) => {
             let problem = report
                 .error(at, format!("cannot take a secret from {}: {problem}", path.display()));
-            if path.is_relative() {
-                problem.help(format!("relative paths begin in {}", files.folder.display()));
-            }
+            problem.help(match path.is_relative() {
+                true => format!("relative paths begin in {}", files.folder.display()),
+                false => "name a file of text that may be read".to_owned(),
+            });
             None
         }
     }

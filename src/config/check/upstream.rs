@@ -246,10 +246,12 @@ fn pool(
             ("warm", written.warm != built_in.warm),
         ];
         for (key, _) in unused.iter().filter(|(_, is_set)| *is_set) {
-            report.error_in_key(
-                &at.key(*key),
-                format!("`{key}` has no effect with `protocol: http2`"),
-            );
+            report
+                .error_in_key(
+                    &at.key(*key),
+                    format!("`{key}` has no effect with `protocol: http2`"),
+                )
+                .help("remove the key, or write `protocol: http1`");
         }
     }
     let moment = Duration::from_millis(1);
@@ -378,11 +380,15 @@ pub(in crate::config) fn backend(
         .map(|tls| tls.as_ref().map(|tls| self::tls(tls, folder, &at.key("tls"), report)));
     let tls = match (own, scheme) {
         (Some(None), Some(Scheme::Https)) => {
-            report.error(&at.key("tls"), "`off`, and the address says https");
+            report
+                .error(&at.key("tls"), "`off`, and the address says https")
+                .help("remove the key, or write http:// in the address");
             None
         }
         (Some(Some(tls)), Some(Scheme::Http)) => {
-            report.error_in_key(&at.key("tls"), "TLS, and the address says http");
+            report
+                .error_in_key(&at.key("tls"), "TLS, and the address says http")
+                .help("remove the key, or write https:// in the address");
             Some(tls)
         }
         (Some(own), _) => own,
@@ -391,19 +397,24 @@ pub(in crate::config) fn backend(
         (None, None) => outer.cloned(),
     };
     if let (Some(tls), Some(origin)) = (&tls, &origin) {
+        const NAME: &str = "write `tls: {server_name: …}`, the name in the origin's certificate";
         let problem = match origin.place {
             Place::Tcp { .. } => None,
-            Place::Demo => Some("the demo origin speaks plain text"),
+            Place::Demo => {
+                Some(("the demo origin speaks plain text", "write `tls: off` for this address"))
+            }
             Place::Service(_) | Place::Unix(_)
                 if tls.server_name.is_some() || !tls.names.is_empty() || !tls.verify =>
             {
                 None
             }
-            Place::Service(_) => Some("TLS to the targets of a service needs `tls.server_name`"),
-            Place::Unix(_) => Some("TLS over a socket needs `tls.server_name`"),
+            Place::Service(_) => {
+                Some(("TLS to the targets of a service needs `tls.server_name`", NAME))
+            }
+            Place::Unix(_) => Some(("TLS over a socket needs `tls.server_name`", NAME)),
         };
-        if let Some(problem) = problem {
-            report.error(at, problem);
+        if let Some((problem, help)) = problem {
+            report.error(at, problem).help(help);
         }
     }
     if let Some(id) = &written.id
@@ -434,7 +445,9 @@ fn tls(
             .warning(&at.key("verify"), "the origin's certificate is not checked")
             .help("anybody on the way can answer for it; `ca` trusts a private authority instead");
         if written.ca.is_some() {
-            report.error_in_key(&at.key("ca"), "`ca` has no effect with `verify: false`");
+            report
+                .error_in_key(&at.key("ca"), "`ca` has no effect with `verify: false`")
+                .help("remove one of the two: with `ca` alone the certificate is checked");
         }
     }
     if let Some(name) = &written.server_name
@@ -459,14 +472,18 @@ fn tls(
 fn pins(written: &schema::upstream::OriginTls, at: &Path, report: &mut Report<'_>) -> Vec<Pin> {
     let at = at.key("names");
     if !written.verify && !written.names.is_empty() {
-        report.error_in_key(&at, "`names` has no effect with `verify: false`");
+        report
+            .error_in_key(&at, "`names` has no effect with `verify: false`")
+            .help("remove one of the two: names are looked for where certificates are checked");
     }
     let mut pins: Vec<Pin> = Vec::with_capacity(written.names.len());
     for (n, name) in written.names.iter().enumerate() {
         let at = at.index(n);
         match name.parse() {
             Ok(pin) if pins.contains(&pin) => {
-                report.warning(&at, format!("\"{name}\" is there already"));
+                report
+                    .warning(&at, format!("\"{name}\" is there already"))
+                    .help("remove one of the two");
             }
             Ok(pin) => pins.push(pin),
             Err(_) => {

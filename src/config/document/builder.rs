@@ -81,6 +81,7 @@ impl Builder {
         if text.len() > MAX_BYTES {
             let message = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
             let mut diagnostic = Diagnostic::new(Severity::Error, message);
+            diagnostic.help("no configuration is: look whether it is the right file");
             diagnostic.file.clone_from(&self.document.name);
             self.found.push(diagnostic);
             return Err(self.found);

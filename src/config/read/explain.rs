@@ -2,6 +2,7 @@
 
 use crate::config::diagnostic::Diagnostics;
 use crate::config::diagnostic::Severity;
+use crate::config::diagnostic::advice;
 use crate::config::document::Document;
 use crate::config::document::Entry;
 use crate::config::document::Value;
@@ -9,6 +10,8 @@ use crate::config::read::BOOL;
 use crate::config::read::Error;
 use crate::config::read::Fault;
 use crate::config::read::LIST;
+use crate::config::read::SECTION;
+use crate::config::read::TEXT;
 use crate::config::read::Wrong;
 use crate::config::suggest;
 
@@ -26,14 +29,24 @@ pub(super) fn report(document: &Document, error: &Error, found: &mut Diagnostics
         },
         None => (document.path(root), document.place(root), root),
     };
-    let mut message = error.to_string();
+    let text = error.to_string();
+    let (message, advice) = match error.wrong {
+        Wrong::Other(_) => advice(&text),
+        Wrong::UnknownKey(..) | Wrong::UnknownWord(..) | Wrong::MissingKey(_) | Wrong::Kind(_) => {
+            (text.as_str(), None)
+        }
+    };
+    let mut message = message.to_owned();
     if matches!(error.wrong, Wrong::Kind(_)) {
         message.push_str(", found ");
         message.push_str(&describe(document.value(value)));
     }
     let mut diagnostic = document.diagnostic(Severity::Error, place, message);
     diagnostic.path = path.to_string();
-    diagnostic.help = help(&error.wrong, document.value(value));
+    diagnostic.help(match advice {
+        Some(advice) => advice.to_owned(),
+        None => help(&error.wrong, document.value(value)),
+    });
     found.push(diagnostic);
 }
 
@@ -55,26 +68,38 @@ fn shorten(text: &str) -> String {
     text.chars().take(39).chain(['…']).collect()
 }
 
-fn help(wrong: &Wrong, value: &Value) -> Option<String> {
+fn help(wrong: &Wrong, value: &Value) -> String {
     match (wrong, value) {
-        (Wrong::UnknownKey(key, known), _) => Some(suggest::help(key, known, "keys here")),
-        (Wrong::UnknownWord(word, known), _) => Some(suggest::help(word, known, "possible")),
+        (Wrong::UnknownKey(key, known), _) => suggest::help(key, known, "keys here"),
+        (Wrong::UnknownWord(word, known), _) => suggest::help(word, known, "possible"),
+        (Wrong::MissingKey(key), _) => format!("write `{key}: …`"),
         (Wrong::Kind(expected), Value::Scalar { text, .. }) if expected == LIST => {
-            Some(format!("write it as a list: [{}]", shorten(text)))
+            format!("write it as a list: [{}]", shorten(text))
+        }
+        (Wrong::Kind(expected), Value::Map(_)) if expected == LIST => {
+            "write a dash before each element".to_owned()
         }
         (Wrong::Kind(expected), Value::Scalar { text, .. }) if expected == BOOL => {
             match text.to_ascii_lowercase().as_str() {
-                "yes" | "on" | "true" | "1" => Some("write true, without quotes".to_owned()),
-                "no" | "off" | "false" | "0" => Some("write false, without quotes".to_owned()),
-                _ => None,
+                "yes" | "on" | "true" | "1" => "write true, without quotes".to_owned(),
+                "no" | "off" | "false" | "0" => "write false, without quotes".to_owned(),
+                _ => "write true or false, without quotes".to_owned(),
             }
         }
+        (Wrong::Kind(expected), Value::Scalar { .. } | Value::List(_)) if expected == SECTION => {
+            "write its keys below it and further in, each with a colon, and without a dash"
+                .to_owned()
+        }
+        (Wrong::Kind(expected), Value::Map(_) | Value::List(_)) if expected == TEXT => {
+            "write one value behind the colon".to_owned()
+        }
         (Wrong::Kind(_), Value::Scalar { text, quoted: true }) if text.parse::<u64>().is_ok() => {
-            Some("write the number without quotes".to_owned())
+            "write the number without quotes".to_owned()
         }
         (Wrong::Kind(_), Value::Null) => {
-            Some("write a value, or remove the key to have its default".to_owned())
+            "write a value, or remove the key to have its default".to_owned()
         }
-        _ => None,
+        (Wrong::Kind(expected), _) => format!("write {expected}"),
+        (Wrong::Other(_), _) => "`edgeproxy schema` says what can stand here".to_owned(),
     }
 }

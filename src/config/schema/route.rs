@@ -399,11 +399,15 @@ impl<'de> Deserialize<'de> for Condition {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Condition, A::Error> {
                 let Some(key) = map.next_key::<Kind>()? else {
-                    return Err(A::Error::custom("write one of the keys exact, prefix, regex"));
+                    return Err(A::Error::custom(
+                        "no key says how the value is compared; write one of exact, prefix, regex",
+                    ));
                 };
                 let text: String = map.next_value()?;
                 if map.next_key::<Kind>()?.is_some() {
-                    return Err(A::Error::custom("write only one of exact, prefix, regex"));
+                    return Err(A::Error::custom(
+                        "a value is compared in one way; keep one of exact, prefix, regex",
+                    ));
                 }
                 Ok(match key {
                     Kind::Exact => Condition::Exact(text),

@@ -65,7 +65,7 @@ pub trait Word: Sized {
 impl Word for u32 {
     const WHAT: &'static str = "a whole number";
     fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("\"{text}\" is not {}", Self::WHAT))
+        text.parse().map_err(|_| format!("\"{text}\" is not {}; write a number like 4", Self::WHAT))
     }
 }
 

@@ -10,6 +10,7 @@ fn every_mistake_is_answered_word_for_word() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
     let mut wrong = Vec::new();
+    let mut mute = Vec::new();
     let mut seen = 0;
     for entry in std::fs::read_dir(&folder).expect("the folder is there") {
         let path = entry.expect("readable").path();
@@ -19,10 +20,13 @@ fn every_mistake_is_answered_word_for_word() {
         seen += 1;
         let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).expect("readable");
-        let answer = match load_text(&text, &name) {
-            Ok(loaded) => format!("{}accepted\n", loaded.warnings.render(Style::Plain)),
-            Err(found) => found.render(Style::Plain),
+        let (found, end) = match load_text(&text, &name) {
+            Ok(loaded) => (loaded.warnings, "accepted\n"),
+            Err(found) => (found, ""),
         };
+        let answer = found.render(Style::Plain) + end;
+        let helpless = found.all().iter().filter(|one| one.help.is_none());
+        mute.extend(helpless.map(|one| format!("{name}: {}", one.message)));
         let expected = path.with_extension("txt");
         if bless {
             std::fs::write(&expected, &answer).expect("writable");
@@ -31,5 +35,6 @@ fn every_mistake_is_answered_word_for_word() {
         }
     }
     assert!(seen >= 20, "only {seen} golden files");
+    assert!(mute.is_empty(), "nothing is said of what to do:\n{}", mute.join("\n"));
     assert!(wrong.is_empty(), "{}\n(BLESS=1 takes these over)", wrong.join("\n"));
 }

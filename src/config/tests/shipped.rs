@@ -52,6 +52,56 @@ fn every_shipped_file_means_the_same_when_shown_and_loaded_again() {
     }
 }
 
+#[test]
+fn what_auto_stands_for_is_shown_and_means_the_same() {
+    let ordered = "listeners: [{address: \"127.0.0.1:80\"}, {address: \"127.0.0.1:443\", tls: auto}]\n\
+                   routes: [{match: {hosts: [www.a.test]}, respond: {status: 204}}]\n";
+    let staging = format!("{ordered}acme: {{staging: true}}\nprocess: {{pid_file: run/pid}}\n");
+    let server = "https://acme-v02.api.letsencrypt.org/directory";
+    let staged = "https://acme-staging-v02.api.letsencrypt.org/directory";
+    let usual = [
+        "  threads: 4\n",
+        "  state_dir: /var/lib/edge\n",
+        "  log_file: /var/lib/edge/edgeproxy.log\n",
+        "  upgrade_socket: /var/lib/edge/upgrade.sock\n",
+        "  handover_memory: ",
+    ];
+    let pid = "  pid_file: /var/lib/edge/edgeproxy.pid\n";
+    for (written, more) in [
+        (text("reference.yaml"), &[pid][..]),
+        (ordered.to_owned(), &[pid, "  storage: /var/lib/edge/acme\n", server]),
+        (staging, &["  pid_file: run/pid\n", "  storage: /var/lib/edge/acme\n", staged]),
+    ] {
+        let first = super::load_text(&written, "first").unwrap_or_else(|found| panic!("{found}"));
+        let yaml = crate::config::shown(&first);
+        for part in usual.iter().chain(more) {
+            assert!(yaml.contains(part), "no {part:?} in {yaml}");
+        }
+        let is_ordered = first.plan.acme.is_some();
+        assert_eq!(yaml.matches(": auto\n").count(), if is_ordered { 0 } else { 2 }, "{yaml}");
+        let again =
+            super::load_text(&yaml, "again").unwrap_or_else(|found| panic!("{found}\n{yaml}"));
+        assert_eq!(words(&first.plan), words(&again.plan));
+    }
+}
+
+/// The folder of the documents that the package installs.
+const DOCUMENTS: &str = "/usr/share/doc/edgeproxy";
+
+#[test]
+fn the_packages_configuration_names_the_schema_that_the_package_brings() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("packaging/edge.yaml")).expect("it is there");
+    let first = text.lines().next().unwrap_or_default();
+    let schema = format!("{DOCUMENTS}/edgeproxy.schema.json");
+    assert_eq!(first, format!("# yaml-language-server: $schema={schema}"));
+    let package = std::fs::read_to_string(root.join("Cargo.toml")).expect("it is there");
+    let asset = format!("[\"conf/edgeproxy.schema.json\", \"{}\", \"644\"]", &schema[1..]);
+    assert!(package.contains(&asset), "no {asset}");
+    // The reference beside it names it without a folder.
+    assert!(package.contains(&format!("\"{}/reference.yaml\"", &DOCUMENTS[1..])));
+}
+
 /// A plan in words; the routing table by its routes, since its indices have no order.
 fn words(plan: &Plan) -> String {
     let Plan {
