@@ -39,6 +39,13 @@ use crate::listen::stream::send_part;
 use crate::terms::pace::MinRate;
 use crate::terms::pace::Pace;
 
+/// How much a client is let send although it has its answer: to be told to stop in the middle of a few bytes
+/// is taken for a failure by some.
+const LET_FINISH: usize = 64 * 1024;
+
+/// How long that may take.
+const FINISHING: Duration = Duration::from_secs(2);
+
 /// How much of a request's body is kept for another attempt: as much as Pingora keeps on HTTP/1.
 const KEPT_FOR_RETRY: usize = 64 * 1024;
 
@@ -46,7 +53,8 @@ const KEPT_FOR_RETRY: usize = 64 * 1024;
 /// its end, it is reset.
 pub(super) struct Http2Session {
     head: RequestHeader,
-    incoming: RecvStream,
+    /// `None` once it is dropped.
+    incoming: Option<RecvStream>,
     answer: SendResponse<Bytes>,
     /// Where the body goes once the final header was written.
     outgoing: Option<SendStream<Bytes>>,
@@ -71,7 +79,7 @@ impl Http2Session {
         let Request { head, incoming, answer } = request;
         Self {
             head,
-            incoming,
+            incoming: Some(incoming),
             answer,
             outgoing: None,
             written: None,
@@ -98,19 +106,27 @@ impl Http2Session {
         .or_err(ErrorType::H2Error, "waiting for the client to close its stream")
     }
 
+    /// The length that the request says its body has.
+    fn length(&self) -> Option<u64> {
+        self.head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    /// Whether all of the request has come.
+    fn has_come(&self) -> bool {
+        self.incoming.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+
     fn is_empty(&self) -> bool {
-        let length = || self.head.headers.get(header::CONTENT_LENGTH);
-        self.read == 0
-            && (self.incoming.is_end_stream()
-                || length().is_some_and(|length| length.as_bytes() == b"0"))
+        self.read == 0 && (self.has_come() || self.length() == Some(0))
     }
 
     fn is_done(&self) -> bool {
-        self.is_empty() || self.incoming.is_end_stream()
+        self.is_empty() || self.has_come()
     }
 
     async fn read(&mut self) -> Result<Option<Bytes>> {
-        let data = self.incoming.data().await.transpose();
+        let Some(incoming) = &mut self.incoming else { return Ok(None) };
+        let data = incoming.data().await.transpose();
         let data = data.or_err(ErrorType::ReadError, "reading the body of a request")?;
         if let Some(data) = &data {
             self.read += data.len();
@@ -118,7 +134,7 @@ impl Http2Session {
                 kept.write_to_buffer(data);
             }
             // It fails for a stream that has ended, which wants no more.
-            drop(self.incoming.flow_control().release_capacity(data.len()));
+            drop(incoming.flow_control().release_capacity(data.len()));
         }
         Ok(data)
     }
@@ -192,6 +208,35 @@ impl Http2Session {
     }
 }
 
+/// A stream whose answer is whole ends with its request, where that comes soon. Else, and at once where it says
+/// that it is long, the rest is refused by a reset without an error (RFC 9113 §8.1).
+impl Drop for Http2Session {
+    fn drop(&mut self) {
+        let rest = self.length().map(|length| length.saturating_sub(self.read as u64));
+        let is_long = rest.is_some_and(|rest| rest > LET_FINISH as u64);
+        if !self.ended || self.written.is_none() || is_long {
+            return;
+        }
+        let Some(mut incoming) = self.incoming.take().filter(|body| !body.is_end_stream()) else {
+            return;
+        };
+        // There is none while the process ends.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let mut left = LET_FINISH;
+            let finishing = async {
+                while let Some(Ok(data)) = incoming.data().await {
+                    let Some(less) = left.checked_sub(data.len()) else { break };
+                    left = less;
+                    drop(incoming.flow_control().release_capacity(data.len()));
+                }
+            };
+            // Whether or not it has: it was let.
+            drop(tokio::time::timeout(FINISHING, finishing).await);
+        });
+    }
+}
+
 #[async_trait]
 impl Session for Http2Session {
     fn req_header(&self) -> &RequestHeader {
@@ -209,7 +254,7 @@ impl Session for Http2Session {
     async fn drain_request_body(&mut self) -> Result<()> {
         let limit = self.drain_timeout;
         let drain = async {
-            while !self.incoming.is_end_stream() && self.read().await?.is_some() {}
+            while !self.has_come() && self.read().await?.is_some() {}
             Ok(())
         };
         match limit {

@@ -21,6 +21,7 @@ use crate::harness::Origin;
 use crate::harness::PATIENCE;
 use crate::harness::Respond;
 use crate::harness::edge::simple;
+use crate::harness::frames::DATA;
 use crate::harness::frames::END_HEADERS;
 use crate::harness::frames::END_STREAM;
 use crate::harness::frames::HEADERS;
@@ -82,6 +83,25 @@ impl Frames {
                 RESET if stream == wanted => return Outcome::Reset,
                 _ => {}
             }
+        }
+    }
+}
+
+/// The code of the reset of stream 1 that comes before what is answered to a PING sent now, if one does.
+fn reset_by_now(client: &mut Frames) -> Option<u32> {
+    const PING: u8 = 6;
+    client.send(PING, 0, 0, b"8 octets");
+    loop {
+        let mut head = [0; 9];
+        client.0.read_exact(&mut head).expect("the connection stays");
+        let mut payload = vec![0; usize::from(head[2]) | usize::from(head[1]) << 8];
+        client.0.read_exact(&mut payload).expect("the connection stays");
+        match (head[3], &payload[..]) {
+            (PING, _) => return None,
+            (RESET, [a, b, c, d]) if head[8] == 1 => {
+                return Some(u32::from_be_bytes([*a, *b, *c, *d]));
+            }
+            _ => {}
         }
     }
 }
@@ -316,6 +336,43 @@ fn a_stream_that_the_http_2_layer_rejects_is_logged_and_counted() {
         assert_eq!(line["status"].as_u64(), None, "{line}");
     }
     assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_few_bytes_that_nobody_wants_are_let_come_and_many_are_not() {
+    const NO_ERROR: u32 = 0;
+    const PROTOCOL_ERROR: u32 = 1;
+    let origin = Origin::always(ok("well"));
+    let edge = Edge::with(&simple(&origin, "").replace(
+        "routes:\n",
+        "routes:\n  - {match: {path: /here}, respond: {status: 200, body: here}}\n",
+    ));
+    let answered = |length: &'static str| {
+        let mut client = Frames::open(edge.address("http"));
+        let fields = [(":method", "POST"), (":path", "/here"), ("content-length", length)];
+        client.headers(1, &request(&fields), false);
+        assert_eq!(client.outcome(1), Outcome::Status(200));
+        client
+    };
+    let mut client = answered("5");
+    assert_eq!(reset_by_now(&mut client), None);
+    client.send(DATA, END_STREAM, 1, b"hello");
+    assert_eq!(reset_by_now(&mut client), None);
+    client.headers(3, &request(&[(":path", "/here")]), true);
+    assert_eq!(client.outcome(3), Outcome::Status(200));
+
+    // What announced something else is malformed also then (RFC 9113 §8.1.1).
+    let mut client = answered("1");
+    client.send(DATA, END_STREAM, 1, b"hello");
+    assert_eq!(reset_by_now(&mut client), Some(PROTOCOL_ERROR));
+
+    // Who would send much is told to stop (§8.1).
+    let mut client = answered("1000000");
+    let mut code = None;
+    while code.is_none() {
+        code = reset_by_now(&mut client);
+    }
+    assert_eq!(code, Some(NO_ERROR));
 }
 
 #[test]
