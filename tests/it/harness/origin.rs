@@ -218,12 +218,18 @@ impl Script {
 
     /// Starts it on a port of its own.
     pub(crate) fn start(self) -> Origin {
-        self.listen(|tcp| Some(Line::Tcp(tcp)))
+        self.listen(own_port(), |tcp| Some(Line::Tcp(tcp)))
+    }
+
+    /// Starts it at this address, which is free.
+    #[cfg(feature = "srv")]
+    pub(crate) fn start_at(self, address: SocketAddr) -> Origin {
+        self.listen(address, |tcp| Some(Line::Tcp(tcp)))
     }
 
     /// Starts it on a port of its own, over TLS.
     pub(crate) fn start_tls(self, config: Arc<ServerConfig>) -> Origin {
-        self.listen(move |tcp| Line::secure(tcp, &config))
+        self.listen(own_port(), move |tcp| Line::secure(tcp, &config))
     }
 
     /// Starts it on a Unix socket; its `address` means nothing.
@@ -241,8 +247,12 @@ impl Script {
         origin
     }
 
-    fn listen(self, greet: impl Fn(TcpStream) -> Option<Line> + Send + Sync + 'static) -> Origin {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
+    fn listen(
+        self,
+        at: SocketAddr,
+        greet: impl Fn(TcpStream) -> Option<Line> + Send + Sync + 'static,
+    ) -> Origin {
+        let listener = TcpListener::bind(at).expect("loopback can be listened on");
         let address = listener.local_addr().expect("a bound socket has an address");
         let (script, log, greet) = (Arc::new(self), Arc::new(Log::default()), Arc::new(greet));
         let origin = Origin { address, log: Arc::clone(&log) };
@@ -260,6 +270,11 @@ impl Script {
         });
         origin
     }
+}
+
+/// Loopback, with a port of the system's choice.
+fn own_port() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
 }
 
 fn serve(script: &Script, log: &Log, line: Line) {

@@ -12,6 +12,8 @@ use crate::harness::PATIENCE;
 use crate::harness::dns::Dns;
 use crate::harness::dns::Mood;
 use crate::harness::ok;
+use crate::process::daemon::eventually;
+use crate::process::free_address;
 use crate::upstreams::nobody;
 use crate::upstreams::with;
 
@@ -289,6 +291,38 @@ fn a_plain_name_that_cannot_be_resolved_keeps_its_addresses_and_its_breaker_hear
     broken.wait_for_metric("edgeproxy_backend_breaker_opened_total{", 1.0);
     edge.wait_for_log("name not resolved");
     assert_eq!(shares(&edge, 4), of(&[("a", 4)]));
+}
+
+#[test]
+fn a_plain_name_that_moves_is_followed_and_one_that_is_lost_keeps_its_last_address() {
+    let port = free_address().port();
+    let at = |last: u8, who: &str| {
+        let who = ok(who);
+        Origin::script().otherwise(move |_| who.clone()).start_at(([127, 0, 0, last], port).into())
+    };
+    let (_a, _b, dns) = (at(1, "a"), at(2, "b"), dns());
+    let more = format!("    resolvers: [\"{}\"]\n    resolve_every: 1s\n", dns.address);
+    let edge = with(&format!("{{id: app, address: \"one.test:{port}\"}}"), &more);
+    assert_eq!(shares(&edge, 5), of(&[("a", 5)]));
+
+    dns.host("one.test", HOUR, &[[127, 0, 0, 2]]);
+    let moved = || (shares(&edge, 1) == of(&[("b", 1)])).then_some(());
+    eventually("requests follow the name", moved);
+    assert_eq!(shares(&edge, 5), of(&[("b", 5)]));
+
+    // Gone: no addresses, then no answer.
+    dns.host("one.test", HOUR, &[]);
+    dns.wait_for_more("one.test", RecordType::A, 2);
+    assert_eq!(shares(&edge, 5), of(&[("b", 5)]));
+    dns.is(Mood::Failing);
+    dns.wait_for_more("one.test", RecordType::A, 2);
+    assert_eq!(shares(&edge, 5), of(&[("b", 5)]));
+
+    dns.is(Mood::Well);
+    dns.host("one.test", HOUR, LOOPBACK);
+    let back = || (shares(&edge, 1) == of(&[("a", 1)])).then_some(());
+    eventually("requests follow the name back", back);
+    assert_eq!(shares(&edge, 5), of(&[("a", 5)]));
 }
 
 #[test]
