@@ -33,9 +33,10 @@ test: ## run every test, those of optional features too
 	cargo test --locked --features srv
 
 .PHONY: conformance
-conformance: ## the public tests for HTTP caches, compared with what is expected (TEST=id for one)
+conformance: ## the public tests for HTTP caches and for HTTP/2, compared with what is expected (TEST=id for one cache test)
 	@scripts/setup build conformance
 	@scripts/conformance $(TEST)
+	@[ -n "$(TEST)" ] || scripts/conformance-http2
 
 .PHONY: fmt
 fmt: ## format the sources
