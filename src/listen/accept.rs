@@ -272,7 +272,8 @@ where
             (Accepted::Tcp(tcp), None) => Transport::Plain(tcp),
             (Accepted::Tcp(tcp), Some(certificates)) => {
                 let within = self.limits.handshake_timeout;
-                let shaken = Box::pin(handshake::shake(tcp, &certificates, within)).await;
+                let hands = (&self.census.hands, self.limits.handshakes);
+                let shaken = Box::pin(handshake::shake(tcp, &certificates, within, hands)).await;
                 let ready = match shaken {
                     Ok(Shaken::Ready(ready)) => *ready,
                     Ok(Shaken::Proven) => return,

@@ -20,6 +20,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use crate::listen::hands::Hands;
+
 const SHARDS: usize = 32;
 
 /// Counts connections and holds them under their limits.
@@ -31,6 +33,8 @@ pub struct Census {
     empty: Notify,
     cut: AtomicBool,
     end: Notify,
+    /// The handshakes that are under way.
+    pub(super) hands: Hands,
 }
 
 /// Why a connection is not let in.
@@ -62,6 +66,7 @@ impl Default for Census {
             empty: Notify::new(),
             cut: AtomicBool::new(false),
             end: Notify::new(),
+            hands: Hands::default(),
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::listen::conn::TlsFacts;
+use crate::listen::hands::Hands;
 use crate::listen::watch::Handshake;
 use crate::listen::watch::Why;
 use crate::tls::CertificateStore;
@@ -41,7 +42,7 @@ pub(super) enum Shaken {
     Proven,
 }
 
-/// Shakes hands within this time.
+/// Shakes hands within this time, when fewer than `most` others do.
 ///
 /// # Errors
 /// How it failed.
@@ -49,11 +50,14 @@ pub(super) async fn shake(
     tcp: TcpStream,
     certificates: &CertificateStore,
     within: Duration,
+    (hands, most): (&Hands, u64),
 ) -> Result<Shaken, Handshake> {
     let deadline = Instant::now() + within;
     let late = |_| Handshake::TimedOut;
     let start = timeout_at(deadline, LazyConfigAcceptor::new(Acceptor::default(), tcp));
     let start = start.await.map_err(late)?.map_err(|_| Handshake::Failed(Why::Disagreed))?;
+    // From here on it costs something. Who only connects takes nobody's place.
+    let _hand = timeout_at(deadline, hands.take(most)).await.map_err(late)?;
     let met = certificates.meet(&start.client_hello());
     let rest = timeout_at(deadline, start.into_stream(Arc::clone(&met.config)));
     let ended = rest.await.map_err(late)?;

@@ -5,6 +5,7 @@ pub mod census;
 pub mod conn;
 mod ends;
 mod frames;
+mod hands;
 mod handshake;
 mod http2;
 pub mod insist;
@@ -58,6 +59,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// For the TLS handshake, and for the header of the PROXY protocol.
     pub handshake_timeout: Duration,
+    /// TLS handshakes under way at once; more of them wait.
+    pub handshakes: u64,
     /// Between two requests of a connection.
     pub idle_timeout: Duration,
     /// Bytes per second below which a request body is cut off, measured over `rate_window`.

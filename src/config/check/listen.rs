@@ -390,6 +390,7 @@ pub(super) fn limits(config: &schema::Config, root: &Path, report: &mut Report<'
         1,
         u32::MAX,
     );
+    within(report, &at_key("handshakes"), written.handshakes, 1, 10_000_000);
     within(report, &at_key("header_fields"), written.header_fields, 1, 1000);
     within(report, &at_key("h2_streams"), written.h2_streams, 1, 10_000);
     if written.connections > 0 && written.connections_per_client > written.connections {
@@ -411,6 +412,7 @@ pub(super) fn limits(config: &schema::Config, root: &Path, report: &mut Report<'
     Limits {
         connections: written.connections,
         connections_per_client: written.connections_per_client,
+        handshakes: written.handshakes,
         header_timeout: period(
             report,
             &at_key("header_timeout"),

@@ -202,6 +202,8 @@ pub struct Limits {
     pub header_timeout: Period,
     /// For the TLS handshake, and for the header of the PROXY protocol.
     pub handshake_timeout: Period,
+    /// TLS handshakes under way at once, from the client's first message on; more of them wait.
+    pub handshakes: u64,
     /// Between two requests of a connection.
     pub idle_timeout: Period,
     /// Bytes per second below which a client that sends a body is cut off; 0 never does.
@@ -322,6 +324,7 @@ impl Default for Limits {
             connections_per_client: 1024,
             header_timeout: Period(Duration::from_secs(10)),
             handshake_timeout: Period(Duration::from_secs(10)),
+            handshakes: 2048,
             idle_timeout: Period(Duration::from_secs(60)),
             min_body_rate: ByteSize(1 << 10),
             min_send_rate: ByteSize(1 << 10),

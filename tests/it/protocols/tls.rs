@@ -1,10 +1,13 @@
 //! TLS towards clients: versions, names, certificates.
 
+use std::io::Read;
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use rustls::ClientConnection;
 use rustls::RootCertStore;
 use rustls::SupportedProtocolVersion;
 use rustls::pki_types::CertificateDer;
@@ -15,6 +18,7 @@ use rustls::version::TLS13;
 use crate::harness::Authority;
 use crate::harness::Edge;
 use crate::harness::Origin;
+use crate::harness::PATIENCE;
 use crate::harness::Wire;
 use crate::harness::http2;
 use crate::harness::ok;
@@ -185,6 +189,34 @@ fn plain_text_on_a_tls_listener_is_no_request() {
 
     wire.until_closed();
     assert!(origin.seen().is_empty());
+}
+
+#[test]
+fn no_more_handshakes_are_under_way_than_allowed_and_who_waits_gets_in() {
+    let origin = Origin::always(ok("x"));
+    let edge = Edge::with(&(secure(&origin, INTERNAL) + "\nlimits: {handshakes: 1}\n"));
+    let to = edge.address("https");
+    // Each begins, and says no more when it has been answered.
+    let begin = || {
+        let name = "edge.test".try_into().expect("a name");
+        let mut client =
+            ClientConnection::new(only(&TLS13, &edge.root()), name).expect("a client can be made");
+        let mut tcp = TcpStream::connect(to).expect("somebody listens");
+        client.write_tls(&mut tcp).expect("it is sent");
+        tcp
+    };
+    let is_answered = |tcp: &mut TcpStream, within: Duration| {
+        tcp.set_read_timeout(Some(within)).expect("a time can be set");
+        tcp.read(&mut [0]).is_ok_and(|read| read > 0)
+    };
+    // One that says nothing takes no place.
+    let _silent = TcpStream::connect(to).expect("somebody listens");
+    let mut first = begin();
+    assert!(is_answered(&mut first, PATIENCE));
+    let mut second = begin();
+    assert!(!is_answered(&mut second, Duration::from_millis(200)));
+    drop(first);
+    assert!(is_answered(&mut second, PATIENCE));
 }
 
 #[test]

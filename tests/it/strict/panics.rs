@@ -131,6 +131,7 @@ fn listen(runtime: &tokio::runtime::Runtime) -> (SocketAddr, Arc<Counts>) {
         connections_per_client: 100,
         header_timeout: 20 * second,
         handshake_timeout: 20 * second,
+        handshakes: 100,
         idle_timeout: 20 * second,
         min_body_rate: 0,
         min_send_rate: 0,
