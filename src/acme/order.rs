@@ -30,6 +30,7 @@ use crate::tls::answers::Answers;
 use crate::tls::answers::Shown;
 use crate::tls::leaf::Identity;
 use crate::upstream::OriginTls;
+use crate::upstream::Protocol;
 use crate::upstream::tls::client_config;
 
 /// How often the server is asked how an order stands, and for how long.
@@ -146,7 +147,8 @@ impl Counter<'_> {
 
     fn client(&self) -> Result<Client, Refused> {
         let tls = OriginTls { ca: self.settings.root.clone(), ..OriginTls::default() };
-        let trust = client_config(&tls).map_err(|e| Refused::plain(e.to_string()))?;
+        let trust =
+            client_config(&tls, Protocol::Http1).map_err(|e| Refused::plain(e.to_string()))?;
         Ok(Client::new(trust))
     }
 

@@ -95,10 +95,10 @@ fn builder(level: LevelFilter) -> env_logger::Builder {
     }
     // Pingora tells of every request that fails; our access log does that.
     builder.filter_module("pingora_proxy", level.min(LevelFilter::Error));
-    // It calls an error what is none: an idle connection to an origin that was asked for in the moment
-    // in which it was looked after. A new one is opened then, and nobody has to act.
+    // It calls an error what is none: a client that had not sent all of its request when an HTTP/2 origin had
+    // answered. Nobody has to act, and clients could flood the log.
     if level < LevelFilter::Debug {
-        builder.filter_module("pingora_core::connectors", LevelFilter::Off);
+        builder.filter_module("pingora_proxy::proxy_custom", LevelFilter::Off);
     }
     builder
 }
@@ -114,9 +114,9 @@ mod tests {
 
     #[test]
     fn what_pingora_calls_an_error_and_is_none_is_told_to_who_debugs() {
-        let connectors = "pingora_core::connectors";
-        assert!(!is_told(LevelFilter::Info, connectors, Level::Error));
-        assert!(is_told(LevelFilter::Debug, connectors, Level::Error));
+        let custom = "pingora_proxy::proxy_custom";
+        assert!(!is_told(LevelFilter::Info, custom, Level::Error));
+        assert!(is_told(LevelFilter::Debug, custom, Level::Error));
         assert!(is_told(LevelFilter::Info, "pingora_core::listeners", Level::Error));
         assert!(is_told(LevelFilter::Info, "edgeproxy::app", Level::Info));
         assert!(!is_told(LevelFilter::Off, "edgeproxy::app", Level::Error));

@@ -79,9 +79,8 @@ tokio::task_local! {
     static CURRENT: Arc<Conn>;
 }
 
-/// Runs `work`, one request, as something that happens on `conn`. `None`: it was given up, as its terms
-/// say.
-pub(crate) async fn on<F: Future>(conn: Arc<Conn>, work: F) -> Option<F::Output> {
+/// Runs `work`, one request, as something that happens on `conn`.
+pub(crate) async fn on<F: Future>(conn: Arc<Conn>, work: F) -> F::Output {
     CURRENT.scope(conn, terms::scope(work)).await
 }
 

@@ -231,7 +231,7 @@ where
         tokio::spawn(async move {
             let _busy = busy;
             let run = AssertUnwindSafe(work).catch_unwind();
-            if let Some(Err(_)) = conn::on(Arc::clone(&conn), run).await {
+            if conn::on(Arc::clone(&conn), run).await.is_err() {
                 watch.panicked(&conn);
             }
         });

@@ -325,12 +325,11 @@ where
         io.lend();
         let run = AssertUnwindSafe(work.run(io)).catch_unwind();
         match conn::on(Arc::clone(&conn), run).await {
-            Some(Ok(back)) => back,
-            Some(Err(_)) => {
+            Ok(back) => back,
+            Err(_) => {
                 self.watch.panicked(&conn);
                 None
             }
-            None => None,
         }
     }
 
@@ -349,12 +348,11 @@ where
         let session = ServerSession::new_http1(io);
         let run = AssertUnwindSafe(self.app.process_new_http(session, shutdown)).catch_unwind();
         let back = match conn::on(Arc::clone(&conn), run).await {
-            Some(Ok(back)) => back,
-            Some(Err(_)) => {
+            Ok(back) => back,
+            Err(_) => {
                 self.watch.panicked(&conn);
                 None
             }
-            None => None,
         };
         let (stream, _) = back?.consume();
         let mut io = stream.into_any().downcast::<EdgeIo>().ok()?;

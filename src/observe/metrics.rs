@@ -174,7 +174,7 @@ definitions! {
     BACKEND_OPENED: Counter "edgeproxy_backend_breaker_opened_total" ["upstream", "backend"]
         "How often the circuit breaker has opened.";
     POOL_OPEN: Gauge "edgeproxy_backend_pool_open" ["upstream", "backend"]
-        "Connections to the backend that exist; 0 over HTTP/2.";
+        "Connections to the backend that exist.";
     POOL_IDLE: Gauge "edgeproxy_backend_pool_idle" ["upstream", "backend"]
         "Connections to the backend that wait for a request.";
     POOL_IN_USE: Gauge "edgeproxy_backend_pool_in_use" ["upstream", "backend"]

@@ -289,12 +289,6 @@ impl RequestCtx {
         self.route.map(|index| &self.runtime.plan.routes.routes()[index])
     }
 
-    /// Whether the request took longer than its route allows.
-    #[must_use]
-    pub fn is_overdue(&self) -> bool {
-        self.time_left().is_some_and(|left| left.is_zero())
-    }
-
     /// The upstream that serves the request: the one that was chosen, else the route's.
     #[must_use]
     pub fn upstream(&self) -> Option<usize> {

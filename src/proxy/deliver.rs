@@ -20,7 +20,6 @@ use pingora::modules::http::Module;
 use pingora_cache::NoCacheReason;
 use pingora_proxy::RangeType;
 use pingora_proxy::Session;
-use tokio::time::Instant;
 
 use crate::cache::freshness;
 use crate::cache::status::Outcome;
@@ -31,7 +30,6 @@ use crate::proxy::fetch;
 use crate::proxy::stored::Selection;
 use crate::refusal::Refusal;
 use crate::storage::flights::Stage;
-use crate::terms;
 use crate::upstream::fault::error_of;
 
 /// Whether the client already has what this response says.
@@ -165,19 +163,6 @@ pub(crate) fn suit(session: &mut Session, response: &mut ResponseHeader, ctx: &R
     if ctx.runtime.draining.has_begun() {
         session.set_keepalive(None);
     }
-}
-
-/// Whether there is time for what comes of a body now.
-///
-/// # Errors
-/// Its origin speaks HTTP/2, and took longer than the route allows in all. Others are told earlier.
-pub(crate) fn hold_to_time(ctx: &mut RequestCtx) -> Result<()> {
-    let terms = terms::current().filter(|terms| terms.given_up.is_some());
-    if terms.and_then(|terms| terms.ends).is_some_and(|ends| ends <= Instant::now()) {
-        ctx.refusal = Some(Refusal::TotalTimeout);
-        return Err(error_of(Refusal::TotalTimeout));
-    }
-    Ok(())
 }
 
 /// Withholds a body that the client must not get. Towards the cache a HEAD is a GET, and a 304 may

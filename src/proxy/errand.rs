@@ -8,7 +8,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use futures_util::future::join;
 use http::HeaderName;
 use http::Method;
@@ -227,8 +226,7 @@ pub(crate) fn begin(
         drop(lead);
     };
     fetch.run = Some(match conn {
-        // Given up, it has failed with its lead.
-        Some(conn) => Box::pin(conn::on(conn, run).map(|_| ())),
+        Some(conn) => Box::pin(conn::on(conn, run)),
         None => Box::pin(run),
     });
     (fetch, handed)

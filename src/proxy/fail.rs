@@ -32,6 +32,9 @@ pub(crate) async fn answer(
     error: &Error,
     ctx: &mut RequestCtx,
 ) -> FailToProxy {
+    if is_early_end(error) {
+        return FailToProxy { error_code: 0, can_reuse_downstream: false };
+    }
     let refusal = verdict(error, ctx);
     if let Some(flight) = &ctx.flight {
         // Those who wait are told; there is nobody else to answer.
@@ -56,6 +59,14 @@ pub(crate) async fn answer(
         session.as_downstream_mut().shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
     }
     FailToProxy { error_code: code, can_reuse_downstream: false }
+}
+
+/// Whether `error` only says that an origin of HTTP/2 had answered wholly before it had taken all of the request. Of
+/// that Pingora makes an error when all of the answer has been written.
+pub(crate) fn is_early_end(error: &Error) -> bool {
+    error.esource() == &ErrorSource::Unset
+        && error.etype() == &ErrorType::WriteError
+        && error.context.as_ref().is_some_and(|what| what.as_str() == "downstream_state is_errored")
 }
 
 /// What a failed request is refused with, and noted so; `None` when the client itself went away.

@@ -42,8 +42,6 @@ use crate::upstream::pool;
 const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 /// The type of the error that makes Pingora ask once more: a 304 was about something else.
 pub(crate) const ASK_AGAIN: &str = "a 304 about something else";
-/// What is over is given so long to say so before it is given up without a word.
-const LAST_WORDS: Duration = Duration::from_millis(250);
 /// The least time that an origin is given to answer a read.
 const LEAST_READ: Duration = Duration::from_millis(100);
 
@@ -90,19 +88,11 @@ pub(crate) async fn choose(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Resu
     let options = &mut peer.options;
     options.total_connection_timeout =
         options.total_connection_timeout.map(|timeout| allowance.for_answer(timeout));
-    match allowance.upstream.settings().protocol {
-        // Our own connections know a header from what follows it; see `terms`.
-        Protocol::Http1 => {
-            if request.offers_tunnel {
-                // The origin's deadline for its answer is kept by the connection itself (see
-                // `guard`): what Pingora waits for here is also the silence within a tunnel.
-                options.read_timeout = Some(TUNNEL_IDLE);
-            }
-        }
-        Protocol::Http2 => {
-            options.read_timeout =
-                options.read_timeout.map(|timeout| allowance.for_answer(timeout));
-        }
+    // Our own connections know a header from what follows it; see `terms`.
+    if request.offers_tunnel && allowance.upstream.settings().protocol == Protocol::Http1 {
+        // The origin's deadline for its answer is kept by the connection itself (see `guard`): what
+        // Pingora waits for here is also the silence within a tunnel.
+        options.read_timeout = Some(TUNNEL_IDLE);
     }
     options.read_timeout = options.read_timeout.map(|timeout| allowance.for_all(timeout));
     Ok(peer)
@@ -159,11 +149,8 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     let answer = per_try.map_or(left, |per_try| per_try.min(left));
     let now = tokio::time::Instant::now();
     let ends = whole.map(|whole| now + whole);
-    let is_ours = upstream.settings().protocol == Protocol::Http1;
     terms::agree(Terms {
         ends,
-        // Each byte of an HTTP/1 origin passes us, and is waited for until then only.
-        given_up: ends.filter(|_| !is_ours).map(|ends| ends + LAST_WORDS),
         answer_by: Some(now + answer),
         header: upstream.settings().timeouts.read,
         upload: paced_upload(request, ctx),
@@ -178,7 +165,7 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     let kept = if ctx.origin.uncounted == 0 { Kept::Welcome } else { Kept::Unwanted };
     let client = lease.client();
     let is_special = ctx.origin.race.is_some() || kept == Kept::Unwanted || client.is_some();
-    if is_ours && is_special {
+    if is_special {
         terms::bring(Arc::new(Wanted { kept, client, race: ctx.origin.race.clone() }));
     }
     ctx.origin.attempts += 1;

@@ -24,6 +24,7 @@ use crate::observe::metrics::requests::Finished;
 use crate::proxy::context::Arrival;
 use crate::proxy::context::OriginSide;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::fail;
 use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::route::action::Action;
@@ -37,7 +38,7 @@ pub(crate) fn record(session: &Session, error: Option<&Error>, ctx: &mut Request
     if ctx.arrival == Arrival::Refresh {
         return count_origin(&ctx.runtime, ctx.route(), &ctx.origin);
     }
-    if error.is_some() {
+    if error.is_some_and(|error| !fail::is_early_end(error)) {
         note_cut(ctx);
     }
     let request = session.req_header();
@@ -77,11 +78,6 @@ pub(crate) fn passed(
 
 /// Records a request that was never finished: its task was dropped, or it panicked.
 pub(crate) fn record_abandoned(ctx: &mut RequestCtx) {
-    if ctx.refusal.is_none() && ctx.origin.began.is_some() && !ctx.logged && ctx.is_overdue() {
-        // It was given up for that.
-        ctx.refusal = Some(Refusal::TotalTimeout);
-        ctx.tell();
-    }
     let arrived = ctx.conn.is_some() && ctx.arrival == Arrival::Client;
     if std::mem::replace(&mut ctx.logged, true) || !arrived {
         return;

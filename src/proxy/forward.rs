@@ -36,6 +36,7 @@ use crate::route::Route;
 use crate::route::rewrite::Values;
 use crate::runtime::Runtime;
 use crate::storage::memory::Found;
+use crate::upstream::Protocol;
 
 /// Room for the header of most requests.
 const TEXT: usize = 1024;
@@ -50,6 +51,11 @@ pub(crate) fn rebuild(
     let bodiless = ctx.arrival == Arrival::Refresh || session.as_downstream_mut().is_body_empty();
     let stale = session.cache.enabled().then(|| session.cache.maybe_cache_meta()).flatten();
     let stale = stale.and_then(|meta| meta.extensions().get::<Found>());
+    let speaks = ctx.upstream().map(|index| ctx.runtime.plan.upstreams[index].protocol);
+    request.set_version(match speaks {
+        Some(Protocol::Http2) => Version::HTTP_2,
+        Some(Protocol::Http1) | None => Version::HTTP_11,
+    });
     let asked = Outgoing { bodiless, ..Outgoing::of(session) };
     write_anew(&asked, request, stale, ctx)?;
     mirror::begin(&asked, session, request, ctx);

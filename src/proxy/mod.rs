@@ -226,17 +226,6 @@ impl ProxyHttp for EdgeProxy {
         receive::examine(session, response, ctx)
     }
 
-    fn upstream_response_body_filter(
-        &self,
-        _session: &mut Session,
-        body: &mut Option<Bytes>,
-        _end_of_stream: bool,
-        ctx: &mut RequestCtx,
-    ) -> Result<Option<Duration>> {
-        receive::examine_body(body.as_ref(), ctx)?;
-        Ok(None)
-    }
-
     fn upstream_response_trailer_filter(
         &self,
         _session: &mut Session,
@@ -292,7 +281,6 @@ impl ProxyHttp for EdgeProxy {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        deliver::hold_to_time(ctx)?;
         posted::take(body.as_ref(), end_of_stream, ctx);
         deliver::pass_body(body, ctx);
         Ok(None)

@@ -3,7 +3,6 @@
 use std::time::Duration;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use http::HeaderMap;
 use http::StatusCode;
 use http::Version;
@@ -162,19 +161,6 @@ fn take_for_range(response: &mut ResponseHeader) -> Result<()> {
                 response.remove_header(&header::CONTENT_RANGE);
             }
         }
-    }
-    Ok(())
-}
-
-/// What comes of the body of an answer.
-///
-/// # Errors
-/// The answer is one that has none (RFC 9110 §6.4.1). On an HTTP/1 connection such bytes are not part of it, and its
-/// guard sees to them.
-pub(crate) fn examine_body(body: Option<&Bytes>, ctx: &mut RequestCtx) -> Result<()> {
-    let has_none = matches!(ctx.origin.status, Some(204 | 304));
-    if has_none && body.is_some_and(|body| !body.is_empty()) {
-        return Err(malformed(ctx, "content of an answer that has none"));
     }
     Ok(())
 }

@@ -230,9 +230,6 @@ impl Backend {
             Arc::new(Checks::following(Arc::clone(checks.checker_arc()), judged))
         });
         self.uploads = Arc::clone(&before.uploads);
-        if self.dial.is_none() && before.dial.is_none() {
-            self.pool = Arc::clone(&before.pool);
-        }
         self
     }
 
@@ -252,8 +249,8 @@ impl Backend {
     }
 
     /// The same, connected to in this way.
-    pub(super) fn dialled_by(mut self, dial: Option<&Arc<Dial>>) -> Self {
-        self.dial = dial.cloned();
+    pub(super) fn dialled_by(mut self, dial: &Arc<Dial>) -> Self {
+        self.dial = Some(Arc::clone(dial));
         self
     }
 

@@ -97,7 +97,7 @@ impl Upstream {
         let made = Source::new(self, backend, &sources, &[]);
         let mut source = made.map_err(Refused::Unusable)?;
         // Before any request can need it.
-        dials.set(&source.dial);
+        dials.set([&source.dial]);
         source.learn(addresses, self.settings(), self.now());
         sources.push(source);
         self.regroup(&sources);

@@ -1,9 +1,10 @@
-//! Connecting to HTTP/1 origins ourselves.
+//! Connecting to origins ourselves.
 //!
-//! Pingora asks its custom connector whenever a peer's ALPN is a custom one; we mark every HTTP/1
-//! peer so. The connector answers with a plain stream, on which Pingora then speaks HTTP/1. What is
-//! gained: each byte passes [`OriginIo`], TLS is one shared configuration per upstream, and the
-//! connections are kept in [`Pool`]s of our own, of which Pingora knows nothing.
+//! Pingora asks its custom connector whenever a peer's ALPN is a custom one; we mark every peer so. For an
+//! HTTP/1 origin the connector answers with a plain stream, on which Pingora then speaks HTTP/1, for an HTTP/2 origin
+//! with a [`Session`]. What is gained: each byte of HTTP/1 passes [`OriginIo`], each wait for HTTP/2 is under our own
+//! deadlines, TLS is one shared configuration per upstream, and the connections are kept in [`Pool`]s of our own, of
+//! which Pingora knows nothing.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -42,7 +43,9 @@ use tokio_rustls::TlsConnector;
 use crate::message::ends::Ends;
 use crate::message::reply::ReplyLimits;
 use crate::terms;
+use crate::upstream::Protocol;
 use crate::upstream::guard::OriginIo;
+use crate::upstream::http2::session::Session;
 use crate::upstream::introduce::ProxyProtocol;
 use crate::upstream::line::Line;
 use crate::upstream::pool;
@@ -57,14 +60,16 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// The mark that makes Pingora ask [`EdgeConnector`].
 pub(super) fn marker() -> ALPN {
-    ALPN::Custom(CustomALPN::new(b"edge/http1".to_vec()))
+    ALPN::Custom(CustomALPN::new(b"edge".to_vec()))
 }
 
-/// How connections to one HTTP/1 upstream are made.
+/// How connections to one upstream are made.
 #[derive(Debug)]
 pub struct Dial {
     /// The group key of the upstream's peers.
     pub(super) key: u64,
+    /// What is spoken on them.
+    speaks: Protocol,
     /// TLS over the connection; `None` is plain text.
     pub(super) tls: Option<Arc<ClientConfig>>,
     /// How each connection says for whom it speaks; `None`: it does not.
@@ -154,7 +159,7 @@ impl Dials {
     }
 }
 
-/// Pingora's connector towards HTTP/1 origins.
+/// Pingora's connector towards origins.
 #[derive(Debug, Clone)]
 pub struct EdgeConnector {
     dials: Arc<Dials>,
@@ -170,12 +175,12 @@ impl EdgeConnector {
 
 #[async_trait]
 impl Connector for EdgeConnector {
-    type Session = ();
+    type Session = Session;
 
     async fn get_http_session<P: Peer + Send + Sync + 'static>(
         &self,
         peer: &P,
-    ) -> Result<(Connection<()>, bool)> {
+    ) -> Result<(Connection<Session>, bool)> {
         let Some(peer) = (peer as &dyn Any).downcast_ref::<HttpPeer>() else {
             return Error::e_explain(ErrorType::InternalError, "not an HTTP peer");
         };
@@ -185,6 +190,12 @@ impl Connector for EdgeConnector {
         let wanted = terms::brought::<Wanted>();
         let kept = wanted.as_ref().map_or(Kept::Welcome, |wanted| wanted.kept);
         let client = wanted.as_ref().and_then(|wanted| wanted.client);
+        if dial.speaks == Protocol::Http2 {
+            let patience = peer.options.total_connection_timeout.unwrap_or(CONNECT);
+            let session = Session::new(dial.pool(peer).stream(patience, kept).await?);
+            let used = session.was_used();
+            return Ok((Connection::Session(session), used));
+        }
         let stream: Stream = match wanted.and_then(|wanted| wanted.race.clone()) {
             Some(race) => Box::new(RacedIo::connect(&dial, peer, kept, client, race).await?),
             None => Box::new(dial.connect(peer, kept, client).await?),
@@ -192,17 +203,21 @@ impl Connector for EdgeConnector {
         Ok((Connection::Stream(stream), false))
     }
 
-    async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _peer: &P) -> Option<()> {
-        // Streams come from our pools; there are no sessions of our own.
+    async fn reused_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        _peer: &P,
+    ) -> Option<Session> {
+        // All come from our pools.
         None
     }
 
     async fn release_http_session<P: Peer + Send + Sync + 'static>(
         &self,
-        _session: (),
+        _session: Session,
         _peer: &P,
         _idle_timeout: Option<Duration>,
     ) {
+        // Its connection is in its pool already.
     }
 }
 
@@ -210,6 +225,7 @@ impl Dial {
     /// How connections of the group `key` are made and kept.
     pub(super) fn new(
         key: u64,
+        speaks: Protocol,
         tls: Option<Arc<ClientConfig>>,
         limits: ReplyLimits,
         read: Duration,
@@ -217,6 +233,7 @@ impl Dial {
     ) -> Self {
         Self {
             key,
+            speaks,
             tls,
             introduces: None,
             limits,
@@ -272,9 +289,9 @@ impl Dial {
 
     fn pool_towards(self: &Arc<Self>, to: To) -> Arc<Pool> {
         let mut pools = self.pools.write();
-        let pool = pools
-            .entry(to.address.clone())
-            .or_insert_with(|| Pool::towards(to, Arc::downgrade(self), *self.pool.lock()));
+        let pool = pools.entry(to.address.clone()).or_insert_with(|| {
+            Pool::towards(to, self.speaks, Arc::downgrade(self), *self.pool.lock())
+        });
         Arc::clone(pool)
     }
 

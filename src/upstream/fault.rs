@@ -30,6 +30,11 @@ pub fn error_of(refusal: Refusal) -> Box<Error> {
     Error::because(etype, refusal.label(), Refused(refusal)).into_up()
 }
 
+/// An error of `kind` that is told as `refusal`, whatever its cause was.
+pub(super) fn told_as(refusal: Refusal, kind: ErrorType, what: String) -> Box<Error> {
+    Error::because(kind, what, Refused(refusal)).into_up()
+}
+
 /// Carries `refusal` through a read; [`refusal_of`] finds it again.
 pub(super) fn overdue(refusal: Refusal) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, Refused(refusal))
@@ -109,7 +114,7 @@ fn unsecured(error: &Error) -> Refusal {
 }
 
 /// What an error of TLS amounts to; `None`: it is none.
-fn of_tls(error: &io::Error) -> Option<Refusal> {
+pub(super) fn of_tls(error: &io::Error) -> Option<Refusal> {
     let refusal = match error.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
             Refusal::OriginCertificate

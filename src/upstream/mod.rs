@@ -3,9 +3,9 @@
 //! [`Upstream`](peer::Upstream) chooses a [`Backend`](backend::Backend) and lends it to a request as a
 //! [`Lease`](lease::Lease), which gives Pingora's `HttpPeer` for it and takes back how it went;
 //! [`resolve`] keeps the addresses current, [`health`] asks each backend whether it is well, and ejection
-//! leaves out those that stand out. HTTP/1 connections are ours: [`connect`] dials them and
-//! [`guard`] checks every byte that an origin sends; those that are idle wait in a [`pool`]. HTTP/2
-//! connections are Pingora's. [`change`] is what operators do to a running upstream, and
+//! leaves out those that stand out. [`connect`] dials connections, which belong to a
+//! [`pool`]. On those of HTTP/1 [`guard`] checks every byte that an origin sends; on those of [`http2`] requests go side
+//! by side. [`change`] is what operators do to a running upstream, and
 //! `adopt` what a reload does. [`lift`] makes the proxy that uses both, and [`fault`] says what an
 //! error on the origin's side means.
 
@@ -22,6 +22,7 @@ mod found;
 mod group;
 pub mod guard;
 pub mod health;
+pub mod http2;
 pub mod introduce;
 pub mod lease;
 pub mod lift;

@@ -4,13 +4,8 @@ use std::hash::DefaultHasher;
 use std::hash::Hash;
 use std::hash::Hasher;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::time::Duration;
 
-use pingora::protocols::ALPN;
-use pingora::protocols::TcpKeepalive;
 use pingora::protocols::l4::socket::SocketAddr;
-use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::PeerOptions;
 use pingora::upstreams::peer::Scheme;
@@ -21,26 +16,11 @@ use crate::upstream::Protocol;
 use crate::upstream::Settings;
 use crate::upstream::connect;
 use crate::upstream::pins::Pin;
-use crate::upstream::socket::KEEPALIVE_IDLE;
-use crate::upstream::socket::KEEPALIVE_INTERVAL;
 use crate::upstream::tls;
 use crate::upstream::tls::TlsError;
 
-/// Streams at once on one HTTP/2 connection to an origin.
-pub(super) const H2_STREAMS: u32 = 100;
-
-/// What one such stream may hold that its client does not take. Pingora's own choice is 8 MiB.
-const H2_STREAM_WINDOW: u32 = 256 << 10;
-
-/// What all streams of such a connection may hold together: clients that do not read must not take
-/// the room of those that do.
-const H2_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * H2_STREAMS;
-
-/// How many keepalive probes go unanswered before the kernel gives a connection up.
-const KEEPALIVE_PROBES: usize = 3;
-
-/// The key under which Pingora pools connections: peers share them only when nothing that was
-/// settled at the handshake differs.
+/// The key under which connections are pooled: peers share them only when nothing that was settled at
+/// the handshake differs.
 pub(super) fn group_key(settings: &Settings, tls: Option<&OriginTls>, place: &Place) -> u64 {
     let mut hasher = DefaultHasher::new();
     settings.name.hash(&mut hasher);
@@ -72,7 +52,6 @@ pub(super) fn pattern(
     place: &Place,
     tls: Option<&OriginTls>,
     key: u64,
-    authorities: Option<Arc<CaType>>,
 ) -> Result<HttpPeer, TlsError> {
     let mut options = PeerOptions::new();
     let timeouts = settings.timeouts;
@@ -81,39 +60,17 @@ pub(super) fn pattern(
     options.read_timeout = Some(timeouts.read);
     options.write_timeout = Some(timeouts.write);
     options.idle_timeout = Some(timeouts.idle);
-    options.tcp_keepalive = Some(TcpKeepalive {
-        idle: KEEPALIVE_IDLE,
-        interval: KEEPALIVE_INTERVAL,
-        count: KEEPALIVE_PROBES,
-        user_timeout: Duration::ZERO,
-    });
-    options.ca = authorities;
-    let verify = tls.is_none_or(|tls| tls.verify);
-    options.verify_cert = verify;
-    options.verify_hostname = verify;
+    // Our connector makes the connections.
+    options.alpn = connect::marker();
 
     let sni = match tls {
         Some(tls) => server_name(tls, place)?,
         None => String::new(),
     };
-    let scheme = match settings.protocol {
-        // Even with TLS, which is then our connector's: Pingora only gets the stream.
-        Protocol::Http1 => {
-            options.alpn = connect::marker();
-            Scheme::HTTP
-        }
-        // In plain text, Pingora takes H2 without an alternative for prior knowledge.
-        Protocol::Http2 => {
-            options.alpn = ALPN::H2;
-            options.max_h2_streams = H2_STREAMS as usize;
-            options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
-            options.h2_connection_window_size = Some(H2_CONNECTION_WINDOW);
-            Scheme::from_tls_bool(tls.is_some())
-        }
-    };
     Ok(HttpPeer {
         _address: SocketAddr::Inet((Ipv4Addr::UNSPECIFIED, 0).into()),
-        scheme,
+        // TLS is our connector's.
+        scheme: Scheme::HTTP,
         sni,
         proxy: None,
         client_cert_key: None,

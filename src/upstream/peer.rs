@@ -27,7 +27,6 @@ use crate::resilience::ejection::Ward;
 use crate::resilience::limit::Limit;
 use crate::upstream;
 use crate::upstream::Place;
-use crate::upstream::Protocol;
 use crate::upstream::Settings;
 use crate::upstream::adopt::Kept;
 use crate::upstream::backend::As;
@@ -48,7 +47,6 @@ use crate::upstream::lease;
 use crate::upstream::lease::Lease;
 use crate::upstream::lease::Turn;
 use crate::upstream::pattern;
-use crate::upstream::pool::Pool;
 use crate::upstream::resolve;
 use crate::upstream::tls;
 use crate::upstream::tls::TlsError;
@@ -85,7 +83,7 @@ pub(super) struct Source {
     /// Whether its name is looked up again and again.
     is_followed: bool,
     pub(super) pattern: HttpPeer,
-    pub(super) dial: Option<Arc<Dial>>,
+    pub(super) dial: Arc<Dial>,
     checker: Option<Arc<Checker>>,
     pub(super) backends: Vec<Arc<Backend>>,
 }
@@ -263,7 +261,7 @@ impl Upstream {
     #[must_use]
     pub fn dials(&self) -> Vec<Arc<Dial>> {
         let mut dials: Vec<Arc<Dial>> = Vec::new();
-        for dial in self.sources.lock().iter().filter_map(|source| source.dial.as_ref()) {
+        for dial in self.sources.lock().iter().map(|source| &source.dial) {
             if !dials.iter().any(|known| known.key == dial.key) {
                 dials.push(Arc::clone(dial));
             }
@@ -458,28 +456,21 @@ impl Source {
         let (settings, limits) = (&upstream.settings, upstream.limits);
         let tls = backend.tls.as_ref();
         let key = pattern::group_key(settings, tls, &backend.at);
-        let known = others.iter().filter_map(|other| other.dial.as_ref()).chain(known);
+        let known = others.iter().map(|other| &other.dial).chain(known);
         let known = known.into_iter().find(|dial| dial.key == key).cloned();
         let new = |tls| {
-            let dial = Dial::new(key, tls, limits, settings.timeouts.read, settings.pool);
+            let (speaks, read) = (settings.protocol, settings.timeouts.read);
+            let dial = Dial::new(key, speaks, tls, limits, read, settings.pool);
             Arc::new(dial.introducing(settings.proxy_protocol))
         };
-        let mut authorities = None;
-        let mut dial = None;
-        match (settings.protocol, tls) {
-            (Protocol::Http1, _) if known.is_some() => dial = known,
-            (Protocol::Http1, None) => dial = Some(new(None)),
-            (Protocol::Http1, Some(tls)) => dial = Some(new(Some(tls::client_config(tls)?))),
-            (Protocol::Http2, None) => {}
-            (Protocol::Http2, Some(tls)) => {
-                authorities = Some(tls::authorities_for_pingora(tls)?);
-            }
-        }
-        let pattern = pattern::pattern(settings, &backend.at, tls, key, authorities)?;
+        let dial = match (known, tls) {
+            (Some(known), _) => known,
+            (None, None) => new(None),
+            (None, Some(tls)) => new(Some(tls::client_config(tls, settings.protocol)?)),
+        };
+        let pattern = pattern::pattern(settings, &backend.at, tls, key)?;
         let checker = match settings.health.clone() {
-            Some(health) => {
-                Some(Checker::new(health, settings, &backend.at, tls, dial.as_ref(), limits)?)
-            }
+            Some(health) => Some(Checker::new(health, settings, &backend.at, tls, &dial)),
             None => None,
         };
         let checker = checker.map(Arc::new);
@@ -532,13 +523,10 @@ impl Source {
             let backend = known.cloned().unwrap_or_else(|| {
                 let mut peer = self.pattern.clone();
                 peer._address = address;
-                let pool = match &self.dial {
-                    Some(dial) => dial.pool(&peer),
-                    None => Pool::of_streams(settings.pool, pattern::H2_STREAMS),
-                };
+                let pool = self.dial.pool(&peer);
                 let backend = Backend::new(&self.settings, peer, pool, alone, breaker, now);
                 backend.set(Reason::Draining, self.draining);
-                let backend = backend.dialled_by(self.dial.as_ref());
+                let backend = backend.dialled_by(&self.dial);
                 let backend = backend.checked_by(self.checker.as_ref());
                 let before = follows.iter().find(|one| one.address() == backend.address());
                 Arc::new(match before {

@@ -233,7 +233,7 @@ async fn http2_by_prior_knowledge_and_over_tls() {
 #[tokio::test]
 async fn http2_over_tls_checks_the_name_unless_told_not_to() {
     let tls = harness::Tls::of("origin.test");
-    for (verify, refusals) in [(true, vec![Refusal::OriginTls]), (false, vec![])] {
+    for (verify, refusals) in [(true, vec![Refusal::OriginCertificate]), (false, vec![])] {
         let origin = Origin::http2(Some(&tls)).await;
         let mut settings = origin.settings();
         settings.protocol = Protocol::Http2;

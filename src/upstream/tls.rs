@@ -1,8 +1,6 @@
 //! TLS towards origins: whom to trust, and one client configuration per upstream.
 //!
-//! HTTP/1 origins use the configuration of [`client_config`], built once per upstream so that
-//! sessions are resumed. HTTP/2 origins are connected by Pingora, which takes the authorities of
-//! [`authorities_for_pingora`] with each peer.
+//! It is the one of [`client_config`], built once per upstream so that sessions are resumed.
 
 use std::fmt;
 use std::io;
@@ -12,8 +10,6 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use once_cell::sync::OnceCell;
-use pingora::protocols::tls::CaType;
-use pingora::utils::tls::WrappedX509;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
@@ -21,14 +17,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::SingleCertAndKey;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::error::X509Error;
-use x509_parser::nom;
-use x509_parser::prelude::FromDer;
 
 use crate::tls;
 use crate::tls::files;
 use crate::upstream::OriginTls;
+use crate::upstream::Protocol;
 use crate::upstream::Shown;
 use crate::upstream::pins::Pinned;
 use crate::upstream::unverified::Unverified;
@@ -81,13 +74,16 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// The client configuration for HTTP/1.1 over TLS as `settings` say.
+/// The client configuration for what is spoken over TLS as `settings` say.
 ///
 /// Reads the file of authorities, or once per process the system's, and what origins are shown.
 ///
 /// # Errors
 /// Fails when there is nobody to trust, or when what is shown cannot be used.
-pub fn client_config(settings: &OriginTls) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(
+    settings: &OriginTls,
+    speaks: Protocol,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -105,40 +101,11 @@ pub fn client_config(settings: &OriginTls) -> Result<Arc<ClientConfig>, TlsError
         None => builder.with_no_client_auth(),
         Some(shown) => builder.with_client_cert_resolver(Arc::new(resolver(shown)?)),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// The same for HTTP/2, for the connections that are not Pingora's.
-///
-/// # Errors
-/// Fails when there is nobody to trust.
-pub(super) fn client_config_for_http2(settings: &OriginTls) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut config = ClientConfig::clone(&*client_config(settings)?);
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// The authorities in the form that Pingora's connector wants, for HTTP/2 over TLS.
-///
-/// # Errors
-/// Fails when there is nobody to trust.
-pub fn authorities_for_pingora(settings: &OriginTls) -> Result<Arc<CaType>, TlsError> {
-    if !settings.verify {
-        return unasked_authority();
-    }
-    let Some(path) = &settings.ca else {
-        static SYSTEM: OnceCell<Arc<CaType>> = OnceCell::new();
-        let system = SYSTEM.get_or_try_init(|| {
-            Some(wrap(system_certificates()?)).filter(|all| !all.is_empty()).ok_or_else(nobody)
-        });
-        return system.cloned();
+    config.alpn_protocols = match speaks {
+        Protocol::Http1 => vec![b"http/1.1".to_vec()],
+        Protocol::Http2 => vec![b"h2".to_vec()],
     };
-    let own = wrap(read_certificates(path)?);
-    if own.is_empty() {
-        return Err(TlsError::NoAuthority(path.clone()));
-    }
-    Ok(own)
+    Ok(Arc::new(config))
 }
 
 /// Whether a file of authorities can be trusted by anybody, as `edgeproxy check` asks.
@@ -215,23 +182,4 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
         .map_err(|e| unreadable(e.to_string()))
-}
-
-fn wrap(certificates: Vec<CertificateDer<'static>>) -> Arc<CaType> {
-    certificates
-        .into_iter()
-        .filter(|certificate| store(vec![certificate.clone()]).len() == 1)
-        .filter_map(|certificate| WrappedX509::try_new(certificate.to_vec(), |der| parse(der)).ok())
-        .collect()
-}
-
-fn parse(der: &[u8]) -> Result<X509Certificate<'_>, nom::Err<X509Error>> {
-    X509Certificate::from_der(der).map(|(_, certificate)| certificate)
-}
-
-/// An authority that nobody holds the key of. Pingora wants one even when it does not ask it.
-fn unasked_authority() -> Result<Arc<CaType>, TlsError> {
-    let made = rcgen::generate_simple_self_signed(vec!["unasked.invalid".to_owned()])
-        .map_err(|e| TlsError::System(e.to_string()))?;
-    Ok(wrap(vec![made.cert.der().clone()]))
 }

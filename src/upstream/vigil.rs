@@ -130,7 +130,7 @@ mod tests {
 
     fn vigil(ends: Option<Duration>, upload: Option<MinRate>) -> Vigil {
         let ends = ends.map(|after| Instant::now() + after);
-        let terms = Terms { ends, given_up: None, answer_by: None, header: secs(10), upload };
+        let terms = Terms { ends, answer_by: None, header: secs(10), upload };
         Vigil { terms: Some(terms), ..Vigil::default() }
     }
 

@@ -1,5 +1,6 @@
 //! Origins that misbehave: the client learns of it, nothing of it is stored, and nobody else notices.
 
+mod carriers;
 mod faults;
 mod multiplexed;
 mod through;

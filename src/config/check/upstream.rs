@@ -113,14 +113,6 @@ fn one(
             .error_in_key(&at.key("panic_threshold"), "nothing says that a backend is not well")
             .help("switch `health` or `ejection` on, or remove it");
     }
-    if written.protocol == schema::upstream::Protocol::Http2 {
-        let spoken = backends.iter().filter_map(|backend| backend.tls.as_ref());
-        if spoken.into_iter().any(|tls| tls.shown.is_some() || !tls.names.is_empty()) {
-            report
-                .error(at, "`certificate` and `names` are for HTTP/1 origins for now")
-                .help("remove `protocol: http2`, or these");
-        }
-    }
     Settings {
         name: name.into(),
         active: written.active,
@@ -237,22 +229,6 @@ fn pool(
         report
             .error(&at.key("warm"), "more than `max_connections`")
             .help("what is kept ready counts among the connections");
-    }
-    if upstream.protocol == schema::upstream::Protocol::Http2 {
-        let built_in = schema::upstream::Pool::default();
-        let unused = [
-            ("max_age", written.max_age != built_in.max_age),
-            ("max_requests", written.max_requests != built_in.max_requests),
-            ("warm", written.warm != built_in.warm),
-        ];
-        for (key, _) in unused.iter().filter(|(_, is_set)| *is_set) {
-            report
-                .error_in_key(
-                    &at.key(*key),
-                    format!("`{key}` has no effect with `protocol: http2`"),
-                )
-                .help("remove the key, or write `protocol: http1`");
-        }
     }
     let moment = Duration::from_millis(1);
     pool::Settings {

@@ -145,7 +145,6 @@ fn settings_that_contradict_each_other_are_errors() {
         ("concurrency: {min: 10, max: 5}", "below `min`"),
         ("panic_threshold: 50, health: off", "nothing says"),
         ("hash_by: client", "no effect without `balance: hash`"),
-        ("protocol: http2, pool: {warm: 1}", "no effect with `protocol: http2`"),
     ] {
         let messages = refused(text);
         assert!(messages.iter().any(|one| one.contains(part)), "{text}: {messages:?}");

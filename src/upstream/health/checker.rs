@@ -13,7 +13,6 @@ use super::Settings;
 use super::grpc;
 use super::http;
 use super::http2;
-use crate::message::reply::ReplyLimits;
 use crate::upstream;
 use crate::upstream::OriginTls;
 use crate::upstream::Place;
@@ -22,8 +21,6 @@ use crate::upstream::connect::Dial;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::line::Line;
 use crate::upstream::line::Wire;
-use crate::upstream::tls;
-use crate::upstream::tls::TlsError;
 
 /// The most characters of an error that are kept.
 const ERROR: usize = 160;
@@ -111,28 +108,20 @@ fn root(error: &pingora::Error) -> Option<String> {
 }
 
 impl Checker {
-    /// Who checks the backend `at` this place; its HTTP/1 connections are made by `dial`.
+    /// Who checks the backend `at` this place; its connections are made by `dial`.
     pub(in crate::upstream) fn new(
         settings: Settings,
         of: &upstream::Settings,
         at: &Place,
         tls: Option<&OriginTls>,
-        dial: Option<&Arc<Dial>>,
-        limits: ReplyLimits,
-    ) -> Result<Self, TlsError> {
-        let dial = match dial {
-            Some(dial) => Arc::clone(dial),
-            // Those of requests are Pingora's.
-            None => {
-                let tls = tls.map(tls::client_config_for_http2).transpose()?;
-                Arc::new(Dial::new(0, tls, limits, of.timeouts.read, of.pool))
-            }
-        };
+        dial: &Arc<Dial>,
+    ) -> Self {
+        let dial = Arc::clone(dial);
         let authority = match &of.host {
             Some(host) => Arc::clone(host),
             None => authority_of(at, tls.is_some()).into(),
         };
-        Ok(Self { settings, dial, protocol: of.protocol, secure: tls.is_some(), authority })
+        Self { settings, dial, protocol: of.protocol, secure: tls.is_some(), authority }
     }
 
     pub(in crate::upstream) fn settings(&self) -> &Settings {

@@ -31,10 +31,12 @@ use self::queue::Queue;
 pub use self::queue::Refused;
 pub use self::queue::Slot;
 use crate::message::ends::Ends;
+use crate::upstream::Protocol;
 use crate::upstream::connect::Dial;
 use crate::upstream::connect::Kept;
 use crate::upstream::connect::To;
 use crate::upstream::guard::OriginIo;
+use crate::upstream::http2;
 use crate::upstream::line::Idle;
 use crate::upstream::line::Line;
 
@@ -82,7 +84,7 @@ impl Default for Settings {
 /// A pool at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Connections that exist. 0 where HTTP/2 is spoken: those are Pingora's.
+    /// Connections that exist.
     pub open: u32,
     /// Of these, those that wait for a request.
     pub idle: u32,
@@ -102,11 +104,13 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Pool {
     /// How many requests one connection carries at once.
-    streams: u32,
-    /// How its connections are made; `None` where that is not ours.
+    streams: AtomicU32,
+    /// How its connections are made; `None` of a pool of places alone.
     source: Option<Source>,
     queue: Queue,
     shelf: Mutex<Shelf>,
+    /// Connections that carry requests side by side; `None` where HTTP/1 is spoken.
+    shared: Option<Arc<http2::shelf::Shelf>>,
     counts: Arc<Counts>,
 }
 
@@ -155,32 +159,54 @@ impl Drop for Opened {
 }
 
 impl Pool {
-    /// A pool of HTTP/1 connections, each of which carries one request at a time.
+    /// A pool of places, for connections that others make and that carry one request at a time.
     #[must_use]
     pub fn new(settings: Settings) -> Arc<Self> {
-        Self::of_streams(settings, 1)
+        Self::build(settings, 1, None, None)
     }
 
-    /// Bounds the streams of HTTP/2 connections that carry up to `streams` requests at once. The
-    /// connections themselves are Pingora's.
-    #[must_use]
-    pub fn of_streams(settings: Settings, streams: u32) -> Arc<Self> {
-        Self::build(settings, streams, None)
+    /// A pool of connections that `dial` makes, on which this is spoken.
+    pub(super) fn towards(
+        to: To,
+        speaks: Protocol,
+        dial: Weak<Dial>,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let source = Some(Source { dial, to });
+        match speaks {
+            Protocol::Http1 => Self::build(settings, 1, source, None),
+            Protocol::Http2 => Self::build(settings, http2::STREAMS, source, Some(Arc::default())),
+        }
     }
 
-    /// A pool of connections that `dial` makes.
-    pub(super) fn towards(to: To, dial: Weak<Dial>, settings: Settings) -> Arc<Self> {
-        Self::build(settings, 1, Some(Source { dial, to }))
-    }
-
-    fn build(settings: Settings, streams: u32, source: Option<Source>) -> Arc<Self> {
+    fn build(
+        settings: Settings,
+        streams: u32,
+        source: Option<Source>,
+        shared: Option<Arc<http2::shelf::Shelf>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            streams: streams.max(1),
+            streams: AtomicU32::new(streams),
             source,
             queue: Queue::new(limit(&settings, streams), settings.queue),
             shelf: Mutex::new(Shelf { settings, idle: VecDeque::new() }),
+            shared,
             counts: Arc::default(),
         })
+    }
+
+    /// How many requests one connection carries at once.
+    fn streams(&self) -> u32 {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// The origin allows so many requests at once on a connection.
+    pub(super) fn allow_streams(self: &Arc<Self>, most: u32) {
+        let most = most.max(1);
+        if self.streams.swap(most, Ordering::Relaxed) != most {
+            let settings = self.settings();
+            queue::adjust(self, limit(&settings, most), settings.queue);
+        }
     }
 
     /// A place among those that are in use, as soon as there is one: first come, first served.
@@ -210,7 +236,7 @@ impl Pool {
     /// Allows something else from now on. What is too much goes as it comes back.
     pub fn adjust(self: &Arc<Self>, settings: Settings) {
         self.shelf.lock().settings = settings;
-        queue::adjust(self, limit(&settings, self.streams), settings.queue);
+        queue::adjust(self, limit(&settings, self.streams()), settings.queue);
     }
 
     /// Keeps no connection any more: those that are idle are closed, those in use when they come back.
@@ -222,6 +248,9 @@ impl Pool {
         };
         // Closing takes the kernel its time.
         drop(idle);
+        if let Some(shared) = &self.shared {
+            shared.retire();
+        }
     }
 
     /// How many requests it carries at once.
@@ -232,13 +261,14 @@ impl Pool {
 
     /// The same, as these settings would have it.
     pub(super) fn places_with(&self, settings: &Settings) -> u32 {
-        settings.max_connections.saturating_mul(self.streams)
+        settings.max_connections.saturating_mul(self.streams())
     }
 
     /// How it stands.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let idle = self.shelf.lock().idle.len();
+        let shared = self.shared.as_ref().map_or(0, |shared| shared.idle());
+        let idle = self.shelf.lock().idle.len() + shared;
         let (in_use, queued) = self.queue.numbers();
         Stats {
             open: self.counts.open.load(Ordering::Relaxed),
@@ -254,6 +284,24 @@ impl Pool {
     /// Where its connections go; `None` where they are not ours.
     pub(super) fn to(&self) -> Option<&To> {
         self.source.as_ref().map(|source| &source.to)
+    }
+
+    /// A stream on a connection that may carry others, within `patience`; on a new one, where those that are there are
+    /// not wanted.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn stream(
+        self: &Arc<Self>,
+        patience: Duration,
+        kept: Kept,
+    ) -> Result<http2::stream::Stream> {
+        let dial = self.source.as_ref().and_then(|source| source.dial.upgrade());
+        let (Some(dial), Some(shared)) = (dial, &self.shared) else {
+            return Error::e_explain(ErrorType::InternalError, "nothing makes connections here");
+        };
+        dial.tend();
+        shared.stream(self, &dial, patience, kept).await
     }
 
     /// A connection: one that waits, where that is welcome, or a new one within `patience`; for this client, where
@@ -291,10 +339,12 @@ impl Pool {
     }
 
     /// Makes a connection that nobody asked for.
-    pub(super) async fn warm(&self, dial: &Dial) {
+    pub(super) async fn warm(self: &Arc<Self>, dial: &Arc<Dial>) {
         let Some(to) = self.to() else { return };
         // What fails is counted; the next round tries again.
-        if let Ok(line) = self.make(dial, to.patience, None).await {
+        if let Some(shared) = &self.shared {
+            let _ = shared.add(self, dial, to.patience).await;
+        } else if let Ok(line) = self.make(dial, to.patience, None).await {
             self.park(Box::new(line), None, Instant::now());
         }
     }
@@ -310,7 +360,7 @@ impl Pool {
                 Ok(line)
             }
             Err(e) => {
-                self.counts.failed.fetch_add(1, Ordering::Relaxed);
+                self.count_failure();
                 Err(e)
             }
         }
@@ -336,7 +386,7 @@ impl Pool {
                 shelf.idle.remove(at)?
             };
             if let Some(line) = waiting.still_good(now) {
-                self.counts.reused.fetch_add(1, Ordering::Relaxed);
+                self.count_reuse();
                 return Some(line);
             }
         }
@@ -367,9 +417,34 @@ impl Pool {
 
     /// Counts `line` as one of this pool's, for as long as it exists.
     pub(super) fn count(&self, line: &mut Line) {
-        self.counts.created.fetch_add(1, Ordering::Relaxed);
+        self.count_made();
+        self.count_opened(line);
+    }
+
+    /// Counts `line` as open for as long as it exists.
+    pub(super) fn count_opened(&self, line: &mut Line) {
+        line.opened = Some(self.opened());
+    }
+
+    /// One more is open, as long as this lives.
+    pub(super) fn opened(&self) -> Opened {
         self.counts.open.fetch_add(1, Ordering::Relaxed);
-        line.opened = Some(Opened(Arc::clone(&self.counts)));
+        Opened(Arc::clone(&self.counts))
+    }
+
+    /// A connection was made.
+    pub(super) fn count_made(&self) {
+        self.counts.created.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection could not be made.
+    pub(super) fn count_failure(&self) {
+        self.counts.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection is used once more.
+    pub(super) fn count_reuse(&self) {
+        self.counts.reused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Moves the idle connections of `other` here.
@@ -377,15 +452,17 @@ impl Pool {
         let mut theirs = std::mem::take(&mut other.shelf.lock().idle);
         for waiting in &mut theirs {
             if waiting.line.opened.is_some() {
-                self.counts.open.fetch_add(1, Ordering::Relaxed);
-                waiting.line.opened = Some(Opened(Arc::clone(&self.counts)));
+                waiting.line.opened = Some(self.opened());
             }
         }
         self.shelf.lock().idle.append(&mut theirs);
+        if let (Some(ours), Some(theirs)) = (&self.shared, &other.shared) {
+            ours.absorb(theirs, self);
+        }
     }
 
     /// Closes idle connections that are too old, or that their origins closed. Answers how many are
-    /// missing to those that are to be kept ready.
+    /// missing to those that are to be kept ready; where HTTP/2 is spoken, each that has room is.
     pub(super) fn tidy(&self, now: Instant) -> u32 {
         let mut at = 0;
         loop {
@@ -398,8 +475,11 @@ impl Pool {
             shelf.idle.insert(back, Waiting { line, until });
             at = back + 1;
         }
+        let settings = self.settings();
+        let shared = self.shared.as_ref();
+        let shared = shared.map_or(0, |shared| shared.tidy(settings.idle, settings.max_age));
         let shelf = self.shelf.lock();
-        let idle = u32::try_from(shelf.idle.len()).unwrap_or(u32::MAX);
+        let idle = u32::try_from(shelf.idle.len() + shared).unwrap_or(u32::MAX);
         let open = self.counts.open.load(Ordering::Relaxed);
         let room = shelf.settings.max_connections.saturating_sub(open);
         shelf.settings.min_idle.saturating_sub(idle).min(room)

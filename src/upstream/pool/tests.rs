@@ -182,7 +182,8 @@ async fn a_new_pool_takes_over_what_is_idle() {
 #[tokio::test]
 async fn there_are_as_many_places_as_connections_and_streams_on_them() {
     for (streams, places) in [(1, 4), (100, 400)] {
-        let pool = Pool::of_streams(Settings { queue: 0, ..settings() }, streams);
+        let pool = Pool::new(Settings { queue: 0, ..settings() });
+        pool.allow_streams(streams);
         let mut slots = Vec::new();
         while let Ok(slot) = pool.acquire(secs(1)).await {
             slots.push(slot);

@@ -13,6 +13,7 @@ use super::harness::Answer;
 use super::harness::Edge;
 use super::harness::Origin;
 use crate::message::reply::ReplyLimits;
+use crate::upstream::Protocol;
 use crate::upstream::connect::Dial;
 use crate::upstream::connect::Kept;
 use crate::upstream::peer::Upstream;
@@ -25,7 +26,17 @@ const SOON: Duration = Duration::from_secs(30);
 fn dial(origin: &Origin, pool: Settings) -> (Arc<Dial>, HttpPeer) {
     let upstream = Upstream::build(origin.settings(), ReplyLimits::default()).unwrap();
     let peer = *super::lent(&upstream);
-    (Arc::new(Dial::new(peer.group_key, None, ReplyLimits::default(), SOON, pool)), peer)
+    (
+        Arc::new(Dial::new(
+            peer.group_key,
+            Protocol::Http1,
+            None,
+            ReplyLimits::default(),
+            SOON,
+            pool,
+        )),
+        peer,
+    )
 }
 
 async fn until(holds: impl Fn() -> bool) {

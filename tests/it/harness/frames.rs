@@ -13,6 +13,7 @@ pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RESET: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
@@ -61,6 +62,7 @@ pub(crate) fn literal(block: &mut Vec<u8>, text: &str) {
 pub(crate) struct RawOrigin2 {
     pub(crate) address: SocketAddr,
     asked: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl RawOrigin2 {
@@ -81,19 +83,26 @@ impl RawOrigin2 {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
         let address = listener.local_addr().expect("a bound socket has an address");
         let asked = Arc::new(AtomicUsize::new(0));
+        let connections = Arc::new(AtomicUsize::new(0));
         let answer = Arc::new(answer);
         std::thread::spawn({
-            let asked = Arc::clone(&asked);
+            let (asked, connections) = (Arc::clone(&asked), Arc::clone(&connections));
             move || {
                 for stream in listener.incoming() {
                     let Ok(stream) = stream else { return };
+                    connections.fetch_add(1, Ordering::SeqCst);
                     let (asked, answer) = (Arc::clone(&asked), Arc::clone(&answer));
                     let settings = Arc::clone(&settings);
                     std::thread::spawn(move || serve(stream, &settings, &asked, answer.as_ref()));
                 }
             }
         });
-        Self { address, asked }
+        Self { address, asked, connections }
+    }
+
+    /// How many connections were made to it.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// How many requests came.
@@ -120,6 +129,9 @@ fn serve(
         match head[3] {
             SETTINGS if head[4] & ACK == 0 => {
                 stream.write_all(&frame(SETTINGS, ACK, 0, &[])).ok()?;
+            }
+            PING if head[4] & ACK == 0 => {
+                stream.write_all(&frame(PING, ACK, 0, &payload)).ok()?;
             }
             HEADERS => {
                 asked.fetch_add(1, Ordering::SeqCst);

@@ -186,7 +186,7 @@ fn an_http_2_origin_with_a_certificate_for_another_name_is_not_asked() {
     edge.get("/").expect_status(502);
 
     assert!(origin.seen().is_empty());
-    edge.wait_for_access("origin_tls");
+    edge.wait_for_access("origin_certificate");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What origins are shown that want to know who asks, and which names theirs must have.
 
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use http::Response;
 use rustls::SupportedProtocolVersion;
 use rustls::version::TLS12;
 use rustls::version::TLS13;
@@ -12,20 +14,26 @@ use crate::harness::Authority;
 use crate::harness::Clients;
 use crate::harness::Edge;
 use crate::harness::Origin;
+use crate::harness::Origin2;
 use crate::harness::clients::Client;
 use crate::harness::ok;
+use crate::harness::origin2::Call;
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// Everything is passed to `origin`; `tls` is said of it beside its authority's file.
 fn config(origin: &Origin, ca: &Path, tls: &str) -> String {
+    config_of(&origin.address, ca, tls)
+}
+
+fn config_of(address: &dyn Display, ca: &Path, tls: &str) -> String {
     format!(
         "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
          upstreams:\n  app:\n    addresses: [{{id: only, address: \"{}\"}}]\n    \
          health: off\n    tls: {{ca: {}{tls}}}\n\
          access_log: {{to: stdout, format: text, fields: [uri, status, refusal]}}\n\
          routes: [{{upstream: app}}]\n",
-        origin.address,
+        address,
         ca.display()
     )
 }
@@ -119,6 +127,35 @@ fn a_pinned_name_counts_in_place_of_the_one_that_is_sent() {
     let edge = Edge::with(&config(&origin, &ca, ", names: [inner.test]"));
     edge.get("/").expect_status(502);
     edge.wait_for_access("status=502 refusal=origin_certificate");
+}
+
+#[test]
+fn origins_of_http_2_are_held_to_the_same_and_shown_the_same() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (authority, clients, others) = (Authority::new(), Clients::new(), Clients::new());
+    let ca = authority.write(folder.path());
+    let good = shown(&clients.client("edge", 1));
+    let unknown = shown(&others.client("edge", 1));
+    let pinned = |name: &str| good.replace("server_name: app.test", &format!("names: [{name}]"));
+    for version in VERSIONS {
+        let server = authority.server_for(&clients.ca(), &["app.test"], &["h2"], &[version]);
+        let origin = Origin2::start(Some(server), |mut call: Call| async move {
+            call.respond(Response::new(()), "hello");
+        });
+        for (tls, log) in [
+            (&*good, "status=200"),
+            (&pinned("app.test"), "status=200"),
+            (&pinned("other.test"), "status=502 refusal=origin_certificate"),
+            (", server_name: app.test", "status=502 refusal=origin_denied"),
+            (&unknown, "status=502 refusal=origin_denied"),
+        ] {
+            let config = config_of(&origin.address, &ca, tls);
+            let edge = Edge::with(&config.replace("health: off", "protocol: http2"));
+            edge.get("/");
+            edge.wait_for_access(log);
+        }
+        assert_eq!(origin.seen().len(), 2);
+    }
 }
 
 /// Puts bytes in the place of a file at once, as certificate programs do.

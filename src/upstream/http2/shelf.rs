@@ -1,0 +1,299 @@
+//! The connections of HTTP/2 to one address, and which of them carries the next request.
+//!
+//! The newest one that has room does: those that are too many become idle, grow old and are closed. Where none has
+//! room one more is made, by a task that belongs to nobody: who asked for it may go, and others wait for it as well.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::Either;
+use futures_util::future::select;
+use parking_lot::Mutex;
+use pingora::Error;
+use pingora::ErrorType;
+use pingora::Result;
+use tokio::sync::Notify;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio::time::timeout_at;
+
+use super::carrier::Carrier;
+use super::carrier::Place;
+use super::carrier::Room;
+use super::stream::Stream;
+use crate::refusal::Refusal;
+use crate::upstream::connect::Dial;
+use crate::upstream::connect::Kept;
+use crate::upstream::fault::error_of;
+use crate::upstream::fault::refusal_of;
+use crate::upstream::fault::told_as;
+use crate::upstream::pool::Pool;
+
+/// Connections that carry requests side by side.
+#[derive(Default)]
+pub(in crate::upstream) struct Shelf {
+    state: Mutex<State>,
+    /// Told when there may be room.
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Those that may be given streams, the newest at the end.
+    carriers: Vec<Arc<Carrier>>,
+    /// What becomes of the one that is being made.
+    dialling: Option<watch::Receiver<Dialled>>,
+}
+
+impl fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shelf").field("carriers", &self.state.lock().carriers.len()).finish()
+    }
+}
+
+/// What became of a connection that was to be made.
+#[derive(Debug, Clone)]
+enum Dialled {
+    /// It is being made.
+    Not,
+    /// It is there.
+    Made,
+    /// It could not be made, for everybody who waited for it.
+    Failed(Arc<Failure>),
+}
+
+#[derive(Debug)]
+struct Failure {
+    refusal: Refusal,
+    kind: ErrorType,
+    what: String,
+}
+
+/// What there is for a request.
+enum Offer {
+    Place(Place),
+    /// One is being made.
+    Soon(watch::Receiver<Dialled>),
+    /// As many as may be are there, and all are full.
+    Full,
+}
+
+impl Shelf {
+    /// A stream on a connection of `pool`, within `patience`; on a new one, if those that are there are not
+    /// wanted.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub(in crate::upstream) async fn stream(
+        self: &Arc<Self>,
+        pool: &Arc<Pool>,
+        dial: &Arc<Dial>,
+        patience: Duration,
+        kept: Kept,
+    ) -> Result<Stream> {
+        let deadline = Instant::now() + patience;
+        let mut kept = kept;
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            let waited = match self.offer(pool, dial, patience, kept) {
+                Offer::Place(place) => {
+                    if place.used {
+                        pool.count_reuse();
+                    }
+                    return Ok(Stream::new(place));
+                }
+                Offer::Soon(mut dialled) => {
+                    let made = pin!(made(&mut dialled));
+                    match timeout_at(deadline, select(made, freed)).await {
+                        Ok(Either::Left((Dialled::Failed(failure), _))) => {
+                            return Err(failure.error());
+                        }
+                        Ok(Either::Left((Dialled::Made, _))) => {
+                            // From here on there is one that was not there before.
+                            kept = Kept::Welcome;
+                            Ok(())
+                        }
+                        Ok(Either::Left((Dialled::Not, _)) | Either::Right(_)) => Ok(()),
+                        Err(_) => Err(ErrorType::ConnectTimedout),
+                    }
+                }
+                Offer::Full => match timeout_at(deadline, freed).await {
+                    Ok(()) => Ok(()),
+                    // There was a place by the settings of the pool, but not by those of the origin.
+                    Err(_) => return Err(error_of(Refusal::QueueTimeout)),
+                },
+            };
+            if let Err(kind) = waited {
+                return Err(Error::explain(kind, "connecting").into_up());
+            }
+        }
+    }
+
+    fn offer(
+        self: &Arc<Self>,
+        pool: &Arc<Pool>,
+        dial: &Arc<Dial>,
+        patience: Duration,
+        kept: Kept,
+    ) -> Offer {
+        let settings = pool.settings();
+        let most = usize::try_from(settings.max_connections).unwrap_or(usize::MAX);
+        let mut state = self.state.lock();
+        let all = std::mem::take(&mut state.carriers);
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|carrier| carrier.room() != Room::Never);
+        state.carriers = stay;
+        let is_welcome = kept == Kept::Welcome || state.carriers.len() >= most;
+        if is_welcome {
+            let place = |carrier: &Arc<Carrier>| {
+                pool.allow_streams(carrier.most());
+                carrier.enter(settings.max_requests)
+            };
+            if let Some(place) = state.carriers.iter().rev().find_map(place) {
+                return Offer::Place(place);
+            }
+        }
+        if let Some(dialled) = &state.dialling {
+            return Offer::Soon(dialled.clone());
+        }
+        if state.carriers.len() >= most {
+            return Offer::Full;
+        }
+        let (tell, told) = watch::channel(Dialled::Not);
+        state.dialling = Some(told.clone());
+        drop(state);
+        // Closing takes the kernel its time.
+        drop(gone);
+        let (shelf, pool, dial) = (Arc::clone(self), Arc::clone(pool), Arc::clone(dial));
+        tokio::spawn(async move { shelf.dial(&pool, &dial, patience, &tell).await });
+        Offer::Soon(told)
+    }
+
+    /// Makes a connection, and tells those who wait for it.
+    async fn dial(
+        self: &Arc<Self>,
+        pool: &Arc<Pool>,
+        dial: &Arc<Dial>,
+        patience: Duration,
+        tell: &watch::Sender<Dialled>,
+    ) {
+        // Should it panic, nobody waits for ever.
+        let _over = Over(self);
+        let dialled = match self.add(pool, dial, patience).await {
+            Ok(()) => Dialled::Made,
+            Err(e) => {
+                let what = e.cause.as_ref().map_or_else(|| e.to_string(), ToString::to_string);
+                let (refusal, kind) = (refusal_of(&e), e.etype().clone());
+                Dialled::Failed(Arc::new(Failure { refusal, kind, what }))
+            }
+        };
+        self.state.lock().dialling = None;
+        let _ = tell.send(dialled);
+    }
+
+    /// Makes a connection.
+    pub(in crate::upstream) async fn add(
+        self: &Arc<Self>,
+        pool: &Arc<Pool>,
+        dial: &Arc<Dial>,
+        patience: Duration,
+    ) -> Result<()> {
+        let made = async {
+            let Some(to) = pool.to() else {
+                return Error::e_explain(
+                    ErrorType::InternalError,
+                    "nothing makes connections here",
+                );
+            };
+            // It is not only for the one who asked first.
+            let patience = patience.max(to.patience);
+            let deadline = Instant::now() + patience;
+            let mut line = dial.open(to, patience, None).await?;
+            pool.count_opened(&mut line);
+            Carrier::begin(line, dial.limits, deadline, Arc::downgrade(self)).await
+        };
+        match made.await {
+            Ok(carrier) => {
+                pool.allow_streams(carrier.most());
+                pool.count_made();
+                self.state.lock().carriers.push(carrier);
+                Ok(())
+            }
+            Err(e) => {
+                pool.count_failure();
+                Err(e)
+            }
+        }
+    }
+
+    /// A place became free.
+    pub(super) fn freed(&self) {
+        self.freed.notify_waiters();
+    }
+
+    /// How many of its connections have no streams.
+    pub(in crate::upstream) fn idle(&self) -> usize {
+        self.state.lock().carriers.iter().filter(|carrier| carrier.is_idle()).count()
+    }
+
+    /// Gives no new streams to connections that are too old, were idle for too long, or whose origins left. Answers
+    /// how many are left.
+    pub(in crate::upstream) fn tidy(&self, idle: Duration, age: Option<Duration>) -> usize {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let all = std::mem::take(&mut state.carriers);
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|carrier| carrier.is_good(idle, age, now));
+        let left = stay.len();
+        state.carriers = stay;
+        drop(state);
+        drop(gone);
+        left
+    }
+
+    /// Gives no new streams to any of them. Each is closed when its last stream ends.
+    pub(in crate::upstream) fn retire(&self) {
+        let gone = std::mem::take(&mut self.state.lock().carriers);
+        for carrier in &gone {
+            carrier.leave();
+        }
+    }
+
+    /// Moves the connections of `other` here, to the pool that `pool` is.
+    pub(in crate::upstream) fn absorb(self: &Arc<Self>, other: &Self, pool: &Pool) {
+        let theirs = std::mem::take(&mut other.state.lock().carriers);
+        for carrier in &theirs {
+            carrier.belong(Arc::downgrade(self), || pool.opened());
+        }
+        let mut state = self.state.lock();
+        let ours = std::mem::replace(&mut state.carriers, theirs);
+        state.carriers.extend(ours);
+    }
+}
+
+/// Waits for what becomes of it.
+async fn made(dialled: &mut watch::Receiver<Dialled>) -> Dialled {
+    match dialled.wait_for(|dialled| !matches!(dialled, Dialled::Not)).await {
+        Ok(dialled) => dialled.clone(),
+        Err(_) => Dialled::Not,
+    }
+}
+
+impl Failure {
+    fn error(&self) -> Box<Error> {
+        told_as(self.refusal, self.kind.clone(), self.what.clone())
+    }
+}
+
+/// Nothing is being made any more, however that came.
+struct Over<'a>(&'a Shelf);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().dialling = None;
+        self.0.freed.notify_waiters();
+    }
+}

@@ -1,0 +1,197 @@
+//! The connections that carry requests to origins of HTTP/2 side by side: how many there are, and how long.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::Response;
+
+use crate::harness::Authority;
+use crate::harness::Edge;
+use crate::harness::Origin2;
+use crate::harness::PATIENCE;
+use crate::harness::frames::DATA;
+use crate::harness::frames::END_HEADERS;
+use crate::harness::frames::END_STREAM;
+use crate::harness::frames::GOAWAY;
+use crate::harness::frames::HEADERS;
+use crate::harness::frames::RawOrigin2;
+use crate::harness::frames::block;
+use crate::harness::frames::frame;
+use crate::harness::origin2::Call;
+
+fn edge(address: impl std::fmt::Display, more: &str) -> Edge {
+    Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nupstreams:\n  origin:\n    \
+         addresses: [\"{address}\"]\n    protocol: http2\n{more}\
+         routes: [{{upstream: origin, cache: off}}]\n"
+    ))
+}
+
+fn origin() -> Origin2 {
+    Origin2::start(None, |mut call: Call| async move { call.respond(Response::new(()), "x") })
+}
+
+/// Waits until it is so.
+#[track_caller]
+fn until(told: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "not: {told}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn connections_of_http_2_are_counted_as_those_of_http_1() {
+    let origin = origin();
+    let edge = edge(origin.address, "");
+    let mut wire = edge.wire();
+    for _ in 0..3 {
+        wire.get("edge.test", "/", &[]).expect_status(200).expect_body("x");
+    }
+    until("it is open and idle", || {
+        edge.metric("edgeproxy_backend_pool_open") == 1.0
+            && edge.metric("edgeproxy_backend_pool_idle") == 1.0
+            && edge.metric("edgeproxy_backend_pool_in_use") == 0.0
+    });
+    assert_eq!(edge.metric("edgeproxy_backend_pool_created_total"), 1.0);
+    assert_eq!(edge.metric("edgeproxy_backend_pool_reused_total"), 2.0);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn connections_of_http_2_are_kept_ready_before_anybody_asks() {
+    let origin = origin();
+    let edge = edge(origin.address, "    pool: {warm: 2}\n");
+    until("two are there", || origin.connections() == 2);
+    edge.get("/").expect_status(200);
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn a_connection_of_http_2_carries_as_many_requests_as_it_may() {
+    let origin = origin();
+    let edge = edge(origin.address, "    pool: {max_requests: 2}\n");
+    for _ in 0..6 {
+        edge.get("/").expect_status(200).expect_body("x");
+    }
+    assert_eq!(origin.connections(), 3);
+}
+
+#[test]
+fn a_connection_of_http_2_that_is_idle_for_too_long_is_closed() {
+    let origin = origin();
+    let edge = edge(origin.address, "    timeouts: {idle: 1s}\n");
+    edge.get("/").expect_status(200);
+    until("none is open", || edge.metric("edgeproxy_backend_pool_open") == 0.0);
+    edge.get("/").expect_status(200);
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn a_connection_whose_origin_leaves_finishes_its_streams_and_is_given_no_new_ones() {
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let opened = Arc::clone(&gate);
+    let origin = RawOrigin2::start(move |to, stream| {
+        let head = block(&[(":status", "200")]);
+        let mut say = |kind, flags, stream, payload: &[u8]| {
+            to.write_all(&frame(kind, flags, stream, payload)).is_ok()
+        };
+        say(HEADERS, END_HEADERS, stream, &head);
+        say(DATA, 0, stream, b"begun, ");
+        // This stream is the last one that it looks at.
+        let last = stream.to_be_bytes();
+        say(GOAWAY, 0, 0, &[&last[..], &[0, 0, 0, 0]].concat());
+        let (open, changed) = &*opened;
+        let open = changed.wait_while(open.lock().unwrap(), |open| !*open).unwrap();
+        drop(open);
+        say(DATA, END_STREAM, stream, b"ended")
+    });
+    let edge = edge(origin.address, "");
+    let mut clients: Vec<_> = (0..3).map(|_| edge.wire()).collect();
+    for (n, client) in (1..).zip(&mut clients) {
+        client.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+        assert!(client.has_reply(PATIENCE));
+        // It has been heard that the origin leaves.
+        until("a connection of its own", || origin.connections() == n);
+    }
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    for client in &mut clients {
+        client.reply().expect_status(200).expect_body("begun, ended");
+    }
+    until("all are closed", || edge.metric("edgeproxy_backend_pool_open") == 0.0);
+}
+
+#[test]
+fn an_origin_that_agrees_to_http_1_only_is_not_asked_in_http_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let server = authority.server(&["origin.test"], &["http/1.1"]);
+    let origin = Origin2::start(Some(server), |mut call: Call| async move {
+        call.respond(Response::new(()), "x");
+    });
+    let edge = edge(
+        origin.address,
+        &format!(
+            "    tls: {{ca: {}, server_name: origin.test}}\n",
+            authority.write(folder.path()).display()
+        ),
+    );
+    edge.get("/").expect_status(502);
+    edge.wait_for_metric("edgeproxy_refusals_total{reason=\"origin_tls\"}", 1.0);
+    assert!(origin.seen().is_empty());
+}
+
+#[test]
+fn a_reload_keeps_the_connections_of_http_2() {
+    let origin = origin();
+    let config = |name: &str| {
+        format!(
+            "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nupstreams:\n  origin:\n    \
+             addresses: [\"{}\"]\n    protocol: http2\n\
+             routes: [{{name: {name}, upstream: origin, cache: off}}]\n",
+            origin.address
+        )
+    };
+    let edge = Edge::with(&config("one"));
+    edge.get("/").expect_status(200);
+    edge.write(&config("two")).reload().expect_status(200);
+    edge.get("/").expect_status(200);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_its_own_stream_alone() {
+    // More than all windows and buffers on the way.
+    let origin = Origin2::start(None, |mut call: Call| async move {
+        if call.head.uri.path() == "/small" {
+            return call.respond(Response::new(()), "x");
+        }
+        let mut stream = call.answer.send_response(Response::new(()), false).unwrap();
+        let mut left = 64 << 20;
+        while left > 0 {
+            stream.reserve_capacity(1 << 16);
+            let Some(Ok(room)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else {
+                return;
+            };
+            let part = Bytes::from(vec![b'x'; room.min(left)]);
+            left -= part.len();
+            if stream.send_data(part, left == 0).is_err() {
+                return;
+            }
+        }
+    });
+    let edge = edge(origin.address, "");
+    let mut lazy = edge.wire();
+    lazy.send("GET /large HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+    assert!(lazy.has_reply(PATIENCE));
+    for _ in 0..20 {
+        edge.get("/small").expect_status(200).expect_body("x");
+    }
+    assert_eq!(origin.connections(), 1);
+}
