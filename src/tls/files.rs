@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use rustls::InconsistentKeys;
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem;
@@ -171,7 +171,7 @@ pub(super) fn certified(
 
 /// The one cryptography provider. Named everywhere, so that no process-wide default is needed.
 pub(super) fn provider() -> CryptoProvider {
-    ring::default_provider()
+    aws_lc_rs::default_provider()
 }
 
 fn is_encrypted(bytes: &[u8]) -> bool {

@@ -137,7 +137,7 @@ pub fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
 
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider())).clone()
+    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())).clone()
 }
 
 /// The certificate is shown to whoever asks for one: the origin says whose it wants, and which it takes.
@@ -182,4 +182,15 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
         .map_err(|e| unreadable(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_exchanged_with_origins_as_with_clients() {
+        let first = provider().kx_groups.first().map(|group| group.name());
+        assert_eq!(first, Some(rustls::NamedGroup::X25519MLKEM768));
+    }
 }

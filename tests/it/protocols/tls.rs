@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::ClientConnection;
+use rustls::NamedGroup;
 use rustls::RootCertStore;
 use rustls::SupportedProtocolVersion;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::version::TLS12;
@@ -27,11 +30,18 @@ use crate::protocols::secure;
 const INTERNAL: &str = "{certificates: [{hosts: [edge.test], internal: true}]}";
 
 fn only(version: &'static SupportedProtocolVersion, root: &Path) -> Arc<ClientConfig> {
+    client(rustls::crypto::ring::default_provider(), version, root)
+}
+
+fn client(
+    provider: CryptoProvider,
+    version: &'static SupportedProtocolVersion,
+    root: &Path,
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let certificate = CertificateDer::from_pem_file(root).expect("the root is a PEM file");
     roots.add(certificate).expect("the root is an authority");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[version])
         .expect("the provider has both versions")
         .with_root_certificates(roots)
@@ -78,6 +88,23 @@ fn tls_1_2_and_1_3_are_spoken() {
         assert_eq!(wire.handshake().and_then(|tls| tls.protocol_version()), Some(protocol));
         wire.get("edge.test", "/", &[]).expect_status(200);
     }
+}
+
+#[test]
+fn keys_are_exchanged_so_that_no_quantum_computer_finds_them_with_who_begins_so() {
+    let edge = Edge::with(&secure(&Origin::always(ok("x")), INTERNAL));
+    let exchanged = |config: Arc<ClientConfig>| {
+        let mut wire = Wire::tls_with(edge.address("https"), "edge.test", config).unwrap();
+        let group = wire.handshake().and_then(|tls| tls.negotiated_key_exchange_group());
+        let name = group.map(|group| group.name());
+        wire.get("edge.test", "/", &[]).expect_status(200);
+        name
+    };
+    let new = aws_lc_rs::default_provider();
+    let group = exchanged(client(new.clone(), &TLS13, &edge.root()));
+    assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
+    assert_eq!(exchanged(client(new, &TLS12, &edge.root())), Some(NamedGroup::X25519));
+    assert_eq!(exchanged(only(&TLS13, &edge.root())), Some(NamedGroup::X25519));
 }
 
 #[test]
