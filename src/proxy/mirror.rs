@@ -3,14 +3,18 @@
 //! What goes to the origin is copied, as it goes there, at its first attempt. A copy is sent by a task of its own
 //! once its body is here as a whole; whoever would have to wait for anything is not sent.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderName;
+use http::HeaderValue;
 use http::Method;
+use http::Request;
 use http::header;
+use http::request::Parts;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,15 +29,17 @@ use crate::proxy::outgoing::Outgoing;
 use crate::route::asking::Mirror;
 use crate::runtime::Runtime;
 use crate::upstream::Fault;
+use crate::upstream::Protocol;
 use crate::upstream::backend::random;
 use crate::upstream::connect::Kept;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::fault::refusal_of;
+use crate::upstream::http2::stream::Head;
 use crate::upstream::lease::Body;
 use crate::upstream::lease::Lease;
 use crate::upstream::peer::Wish;
 
-/// How much of an answer is read before its connection is given up.
+/// How much of an answer is read before its connection, or its stream, is given up.
 const ANSWER_MOST: usize = 1 << 20;
 
 /// How a body is framed is said anew: a copy has it as a whole.
@@ -64,9 +70,16 @@ pub(crate) struct Copy {
     method: Method,
     /// Who asked.
     client: Option<Ends>,
-    /// The head without its framing and its end.
-    head: Vec<u8>,
+    said: Said,
     body: Vec<u8>,
+}
+
+/// What is said to a mirror, without how its body is framed.
+enum Said {
+    /// A head of HTTP/1, without its end.
+    Text(Vec<u8>),
+    /// A head of HTTP/2.
+    Fields(Box<Parts>),
 }
 
 /// The request goes to an origin, as `sent`. If it is to be copied, so does the copy, or waits for its body.
@@ -95,8 +108,8 @@ pub(crate) fn begin(
     let places = ctx.route.and_then(|index| ctx.runtime.mirrors.get(index)?.clone());
     let place = places.and_then(|places| places.try_acquire_owned().ok());
     let Some(place) = place else { return count(&ctx.runtime, mirror, Copied::Busy) };
-    let (method, head) = (sent.method.clone(), head(sent, mirror, ctx));
-    let copy = Copy { mirror, place, method, client: ctx.ends(), head, body: Vec::new() };
+    let (method, said) = (sent.method.clone(), said(sent, mirror, ctx));
+    let copy = Copy { mirror, place, method, client: ctx.ends(), said, body: Vec::new() };
     match asked.bodiless {
         true => copy.send(&ctx.runtime),
         false => ctx.copy = Copying::Gathering(copy),
@@ -118,12 +131,30 @@ pub(crate) fn pass_body(part: Option<&Bytes>, end: bool, ctx: &mut RequestCtx) {
     }
 }
 
-/// The head of a copy, for the host that its upstream is asked for.
-fn head(sent: &RequestHeader, mirror: Mirror, ctx: &RequestCtx) -> Vec<u8> {
+/// What is said to a mirror, for the host that its upstream is asked for.
+fn said(sent: &RequestHeader, mirror: Mirror, ctx: &RequestCtx) -> Said {
     let own = ctx.runtime.plan.upstreams[mirror.upstream].host.as_deref().map(str::to_owned);
     let is_rewritten = ctx.route().is_some_and(|route| route.rewrite.host.is_some());
     let asked = ctx.admitted.as_ref().filter(|_| !is_rewritten);
     let host = own.or_else(|| asked.map(|admitted| admitted.authority.to_string()));
+    match ctx.runtime.plan.upstreams[mirror.upstream].protocol {
+        Protocol::Http1 => Said::Text(text(sent, host.as_deref())),
+        Protocol::Http2 => Said::Fields(Box::new(fields(sent, host.as_deref()))),
+    }
+}
+
+fn fields(sent: &RequestHeader, host: Option<&str>) -> Parts {
+    let mut head = sent.as_owned_parts();
+    for name in &ANEW {
+        head.headers.remove(name);
+    }
+    if let Some(host) = host.and_then(|host| HeaderValue::from_str(host).ok()) {
+        head.headers.insert(header::HOST, host);
+    }
+    head
+}
+
+fn text(sent: &RequestHeader, host: Option<&str>) -> Vec<u8> {
     let mut head = Vec::with_capacity(1024);
     head.extend_from_slice(sent.method.as_str().as_bytes());
     head.push(b' ');
@@ -131,7 +162,7 @@ fn head(sent: &RequestHeader, mirror: Mirror, ctx: &RequestCtx) -> Vec<u8> {
     head.extend_from_slice(target.as_bytes());
     head.extend_from_slice(b" HTTP/1.1\r\n");
     for (name, value) in &sent.headers {
-        let value = match (&host, name) {
+        let value = match (host, name) {
             (Some(host), name) if name == header::HOST => host.as_bytes(),
             (_, name) if ANEW.contains(name) => continue,
             _ => value.as_bytes(),
@@ -168,12 +199,21 @@ impl Copy {
         if lease.connection(Body::Here, Duration::ZERO).await.is_err() {
             return Copied::Busy;
         }
-        if !self.body.is_empty() || !self.method.is_safe() {
-            let length = format!("content-length: {}\r\n", self.body.len());
-            self.head.extend_from_slice(length.as_bytes());
+        let says_length = !self.body.is_empty() || !self.method.is_safe();
+        match &mut self.said {
+            Said::Text(head) => {
+                if says_length {
+                    let length = format!("content-length: {}\r\n", self.body.len());
+                    head.extend_from_slice(length.as_bytes());
+                }
+                head.extend_from_slice(b"\r\n");
+                head.append(&mut self.body);
+            }
+            Said::Fields(head) if says_length => {
+                head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+            }
+            Said::Fields(_) => {}
         }
-        self.head.extend_from_slice(b"\r\n");
-        self.head.append(&mut self.body);
         let total = upstream.settings().timeouts.total;
         let outcome = match timeout(total, self.ask(&mut lease)).await {
             Ok(outcome) => outcome,
@@ -191,13 +231,60 @@ impl Copy {
     }
 
     /// Asks, and reads what comes until it is enough.
-    async fn ask(&self, lease: &mut Lease) -> Result<(), Fault> {
+    async fn ask(&mut self, lease: &mut Lease) -> Result<(), Fault> {
+        let body = Bytes::from(std::mem::take(&mut self.body));
+        match &self.said {
+            Said::Text(request) => self.ask_http1(request, lease).await,
+            Said::Fields(head) => self.ask_http2(head, body, lease).await,
+        }
+    }
+
+    /// How much is read of an answer.
+    fn wanted(&self) -> usize {
+        if self.method == Method::HEAD { 0 } else { ANSWER_MOST }
+    }
+
+    async fn ask_http2(
+        &self,
+        head: &Parts,
+        mut body: Bytes,
+        lease: &mut Lease,
+    ) -> Result<(), Fault> {
         let timeouts = lease.upstream().settings().timeouts;
-        let fault = |error: Box<pingora::Error>| Fault::of(refusal_of(&error));
+        let stream = lease.stream(timeouts.connect).await;
+        let mut stream = stream.map_err(|_| Fault::Connect)?;
+        let began = Instant::now();
+        let has_body = !body.is_empty();
+        stream.send(Request::from_parts(head.clone(), ()), has_body).map_err(fault)?;
+        if has_body {
+            let sending = stream.sending();
+            // Whoever takes no more of it may have answered.
+            if sending.write(&mut body, Some(timeouts.write)).await.is_ok() {
+                let _ = sending.finish();
+            }
+        }
+        let status = loop {
+            match poll_fn(|cx| stream.poll_head(cx)).await.map_err(fault)? {
+                Head::Interim => {}
+                Head::Final(head) => break head.status,
+            }
+        };
+        lease.answered(status.as_u16(), began.elapsed());
+        let mut left = self.wanted();
+        while left > 0 {
+            let part = poll_fn(|cx| stream.poll_body(cx)).await.map_err(fault)?;
+            let Some(part) = part else { break };
+            left = left.saturating_sub(part.len());
+        }
+        Ok(())
+    }
+
+    async fn ask_http1(&self, request: &[u8], lease: &mut Lease) -> Result<(), Fault> {
+        let timeouts = lease.upstream().settings().timeouts;
         let exchange = lease.exchange(timeouts.connect, Kept::Welcome).await;
         let mut exchange = exchange.map_err(|_| Fault::Connect)?;
         let began = Instant::now();
-        exchange.send_whole(&self.head, timeouts.write).await.map_err(fault)?;
+        exchange.send_whole(request, timeouts.write).await.map_err(fault)?;
         let status = loop {
             let head = answer(&mut exchange).await.map_err(fault)?;
             if !head.status.is_informational() {
@@ -205,9 +292,9 @@ impl Copy {
             }
         };
         lease.answered(status.as_u16(), began.elapsed());
-        let mut left = if self.method == Method::HEAD { 0 } else { ANSWER_MOST };
+        let mut left = self.wanted();
         while left > 0 {
-            let part = std::future::poll_fn(|cx| exchange.poll_body(cx)).await.map_err(fault)?;
+            let part = poll_fn(|cx| exchange.poll_body(cx)).await.map_err(fault)?;
             let Some(part) = part else { break };
             left = left.saturating_sub(part.len());
         }
@@ -215,6 +302,10 @@ impl Copy {
     }
 }
 
+fn fault(error: Box<pingora::Error>) -> Fault {
+    Fault::of(refusal_of(&error))
+}
+
 async fn answer(exchange: &mut Exchange) -> pingora::Result<ReplyMessage> {
-    std::future::poll_fn(|cx| exchange.poll_head(cx)).await
+    poll_fn(|cx| exchange.poll_head(cx)).await
 }

@@ -25,6 +25,7 @@ use crate::upstream::connect::Kept;
 use crate::upstream::eject;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::guard::OriginIo;
+use crate::upstream::http2::stream::Stream;
 use crate::upstream::peer::Upstream;
 use crate::upstream::pool;
 use crate::upstream::pool::Slot;
@@ -156,6 +157,14 @@ impl Lease {
     /// None can be made.
     pub async fn exchange(&self, patience: Duration, kept: Kept) -> Result<Exchange> {
         Exchange::begin(&self.backend.pool, patience, kept, self.client).await
+    }
+
+    /// A stream to it for one exchange past Pingora, within `patience`; an HTTP/2 backend's only.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn stream(&self, patience: Duration) -> Result<Stream> {
+        self.backend.pool.stream(patience, Kept::Welcome).await
     }
 
     /// A connection to it, as Pingora would be given one; an HTTP/1 backend's only.

@@ -56,8 +56,7 @@ pub(super) fn asking(
     let mirror = written.mirror.as_ref();
     Asking {
         hedge: hedge.map(|hedge| self::hedge(hedge, &hedge_at, report)),
-        mirror: mirror
-            .and_then(|mirror| self::mirror(mirror, own, config, upstreams, &mirror_at, report)),
+        mirror: mirror.and_then(|mirror| self::mirror(mirror, own, config, &mirror_at, report)),
         retry,
     }
 }
@@ -101,7 +100,6 @@ fn mirror(
     written: &schema::asking::Mirror,
     own: &[usize],
     config: &schema::Config,
-    upstreams: &[upstream::Settings],
     at: &Path,
     report: &mut Report<'_>,
 ) -> Option<Mirror> {
@@ -120,12 +118,6 @@ fn mirror(
         report
             .error(&upstream_at, format!("\"{}\" gets these requests already", written.upstream))
             .help("name another one");
-    }
-    let speaks = upstreams.get(upstream).map(|upstream| upstream.protocol);
-    if speaks == Some(Protocol::Http2) {
-        report
-            .error(&upstream_at, format!("\"{}\" speaks HTTP/2", written.upstream))
-            .help("copies are sent over HTTP/1.1 only: write an upstream with `protocol: http1`");
     }
     Some(Mirror {
         upstream,

@@ -163,7 +163,6 @@ fn what_is_asked_over_http_1_only_is_an_error_over_http_2() {
     for (more, part) in [
         ("upstream: two, hedge: {}", "nothing is hedged"),
         ("split: [{upstream: one}, {upstream: two}], hedge: {}", "nothing is hedged"),
-        ("upstream: one, mirror: {upstream: two}", "speaks HTTP/2"),
     ] {
         let found = load_text(&text(more), "t.yaml").expect_err("nothing would come of it");
         let is_told = found.all().iter().any(|one| one.message.contains(part));

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::fault;
 
 /// A body that is being sent.
-pub(in crate::upstream) struct Sending {
+pub struct Sending {
     /// `None`: there is none, or all of it was sent.
     stream: Mutex<Option<SendStream<Bytes>>>,
     passed: AtomicU64,
@@ -62,11 +62,7 @@ impl Sending {
     ///
     /// # Errors
     /// The origin takes no more, or not in time.
-    pub(in crate::upstream) async fn write(
-        &self,
-        data: &mut Bytes,
-        patience: Option<Duration>,
-    ) -> Result<()> {
+    pub async fn write(&self, data: &mut Bytes, patience: Option<Duration>) -> Result<()> {
         while data.has_remaining() {
             self.waits.store(true, Ordering::Relaxed);
             let room = self.room(data.remaining());
@@ -89,7 +85,7 @@ impl Sending {
     ///
     /// # Errors
     /// The origin takes no more, or its end was sent before.
-    pub(in crate::upstream) fn finish(&self) -> Result<()> {
+    pub fn finish(&self) -> Result<()> {
         let put = self.put(Bytes::new(), true);
         *self.stream.lock() = None;
         put

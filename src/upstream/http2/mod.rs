@@ -5,13 +5,13 @@
 //! `Stream` is one exchange, under the same `Vigil` as an exchange of HTTP/1; a [`Session`](session::Session) shows it
 //! to Pingora.
 
-pub(super) mod body;
+pub mod body;
 pub(super) mod carrier;
 pub(super) mod fault;
 mod pulse;
 pub mod session;
 pub(super) mod shelf;
-pub(super) mod stream;
+pub mod stream;
 
 /// Requests at once on one connection, if the origin does not want fewer.
 pub(super) const STREAMS: u32 = 100;

@@ -41,7 +41,7 @@ const OF_HTTP_1: [header::HeaderName; 3] =
     [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE];
 
 /// An exchange under way.
-pub(in crate::upstream) struct Stream {
+pub struct Stream {
     place: Place,
     answer: Answer,
     sending: Arc<Sending>,
@@ -69,7 +69,7 @@ enum Answer {
 }
 
 /// What came of an answer's head.
-pub(in crate::upstream) enum Head {
+pub enum Head {
     /// That it will come: another one follows.
     Interim,
     /// The final one.
@@ -90,12 +90,12 @@ impl Stream {
     }
 
     /// Whether its connection carried requests before.
-    pub(in crate::upstream) fn was_used(&self) -> bool {
+    pub fn was_used(&self) -> bool {
         self.place.used
     }
 
     /// The descriptor of its connection.
-    pub(in crate::upstream) fn descriptor(&self) -> RawFd {
+    pub fn descriptor(&self) -> RawFd {
         self.place.descriptor()
     }
 
@@ -103,7 +103,7 @@ impl Stream {
     ///
     /// # Errors
     /// The connection takes none any more, or it is no request.
-    pub(in crate::upstream) fn send(&mut self, request: Request<()>, has_body: bool) -> Result<()> {
+    pub fn send(&mut self, request: Request<()>, has_body: bool) -> Result<()> {
         let request = self.suited(request)?;
         self.vigil.begin();
         self.asked = Instant::now();
@@ -117,7 +117,7 @@ impl Stream {
     }
 
     /// What the request's body is written to.
-    pub(in crate::upstream) fn sending(&self) -> Arc<Sending> {
+    pub fn sending(&self) -> Arc<Sending> {
         Arc::clone(&self.sending)
     }
 
@@ -157,7 +157,7 @@ impl Stream {
     ///
     /// # Errors
     /// There is none, or not in time.
-    pub(in crate::upstream) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head>> {
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head>> {
         if self.vigil.has_ended() {
             return Poll::Ready(Err(self.late(Refusal::TotalTimeout)));
         }
@@ -235,10 +235,7 @@ impl Stream {
     ///
     /// # Errors
     /// It is not whole, or not in time.
-    pub(in crate::upstream) fn poll_body(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Bytes>>> {
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         if self.vigil.has_ended() {
             return Poll::Ready(Err(self.late(Refusal::TotalTimeout)));
         }
@@ -264,10 +261,7 @@ impl Stream {
     ///
     /// # Errors
     /// The answer is not whole, or not in time.
-    pub(in crate::upstream) fn poll_trailers(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<HeaderMap>>> {
+    pub fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>>> {
         let Answer::Begun(body) = &mut self.answer else { return Poll::Ready(Ok(None)) };
         match body.poll_trailers(cx) {
             Poll::Ready(trailers) => Poll::Ready(trailers.map_err(fault::not_whole)),
@@ -279,7 +273,7 @@ impl Stream {
     ///
     /// # Errors
     /// It has ended, and is not whole.
-    pub(in crate::upstream) fn has_ended(&mut self) -> Result<bool> {
+    pub fn has_ended(&mut self) -> Result<bool> {
         let Answer::Begun(body) = &mut self.answer else { return Ok(false) };
         if !body.is_end_stream() {
             return Ok(false);
@@ -294,7 +288,7 @@ impl Stream {
     }
 
     /// The origin took too long by another's clock: whether others on its connection had more of it is looked at.
-    pub(in crate::upstream) fn gave_up(&self) {
+    pub fn gave_up(&self) {
         self.place.was_silent_since(self.asked);
     }
 

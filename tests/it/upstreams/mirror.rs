@@ -7,14 +7,18 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 
 use bytes::Bytes;
+use http::Method;
 use http::Request;
+use http::Response;
 
 use super::nobody;
 use crate::harness::Edge;
 use crate::harness::Origin;
+use crate::harness::Origin2;
 use crate::harness::Respond;
 use crate::harness::http2;
 use crate::harness::ok;
+use crate::harness::origin2::Call;
 use crate::harness::status;
 
 /// A route to `main` that is copied to what listens at `mirror`.
@@ -144,6 +148,35 @@ fn copies_are_dropped_where_they_would_have_to_wait() {
         edge.wait_for_metric(&copies("answered"), 1.0);
         assert_eq!(held.seen().len(), 1);
     }
+}
+
+#[test]
+fn copies_go_to_origins_of_http_2_as_well() {
+    let main = Origin::always(ok("main"));
+    let (bodies, sent) = mpsc::channel();
+    let mirror = Origin2::start(None, move |mut call: Call| {
+        let bodies = bodies.clone();
+        async move {
+            let (body, _) = call.whole().await;
+            bodies.send(body).expect("the test waits");
+            call.respond(Response::new(()), "mirror");
+        }
+    });
+    let at = mirror.address.to_string();
+    let settings = "host: shadow.test, protocol: http2";
+    let edge = copied(&main, &at, settings, "mirror: {upstream: shadow}");
+    edge.get_with("/a?b=c", &[("X-Mine", "1")]).expect_status(200).expect_body("main");
+    assert_eq!(sent.recv().expect("a copy"), b"");
+    edge.wire().request("POST", "edge.test", "/p", &[], b"a body").expect_body("main");
+    assert_eq!(sent.recv().expect("a copy"), b"a body");
+    edge.wait_for_metric(&copies("answered"), 2.0);
+    let seen = mirror.seen();
+    assert_eq!(seen[0].uri.to_string(), "http://shadow.test/a?b=c");
+    assert_eq!(seen[0].headers["x-mine"], "1");
+    assert_eq!(seen[0].headers["via"], "1.1 edgeproxy");
+    assert_eq!(seen[1].method, Method::POST);
+    assert_eq!(seen[1].headers["content-length"], "6");
+    assert_eq!(mirror.connections(), 1);
 }
 
 #[test]
