@@ -13,7 +13,6 @@ use crate::observe::metrics::labels::UpstreamError;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::outgoing::Outgoing;
 use crate::upstream::Fault;
-use crate::upstream::Protocol;
 use crate::upstream::backend::Backend;
 use crate::upstream::peer::Upstream;
 use crate::upstream::race::Attempt;
@@ -33,8 +32,7 @@ pub(crate) fn begin(
     let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method);
     let is_plain = request.bodiless && !request.offers_tunnel;
     // A fallback may be what routes of their own are checked not to be.
-    let settings = upstream.settings();
-    let can_be = settings.protocol == Protocol::Http1 && settings.sticky.is_none();
+    let can_be = upstream.settings().sticky.is_none();
     if !(is_safe && is_plain && can_be) {
         return None;
     }

@@ -192,7 +192,8 @@ impl Connector for EdgeConnector {
         let client = wanted.as_ref().and_then(|wanted| wanted.client);
         if dial.speaks == Protocol::Http2 {
             let patience = peer.options.total_connection_timeout.unwrap_or(CONNECT);
-            let session = Session::new(dial.pool(peer).stream(patience, kept).await?);
+            let race = wanted.and_then(|wanted| wanted.race.clone());
+            let session = Session::begin(&dial.pool(peer), patience, kept, race).await?;
             let used = session.was_used();
             return Ok((Connection::Session(session), used));
         }

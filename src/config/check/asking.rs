@@ -19,7 +19,6 @@ use crate::route::asking::Mirror;
 use crate::route::asking::Retry;
 use crate::units::Period;
 use crate::upstream;
-use crate::upstream::Protocol;
 
 /// The shortest time that means anything.
 const MOMENT: Duration = Duration::from_millis(1);
@@ -130,14 +129,6 @@ fn mirror(
 /// Whether requests to this upstream can be hedged.
 fn may_hedge(upstream: &upstream::Settings, at: &Path, report: &mut Report<'_>) {
     let name = &upstream.name;
-    match upstream.protocol {
-        Protocol::Http1 => {}
-        Protocol::Http2 => {
-            report
-                .error_in_key(at, format!("\"{name}\" speaks HTTP/2, where nothing is hedged"))
-                .help(format!("remove `hedge`, or write `upstreams.{name}.protocol: http1`"));
-        }
-    }
     if upstream.sticky.is_some() {
         report
             .error_in_key(at, format!("\"{name}\" is sticky: its clients want one backend"))

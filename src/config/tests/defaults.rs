@@ -150,22 +150,3 @@ fn settings_that_contradict_each_other_are_errors() {
         assert!(messages.iter().any(|one| one.contains(part)), "{text}: {messages:?}");
     }
 }
-
-#[test]
-fn what_is_asked_over_http_1_only_is_an_error_over_http_2() {
-    let text = |more: &str| {
-        format!(
-            "listeners: [{{address: \"127.0.0.1:80\"}}]\nupstreams:\n  \
-             one: {{addresses: [\"a:80\", \"b:80\"]}}\n  \
-             two: {{addresses: [\"c:80\", \"d:80\"], protocol: http2}}\nroutes: [{{{more}}}]"
-        )
-    };
-    for (more, part) in [
-        ("upstream: two, hedge: {}", "nothing is hedged"),
-        ("split: [{upstream: one}, {upstream: two}], hedge: {}", "nothing is hedged"),
-    ] {
-        let found = load_text(&text(more), "t.yaml").expect_err("nothing would come of it");
-        let is_told = found.all().iter().any(|one| one.message.contains(part));
-        assert!(is_told, "{more}: {found}");
-    }
-}

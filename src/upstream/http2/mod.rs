@@ -9,6 +9,7 @@ pub mod body;
 pub(super) mod carrier;
 pub(super) mod fault;
 mod pulse;
+mod race;
 pub mod session;
 pub(super) mod shelf;
 pub mod stream;

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,15 +27,23 @@ use tokio::time::Instant;
 use tokio::time::timeout;
 
 use super::body::Sending;
+use super::race;
+use super::race::Contest;
 use super::stream::Head;
 use super::stream::Stream;
 use crate::refusal::Refusal;
 use crate::terms;
+use crate::upstream::connect::Kept;
 use crate::upstream::fault::overdue;
+use crate::upstream::pool::Pool;
+use crate::upstream::race::Race;
 
 /// An exchange with an origin that speaks HTTP/2, for Pingora to conduct.
 pub struct Session {
+    /// Whose answer it is, as far as is known.
     stream: Stream,
+    /// `None`: it is decided.
+    contest: Option<Box<Contest>>,
     head: Option<ResponseHeader>,
     read: Option<Duration>,
     write: Option<Duration>,
@@ -44,8 +53,21 @@ pub struct Session {
 type Asides = Box<dyn futures_util::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
 impl Session {
-    pub(in crate::upstream) fn new(stream: Stream) -> Self {
-        Self { stream, head: None, read: None, write: None }
+    /// A session on a connection of `pool`, within `patience`; if the request is raced, maybe with another backend.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(in crate::upstream) async fn begin(
+        pool: &Arc<Pool>,
+        patience: Duration,
+        kept: Kept,
+        race: Option<Arc<Race>>,
+    ) -> Result<Self> {
+        let (stream, contest) = match race {
+            Some(race) => race::connect(pool, patience, kept, race).await?,
+            None => (pool.stream(patience, kept).await?, None),
+        };
+        Ok(Self { stream, contest, head: None, read: None, write: None })
     }
 
     /// Whether its connection carried requests before.
@@ -53,13 +75,21 @@ impl Session {
         self.stream.was_used()
     }
 
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head>> {
+        let Some(contest) = &mut self.contest else { return self.stream.poll_head(cx) };
+        let head = ready!(contest.poll_head(cx, &mut self.stream));
+        // What is left of the other goes with it.
+        self.contest = None;
+        Poll::Ready(head)
+    }
+
     /// Waits for the origin, which may be silent for as long as Pingora was told.
     async fn wait<T>(
         &mut self,
-        mut poll: impl FnMut(&mut Stream, &mut Context<'_>) -> Poll<Result<T>>,
+        mut poll: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<Result<T>>,
     ) -> Result<T> {
-        let (read, stream) = (self.read, &mut self.stream);
-        let comes = poll_fn(|cx| poll(stream, cx));
+        let read = self.read;
+        let comes = poll_fn(|cx| poll(self, cx));
         let Some(read) = read else { return comes.await };
         match timeout(read, comes).await {
             Ok(came) => came,
@@ -74,8 +104,11 @@ impl Session {
 #[async_trait]
 impl client::Session for Session {
     async fn write_request_header(&mut self, req: Box<RequestHeader>, end: bool) -> Result<()> {
-        let head = Parts::from(*req);
-        self.stream.send(Request::from_parts(head, ()), !end)
+        let request = Request::from_parts(Parts::from(*req), ());
+        if let Some(contest) = &mut self.contest {
+            contest.asks(request.clone());
+        }
+        self.stream.send(request, !end)
     }
 
     async fn write_request_body(&mut self, data: Bytes, end: bool) -> Result<()> {
@@ -101,7 +134,7 @@ impl client::Session for Session {
         loop {
             // Interim ones end here: nothing bounds how many the library would hold while a client does not take
             // them.
-            if let Head::Final(head) = self.wait(Stream::poll_head).await? {
+            if let Head::Final(head) = self.wait(Self::poll_head).await? {
                 self.head = Some(ResponseHeader::from(*head));
                 return Ok(());
             }
@@ -109,7 +142,7 @@ impl client::Session for Session {
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
-        self.wait(Stream::poll_body).await
+        self.wait(|session, cx| session.stream.poll_body(cx)).await
     }
 
     fn response_finished(&self) -> bool {
@@ -145,7 +178,7 @@ impl client::Session for Session {
     }
 
     async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
-        self.wait(Stream::poll_trailers).await
+        self.wait(|session, cx| session.stream.poll_trailers(cx)).await
     }
 
     fn fd(&self) -> UniqueIDType {

@@ -140,7 +140,7 @@ impl RacedIo {
         race: Arc<Race>,
     ) -> Result<Self> {
         let mut first = pin!(dial.connect(peer, kept, client));
-        let Some(at) = race.second_at else { return Ok(Self::decided(first.await?)) };
+        let Some(at) = race.second_at() else { return Ok(Self::decided(first.await?)) };
         let delay = match select(first.as_mut(), Box::pin(sleep_until(at))).await {
             Either::Left((connected, delay)) => {
                 return Ok(Self::raced(connected?, race, Stage::Delay(delay)));

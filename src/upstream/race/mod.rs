@@ -1,8 +1,9 @@
 //! A request that is asked of a second backend when the first one takes longer than nearly all others do.
 //!
-//! The request and the connection that it is sent on share a [`Race`]. The connection (`io`) runs it, since it
-//! sees when the first head comes; the request asks afterwards who has won, and takes over that one's lease.
-//! Whoever loses is closed, and neither success nor failure is held against it.
+//! The request and the connection that it is sent on share a [`Race`]. The connection (`io`) runs it, or with an
+//! origin of HTTP/2 the session (`http2::race`), since they see when the first head comes; the request asks
+//! afterwards who has won, and takes over that one's lease. Whoever loses is closed, or its stream reset, and neither
+//! success nor failure is held against it.
 
 pub(super) mod io;
 
@@ -22,6 +23,7 @@ use crate::resilience::hedge::Settings;
 use crate::upstream::Fault;
 use crate::upstream::backend::Backend;
 use crate::upstream::guard::OriginIo;
+use crate::upstream::http2::stream::Stream;
 use crate::upstream::lease::Body;
 use crate::upstream::lease::Lease;
 use crate::upstream::peer::Upstream;
@@ -172,8 +174,48 @@ impl Race {
         .boxed()
     }
 
+    /// The same, where HTTP/2 is spoken.
+    pub(super) fn second_stream(self: &Arc<Self>) -> BoxFuture<'static, Option<(Stream, Second)>> {
+        let race = Arc::clone(self);
+        async move {
+            match race.open_stream().await {
+                Ok(opened) => Some(opened),
+                Err(outcome) => {
+                    race.state.lock().outcome = Some(outcome);
+                    None
+                }
+            }
+        }
+        .boxed()
+    }
+
     async fn open(&self) -> Result<(OriginIo, Second), Outcome> {
         let began = Instant::now();
+        let lease = self.lend().await?;
+        let patience = self.upstream.settings().timeouts.connect;
+        match lease.connect(patience).await {
+            Ok(io) => {
+                let used = io.was_used();
+                Ok((io, Second { lease, began, used }))
+            }
+            Err(_) => Err(unconnected(lease)),
+        }
+    }
+
+    async fn open_stream(&self) -> Result<(Stream, Second), Outcome> {
+        let began = Instant::now();
+        let lease = self.lend().await?;
+        let patience = self.upstream.settings().timeouts.connect;
+        match lease.stream(patience).await {
+            Ok(stream) => {
+                let used = stream.was_used();
+                Ok((stream, Second { lease, began, used }))
+            }
+            Err(_) => Err(unconnected(lease)),
+        }
+    }
+
+    async fn lend(&self) -> Result<Lease, Outcome> {
         if !self.upstream.has_other(&self.tried) {
             return Err(Outcome::NoBackend);
         }
@@ -188,33 +230,34 @@ impl Race {
         let mut lease = lease.filter(is_other).ok_or(Outcome::NoBackend)?;
         lease.speak_for(self.client);
         lease.connection(Body::Here, Duration::ZERO).await.map_err(|_| Outcome::NoBackend)?;
-        let patience = self.upstream.settings().timeouts.connect;
-        match lease.connect(patience).await {
-            Ok(io) => {
-                let used = io.was_used();
-                Ok((io, Second { lease, began, used }))
-            }
-            Err(_) => {
-                lease.failed(Fault::Connect);
-                Err(Outcome::Failed)
-            }
-        }
+        Ok(lease)
+    }
+
+    /// When a second backend is asked; `None`: too little is known yet.
+    pub(super) fn second_at(&self) -> Option<Instant> {
+        self.second_at
     }
 
     /// The first one answered although a second was asked.
-    fn second_lost(&self) {
+    pub(super) fn second_lost(&self) {
         self.state.lock().outcome = Some(Outcome::Lost);
     }
 
     /// The second one gave no answer.
-    fn second_failed(&self, mut second: Second, how: Refusal) {
+    pub(super) fn second_failed(&self, mut second: Second, how: Refusal) {
         second.lease.failed(Fault::of(how));
         self.state.lock().outcome = Some(Outcome::Failed);
     }
 
     /// The second one answered.
-    fn second_won(&self, second: Second, first_failed: Option<Refusal>) {
+    pub(super) fn second_won(&self, second: Second, first_failed: Option<Refusal>) {
         *self.state.lock() =
             State { outcome: Some(Outcome::Won), first_failed, second: Some(second) };
     }
+}
+
+/// The second one could not be connected to.
+fn unconnected(mut lease: Lease) -> Outcome {
+    lease.failed(Fault::Connect);
+    Outcome::Failed
 }

@@ -7,22 +7,30 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use http::Response;
+
 use crate::harness::Edge;
 use crate::harness::Origin;
+use crate::harness::Origin2;
 use crate::harness::Respond;
 use crate::harness::client::End;
 use crate::harness::edge::binary;
 use crate::harness::ok;
 use crate::harness::origin::Script;
+use crate::harness::origin2::Call;
 
 const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate";
 
 /// A route before these two, of which the second one is only asked beside the first; it knows how long answers
 /// take.
 fn hedged(a: &str, b: &str, more: &str) -> Edge {
+    hedged_over(a, b, "protocol: http1", more)
+}
+
+fn hedged_over(a: &str, b: &str, protocol: &str, more: &str) -> Edge {
     let edge = Edge::with(&format!(
         "listeners: [{{name: http, address: \"127.0.0.1:0\", h2c: true}}]\n\
-         upstreams:\n  app:\n    health: off\n    \
+         upstreams:\n  app:\n    health: off\n    {protocol}\n    \
          addresses: [{{id: a, address: \"{a}\"}}, {{id: b, address: \"{b}\", backup: true}}]\n\
          access_log: {{to: stdout, format: json, fields: [uri, hedge, upstream_address, attempts]}}\n\
          routes:\n  - {{name: all, upstream: app, {more}}}\n"
@@ -90,6 +98,43 @@ fn a_backend_that_takes_long_is_overtaken_by_another_and_let_go() {
             0.0
         );
     }
+}
+
+/// One of HTTP/2 that is slow to answer `/late`, or quick; it tells when that was given up.
+fn multiplexed(is_slow: bool, given_up: mpsc::Sender<h2::Reason>) -> Origin2 {
+    Origin2::start(None, move |mut call: Call| {
+        let given_up = given_up.clone();
+        async move {
+            if is_slow && call.head.uri.path() == "/late" {
+                let reason = std::future::poll_fn(|cx| call.answer.poll_reset(cx)).await;
+                return given_up.send(reason.expect("the connection stays")).expect("a test");
+            }
+            call.respond(Response::new(()), if is_slow { "slow" } else { "fast" });
+        }
+    })
+}
+
+#[test]
+fn a_backend_of_http_2_that_takes_long_is_overtaken_by_another_and_its_stream_is_reset() {
+    let (tell, given_up) = mpsc::channel();
+    let (slow, fast) = (multiplexed(true, tell.clone()), multiplexed(false, tell));
+    let (a, b) = (slow.address.to_string(), fast.address.to_string());
+    let edge = hedged_over(&a, &b, "protocol: http2", ON);
+    for _ in 0..4 {
+        edge.get("/late").expect_status(200).expect_body("fast");
+        let reason = given_up.recv_timeout(Duration::from_secs(10)).expect("it is reset");
+        assert_eq!(reason, h2::Reason::CANCEL);
+    }
+    assert_eq!(hedges(&edge, "won"), 4.0);
+    let line = edge.wait_for_access("\"hedge\":\"won\"");
+    assert!(line.contains(&b), "{line}");
+    // Who was only slow is charged with nothing, and its connection carries other requests.
+    for held in ["failures_total", "requests_in_flight"] {
+        let metric = format!("edgeproxy_backend_{held}{{upstream=\"app\",backend=\"a\"");
+        assert_eq!(edge.metric(&metric), 0.0, "{held}");
+    }
+    edge.get("/").expect_status(200);
+    assert_eq!((slow.connections(), fast.connections()), (1, 1));
 }
 
 #[test]
@@ -258,7 +303,6 @@ fn an_answer_that_is_cut_behind_its_header_is_cut_whoever_gave_it() {
 #[test]
 fn where_nothing_can_be_hedged_the_configuration_says_so() {
     for (upstream, told) in [
-        ("{addresses: [\"a:1\"], protocol: http2}", "speaks HTTP/2"),
         ("{addresses: [\"a:1\"], sticky: on}", "is sticky"),
         ("{addresses: [\"10.0.0.1:1\"]}", "has one backend"),
     ] {
