@@ -16,7 +16,7 @@ use crate::config::document::Value;
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// What can be wrong with a `${…}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Wrong {
     /// The variable is not set and has no default.
     Unset(String),
@@ -37,10 +37,12 @@ pub fn expand_all(document: &mut Document, environment: Environment<'_>, found: 
         }
         match expand(text, environment) {
             Ok(expanded) => document.replace(id, expanded),
-            Err(wrong) => {
-                let place = pinpoint(document, id, &wrong);
-                if told.insert((place.line, place.column)) {
-                    report(document, id, place, &wrong, found);
+            Err(wrongs) => {
+                for wrong in &wrongs {
+                    let place = pinpoint(document, id, wrong);
+                    if told.insert((place.line, place.column, wrong.clone())) {
+                        report(document, id, place, wrong, found);
+                    }
                 }
                 document.cut(id);
             }
@@ -51,8 +53,9 @@ pub fn expand_all(document: &mut Document, environment: Environment<'_>, found: 
 /// Expands one text. `$${` stands for `${`.
 ///
 /// # Errors
-/// When a variable is missing or an expression is malformed.
-pub fn expand(text: &str, environment: Environment<'_>) -> Result<String, Wrong> {
+/// All of its variables that are missing, and of its expressions that are malformed.
+pub fn expand(text: &str, environment: Environment<'_>) -> Result<String, Vec<Wrong>> {
+    let mut wrongs = Vec::new();
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -62,13 +65,22 @@ pub fn expand(text: &str, environment: Environment<'_>) -> Result<String, Wrong>
             out.push_str("${");
             rest = after;
         } else if let Some(after) = rest.strip_prefix("${") {
-            let end = after.find('}').ok_or(Wrong::Open)?;
-            out.push_str(&variable(&after[..end], environment)?);
+            let Some(end) = after.find('}') else {
+                wrongs.push(Wrong::Open);
+                break;
+            };
+            match variable(&after[..end], environment) {
+                Ok(value) => out.push_str(&value),
+                Err(wrong) => wrongs.push(wrong),
+            }
             rest = &after[end + 1..];
         } else {
             out.push('$');
             rest = &rest[1..];
         }
+    }
+    if !wrongs.is_empty() {
+        return Err(wrongs);
     }
     out.push_str(rest);
     Ok(out)
@@ -110,7 +122,12 @@ fn pinpoint(document: &Document, id: NodeId, wrong: &Wrong) -> Place {
     };
     let line: String =
         document.line(place.line).unwrap_or_default().chars().skip(place.column).collect();
-    match line.find(&written) {
+    let found = match wrong {
+        // The last one is the one that nothing ends.
+        Wrong::Open => line.rfind(&written),
+        Wrong::Unset(_) | Wrong::Name(_) => line.find(&written),
+    };
+    match found {
         Some(at) => {
             let column = place.column + line[..at].chars().count();
             Place { column, width: written.chars().count(), ..place }
@@ -145,7 +162,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(text: &str) -> Result<String, Wrong> {
+    fn read(text: &str) -> Result<String, Vec<Wrong>> {
         expand(text, &|name| match name {
             "HOST" => Some("example.org".into()),
             "EMPTY" => Some(String::new()),
@@ -174,7 +191,7 @@ mod tests {
 
     #[test]
     fn an_unset_variable_without_a_default_is_an_error() {
-        assert_eq!(read("${NONE}"), Err(Wrong::Unset("NONE".into())));
+        assert_eq!(read("${NONE}"), Err(vec![Wrong::Unset("NONE".into())]));
     }
 
     #[test]
@@ -190,9 +207,18 @@ mod tests {
 
     #[test]
     fn malformed_expressions_are_errors() {
-        assert_eq!(read("${HOST"), Err(Wrong::Open));
-        assert_eq!(read("${1A}"), Err(Wrong::Name("1A".into())));
-        assert_eq!(read("${}"), Err(Wrong::Name(String::new())));
+        assert_eq!(read("${HOST"), Err(vec![Wrong::Open]));
+        assert_eq!(read("${1A}"), Err(vec![Wrong::Name("1A".into())]));
+        assert_eq!(read("${}"), Err(vec![Wrong::Name(String::new())]));
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_one_value_is_told() {
+        let (mut document, mut found) =
+            Document::parse("a: \"${NONE} ${HOST} ${1A} ${NONE} ${\"\n", "t.yaml").expect("YAML");
+        expand_all(&mut document, &|name| (name == "HOST").then(|| "h".into()), &mut found);
+        let columns: Vec<_> = found.all().iter().map(|problem| problem.column).collect();
+        assert_eq!(columns, [Some(5), Some(21), Some(35)]);
     }
 
     #[test]

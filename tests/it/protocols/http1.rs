@@ -1,12 +1,11 @@
 //! HTTP/1.0 and HTTP/1.1 clients.
 
-use std::time::Duration;
-
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Respond;
 use crate::harness::client::End;
 use crate::harness::edge::simple;
+use crate::harness::gate::Gate;
 use crate::harness::ok;
 use crate::harness::status;
 
@@ -214,10 +213,12 @@ fn request_trailers_end_at_an_http_1_origin() {
 
 #[test]
 fn who_says_no_more_is_answered_from_memory_only() {
+    let gate = Gate::default();
+    let held = gate.clone();
     let origin = Origin::script()
         .on("/stored", ok("hello").field("Cache-Control", "max-age=60"))
-        .with("/slow", |_| {
-            std::thread::sleep(Duration::from_millis(300));
+        .with("/slow", move |_| {
+            held.pass();
             ok("slow")
         })
         .start();
@@ -230,4 +231,5 @@ fn who_says_no_more_is_answered_from_memory_only() {
     };
     ask("/stored").expect("an answer").expect_hit().expect_body("hello");
     assert!(ask("/slow").is_none(), "it is taken for gone");
+    gate.open();
 }
