@@ -2,8 +2,8 @@
 //!
 //! That layer answers malformed requests and broken rules before anybody here hears of them. What it
 //! sends then is seen by the connection: a reset or a GOAWAY with an error, or a response that is nothing
-//! but its status, which is 431. Our own responses have more fields, and our own resets have reasons of
-//! their own.
+//! but its status, which is 431 (for a header list far beyond what `admit` refuses). Our own responses
+//! have more fields, and our own resets have reasons of their own.
 
 use crate::refusal::Refusal;
 

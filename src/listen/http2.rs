@@ -73,7 +73,7 @@ where
     ) {
         let mut options = default_h2_options();
         options.max_concurrent_streams(self.limits.h2_streams);
-        options.max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX));
+        options.max_header_list_size(self.limits.h2_header_list());
         options.max_send_buffer_size(H2_SEND_BUFFER);
         options.max_local_error_reset_streams(Some(BROKEN_STREAMS));
         let stream: Stream = io;

@@ -31,6 +31,11 @@ use crate::listen::insist::Insistence;
 use crate::terms::pace::MinRate;
 use crate::tls;
 
+/// How many times the bytes that a header may have the HTTP/2 library lets through.
+const H2_HEADERS: usize = 4;
+/// What RFC 9113 §6.5.2 counts for each field beside its bytes.
+const H2_FIELD: usize = 32;
+
 /// A listener, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -87,5 +92,18 @@ impl Limits {
     /// The slowest that a client may take a response.
     fn least_send_rate(&self) -> MinRate {
         MinRate { bytes_per_second: self.min_send_rate, window: self.rate_window }
+    }
+
+    /// The largest header list that the HTTP/2 library hands over, counted as RFC 9113 §6.5.2 does.
+    ///
+    /// What is larger it answers by itself, with nothing but a status. Requests have to be refused in
+    /// our own words, so it lets through several times what they may have.
+    fn h2_header_list(&self) -> u32 {
+        let fields = self.header_fields.saturating_mul(H2_FIELD);
+        let most = H2_HEADERS
+            .saturating_mul(self.header_bytes)
+            .saturating_add(self.target_bytes)
+            .saturating_add(fields);
+        u32::try_from(most).unwrap_or(u32::MAX)
     }
 }

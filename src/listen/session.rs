@@ -69,7 +69,6 @@ pub(super) struct Http2Session {
     pace: Pace,
     rate: MinRate,
     digest: Digest,
-    write_timeout: Option<Duration>,
     drain_timeout: Option<Duration>,
 }
 
@@ -90,7 +89,6 @@ impl Http2Session {
             pace: Pace::default(),
             rate,
             digest: Digest::default(),
-            write_timeout: None,
             drain_timeout: None,
         }
     }
@@ -318,12 +316,11 @@ impl Session for Http2Session {
         None
     }
 
-    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.write_timeout = timeout;
-    }
+    // The pace bounds what a client may take.
+    fn set_write_timeout(&mut self, _timeout: Option<Duration>) {}
 
     fn get_write_timeout(&self) -> Option<Duration> {
-        self.write_timeout
+        None
     }
 
     fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {

@@ -29,6 +29,7 @@ use crate::harness::frames::RESET;
 use crate::harness::frames::block;
 use crate::harness::frames::frame;
 use crate::harness::frames::literal;
+use crate::harness::http2;
 use crate::harness::ok;
 
 /// A client that writes HTTP/2 frames by hand, since honest clients would not send what we need.
@@ -407,6 +408,53 @@ fn what_is_wrong_with_a_request_is_said_as_over_http_1() {
 }
 
 #[test]
+fn what_is_too_large_is_refused_in_the_same_words_over_both_versions() {
+    let origin = Origin::always(ok("well").field("Cache-Control", "max-age=60"));
+    let mut edge = Edge::with(&simple(
+        &origin,
+        &format!("{LIMITS}\naccess_log: {{to: stdout, format: json}}"),
+    ));
+    let long = |n: usize| format!("/{}", "a".repeat(n));
+    let large = |n: usize| vec![("x", "a".repeat(n))];
+    let many = |n: usize| vec![("x", "y".to_owned()); n];
+    let cases = [
+        (long(1024), vec![], 414, "target_too_long"),
+        (long(8192), vec![], 414, "target_too_long"),
+        ("/a".to_owned(), large(4096), 431, "head_too_large"),
+        ("/a".to_owned(), large(14_000), 431, "head_too_large"),
+        ("/a".to_owned(), many(21), 431, "too_many_fields"),
+        ("/a".to_owned(), many(200), 431, "too_many_fields"),
+    ];
+    // What is stored is no way around it.
+    edge.wire().get("edge.test", "/a", &[]).expect_status(200);
+    for (path, fields, status, reason) in &cases {
+        let told = edge.metric(&format!("edgeproxy_refusals_total{{reason=\"{reason}\"}}"));
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let old = edge.wire().get("edge.test", path, &fields);
+        let new = http2::run(async {
+            let mut client = http2::plain(edge.address("http")).await;
+            let url = format!("http://edge.test{path}");
+            http2::get(&mut client, &url, &fields).await.expect("it is answered")
+        });
+        assert_eq!((old.status, new.status), (*status, *status), "{reason}");
+        let words = |body: &[u8], id: &str| {
+            String::from_utf8(body.to_vec()).expect("text").replace(id, "ID")
+        };
+        let (old_id, new_id) = (old.value("x-request-id"), new.value("x-request-id"));
+        let (old_id, new_id) = (old_id.expect("an id"), new_id.expect("an id"));
+        assert_eq!(words(&old.body, old_id), words(&new.body, new_id), "{reason}");
+        assert!(!new.body.is_empty(), "{reason}");
+        let telling = edge.metric(&format!("edgeproxy_refusals_total{{reason=\"{reason}\"}}"));
+        assert_eq!(telling - told, 2.0, "{reason}");
+    }
+    assert_eq!(origin.seen().len(), 1);
+    edge.signal(Signal::SIGTERM);
+    assert_eq!(edge.wait().code(), Some(0));
+    let ids = edge.access_log().iter().filter(|line| line.contains("\"refusal\":\"")).count();
+    assert_eq!(ids, 2 * cases.len());
+}
+
+#[test]
 fn what_the_http_2_library_ends_by_itself_is_logged_and_counted_by_its_reason() {
     let gate = Arc::new(Gate::default());
     let origin = Origin::script()
@@ -421,9 +469,10 @@ fn what_the_http_2_library_ends_by_itself_is_logged_and_counted_by_its_reason() 
         .start();
     let mut edge = Edge::with(&simple(
         &origin,
-        "limits: {header_bytes: 4KiB, target_bytes: 1KiB, h2_streams: 1}\naccess_log: {to: stdout, format: json}",
+        "limits: {header_bytes: 1KiB, target_bytes: 1KiB, header_fields: 20, h2_streams: 1}\naccess_log: {to: stdout, format: json}",
     ));
     let at = edge.address("http");
+    // Several times what a request may have.
     let large: &'static str = "a".repeat(8192).leak();
     let ask = |fields: &[(&str, &str)]| {
         let mut client = Frames::open(at);
