@@ -265,7 +265,7 @@ impl Copy {
         }
         let status = loop {
             match poll_fn(|cx| stream.poll_head(cx)).await.map_err(fault)? {
-                Head::Interim => {}
+                Head::Interim(_) => {}
                 Head::Final(head) => break head.status,
             }
         };

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use bytes::Bytes;
+use h2::Reason;
 use h2::SendStream;
 use parking_lot::Mutex;
 use pingora::Error;
@@ -89,6 +90,13 @@ impl Sending {
         let put = self.put(Bytes::new(), true);
         *self.stream.lock() = None;
         put
+    }
+
+    /// The stream is of no use any more: what is left of it is not sent.
+    pub(super) fn cancel(&self) {
+        if let Some(stream) = self.stream.lock().as_mut() {
+            stream.send_reset(Reason::CANCEL);
+        }
     }
 
     /// Waits until the origin takes more, at most `wanted` bytes.

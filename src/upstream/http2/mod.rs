@@ -8,6 +8,7 @@
 pub mod body;
 pub(super) mod carrier;
 pub(super) mod fault;
+mod herald;
 mod pulse;
 mod race;
 pub mod session;

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::Request;
+use http::StatusCode;
 use http::request::Parts;
 use pingora::Error;
 use pingora::ErrorType;
@@ -132,11 +133,13 @@ impl client::Session for Session {
 
     async fn read_response_header(&mut self) -> Result<()> {
         loop {
-            // Interim ones end here: nothing bounds how many the library would hold while a client does not take
-            // them.
-            if let Head::Final(head) = self.wait(Self::poll_head).await? {
-                self.head = Some(ResponseHeader::from(*head));
-                return Ok(());
+            match self.wait(Self::poll_head).await? {
+                // HTTP/2 has no such thing (RFC 9113 §8.6), whatever it is meant to open.
+                Head::Interim(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {}
+                Head::Interim(head) | Head::Final(head) => {
+                    self.head = Some(ResponseHeader::from(*head));
+                    return Ok(());
+                }
             }
         }
     }

@@ -30,6 +30,8 @@ use tokio::time::Instant;
 use super::body::Sending;
 use super::carrier::Place;
 use super::fault;
+use super::herald::Herald;
+use super::herald::Said;
 use crate::message::reply::OriginFault;
 use crate::refusal::Refusal;
 use crate::upstream::fault::overdue;
@@ -48,8 +50,6 @@ pub struct Stream {
     /// Bytes of the request's body that are known to have been passed on.
     passed: u64,
     vigil: Vigil,
-    /// Interim responses that came.
-    interim: u32,
     /// When it was asked.
     asked: Instant,
 }
@@ -60,6 +60,8 @@ enum Answer {
     Unasked,
     /// Its head is awaited.
     Awaited(ResponseFuture),
+    /// Its head is awaited elsewhere, since others came ahead of it.
+    Heralded(Herald),
     /// Its head came, of an answer that has no content. Whether it is one is seen by what comes next.
     Held(Box<Parts>, RecvStream),
     /// Its head came.
@@ -71,7 +73,7 @@ enum Answer {
 /// What came of an answer's head.
 pub enum Head {
     /// That it will come: another one follows.
-    Interim,
+    Interim(Box<Parts>),
     /// The final one.
     Final(Box<Parts>),
 }
@@ -84,7 +86,6 @@ impl Stream {
             sending: Sending::none(),
             passed: 0,
             vigil: Vigil::default(),
-            interim: 0,
             asked: Instant::now(),
         }
     }
@@ -161,33 +162,25 @@ impl Stream {
         if self.vigil.has_ended() {
             return Poll::Ready(Err(self.late(Refusal::TotalTimeout)));
         }
-        let answer = match &mut self.answer {
-            Answer::Awaited(answer) => answer,
+        let said = match &mut self.answer {
+            Answer::Awaited(_) => self.poll_first(cx),
+            Answer::Heralded(herald) => herald.poll(cx),
             Answer::Held(..) => return self.poll_held(cx),
-            Answer::Unasked | Answer::Begun(_) | Answer::Failed => {
-                return Poll::Ready(Error::e_explain(
-                    ErrorType::InternalError,
-                    "nothing was asked",
-                ));
-            }
+            Answer::Unasked | Answer::Begun(_) | Answer::Failed => return Poll::Ready(unasked()),
         };
-        match answer.poll_informational(cx) {
-            Poll::Ready(Some(Ok(_))) => {
-                self.interim += 1;
-                if self.interim > self.place.limits().interim {
-                    // Whoever goes on with this has no ear for other requests.
-                    self.place.leave();
-                    return Poll::Ready(Err(malformed(OriginFault::TooManyInterim)));
-                }
+        match said {
+            Poll::Ready(Some(Said::Interim(head))) => {
                 // Whoever says so is at work.
                 self.vigil.header_is(false);
-                return Poll::Ready(Ok(Head::Interim));
+                Poll::Ready(Ok(Head::Interim(head)))
             }
-            // The final one, or what it fails by, is told below.
-            Poll::Ready(Some(Err(_)) | None) | Poll::Pending => {}
-        }
-        match Pin::new(answer).poll(cx) {
-            Poll::Ready(Ok(response)) => {
+            Poll::Ready(Some(Said::TooMany)) => {
+                // Whoever goes on with this has no ear for other requests.
+                self.place.leave();
+                self.answer = Answer::Failed;
+                Poll::Ready(Err(malformed(OriginFault::TooManyInterim)))
+            }
+            Poll::Ready(Some(Said::Final(Ok(response)))) => {
                 self.vigil.header_is(false);
                 let (head, body) = response.into_parts();
                 let has_none = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
@@ -199,12 +192,29 @@ impl Stream {
                 self.answer = Answer::Begun(body);
                 Poll::Ready(Ok(Head::Final(head)))
             }
-            Poll::Ready(Err(e)) => {
+            Poll::Ready(Some(Said::Final(Err(e)))) => {
                 self.answer = Answer::Failed;
                 Poll::Ready(Err(fault::no_head(e)))
             }
+            Poll::Ready(None) => Poll::Ready(unasked()),
             Poll::Pending => self.poll_overdue(cx),
         }
+    }
+
+    /// What the origin says first. Where that is an interim response, a task hears the rest.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Option<Said>> {
+        let Answer::Awaited(answer) = &mut self.answer else { return Poll::Ready(None) };
+        let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(cx) else {
+            // The final one, or what it fails by, is told here.
+            return Pin::new(answer).poll(cx).map(|answer| Some(Said::Final(answer)));
+        };
+        let Some(more) = self.place.limits().interim.checked_sub(1) else {
+            return Poll::Ready(Some(Said::TooMany));
+        };
+        if let Answer::Awaited(answer) = std::mem::replace(&mut self.answer, Answer::Failed) {
+            self.answer = Answer::Heralded(Herald::begin(answer, more, self.sending()));
+        }
+        Poll::Ready(Some(Said::Interim(Box::new(interim.into_parts().0))))
     }
 
     /// The head of an answer that has no content, once it is known that none comes (RFC 9110 §6.4.1).
@@ -225,9 +235,11 @@ impl Stream {
                 self.answer = Answer::Begun(body);
                 Poll::Ready(Ok(Head::Final(head)))
             }
-            Answer::Unasked | Answer::Awaited(_) | Answer::Begun(_) | Answer::Failed => {
-                Poll::Ready(Error::e_explain(ErrorType::InternalError, "nothing was asked"))
-            }
+            Answer::Unasked
+            | Answer::Awaited(_)
+            | Answer::Heralded(_)
+            | Answer::Begun(_)
+            | Answer::Failed => Poll::Ready(unasked()),
         }
     }
 
@@ -312,6 +324,11 @@ impl Stream {
         self.gave_up();
         Error::because(ErrorType::ReadError, "waiting for the origin", overdue(refusal)).into_up()
     }
+}
+
+/// There is no head of an answer to nothing.
+fn unasked<T>() -> Result<T> {
+    Error::e_explain(ErrorType::InternalError, "nothing was asked")
 }
 
 /// A breach of the origin's.
