@@ -6,6 +6,7 @@ mod ejection;
 mod fallback;
 mod health;
 mod hedge;
+mod hedge_multiplexed;
 mod killed;
 mod mirror;
 mod retry;

@@ -7,17 +7,13 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use http::Response;
-
 use crate::harness::Edge;
 use crate::harness::Origin;
-use crate::harness::Origin2;
 use crate::harness::Respond;
 use crate::harness::client::End;
 use crate::harness::edge::binary;
 use crate::harness::ok;
 use crate::harness::origin::Script;
-use crate::harness::origin2::Call;
 
 const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate";
 
@@ -27,7 +23,7 @@ fn hedged(a: &str, b: &str, more: &str) -> Edge {
     hedged_over(a, b, "protocol: http1", more)
 }
 
-fn hedged_over(a: &str, b: &str, protocol: &str, more: &str) -> Edge {
+pub(super) fn hedged_over(a: &str, b: &str, protocol: &str, more: &str) -> Edge {
     let edge = Edge::with(&format!(
         "listeners: [{{name: http, address: \"127.0.0.1:0\", h2c: true}}]\n\
          upstreams:\n  app:\n    health: off\n    {protocol}\n    \
@@ -41,7 +37,7 @@ fn hedged_over(a: &str, b: &str, protocol: &str, more: &str) -> Edge {
     edge
 }
 
-const ON: &str = "hedge: {min_requests: 20, budget: 50}";
+pub(super) const ON: &str = "hedge: {min_requests: 20, budget: 50}";
 
 fn quick() -> Script {
     Origin::script().otherwise(|seen| ok(seen.target()))
@@ -51,7 +47,7 @@ fn between(a: &Origin, b: &Origin, more: &str) -> Edge {
     hedged(&a.address.to_string(), &b.address.to_string(), more)
 }
 
-fn hedges(edge: &Edge, outcome: &str) -> f64 {
+pub(super) fn hedges(edge: &Edge, outcome: &str) -> f64 {
     edge.metric(&format!("edgeproxy_upstream_hedges_total{{outcome=\"{outcome}\""))
 }
 
@@ -98,43 +94,6 @@ fn a_backend_that_takes_long_is_overtaken_by_another_and_let_go() {
             0.0
         );
     }
-}
-
-/// One of HTTP/2 that is slow to answer `/late`, or quick; it tells when that was given up.
-fn multiplexed(is_slow: bool, given_up: mpsc::Sender<h2::Reason>) -> Origin2 {
-    Origin2::start(None, move |mut call: Call| {
-        let given_up = given_up.clone();
-        async move {
-            if is_slow && call.head.uri.path() == "/late" {
-                let reason = std::future::poll_fn(|cx| call.answer.poll_reset(cx)).await;
-                return given_up.send(reason.expect("the connection stays")).expect("a test");
-            }
-            call.respond(Response::new(()), if is_slow { "slow" } else { "fast" });
-        }
-    })
-}
-
-#[test]
-fn a_backend_of_http_2_that_takes_long_is_overtaken_by_another_and_its_stream_is_reset() {
-    let (tell, given_up) = mpsc::channel();
-    let (slow, fast) = (multiplexed(true, tell.clone()), multiplexed(false, tell));
-    let (a, b) = (slow.address.to_string(), fast.address.to_string());
-    let edge = hedged_over(&a, &b, "protocol: http2", ON);
-    for _ in 0..4 {
-        edge.get("/late").expect_status(200).expect_body("fast");
-        let reason = given_up.recv_timeout(Duration::from_secs(10)).expect("it is reset");
-        assert_eq!(reason, h2::Reason::CANCEL);
-    }
-    assert_eq!(hedges(&edge, "won"), 4.0);
-    let line = edge.wait_for_access("\"hedge\":\"won\"");
-    assert!(line.contains(&b), "{line}");
-    // Who was only slow is charged with nothing, and its connection carries other requests.
-    for held in ["failures_total", "requests_in_flight"] {
-        let metric = format!("edgeproxy_backend_{held}{{upstream=\"app\",backend=\"a\"");
-        assert_eq!(edge.metric(&metric), 0.0, "{held}");
-    }
-    edge.get("/").expect_status(200);
-    assert_eq!((slow.connections(), fast.connections()), (1, 1));
 }
 
 #[test]
