@@ -510,10 +510,12 @@ fn private_way(name: &str) -> Arc<ArcSwap<Way>> {
 
 /// Serves the demo origin.
 pub(super) fn open_demo(socket: std::net::TcpListener, limits: &Arc<Limits>) {
-    // The proxy itself is the only client; no limit on how many connections it makes.
+    // The proxy itself is the only client; no limit on how much it asks at once.
     let limits = Arc::new(Limits {
         connections: u64::MAX,
         connections_per_client: u64::MAX,
+        h2_streams_in_all: u64::MAX,
+        h2_streams_per_client: u64::MAX,
         ..Limits::clone(limits)
     });
     let house = private_house(DemoOrigin::default(), &limits);

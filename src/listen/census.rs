@@ -1,4 +1,4 @@
-//! How many connections there are, in all and from each client address.
+//! How many connections and HTTP/2 streams there are, in all and from each client address.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -28,7 +28,8 @@ const SHARDS: usize = 32;
 #[derive(Debug)]
 pub struct Census {
     total: AtomicU64,
-    shards: Vec<Mutex<HashMap<IpAddr, u64>>>,
+    streams: AtomicU64,
+    shards: Vec<Mutex<HashMap<IpAddr, Arc<Client>>>>,
     hasher: RandomState,
     empty: Notify,
     cut: AtomicBool,
@@ -37,7 +38,15 @@ pub struct Census {
     pub(super) hands: Hands,
 }
 
-/// Why a connection is not let in.
+/// What one client address has: known of for as long as it has anything.
+#[derive(Debug, Default)]
+struct Client {
+    /// Changed under the lock of its shard.
+    connections: AtomicU64,
+    streams: AtomicU64,
+}
+
+/// Why a connection, or a stream, is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     /// The limit in all is reached.
@@ -61,6 +70,7 @@ impl Default for Census {
     fn default() -> Self {
         Self {
             total: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             empty: Notify::new(),
@@ -87,12 +97,14 @@ impl Census {
             self.leave_total();
             return Err(Full::Total);
         }
-        let client = client_of(address);
-        if let Err(full) = self.enter_client(client, client_limit) {
-            self.leave_total();
-            return Err(full);
+        let address = client_of(address);
+        match self.enter_client(address, client_limit) {
+            Ok(client) => Ok(Place { census: Arc::clone(self), address, client }),
+            Err(full) => {
+                self.leave_total();
+                Err(full)
+            }
         }
-        Ok(Place { census: Arc::clone(self), client })
     }
 
     /// How many connections there are.
@@ -153,28 +165,34 @@ impl Census {
         .await;
     }
 
-    fn shard(&self, client: IpAddr) -> &Mutex<HashMap<IpAddr, u64>> {
-        let hash = self.hasher.hash_one(client);
+    fn shard(&self, address: IpAddr) -> &Mutex<HashMap<IpAddr, Arc<Client>>> {
+        let hash = self.hasher.hash_one(address);
         &self.shards[(hash % SHARDS as u64) as usize]
     }
 
-    fn enter_client(&self, client: IpAddr, limit: u64) -> Result<(), Full> {
-        let mut shard = self.shard(client).lock();
-        let count = shard.entry(client).or_insert(0);
-        if *count >= limit {
+    fn enter_client(&self, address: IpAddr, limit: u64) -> Result<Arc<Client>, Full> {
+        let mut shard = self.shard(address).lock();
+        let client = shard.entry(address).or_default();
+        if client.connections.load(Ordering::SeqCst) >= limit {
             return Err(Full::Client);
         }
-        *count += 1;
-        Ok(())
+        client.connections.fetch_add(1, Ordering::SeqCst);
+        Ok(Arc::clone(client))
     }
 
-    fn leave_client(&self, client: IpAddr) {
-        let mut shard = self.shard(client).lock();
-        if let Some(count) = shard.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                shard.remove(&client);
-            }
+    fn leave_client(&self, address: IpAddr, client: &Client) {
+        let mut shard = self.shard(address).lock();
+        let last = client.connections.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && client.streams.load(Ordering::SeqCst) == 0 {
+            shard.remove(&address);
+        }
+    }
+
+    /// Forgets a client that has nothing any more.
+    fn forget(&self, address: IpAddr) {
+        let mut shard = self.shard(address).lock();
+        if shard.get(&address).is_some_and(|client| client.is_gone()) {
+            shard.remove(&address);
         }
     }
 
@@ -185,11 +203,18 @@ impl Census {
     }
 }
 
+impl Client {
+    fn is_gone(&self) -> bool {
+        self.connections.load(Ordering::SeqCst) == 0 && self.streams.load(Ordering::SeqCst) == 0
+    }
+}
+
 /// A counted connection's place; dropping it leaves.
 #[derive(Debug)]
 pub struct Place {
     census: Arc<Census>,
-    client: IpAddr,
+    address: IpAddr,
+    client: Arc<Client>,
 }
 
 impl Place {
@@ -203,18 +228,71 @@ impl Place {
     /// # Errors
     /// The limit is reached; the place is given up.
     pub fn of_client(mut self, address: IpAddr, limit: u64) -> Result<Self, Full> {
-        let client = client_of(address);
-        self.census.enter_client(client, limit)?;
-        self.census.leave_client(self.client);
-        self.client = client;
+        let address = client_of(address);
+        let client = self.census.enter_client(address, limit)?;
+        self.census.leave_client(self.address, &self.client);
+        (self.address, self.client) = (address, client);
         Ok(self)
+    }
+
+    /// Where the streams of this connection are counted.
+    pub(super) fn streams(&self) -> Streams {
+        let census = Arc::clone(&self.census);
+        Streams { census, address: self.address, client: Arc::clone(&self.client) }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.census.leave_client(self.client);
+        self.census.leave_client(self.address, &self.client);
         self.census.leave_total();
+    }
+}
+
+/// Counts the streams of one connection, with all others and with those of the same client.
+#[derive(Debug)]
+pub(super) struct Streams {
+    census: Arc<Census>,
+    address: IpAddr,
+    client: Arc<Client>,
+}
+
+impl Streams {
+    /// Lets a stream in, unless a limit is reached. It counts until [`Self::leave`], which may be after
+    /// the end of its connection.
+    ///
+    /// # Errors
+    /// Which limit is reached.
+    pub(super) fn enter(&self, total_limit: u64, client_limit: u64) -> Result<(), Full> {
+        let (in_all, of_client) = self.count();
+        let full = match (in_all >= total_limit, of_client >= client_limit) {
+            (true, _) => Full::Total,
+            (false, true) => Full::Client,
+            (false, false) => return Ok(()),
+        };
+        self.leave();
+        Err(full)
+    }
+
+    /// Lets a stream in whatever the limits are. It counts like others.
+    pub(super) fn enter_anyway(&self) {
+        self.count();
+    }
+
+    /// One more, and how many there were, in all and of this client.
+    fn count(&self) -> (u64, u64) {
+        let of_client = self.client.streams.fetch_add(1, Ordering::SeqCst);
+        (self.census.streams.fetch_add(1, Ordering::Relaxed), of_client)
+    }
+
+    /// A stream has ended.
+    pub(super) fn leave(&self) {
+        self.census.streams.fetch_sub(1, Ordering::Relaxed);
+        let last = self.client.streams.fetch_sub(1, Ordering::SeqCst) == 1;
+        // Whichever of the last stream and the last connection ends later forgets the client.
+        if last && self.client.connections.load(Ordering::SeqCst) == 0 {
+            self.census.forget(self.address);
+        }
     }
 }
 
@@ -277,6 +355,49 @@ mod tests {
         drop(one);
         assert!(proxied().of_client(ip("192.0.2.1"), 1).is_ok());
         assert!(census.enter(ip("10.0.0.1"), 9, 1).is_ok(), "the proxy itself holds no place");
+    }
+
+    #[test]
+    fn streams_are_counted_over_all_connections_of_a_client() {
+        let census = Arc::new(Census::default());
+        let place = |address| census.enter(ip(address), 9, 9).unwrap();
+        let (one, two, other) = (place("10.0.0.1"), place("10.0.0.1"), place("10.0.0.2"));
+        let (one, two, other) = (one.streams(), two.streams(), other.streams());
+        assert_eq!(one.enter(3, 2), Ok(()));
+        assert_eq!(two.enter(3, 2), Ok(()));
+        assert_eq!(two.enter(3, 2), Err(Full::Client));
+        assert_eq!(other.enter(3, 2), Ok(()));
+        assert_eq!(other.enter(3, 2), Err(Full::Total));
+        one.leave();
+        assert_eq!(two.enter(3, 2), Ok(()), "who was refused counts no more");
+        assert_eq!(other.enter(3, 2), Err(Full::Total));
+        other.enter_anyway();
+        two.leave();
+        assert_eq!(two.enter(3, 2), Err(Full::Total));
+    }
+
+    #[test]
+    fn streams_count_until_their_end_and_then_the_client_is_forgotten() {
+        let census = Arc::new(Census::default());
+        let known = || census.shards.iter().map(|shard| shard.lock().len()).sum::<usize>();
+        for stream_is_last in [true, false] {
+            let place = census.enter(ip("10.0.0.1"), 9, 9).unwrap();
+            let streams = place.streams();
+            assert_eq!(streams.enter(9, 1), Ok(()));
+            if stream_is_last {
+                drop(place);
+                assert_eq!(known(), 1);
+                let next = census.enter(ip("10.0.0.1"), 9, 9).unwrap();
+                assert_eq!(next.streams().enter(9, 1), Err(Full::Client));
+                drop(next);
+                streams.leave();
+            } else {
+                streams.leave();
+                assert_eq!(known(), 1);
+                drop(place);
+            }
+            assert_eq!(known(), 0);
+        }
     }
 
     #[tokio::test]

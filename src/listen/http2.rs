@@ -25,6 +25,8 @@ use pingora::server::ShutdownWatch;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::listen::Limits;
+use crate::listen::census::Streams;
 use crate::listen::conn;
 use crate::listen::conn::Conn;
 use crate::listen::io::EdgeIo;
@@ -57,9 +59,10 @@ where
     pub(super) async fn serve_http2(&self, io: Box<EdgeIo>, shutdown: &ShutdownWatch) {
         let conn = Arc::clone(io.conn());
         let cork = Arc::new(Cork::default());
+        let streams = io.streams();
         let mut io = io;
         io.become_http2(Arc::clone(&self.watch), Arc::clone(&cork));
-        let active = Arc::new(Active::new(Instant::now()));
+        let active = Arc::new(Active::new(Instant::now(), streams));
         self.http2(io, &cork, &conn, &active, shutdown).await;
     }
 
@@ -138,13 +141,12 @@ where
             match accepted {
                 Some(Ok(mut request)) => {
                     conn.requests.fetch_add(1, Ordering::Relaxed);
-                    match self.offer_stream(&mut request, conn) {
+                    match self.offer_stream(&mut request, conn, active) {
                         Offered::Declined => self.stream(request, conn, active, shutdown),
                         Offered::Answered => {}
                         Offered::Through(work) => self.pass(work, request, conn, active),
-                        Offered::Begun(stream, rest) => {
+                        Offered::Begun(stream, rest, busy) => {
                             let rate = self.limits.least_send_rate();
-                            let busy = active.enter();
                             tokio::spawn(async move {
                                 let _busy = busy;
                                 send_rest(stream, rest, rate).await;
@@ -160,7 +162,12 @@ where
 
     /// Offers a stream to the short way. An answer that fits into the stream's window is sent here:
     /// a task of its own would cost more than the answer.
-    fn offer_stream(&self, request: &mut Request, conn: &Arc<Conn>) -> Offered {
+    fn offer_stream(
+        &self,
+        request: &mut Request,
+        conn: &Arc<Conn>,
+        active: &Arc<Active>,
+    ) -> Offered {
         if !request.incoming.is_end_stream() {
             return Offered::Declined;
         }
@@ -175,6 +182,17 @@ where
             }
         };
         let first = rest.next();
+        // What is small leaves at once, mostly, and is not counted then.
+        let busy = if first.is_none() || rest.is_done() {
+            None
+        } else {
+            let Some(busy) = active.enter(&self.limits) else {
+                rest.ended(0);
+                request.answer.send_reset(h2::Reason::REFUSED_STREAM);
+                return Offered::Answered;
+            };
+            Some(busy)
+        };
         let begun = request.answer.send_response(response, first.is_none());
         let (Some(first), Ok(mut stream)) = (first, begun) else {
             rest.ended(0);
@@ -182,7 +200,8 @@ where
         };
         stream.reserve_capacity(first.len());
         if stream.capacity() < first.len() || !rest.is_done() {
-            return Offered::Begun(stream, Box::new(Begun { first, rest }));
+            let busy = busy.unwrap_or_else(|| active.enter_anyway());
+            return Offered::Begun(stream, Box::new(Begun { first, rest }), busy);
         }
         let length = first.len() as u64;
         let sent = stream.send_data(first, true).map_or(0, |()| length);
@@ -192,15 +211,16 @@ where
 
     fn stream(
         &self,
-        request: Request,
+        mut request: Request,
         conn: &Arc<Conn>,
         active: &Arc<Active>,
         shutdown: &ShutdownWatch,
     ) {
+        let Some(busy) = self.let_in(&mut request, active) else { return };
         let app = Arc::clone(&self.app);
         let shutdown = shutdown.clone();
         let session = Box::new(Http2Session::new(request, self.limits.least_send_rate()));
-        self.spawn(conn, active, async move {
+        self.spawn(conn, busy, async move {
             let session = ServerSession::new_custom(session);
             app.process_new_http(session, &shutdown).await;
         });
@@ -210,24 +230,29 @@ where
     fn pass(
         &self,
         work: Box<dyn Through>,
-        request: Request,
+        mut request: Request,
         conn: &Arc<Conn>,
         active: &Arc<Active>,
     ) {
+        let Some(busy) = self.let_in(&mut request, active) else { return };
         let stream = Http2Stream::new(request, self.limits.least_send_rate());
-        self.spawn(conn, active, work.run_http2(stream));
+        self.spawn(conn, busy, work.run_http2(stream));
+    }
+
+    /// A place for a stream that has to wait for something; refused where there are too many.
+    fn let_in(&self, request: &mut Request, active: &Arc<Active>) -> Option<Busy> {
+        let busy = active.enter(&self.limits);
+        if busy.is_none() {
+            // Nothing was done for it: the client may ask again (RFC 9113 §8.7).
+            request.answer.send_reset(h2::Reason::REFUSED_STREAM);
+        }
+        busy
     }
 
     /// Runs what answers one stream; a panic harms only that.
-    fn spawn(
-        &self,
-        conn: &Arc<Conn>,
-        active: &Arc<Active>,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) {
+    fn spawn(&self, conn: &Arc<Conn>, busy: Busy, work: impl Future<Output = ()> + Send + 'static) {
         let watch = Arc::clone(&self.watch);
         let conn = Arc::clone(conn);
-        let busy = active.enter();
         tokio::spawn(async move {
             let _busy = busy;
             let run = AssertUnwindSafe(work).catch_unwind();
@@ -259,7 +284,7 @@ enum Offered {
     Declined,
     Answered,
     /// The header is on its way, the body is not.
-    Begun(SendStream<Bytes>, Box<Begun>),
+    Begun(SendStream<Bytes>, Box<Begun>, Busy),
     /// This answers.
     Through(Box<dyn Through>),
 }
@@ -293,6 +318,8 @@ async fn send_rest(mut stream: SendStream<Bytes>, begun: Box<Begun>, rate: MinRa
 /// The streams in progress on one HTTP/2 connection.
 struct Active {
     streams: AtomicUsize,
+    /// Where they are counted beyond this connection; `None`: nowhere.
+    counted: Option<Streams>,
     born: Instant,
     /// When something last happened, in milliseconds after `born`.
     last: AtomicU64,
@@ -303,16 +330,33 @@ struct Active {
 struct Busy(Arc<Active>);
 
 impl Active {
-    fn new(now: Instant) -> Self {
+    fn new(now: Instant, counted: Option<Streams>) -> Self {
         Self {
             streams: AtomicUsize::new(0),
+            counted,
             born: now,
             last: AtomicU64::new(0),
             none: Notify::new(),
         }
     }
 
-    fn enter(self: &Arc<Self>) -> Busy {
+    /// One more, unless there are too many.
+    fn enter(self: &Arc<Self>, limits: &Limits) -> Option<Busy> {
+        let (in_all, per_client) = (limits.h2_streams_in_all, limits.h2_streams_per_client);
+        let counted = self.counted.as_ref();
+        let is_full = counted.is_some_and(|streams| streams.enter(in_all, per_client).is_err());
+        (!is_full).then(|| self.entered())
+    }
+
+    /// One more, however many there are.
+    fn enter_anyway(self: &Arc<Self>) -> Busy {
+        if let Some(streams) = &self.counted {
+            streams.enter_anyway();
+        }
+        self.entered()
+    }
+
+    fn entered(self: &Arc<Self>) -> Busy {
         self.streams.fetch_add(1, Ordering::AcqRel);
         Busy(Arc::clone(self))
     }
@@ -347,6 +391,9 @@ impl Active {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.noted(Instant::now());
+        if let Some(streams) = &self.0.counted {
+            streams.leave();
+        }
         if self.0.streams.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.none.notify_waiters();
         }

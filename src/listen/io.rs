@@ -49,6 +49,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::io::ReadBuf;
 
 use crate::listen::census::Place;
+use crate::listen::census::Streams;
 use crate::listen::conn::Conn;
 use crate::listen::io::multiplexed::Cork;
 use crate::listen::io::multiplexed::Multiplexed;
@@ -165,6 +166,11 @@ impl EdgeIo {
     pub(crate) fn holding(mut self, place: Place) -> Self {
         self.place = Some(place);
         self
+    }
+
+    /// Where the streams of an HTTP/2 connection are counted.
+    pub(super) fn streams(&self) -> Option<Streams> {
+        self.place.as_ref().map(Place::streams)
     }
 
     /// Whether the process ends now, whatever is under way.

@@ -84,6 +84,10 @@ pub struct Limits {
     pub target_bytes: usize,
     /// Streams at a time on one HTTP/2 connection.
     pub h2_streams: u32,
+    /// HTTP/2 requests under way in all, of those that wait for something.
+    pub h2_streams_in_all: u64,
+    /// The same from one client address.
+    pub h2_streams_per_client: u64,
     /// From whom forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
 }

@@ -393,6 +393,24 @@ pub(super) fn limits(config: &schema::Config, root: &Path, report: &mut Report<'
     within(report, &at_key("handshakes"), written.handshakes, 1, 10_000_000);
     within(report, &at_key("header_fields"), written.header_fields, 1, 1000);
     within(report, &at_key("h2_streams"), written.h2_streams, 1, 10_000);
+    within(report, &at_key("h2_streams_in_all"), written.h2_streams_in_all, 1, 100_000_000);
+    within(report, &at_key("h2_streams_per_client"), written.h2_streams_per_client, 1, 100_000_000);
+    if written.h2_streams_per_client > written.h2_streams_in_all {
+        report
+            .warning(
+                &at_key("h2_streams_per_client"),
+                "one client may have more streams than there are in all",
+            )
+            .help("lower it, so that no client can shut the others out");
+    }
+    if u64::from(written.h2_streams) > written.h2_streams_per_client {
+        report
+            .warning(
+                &at_key("h2_streams"),
+                "one connection is promised more streams than its client may have",
+            )
+            .help(format!("h2_streams_per_client is {}", written.h2_streams_per_client));
+    }
     if written.connections > 0 && written.connections_per_client > written.connections {
         report
             .warning(
@@ -442,6 +460,8 @@ pub(super) fn limits(config: &schema::Config, root: &Path, report: &mut Report<'
         header_fields: usize::try_from(written.header_fields).unwrap_or(usize::MAX),
         target_bytes: usize::try_from(target_bytes).unwrap_or(usize::MAX),
         h2_streams: written.h2_streams,
+        h2_streams_in_all: written.h2_streams_in_all,
+        h2_streams_per_client: written.h2_streams_per_client,
         trusted_proxies: trusted(&config.trusted_proxies, &root.key("trusted_proxies"), report),
     }
 }

@@ -222,6 +222,11 @@ pub struct Limits {
     pub target_bytes: ByteSize,
     /// Streams at a time on one HTTP/2 connection.
     pub h2_streams: u32,
+    /// HTTP/2 requests under way in all, beside those that are answered at once; more of them are refused.
+    pub h2_streams_in_all: u64,
+    /// HTTP/2 requests under way from one client address, beside those that are answered at once; more of them are
+    /// refused.
+    pub h2_streams_per_client: u64,
 }
 
 /// The normal form of paths, which routes, the cache and origins see.
@@ -334,6 +339,8 @@ impl Default for Limits {
             header_fields: 100,
             target_bytes: ByteSize(8 << 10),
             h2_streams: 100,
+            h2_streams_in_all: 65_536,
+            h2_streams_per_client: 4096,
         }
     }
 }

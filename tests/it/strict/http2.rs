@@ -29,6 +29,7 @@ use crate::harness::frames::RESET;
 use crate::harness::frames::block;
 use crate::harness::frames::frame;
 use crate::harness::frames::literal;
+use crate::harness::gate;
 use crate::harness::http2;
 use crate::harness::ok;
 
@@ -544,6 +545,53 @@ fn what_the_http_2_library_ends_by_itself_is_logged_and_counted_by_its_reason() 
     expected.sort_unstable();
     assert_eq!(logged, expected, "{lines:#?}");
     assert!(lines.iter().all(|line| line["protocol"] == "HTTP/2"), "{lines:#?}");
+}
+
+#[test]
+fn streams_are_limited_over_all_connections_and_a_hit_needs_no_place() {
+    for limit in ["h2_streams_per_client: 2", "h2_streams_in_all: 2, h2_streams_per_client: 2"] {
+        let gate = gate::Gate::default();
+        let origin = Origin::script()
+            .on("/kept", ok("kept").field("Cache-Control", "max-age=60"))
+            .otherwise({
+                let gate = gate.clone();
+                move |_| {
+                    gate.pass();
+                    ok("held")
+                }
+            })
+            .start();
+        let edge = Edge::with(&simple(&origin, &format!("limits: {{h2_streams: 2, {limit}}}")));
+        edge.wire().get("edge.test", "/kept", &[]).expect_status(200);
+        let held = |client: &h2::client::SendRequest<bytes::Bytes>, path: &'static str| {
+            let (mut client, url) = (client.clone(), format!("http://edge.test{path}"));
+            async move { http2::get(&mut client, &url, &[]).await.map(|reply| reply.status) }
+        };
+        http2::run(async {
+            let connections = [
+                http2::plain(edge.address("http")).await,
+                http2::plain(edge.address("http")).await,
+                http2::plain(edge.address("http")).await,
+            ];
+            let [first, second, mut third] = connections;
+            let waiting = [tokio::spawn(held(&first, "/1")), tokio::spawn(held(&second, "/2"))];
+            origin.wait_for(3);
+            let refused = held(&third, "/3").await.expect_err(limit);
+            assert_eq!(refused.reason(), Some(h2::Reason::REFUSED_STREAM), "{limit}");
+            // The connection lives, and what needs no place has none.
+            let kept = http2::get(&mut third, "http://edge.test/kept", &[]).await;
+            assert_eq!(kept.expect("a hit").status, 200, "{limit}");
+            assert_eq!(edge.metric("edgeproxy_refusals_total{reason=\"overloaded\"}"), 1.0);
+            gate.open();
+            for one in waiting {
+                assert_eq!(one.await.expect("it runs").expect("an answer"), 200, "{limit}");
+            }
+            // Places come back with the end of a stream, which its client may see a moment earlier.
+            while held(&third, "/3").await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
 }
 
 #[test]

@@ -141,6 +141,8 @@ fn listen(runtime: &tokio::runtime::Runtime) -> (SocketAddr, Arc<Counts>) {
         header_fields: 20,
         target_bytes: 1024,
         h2_streams: 10,
+        h2_streams_in_all: 100,
+        h2_streams_per_client: 100,
         trusted_proxies: Vec::new(),
     });
     let counts = Arc::new(Counts::default());
