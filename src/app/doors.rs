@@ -4,6 +4,7 @@
 //! open or connections that came through it last; a listener that is renamed or speaks something else now
 //! keeps its door. Shut, it lets nobody in, and tells those who are in to leave when they are done.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -39,6 +40,7 @@ use crate::tls::answers::Answers;
 use crate::tls::error::Error;
 use crate::tls::store::CertificateStore;
 use crate::tls::store::Read;
+use crate::tls::store::Renewed;
 use crate::tls::store::Replaced;
 
 /// The doors of a process.
@@ -221,31 +223,30 @@ impl Doors {
         others
     }
 
-    /// Reads all certificates, and what belongs to them, again. What cannot be used changes nothing. Blocks on
-    /// the file system.
+    /// Reads all certificates, and what belongs to them, again. What cannot be used stays as it is, and keeps
+    /// nothing else from being put to use. Blocks on the file system.
     pub(crate) fn renew(&self, state: &Path, metrics: &Metrics) {
         for door in &self.open {
             let name = &door.settings.name;
             let (Some(tls), Some(settings)) = (&door.tls, &door.settings.tls) else { continue };
-            let result = match tls.reload(settings, state, SystemTime::now()) {
-                Ok(replaced) => {
-                    info!(
-                        target: "edgeproxy::app",
-                        "certificates of listener \"{name}\" are read again"
-                    );
-                    match replaced {
-                        Replaced::ByOthers => FilesRead::Replaced,
-                        Replaced::BySame => FilesRead::Same,
-                    }
-                }
-                Err(e) => {
-                    error!(
-                        target: "edgeproxy::app",
-                        "certificates of listener \"{name}\" cannot be read again: {e}; those in use stay"
-                    );
-                    FilesRead::Refused
-                }
+            let Renewed { replaced, refused } = tls.renew(settings, state, SystemTime::now());
+            // A file that several hosts have is told of once.
+            let refused: BTreeSet<String> = refused.iter().map(Error::to_string).collect();
+            for why in &refused {
+                error!(
+                    target: "edgeproxy::app",
+                    "certificates of listener \"{name}\" cannot be read again: {why}; those in use stay"
+                );
+            }
+            if !refused.is_empty() {
+                metrics.tls_files_read(name, FilesRead::Refused);
+            }
+            let result = match replaced {
+                Replaced::ByOthers => FilesRead::Replaced,
+                Replaced::BySame if !refused.is_empty() => continue,
+                Replaced::BySame => FilesRead::Same,
             };
+            info!(target: "edgeproxy::app", "certificates of listener \"{name}\" are read again");
             metrics.tls_files_read(name, result);
         }
     }

@@ -46,12 +46,13 @@ use crate::proxy::EdgeProxy;
 use crate::runtime::Runtime;
 use crate::runtime::build::Lasting;
 use crate::runtime::build::Next;
+use crate::runtime::build::Row;
+use crate::runtime::build::Unusable;
 use crate::runtime::reload::Occasion;
 use crate::runtime::reload::Refused;
 use crate::runtime::reload::Reload;
 use crate::runtime::reload::Reloaded;
 use crate::upstream::connect::EdgeConnector;
-use crate::upstream::peer::Upstream;
 
 /// How often certificates are read again. A leaf of the internal CA is renewed when a third of its 90 days
 /// remains: a day is often enough.
@@ -189,16 +190,7 @@ impl Reloader {
             }
         }
         let rows = prospect.rows.clone();
-        let runtime = Arc::new(Runtime::new(
-            plan,
-            Some(before),
-            &next,
-            &rows,
-            Arc::clone(&access_log),
-            lasting,
-        ));
-        self.runtime.store(Arc::clone(&runtime));
-        next.take_over();
+        let runtime = self.begin(plan, before, &next, &rows, &access_log);
         access_log.take_over();
         self.access_log.store(access_log);
         self.bound(&before.plan.limits, &runtime.plan.limits);
@@ -216,6 +208,23 @@ impl Reloader {
         drop(turn);
         runtime.forget(before, (&rows_before, &rows));
         Ok(changes)
+    }
+
+    /// The generation that follows `before` is in use from now on.
+    fn begin(
+        &self,
+        plan: Plan,
+        before: &Runtime,
+        next: &Next,
+        rows: &[Row],
+        access_log: &Arc<AccessLogger>,
+    ) -> Arc<Runtime> {
+        let access_log = Arc::clone(access_log);
+        let runtime = Runtime::new(plan, Some(before), next, rows, access_log, &self.lasting);
+        let runtime = Arc::new(runtime);
+        self.runtime.store(Arc::clone(&runtime));
+        next.take_over();
+        runtime
     }
 
     /// Where the demo origin is, if a backend is it.
@@ -255,33 +264,58 @@ impl Reloader {
         metrics.reload_changed("setting", "changed", settings.len());
     }
 
-    /// Reads certificates again, and what upstreams are spoken to with, where that is all there is to read.
+    /// Reads certificates again, and what upstreams are spoken to with, where that is all there is to read. What
+    /// cannot be used stays as it is, and nothing else waits for it.
     fn renew(&self) {
-        let mut doors = self.doors.lock();
-        let before = self.runtime.load_full();
-        doors.renew(&before.plan.process.state_dir, &self.lasting.metrics);
-        let is_same = |upstream: &Arc<Upstream>| upstream.is_as(upstream.settings());
-        if self.life.draining.has_begun() || before.upstreams.iter().all(is_same) {
+        let doors = self.doors.lock();
+        let state = &self.runtime.load().plan.process.state_dir;
+        doors.renew(state, &self.lasting.metrics);
+        self.renew_upstreams(&doors);
+    }
+
+    /// Only what upstreams are spoken to with.
+    fn renew_upstreams(&self, doors: &Doors) {
+        if self.life.draining.has_begun() {
             return;
         }
+        let (lasting, handle) = (&self.lasting, Handle::current());
+        let before = self.runtime.load_full();
+        // Until the end nobody changes backends: what was changed before is taken over.
+        let turn = lasting.keeper.turn();
         // Connections that were made with other files are others: an upstream that follows makes them.
-        match self.put_to_use(before.plan.clone(), Changes::default(), &mut doors, &before) {
-            Ok(changes) => {
-                let text = changes.to_string();
-                info!(target: "edgeproxy::app", changes = text.as_str();
-                    "files of upstreams are read again");
-            }
-            Err(why) => error!(
+        let (next, refused) = Next::renewed(&before);
+        for Unusable { upstream, why } in refused {
+            error!(
                 target: "edgeproxy::app",
-                "files of upstreams cannot be read again: {why}; what is in use stays"
-            ),
+                "files of upstream \"{upstream}\" cannot be read again: {why}; what is in use stays"
+            );
+            lasting.metrics.upstream_files_read(&upstream, labels::FilesRead::Refused);
+        }
+        if next.changed().next().is_none() {
+            return;
+        }
+        handle.block_on(next.start(&lasting.dials, *self.demo.lock()));
+        for name in next.changed() {
+            info!(target: "edgeproxy::app", "files of upstream \"{name}\" are read again");
+            lasting.metrics.upstream_files_read(name, labels::FilesRead::Replaced);
+        }
+        let access_log = self.access_log.load_full();
+        let plan = before.plan.clone();
+        let runtime = self.begin(plan, &before, &next, &doors.rows(), &access_log);
+        if let Err(why) = lasting.keeper.keep(&turn, &runtime.upstreams) {
+            error!(target: "edgeproxy::state", "the next start will not know of changes: {why}");
         }
     }
 
-    /// The files that are read then.
-    fn files(&self) -> Vec<PathBuf> {
+    /// The files that are read then, and that nobody else looks at.
+    fn watched(&self) -> Vec<PathBuf> {
+        let runtime = self.runtime.load();
         let mut files = self.doors.lock().files();
-        files.extend(self.runtime.load().upstreams.iter().flat_map(|one| one.files()));
+        files.extend(runtime.upstreams.iter().flat_map(|one| one.files()));
+        if self.file.is_some() && runtime.plan.process.watch {
+            let seen = self.seen.lock();
+            files.retain(|file| !seen.has(file));
+        }
         files
     }
 }
@@ -340,7 +374,8 @@ pub(super) async fn watch(reloader: Arc<Reloader>) {
 }
 
 /// Reads certificates again when a file has changed, theirs or an upstream's, for as long as the process lives. Where the
-/// whole configuration is watched, they are read with it.
+/// whole configuration is watched, what it names is read with it, and the rest is what backends name that were added
+/// meanwhile.
 pub(super) async fn watch_certificates(reloader: Arc<Reloader>) {
     // As they were before they were read for the first time.
     let mut seen = reloader.seen.lock().clone();
@@ -349,14 +384,18 @@ pub(super) async fn watch_certificates(reloader: Arc<Reloader>) {
         tokio::time::sleep(LOOK).await;
         let (looking, known) = (Arc::clone(&reloader), seen.clone());
         let look = tokio::task::spawn_blocking(move || {
-            let known = known.and(&looking.files());
+            let files = looking.watched();
+            // What is new here was read before it was looked at, and may be another one by now.
+            let is_new = files.iter().any(|file| !known.has(file));
+            let known = known.and(&files);
             let now = known.again();
+            if is_new {
+                looking.renew_upstreams(&looking.doors.lock());
+            }
             (known, now)
         });
         let Ok((known, now)) = look.await else { return };
-        if reloader.file.is_some() && reloader.runtime.load().plan.process.watch {
-            (seen, changing) = (now, None);
-        } else if now == known {
+        if now == known {
             (seen, changing) = (known, None);
         } else if changing.as_ref() == Some(&now) {
             let reloader = Arc::clone(&reloader);

@@ -33,6 +33,11 @@ impl Stamps {
         Self(files.iter().map(of).collect())
     }
 
+    /// Whether this file is among them.
+    pub(super) fn has(&self, file: &Path) -> bool {
+        self.0.iter().any(|(known, _)| known == file)
+    }
+
     /// How the same files are now.
     pub(super) fn again(&self) -> Self {
         Self(self.0.iter().map(|(file, _)| (file.clone(), Stamp::of(file))).collect())

@@ -125,6 +125,8 @@ definitions! {
         "Clients that were asked for a certificate, by what became of it; all but verified and none failed their handshake.";
     TLS_FILES_READ: Counter "edgeproxy_tls_files_read_total" ["listener", "result"]
         "Times that certificates, authorities of clients and keys of tickets were read again: replaced, same, or refused.";
+    UPSTREAM_FILES_READ: Counter "edgeproxy_upstream_files_read_total" ["upstream", "result"]
+        "Times that files with which an upstream is spoken to over TLS had changed and were read again: replaced, or refused.";
     CACHE_REQUESTS: Counter "edgeproxy_cache_requests_total" ["route", "result"]
         "Requests for which the cache was asked, by what it did.";
     CACHE_BYTES: Gauge "edgeproxy_cache_bytes" ["tier"]
@@ -256,6 +258,7 @@ pub struct Metrics {
     handshakes: IntCounterVec,
     client_certificates: IntCounterVec,
     tls_files_read: IntCounterVec,
+    upstream_files_read: IntCounterVec,
     refusals: Box<[IntCounter]>,
     purges: IntCounterVec,
     invalidated: IntCounter,
@@ -305,6 +308,7 @@ impl Metrics {
             handshakes: new.counters(&HANDSHAKES),
             client_certificates: new.counters(&CLIENT_CERTIFICATES),
             tls_files_read: new.counters(&TLS_FILES_READ),
+            upstream_files_read: new.counters(&UPSTREAM_FILES_READ),
             refusals: Refusal::ALL
                 .iter()
                 .map(|refusal| refusals.with_label_values(&[refusal.label()]))
@@ -414,6 +418,11 @@ impl Metrics {
         let Gone { listeners, upstreams, routes } = *gone;
         listeners.iter().for_each(|name| self.forget_listener(name));
         upstreams.iter().for_each(|name| self.upstreams.forget(name));
+        for name in upstreams {
+            for result in FilesRead::ALL {
+                let _ = self.upstream_files_read.remove_label_values(&[name, result.label()]);
+            }
+        }
         self.requests.forget(listeners, routes);
     }
 
@@ -443,6 +452,11 @@ impl Metrics {
     /// Counts that the files of a listener were read again.
     pub fn tls_files_read(&self, listener: &str, result: FilesRead) {
         self.tls_files_read.with_label_values(&[listener, result.label()]).inc();
+    }
+
+    /// Counts that the files of an upstream were read again.
+    pub fn upstream_files_read(&self, upstream: &str, result: FilesRead) {
+        self.upstream_files_read.with_label_values(&[upstream, result.label()]).inc();
     }
 
     /// Counts a reload by what came of it.

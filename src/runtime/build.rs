@@ -83,6 +83,15 @@ pub struct Next {
     new: Vec<Arc<Upstream>>,
 }
 
+/// An upstream whose files cannot be used.
+#[derive(Debug)]
+pub struct Unusable {
+    /// Its name.
+    pub upstream: String,
+    /// What is wrong with them.
+    pub why: String,
+}
+
 impl Next {
     /// The upstreams of the first generation, which begin with the backends that are `meant`.
     ///
@@ -140,6 +149,36 @@ impl Next {
         let gone = before.upstreams.iter().filter(|old| !stays(&old.settings().name));
         next.gone = gone.cloned().collect();
         Ok(next)
+    }
+
+    /// The upstreams of `before`, those among them made anew whose files hold something else now. One whose files
+    /// cannot be used goes on as it is.
+    #[must_use]
+    pub fn renewed(before: &Runtime) -> (Self, Vec<Unusable>) {
+        let (gone, new) = (Vec::new(), Vec::new());
+        let mut next = Self { upstreams: Vec::new(), follow: Vec::new(), gone, new };
+        let mut unusable = Vec::new();
+        for old in &before.upstreams {
+            let settings = old.settings();
+            if old.is_as(settings) {
+                next.upstreams.push(Arc::clone(old));
+                continue;
+            }
+            // The configuration is the same, so nothing that was changed at run time is obsolete by it.
+            match old.followed_by(settings.clone(), Default::default()) {
+                Ok((new, _)) => {
+                    next.follow.push((Arc::clone(&new), Arc::clone(old)));
+                    next.new.push(Arc::clone(&new));
+                    next.upstreams.push(new);
+                }
+                Err(e) => {
+                    let upstream = settings.name.to_string();
+                    unusable.push(Unusable { upstream, why: e.to_string() });
+                    next.upstreams.push(Arc::clone(old));
+                }
+            }
+        }
+        (next, unusable)
     }
 
     /// The names of those that go on otherwise than before.

@@ -48,6 +48,11 @@ pub enum Error {
         /// In which file.
         file: PathBuf,
     },
+    /// A certificate is not valid now, and the one in use is.
+    NotValidNow {
+        /// In which file.
+        file: PathBuf,
+    },
     /// A file has no PEM private key.
     NoKey {
         /// Which.
@@ -183,7 +188,7 @@ impl fmt::Display for Error {
                 write!(f, "{}: cannot be written: {source}", file.display())
             }
             Self::Pem { file, source } => {
-                write!(f, "{}: a PEM block is malformed: {source}", file.display())
+                write!(f, "{}: a PEM block is malformed: {}", file.display(), Malformed(source))
             }
             Self::NoCertificate { file } => {
                 write!(f, "{}: contains no certificate (PEM is expected)", file.display())
@@ -197,6 +202,13 @@ impl fmt::Display for Error {
             }
             Self::Certificate { file } => {
                 write!(f, "{}: a certificate is not valid X.509", file.display())
+            }
+            Self::NotValidNow { file } => {
+                write!(
+                    f,
+                    "{}: the certificate has expired or is not valid yet, and the one in use is valid",
+                    file.display()
+                )
             }
             Self::NoKey { file } => {
                 write!(f, "{}: contains no private key (PEM is expected)", file.display())
@@ -305,6 +317,7 @@ impl error::Error for Error {
             Self::NoCertificate { .. }
             | Self::KeyInsteadOfCertificate { .. }
             | Self::Certificate { .. }
+            | Self::NotValidNow { .. }
             | Self::NoKey { .. }
             | Self::EncryptedKey { .. }
             | Self::KeyMismatch { .. }
@@ -317,6 +330,24 @@ impl error::Error for Error {
             | Self::TicketKeys { .. }
             | Self::Random
             | Self::NoHosts => None,
+        }
+    }
+}
+
+/// What is wrong with a PEM block, for people: the library shows the lines as numbers.
+struct Malformed<'a>(&'a pem::Error);
+
+impl fmt::Display for Malformed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            pem::Error::MissingSectionEnd { end_marker } => {
+                let end = String::from_utf8_lossy(end_marker);
+                write!(f, "it has no end, {end:?} is missing: was the file written whole?")
+            }
+            pem::Error::IllegalSectionStart { line } => {
+                write!(f, "{:?} begins nothing", String::from_utf8_lossy(line))
+            }
+            other => other.fmt(f),
         }
     }
 }

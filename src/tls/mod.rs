@@ -23,6 +23,7 @@ pub use error::Error;
 pub use error::Warning;
 pub use store::CertificateStore;
 pub use store::Read;
+pub use store::Renewed;
 pub use store::Replaced;
 pub use terms::Manner;
 pub use tickets::Resumption;

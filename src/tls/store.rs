@@ -21,6 +21,7 @@ use super::Version;
 use super::answers::Answers;
 use super::answers::PROTOCOL;
 use super::clients;
+use super::clients::Checked;
 use super::clients::ClientAuth;
 use super::clients::Scope;
 use super::error::Error;
@@ -28,6 +29,8 @@ use super::error::Warning;
 use super::files;
 use super::internal;
 use super::issued;
+use super::leaf::Leaf;
+use super::leaf::seconds;
 use super::meet;
 use super::meet::Met;
 use super::meet::Whom;
@@ -71,6 +74,9 @@ struct Table {
     same: Option<Arc<Terms>>,
     /// For ACME servers, who are asked for nothing.
     proving: Spoken,
+    /// What was read, for the next reading: one that cannot be used leaves it in use.
+    read: Vec<(Certificate, Arc<CertifiedKey>)>,
+    checked: Vec<(ClientAuth, Checked)>,
     /// What goes on when the table is replaced.
     lasting: Lasting,
 }
@@ -99,9 +105,34 @@ struct Lasting {
 pub struct Read {
     table: Table,
     warnings: Vec<Warning>,
-    /// The keys of tickets.
-    given: Given,
+    /// The keys of tickets; `None`: those in use stay.
+    given: Option<Given>,
     now: SystemTime,
+}
+
+/// What came of reading everything again.
+#[derive(Debug)]
+pub struct Renewed {
+    /// Whether anything in use is another one now.
+    pub replaced: Replaced,
+    /// What cannot be used: what was in use in its place stays, and the rest does not wait for it.
+    pub refused: Vec<Error>,
+}
+
+/// What is done where something cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    /// Nothing is read at all.
+    EndsAll,
+    /// What is in use in its place stays.
+    StaysAsItWas,
+}
+
+/// What is in use while everything is read anew.
+struct Known<'a> {
+    table: Option<&'a Table>,
+    broken: Broken,
+    refused: Vec<Error>,
 }
 
 /// Whether certificates that were read again are others than before.
@@ -123,7 +154,8 @@ impl CertificateStore {
         let tickets = Tickets::new(now).ok_or(Error::Random)?;
         let lasting = Lasting { tickets, sessions: HashMap::new(), terms: Vec::new() };
         let given = tickets::read(&settings.resumption)?;
-        let (table, _) = Table::load(settings, state_dir, now, &lasting)?;
+        let mut known = Known { table: None, broken: Broken::EndsAll, refused: Vec::new() };
+        let (table, _) = Table::load(settings, state_dir, now, &lasting, &mut known)?;
         let _ = lasting.tickets.adopt(given, now);
         Ok(Self { table: ArcSwap::from_pointee(table), answers: None })
     }
@@ -144,10 +176,22 @@ impl CertificateStore {
         state_dir: &Path,
         now: SystemTime,
     ) -> Result<Read, Error> {
-        let lasting = self.table.load().lasting.clone();
-        let given = tickets::read(&settings.resumption)?;
-        let (table, warnings) = Table::load(settings, state_dir, now, &lasting)?;
-        Ok(Read { table, warnings, given, now })
+        self.read_or(Broken::EndsAll, settings, state_dir, now).map(|(read, _)| read)
+    }
+
+    /// Reads everything again; says what of it cannot be used.
+    fn read_or(
+        &self,
+        broken: Broken,
+        settings: &Settings,
+        state_dir: &Path,
+        now: SystemTime,
+    ) -> Result<(Read, Vec<Error>), Error> {
+        let before = self.table.load();
+        let mut known = Known { table: Some(&before), broken, refused: Vec::new() };
+        let given = known.or(tickets::read(&settings.resumption).map(Some), |_| Some(None))?;
+        let (table, warnings) = Table::load(settings, state_dir, now, &before.lasting, &mut known)?;
+        Ok((Read { table, warnings, given, now }, known.refused))
     }
 
     /// Replaces everything at once by what was read; handshakes under way keep what they have.
@@ -156,7 +200,10 @@ impl CertificateStore {
         for warning in read.warnings {
             log::warn!(target: "edgeproxy::tls", "{warning}");
         }
-        let keys = read.table.lasting.tickets.adopt(read.given, read.now);
+        let keys = match read.given {
+            Some(given) => read.table.lasting.tickets.adopt(given, read.now),
+            None => Replaced::BySame,
+        };
         let before = self.table.swap(Arc::new(read.table));
         match before.shows() == self.table.load().shows() {
             true => keys,
@@ -164,19 +211,15 @@ impl CertificateStore {
         }
     }
 
-    /// Loads again and replaces everything at once; handshakes under way keep what they have.
-    /// Called when the configuration or a file changed, and once a day, so that the internal CA's
-    /// leaves are renewed. Warnings are logged. Blocks on the file system.
-    ///
-    /// # Errors
-    /// As [`Self::load`]; what is in use stays then.
-    pub fn reload(
-        &self,
-        settings: &Settings,
-        state_dir: &Path,
-        now: SystemTime,
-    ) -> Result<Replaced, Error> {
-        Ok(self.put(self.read(settings, state_dir, now)?))
+    /// Reads everything again and replaces at once what can be used of it; handshakes under way keep what they
+    /// have. Called when a file changed, and once a day, so that the internal CA's leaves are renewed. One
+    /// certificate that is broken does not keep another one from being renewed, nor a list of revoked ones from
+    /// counting. Warnings are logged. Blocks on the file system.
+    pub fn renew(&self, settings: &Settings, state_dir: &Path, now: SystemTime) -> Renewed {
+        match self.read_or(Broken::StaysAsItWas, settings, state_dir, now) {
+            Ok((read, refused)) => Renewed { replaced: self.put(read), refused },
+            Err(error) => Renewed { replaced: Replaced::BySame, refused: vec![error] },
+        }
     }
 
     /// The keys of its tickets, for the process that follows; `None`: that one finds them itself.
@@ -254,12 +297,14 @@ impl Table {
         state_dir: &Path,
         now: SystemTime,
         before: &Lasting,
+        known: &mut Known<'_>,
     ) -> Result<(Self, Vec<Warning>), Error> {
         let tickets = match settings.resumption {
             Resumption::Off => None,
             Resumption::Own | Resumption::Shared(_) => Some(&before.tickets),
         };
-        let mut speech = Speech { now, before, tickets, all: Vec::new(), warnings: Vec::new() };
+        let (all, warnings) = (Vec::new(), Vec::new());
+        let mut speech = Speech { now, before, tickets, known, all, warnings };
         let unknown = speech.of(&settings.manner)?;
         let proving =
             Manner { min_version: Version::Tls12, http2: false, clients: ClientAuth::Off };
@@ -273,16 +318,19 @@ impl Table {
             unknown: Arc::clone(&unknown.terms),
             same: None,
             proving: speech.make(&proving)?,
+            read: Vec::new(),
+            checked: Vec::new(),
             lasting: before.clone(),
         };
         let mut all: Vec<Arc<CertifiedKey>> = Vec::new();
         for (index, entry) in settings.certificates.iter().enumerate() {
-            let certified = certificate(entry, state_dir, now, &mut speech.warnings)?;
+            let certified = speech.certificate(entry, state_dir)?;
             let certified = match all.iter().find(|known| known.cert == certified.cert) {
                 Some(known) => Arc::clone(known),
-                None => Arc::new(certified),
+                None => certified,
             };
             all.push(Arc::clone(&certified));
+            table.read.push((entry.clone(), Arc::clone(&certified)));
             let spoken = speech.of(&entry.manner)?;
             let host = Arc::new(Host {
                 config: spoken.showing(Some(Arc::clone(&certified))),
@@ -302,10 +350,25 @@ impl Table {
         if all.iter().all(|one| one.terms == table.unknown) {
             table.same = Some(Arc::clone(&table.unknown));
         }
+        table.checked =
+            all.iter().map(|one| (one.manner.clients.clone(), one.checked.clone())).collect();
         table.lasting.terms = all.iter().map(|one| Arc::clone(&one.terms)).collect();
         table.lasting.sessions =
             all.iter().map(|one| (one.terms.clients, Arc::clone(&one.sessions))).collect();
         Ok((table, warnings))
+    }
+
+    /// The certificate in use for an entry.
+    fn certified(&self, entry: &Certificate) -> Option<Arc<CertifiedKey>> {
+        let is = |(known, _): &&(Certificate, _)| {
+            known.hosts == entry.hosts && known.source == entry.source
+        };
+        self.read.iter().find(is).map(|(_, certified)| Arc::clone(certified))
+    }
+
+    /// What is in use to look at clients' certificates.
+    fn checked(&self, clients: &ClientAuth) -> Option<Checked> {
+        self.checked.iter().find(|(known, _)| known == clients).map(|(_, checked)| checked.clone())
     }
 
     /// What clients can be shown, by the names that they ask for, and what they are held to.
@@ -365,11 +428,37 @@ impl Table {
     }
 }
 
+impl Known<'_> {
+    /// What was read, or what is in use in its place.
+    fn or<T>(
+        &mut self,
+        read: Result<T, Error>,
+        in_use: impl FnOnce(&Table) -> Option<T>,
+    ) -> Result<T, Error> {
+        let error = match read {
+            Ok(read) => return Ok(read),
+            Err(error) => error,
+        };
+        let stays = match self.broken {
+            Broken::EndsAll => None,
+            Broken::StaysAsItWas => self.table.and_then(in_use),
+        };
+        match stays {
+            Some(stays) => {
+                self.refused.push(error);
+                Ok(stays)
+            }
+            None => Err(error),
+        }
+    }
+}
+
 /// The ways in which clients of one listener are spoken to, each made once.
-struct Speech<'a> {
+struct Speech<'a, 'b> {
     now: SystemTime,
     before: &'a Lasting,
     tickets: Option<&'a Arc<Tickets>>,
+    known: &'a mut Known<'b>,
     all: Vec<Arc<Made>>,
     warnings: Vec<Warning>,
 }
@@ -377,6 +466,7 @@ struct Speech<'a> {
 /// A way that was made, with the memory of its sessions.
 struct Made {
     spoken: Spoken,
+    checked: Checked,
     sessions: Arc<ServerSessionMemoryCache>,
 }
 
@@ -388,12 +478,14 @@ impl std::ops::Deref for Made {
     }
 }
 
-impl Speech<'_> {
+impl Speech<'_, '_> {
     fn of(&mut self, manner: &Manner) -> Result<Arc<Made>, Error> {
         if let Some(made) = self.all.iter().find(|made| made.manner == *manner) {
             return Ok(Arc::clone(made));
         }
-        let (checked, warnings) = clients::read(&manner.clients, self.now)?;
+        let read = clients::read(&manner.clients, self.now);
+        let in_use = |table: &Table| Some((table.checked(&manner.clients)?, Vec::new()));
+        let (checked, warnings) = self.known.or(read, in_use)?;
         self.warnings.extend(warnings);
         let terms = Terms { min_version: manner.min_version, clients: checked.scope };
         let here = self.all.iter().map(|made| &made.terms);
@@ -404,8 +496,8 @@ impl Speech<'_> {
         let known = here.map(|made| &made.sessions).or_else(|| self.before.sessions.get(&scope));
         let sessions = known.map_or_else(|| ServerSessionMemoryCache::new(SESSIONS), Arc::clone);
         let kept = Arc::clone(&sessions);
-        let spoken = Spoken::new(manner.clone(), checked, terms, self.tickets, kept)?;
-        let made = Arc::new(Made { spoken, sessions });
+        let spoken = Spoken::new(manner.clone(), checked.clone(), terms, self.tickets, kept)?;
+        let made = Arc::new(Made { spoken, checked, sessions });
         self.all.push(Arc::clone(&made));
         Ok(made)
     }
@@ -417,21 +509,48 @@ impl Speech<'_> {
         let sessions = ServerSessionMemoryCache::new(1);
         Spoken::new(manner.clone(), checked, terms, self.tickets, sessions)
     }
+
+    /// The certificate of an entry, with its key.
+    fn certificate(
+        &mut self,
+        entry: &Certificate,
+        state_dir: &Path,
+    ) -> Result<Arc<CertifiedKey>, Error> {
+        let now = self.now;
+        let in_use = self.known.table.and_then(|table| table.certified(entry));
+        let read = certificate(entry, state_dir, now).and_then(|(read, odd)| {
+            // What is valid is not replaced by what no client takes.
+            let worse = |in_use: &Arc<CertifiedKey>| !is_valid(&read, now) && is_valid(in_use, now);
+            match (&entry.source, in_use.as_ref().is_some_and(worse)) {
+                (Source::Files { certificate, .. }, true) => {
+                    Err(Error::NotValidNow { file: certificate.clone() })
+                }
+                (Source::Files { .. } | Source::Internal | Source::Acme { .. }, _) => {
+                    Ok((Arc::new(read), odd))
+                }
+            }
+        });
+        let (certified, odd) = self.known.or(read, |_| Some((in_use?, Vec::new())))?;
+        self.warnings.extend(odd);
+        Ok(certified)
+    }
 }
 
-/// The certificate of an entry, with its key.
+/// Whether clients take it now, as far as that is a matter of time.
+fn is_valid(certified: &CertifiedKey, now: SystemTime) -> bool {
+    let leaf = certified.cert.first().and_then(Leaf::read);
+    leaf.is_some_and(|leaf| (leaf.not_before..=leaf.not_after).contains(&seconds(now)))
+}
+
+/// The certificate of an entry, with its key, and what is odd about them.
 fn certificate(
     entry: &Certificate,
     state_dir: &Path,
     now: SystemTime,
-    warnings: &mut Vec<Warning>,
-) -> Result<CertifiedKey, Error> {
+) -> Result<(CertifiedKey, Vec<Warning>), Error> {
+    let without_oddities = |certified| (certified, Vec::new());
     match &entry.source {
-        Source::Files { certificate, key } => {
-            let (certified, odd) = files::load(certificate, key, &entry.hosts, now)?;
-            warnings.extend(odd);
-            Ok(certified)
-        }
+        Source::Files { certificate, key } => files::load(certificate, key, &entry.hosts, now),
         Source::Internal => {
             let certified = internal::ensure(state_dir, &entry.hosts, now)?;
             log::info!(
@@ -441,17 +560,17 @@ fn certificate(
                 entry.hosts.join(", "),
                 internal::root_certificate(state_dir).display()
             );
-            Ok(certified)
+            Ok(without_oddities(certified))
         }
         Source::Acme { folder, proof: _ } => match issued::load(folder, &entry.hosts) {
-            Ok(Some(issued)) => Ok(issued.certified),
-            Ok(None) => internal::ensure(state_dir, &entry.hosts, now),
+            Ok(Some(issued)) => Ok(without_oddities(issued.certified)),
+            Ok(None) => internal::ensure(state_dir, &entry.hosts, now).map(without_oddities),
             Err(error) => {
                 log::warn!(
                     target: "edgeproxy::tls",
                     "{error}; the internal CA stands in until another one is issued"
                 );
-                internal::ensure(state_dir, &entry.hosts, now)
+                internal::ensure(state_dir, &entry.hosts, now).map(without_oddities)
             }
         },
     }

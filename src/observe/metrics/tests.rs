@@ -121,6 +121,7 @@ fn busy() -> Metrics {
     metrics.purged("tag", Manner::Soft);
     metrics.watch_tasks(|| 8);
     metrics.tls_files_read("https", FilesRead::Same);
+    metrics.upstream_files_read("api", FilesRead::Replaced);
     metrics.reload_ended(Reloaded::Reloaded);
     metrics.reload_changed("route", "added", 2);
     metrics

@@ -86,7 +86,12 @@ impl Edge {
     }
 
     fn reload(&self, settings: Settings) {
-        self.store.reload(&settings, self.state.path(), SystemTime::now()).unwrap();
+        self.follow(&settings, SystemTime::now()).unwrap();
+    }
+
+    /// What a reload of the configuration does.
+    fn follow(&self, settings: &Settings, now: SystemTime) -> Result<Replaced, Error> {
+        Ok(self.store.put(self.store.read(settings, self.state.path(), now)?))
     }
 
     fn roots(&self) -> RootCertStore {
@@ -261,7 +266,7 @@ async fn a_reload_changes_what_the_next_handshake_is_shown() {
     let edge = Edge::start(settings(&[&["a.test"]]));
     edge.visit("b.test").await.unwrap_err();
     let after = settings(&[&["b.test"]]);
-    edge.store.reload(&after, edge.state.path(), SystemTime::now()).unwrap();
+    edge.follow(&after, SystemTime::now()).unwrap();
     assert_eq!(edge.visit("b.test").await.unwrap().names, ["b.test"]);
     edge.visit("a.test").await.unwrap_err();
 }
@@ -274,7 +279,7 @@ fn a_failed_reload_changes_nothing() {
         certificate: PathBuf::from("/nowhere/cert.pem"),
         key: PathBuf::from("/nowhere/key.pem"),
     };
-    edge.store.reload(&broken, edge.state.path(), SystemTime::now()).unwrap_err();
+    edge.follow(&broken, SystemTime::now()).unwrap_err();
     assert!(edge.store.find(Some("a.test")).is_some());
 }
 
@@ -283,7 +288,8 @@ fn a_reload_renews_what_the_internal_ca_issued_long_ago() {
     let edge = Edge::start(settings(&[&["a.test"]]));
     let before = edge.store.find(Some("a.test")).unwrap();
     let later = SystemTime::now() + Duration::from_secs(80 * 86_400);
-    edge.store.reload(&edge.settings, edge.state.path(), later).unwrap();
+    let Renewed { replaced, refused } = edge.store.renew(&edge.settings, edge.state.path(), later);
+    assert_eq!((replaced, refused.len()), (Replaced::ByOthers, 0));
     assert_ne!(edge.store.find(Some("a.test")).unwrap().cert, before.cert);
 }
 

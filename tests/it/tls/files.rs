@@ -62,6 +62,86 @@ fn a_new_certificate_is_shown_without_a_reload_and_a_broken_one_never() {
 }
 
 #[test]
+fn a_file_that_is_broken_keeps_no_other_from_being_read() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (old, new, clients) = (Authority::new(), Authority::new(), Clients::new());
+    let (certificate, key) = old.write_leaf(folder.path(), "a", &["a.test"]);
+    let (other, other_key) = old.write_leaf(folder.path(), "b", &["b.test"]);
+    let old_root = old.write(folder.path());
+    let further = tempfile::tempdir().expect("a folder can be made");
+    let (new_certificate, new_key) = new.write_leaf(further.path(), "a", &["a.test"]);
+    let new_root = new.write(further.path());
+    let keys = folder.path().join("tickets");
+    put(&keys, format!("{}\n", "01".repeat(32)));
+    let edge = Edge::with(&config(&format!(
+        "tickets: {{file: {}}}, certificates: [{{hosts: [b.test], certificate: {}, key: {}}}, \
+         {{hosts: [a.test], certificate: {}, key: {}, client_auth: {{ca: {}, crl: [{}]}}}}]",
+        keys.display(),
+        other.display(),
+        other_key.display(),
+        certificate.display(),
+        key.display(),
+        clients.ca().display(),
+        clients.crl().display(),
+    )));
+    let to = edge.address("https");
+    let alice = clients.client("alice", 1);
+    let visit = |root: &Path| Wire::tls_with(to, "a.test", alice.config(root, &["http/1.1"]));
+    let mut before = visit(&old_root).expect("she is let in");
+    before.get("a.test", "/", &[]).expect_status(200);
+
+    // Half a file, as of a program that was ended while it wrote, and keys that others can read.
+    let half = fs::read(&other).expect("it is there");
+    put(&other, &half[..half.len() / 2]);
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o644)).expect("it is ours");
+    edge.wait_for_log("mode 0644");
+    let said = edge.wait_for_log("b.pem: a PEM block is malformed");
+    assert!(said.contains("was the file written whole?"), "{said}");
+    put(&certificate, fs::read(&new_certificate).expect("it is there"));
+    put(&key, fs::read(&new_key).expect("it is there"));
+    edge.wait_for_metric(&format!("{READ}\"replaced\"}}"), 1.0);
+    visit(&new_root).expect("the new one is shown").get("a.test", "/", &[]).expect_body("hello");
+    assert!(Wire::tls(to, "b.test", &old_root, &[]).is_ok(), "the one in use stays");
+    clients.revoke(&[1]);
+    edge.wait_for_metric(&format!("{READ}\"replaced\"}}"), 2.0);
+    before.get("a.test", "/", &[]).expect_status(421);
+
+    // A reload, which changes all or nothing, is refused until it is mended.
+    edge.reload().expect_status(422);
+    put(&other, half);
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    edge.reload().expect_status(200);
+}
+
+#[test]
+fn what_is_valid_is_not_replaced_by_what_has_expired() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let authority = Authority::new();
+    let (certificate, key) = authority.write_leaf(folder.path(), "a", &["a.test"]);
+    let root = authority.write(folder.path());
+    let yaml = config(&format!(
+        "certificates: [{{hosts: [a.test], certificate: {}, key: {}}}]",
+        certificate.display(),
+        key.display()
+    ));
+    let edge = Edge::with(&yaml);
+    let clients = Clients::new();
+    let old = clients.expired("a", 1);
+    put(&key, fs::read(&old.key).expect("it is there"));
+    put(&certificate, fs::read(&old.certificate).expect("it is there"));
+    let said = edge.wait_for_log("has expired or is not valid yet");
+    assert!(said.contains("those in use stay"), "{said}");
+    let visit = || Wire::tls(edge.address("https"), "a.test", &root, &[]);
+    visit().expect("the one in use stays").get("a.test", "/", &[]).expect_body("hello");
+    edge.reload().expect_status(409);
+    visit().expect("the one in use stays");
+    // Where nothing better is in use, it is shown.
+    drop(edge);
+    let edge = Edge::with(&yaml);
+    edge.wait_for_log("the certificate expired 1 days ago");
+}
+
+#[test]
 fn a_client_that_is_revoked_is_refused_without_a_reload() {
     let clients = Clients::new();
     let edge = Edge::with(&config(&format!(

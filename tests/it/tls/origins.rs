@@ -178,14 +178,92 @@ fn another_certificate_is_shown_when_its_files_change_and_a_broken_one_never() {
     edge.get("/").expect_status(502);
     let good = clients.client("edge", 2);
     put(&client.certificate, fs::read(&good.certificate).expect("it is there"));
-    edge.wait_for_log("files of upstreams cannot be read again");
+    edge.wait_for_log("files of upstream \"app\" cannot be read again");
     edge.get("/").expect_status(502);
     put(&client.key, fs::read(&good.key).expect("it is there"));
-    edge.wait_for_log("files of upstreams are read again");
+    edge.wait_for_log("files of upstream \"app\" are read again");
+    edge.wait_for_metric(
+        "edgeproxy_upstream_files_read_total{result=\"replaced\",upstream=\"app\"}",
+        1.0,
+    );
     edge.get("/").expect_status(200).expect_body("hello");
     // What is taken away stays in use; connections that exist are used on.
     put(&client.key, b"nothing".to_vec());
     edge.wait_for_log("contains no private key");
     edge.get("/").expect_status(200).expect_body("hello");
     assert_eq!(edge.metric("edgeproxy_config_reloads_total"), 0.0);
+}
+
+#[test]
+fn what_is_broken_elsewhere_keeps_no_upstream_from_its_files() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (authority, clients, others) = (Authority::new(), Clients::new(), Clients::new());
+    let ca = authority.write(folder.path());
+    let server = authority.server_for(&clients.ca(), &["app.test"], &["http/1.1"], &VERSIONS);
+    let origin = Origin::script().otherwise(|_| ok("hello")).start_tls(server);
+    let (client, broken) = (others.client("edge", 1), others.client("edge", 3));
+    let (certificate, key) = authority.write_leaf(folder.path(), "a", &["a.test"]);
+    let listener = format!(
+        ", {{name: https, address: \"127.0.0.1:0\", tls: {{certificates: [{{hosts: [a.test], \
+         certificate: {}, key: {}}}]}}}}]\nupstreams:\n  other:\n    addresses: [\"{}\"]\n    \
+         health: off\n    tls: {{ca: {}{}}}\n",
+        certificate.display(),
+        key.display(),
+        origin.address,
+        ca.display(),
+        shown(&broken),
+    );
+    let yaml = config(&origin, &ca, &shown(&client));
+    let yaml = yaml
+        .replace("]\nupstreams:\n", &listener)
+        .replace("routes: [", "routes: [{name: other, match: {path: /other}, upstream: other}, ");
+    let edge = Edge::with(&yaml);
+    edge.get("/").expect_status(502);
+    put(&certificate, b"nothing".to_vec());
+    edge.wait_for_log("certificates of listener \"https\" cannot be read again");
+    put(&broken.key, b"nothing".to_vec());
+    edge.wait_for_log("files of upstream \"other\" cannot be read again");
+    let good = clients.client("edge", 2);
+    put(&client.certificate, fs::read(&good.certificate).expect("it is there"));
+    put(&client.key, fs::read(&good.key).expect("it is there"));
+    edge.wait_for_log("files of upstream \"app\" are read again");
+    edge.get("/").expect_status(200).expect_body("hello");
+}
+
+#[test]
+fn files_of_a_backend_that_was_added_are_looked_at_like_those_of_the_others() {
+    for process in ["", "process: {watch: true, state_dir: $DIR/state}\n"] {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let (authority, clients, others) = (Authority::new(), Clients::new(), Clients::new());
+        let ca = authority.write(folder.path());
+        let server = authority.server_for(&clients.ca(), &["app.test"], &["http/1.1"], &VERSIONS);
+        let origin = Origin::script().otherwise(|_| ok("hello")).start_tls(server);
+        let (client, good) = (others.client("edge", 1), clients.client("edge", 2));
+        let edge = Edge::with(&(config(&origin, &ca, "").replace("only", "first") + process));
+        let added = serde_json::json!({
+            "id": "added", "address": origin.address.to_string().replace("127.0.0.1", "localhost"),
+            "tls": {
+                "server_name": "app.test", "ca": ca, "certificate": client.certificate, "key": client.key
+            }
+        });
+        edge.admin_post("/v1/upstreams/app/backends", &added.to_string()).expect_status(201);
+        let first = "/v1/upstreams/app/backends/first";
+        edge.admin_says("PATCH", first, "{\"active\": false}").expect_status(200);
+        edge.get("/").expect_status(502);
+        // At once, before anybody has looked at them for the first time.
+        put(&client.certificate, fs::read(&good.certificate).expect("it is there"));
+        put(&client.key, fs::read(&good.key).expect("it is there"));
+        edge.wait_for_log("files of upstream \"app\" are read again");
+        edge.get("/").expect_status(200).expect_body("hello");
+        // And later.
+        let other = others.client("edge", 3);
+        put(&client.certificate, fs::read(&other.certificate).expect("it is there"));
+        put(&client.key, fs::read(&other.key).expect("it is there"));
+        edge.wait_for_metric(
+            "edgeproxy_upstream_files_read_total{result=\"replaced\",upstream=\"app\"}",
+            2.0,
+        );
+        edge.get("/").expect_status(502);
+        assert_eq!(edge.metric("edgeproxy_config_reloads_total"), 0.0);
+    }
 }
