@@ -10,6 +10,7 @@ use crate::app::cli::Cli;
 use crate::app::complain;
 use crate::app::load;
 use crate::app::print;
+use crate::app::warn_of_readers;
 use crate::config;
 use crate::config::Loaded;
 use crate::config::diagnostic::Style;
@@ -35,10 +36,11 @@ pub(crate) fn check(cli: &Cli, route: Option<&[String]>, json: bool) -> Result<(
     if json {
         return check_json(cli);
     }
-    let loaded = load(cli)?;
+    let mut loaded = load(cli)?;
     if let Some([method, url]) = route {
         return explain(&loaded.plan, method, url);
     }
+    warn_of_readers(cli, &mut loaded);
     if !loaded.warnings.is_empty() {
         complain(&loaded.warnings.render(Style::of_stderr()));
     }
@@ -61,7 +63,10 @@ fn check_json(cli: &Cli) -> Result<(), Failure> {
         return Err(Failure::usage("--json needs a file: edgeproxy check --json -c FILE"));
     };
     match config::load(path) {
-        Ok(loaded) => print(&loaded.warnings.to_json()),
+        Ok(mut loaded) => {
+            warn_of_readers(cli, &mut loaded);
+            print(&loaded.warnings.to_json())
+        }
         Err(diagnostics) => {
             print(&diagnostics.to_json())?;
             Err(Failure { code: CONFIGURATION, message: String::new() })

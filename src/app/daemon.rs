@@ -81,6 +81,32 @@ pub(crate) fn launch(
     starting.known().map_err(failed)
 }
 
+/// Has the pid file name a process, for a daemon that became another user and may not write there.
+///
+/// # Errors
+/// A sentence: it is not for this one either, or the process is another user's.
+pub(crate) fn note(process: &Process, pid: u32) -> Result<(), String> {
+    let pid_file = &process.pid_file;
+    let Ok(Some(identity)) = Identity::of(process) else {
+        let path = pid_file.display();
+        return Err(format!("only root can write the pid file {path}: ask for this as root"));
+    };
+    // Who reads the file may be root and end what it names: nothing but what that user could end as well.
+    if user_of(pid) != Some(identity.user()) {
+        return Err(format!("process {pid}, which the pid file was to name, is another user's"));
+    }
+    identity
+        .make(pid_file, Give::Nothing, |path| write_pid(path, pid))
+        .map_err(|e| PidFile::problem(pid_file, &e))
+}
+
+/// Who a process runs as.
+fn user_of(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// The program that runs now: by its path, after which the process is named, but if its file was
 /// removed a moment ago, by what the kernel still has of it.
 fn this_program() -> PathBuf {
@@ -261,6 +287,12 @@ mod tests {
         PidFile::remove(&path);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "listeners: []");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_user_of_a_process_is_seen() {
+        assert_eq!(user_of(std::process::id()), Some(unistd::getuid().as_raw()));
+        assert_eq!(user_of(999_999_999), None);
     }
 
     #[test]

@@ -120,6 +120,16 @@ impl Identity {
         Ok(done)
     }
 
+    /// Which of these files this identity may not read. Only while the process has one thread.
+    pub(crate) fn may_not_read<'a>(&self, files: &'a [PathBuf]) -> io::Result<Vec<&'a PathBuf>> {
+        let denied = |file: &&PathBuf| {
+            // A pipe is not waited for.
+            let asked = unistd::faccessat(AT_FDCWD, *file, AccessFlags::R_OK, AtFlags::AT_EACCESS);
+            asked == Err(Errno::EACCES)
+        };
+        self.lend(|| files.iter().filter(denied).collect())
+    }
+
     /// Becomes this identity for good.
     pub(crate) fn assume(&self) -> io::Result<()> {
         self.groups()?;

@@ -46,12 +46,15 @@ use crate::app::cli::ConfigVerb;
 use crate::app::cli::RunFlags;
 use crate::app::cli::Verb;
 use crate::app::daemon::Starter;
+use crate::app::identity::Identity;
 use crate::app::server::Ground;
 use crate::app::server::Manner;
 use crate::app::server::Written;
 use crate::app::succession::Invocation;
 use crate::config;
 use crate::config::Loaded;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::Severity;
 use crate::config::diagnostic::Style;
 use crate::config::plan::Plan;
 
@@ -260,7 +263,10 @@ fn run(cli: &Cli, flags: &RunFlags, role: Role, arguments: &[OsString]) -> Resul
         // Whoever waits sees it, if it comes before the process served. The log has it too.
         return ended.map_err(|failure| starter.failed(failure));
     }
-    let loaded = load(cli)?;
+    let mut loaded = load(cli)?;
+    if flags.daemon {
+        warn_of_readers(cli, &mut loaded);
+    }
     if !loaded.warnings.is_empty() {
         complain(&loaded.warnings.render(Style::of_stderr()));
     }
@@ -281,6 +287,25 @@ fn serve(cli: &Cli, loaded: Loaded, manner: Manner) -> Result<(), Failure> {
         Ground::Fore => loaded.plan,
     };
     server::run(Written { plan, file, seen }, manner).map_err(Failure::other)
+}
+
+/// Warns of files that root reads at the start, and that the user whom a daemon becomes cannot read again when they
+/// change: certificates that are renewed would not be seen.
+fn warn_of_readers(cli: &Cli, loaded: &mut Loaded) {
+    let Some(file) = cli.conf.as_deref().map(config::File::new) else { return };
+    // Who is not root, or nobody that is known here, is told of that elsewhere.
+    let Ok(Some(identity)) = Identity::of(&loaded.plan.process) else { return };
+    let files = file.all(&loaded.config);
+    for denied in identity.may_not_read(&files).unwrap_or_default() {
+        let denied = denied.display();
+        let message = format!("{denied}: process.user may not read this file");
+        let mut warning = Diagnostic::new(Severity::Warning, message);
+        warning.help(
+            "a daemon reads it again as process.user: when it changes, with every reload and upgrade; \
+             `chgrp` and `chmod 640` let its group read it",
+        );
+        loaded.warnings.push(warning);
+    }
 }
 
 fn absolute(mut plan: Plan) -> Result<Plan, Failure> {

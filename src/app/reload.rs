@@ -295,13 +295,13 @@ impl Reloader {
             return;
         }
         handle.block_on(next.start(&lasting.dials, *self.demo.lock()));
+        let access_log = self.access_log.load_full();
+        let plan = before.plan.clone();
+        let runtime = self.begin(plan, &before, &next, &doors.rows(), &access_log);
         for name in next.changed() {
             info!(target: "edgeproxy::app", "files of upstream \"{name}\" are read again");
             lasting.metrics.upstream_files_read(name, labels::FilesRead::Replaced);
         }
-        let access_log = self.access_log.load_full();
-        let plan = before.plan.clone();
-        let runtime = self.begin(plan, &before, &next, &doors.rows(), &access_log);
         if let Err(why) = lasting.keeper.keep(&turn, &runtime.upstreams) {
             error!(target: "edgeproxy::state", "the next start will not know of changes: {why}");
         }

@@ -10,6 +10,7 @@ use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,26 @@ pub(crate) struct Wish {
     pub(crate) program: PathBuf,
     /// How long it may take until it serves, in milliseconds.
     pub(crate) within: u64,
+    /// Whether who asks writes the pid file where the running process may not. One from before does not.
+    #[serde(default)]
+    pub(crate) notes: bool,
+}
+
+/// What the running process says to an operator.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Said {
+    /// The pid file is to name this process; a [`Noted`] is waited for.
+    Note { note: u32 },
+    /// How it went.
+    Ended(Outcome),
+}
+
+/// What came of writing the pid file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Noted {
+    /// Why it is not written.
+    error: Option<String>,
 }
 
 /// What came of it.
@@ -89,7 +110,7 @@ impl Succession {
         // Whoever ends this process waits for the answer.
         let turn = self.life.succession.try_lock();
         let ended = match &turn {
-            Some(_) => self.grant(&wish),
+            Some(_) => self.grant(&wish, &mut stream),
             None => Err(Failure::other("another upgrade is under way")),
         };
         let old = std::process::id();
@@ -102,10 +123,10 @@ impl Succession {
                 Outcome { code, message, old, new: None }
             }
         };
-        write(&mut stream, &outcome)
+        write(&mut stream, &Said::Ended(outcome))
     }
 
-    fn grant(&self, wish: &Wish) -> Result<u32, Failure> {
+    fn grant(&self, wish: &Wish, operator: &mut UnixStream) -> Result<u32, Failure> {
         let program = wish.program.display();
         if self.life.draining.has_begun() {
             return Err(Failure::other("the running process is ending"));
@@ -119,14 +140,8 @@ impl Succession {
         let Some((called, arguments)) = self.invocation.arguments.split_first() else {
             return Err(Failure::other("the running process was called by no name"));
         };
-        let unwritable = |path: &PathBuf, e: io::Error| {
-            let why = PidFile::problem(path, &e);
-            Failure::other(format!("{why}; nothing was changed"))
-        };
-        if let Some(path) = &self.pid_file {
-            path.parent().map_or(Ok(()), make_folder).map_err(|e| unwritable(path, e))?;
-            pid_file::read(path).map_err(|e| unwritable(path, e))?;
-        }
+        let mut pid_file = Note { path: self.pid_file.as_deref(), notes: wish.notes, operator };
+        pid_file.is_possible()?;
         let roles: &[&str] = match &self.pid_file {
             Some(_) => &[daemon::MARK, MARK],
             None => &[MARK],
@@ -137,7 +152,7 @@ impl Succession {
             .map_err(|e| Failure::other(format!("{program} cannot be started: {e}")))?;
         let new = starting.id();
         let within = Duration::from_millis(wish.within.max(1));
-        match self.accompany(&mut starting, within, unwritable) {
+        match self.accompany(&mut starting, within, &mut pid_file) {
             Ok(()) => Ok(new),
             Err(Stopped::By(NotStarted::Said(failure))) => {
                 starting.give_up();
@@ -166,7 +181,7 @@ impl Succession {
         &self,
         starting: &mut Starting,
         within: Duration,
-        unwritable: impl Fn(&PathBuf, io::Error) -> Failure,
+        pid_file: &mut Note<'_>,
     ) -> Result<(), Stopped> {
         starting.serves(Some(within)).map_err(Stopped::By)?;
         if self.life.draining.has_begun() {
@@ -174,18 +189,14 @@ impl Succession {
                 "the running process was told to end meanwhile",
             )));
         }
-        if let Some(path) = &self.pid_file {
-            write_pid(path, starting.id()).map_err(|e| Stopped::Because(unwritable(path, e)))?;
-        }
+        pid_file.names(starting.id()).map_err(Stopped::Because)?;
         let followed = starting.known().map_err(Stopped::By).and_then(|()| self.followed());
         match &followed {
             // The manager hears it of the process that it looks after until now.
             Ok(()) => notify::tell_and_wait(&News::Successor(starting.id())),
             Err(_) => {
-                if let Some(path) = &self.pid_file
-                    && let Err(e) = write_pid(path, std::process::id())
-                {
-                    error!(target: "edgeproxy::app", "{}", PidFile::problem(path, &e));
+                if let Err(Failure { message, .. }) = pid_file.names(std::process::id()) {
+                    error!(target: "edgeproxy::app", "{message}");
                 }
             }
         }
@@ -208,17 +219,75 @@ impl Succession {
     }
 }
 
+/// The pid file, and who writes it where this process may not: a file of root's in a folder of root's is trusted
+/// because nobody else can have written it, so a daemon that became another user leaves it to the operator.
+struct Note<'a> {
+    /// `None`: nobody looks for one.
+    path: Option<&'a Path>,
+    /// Whether the operator writes it.
+    notes: bool,
+    operator: &'a mut UnixStream,
+}
+
+impl Note<'_> {
+    /// Whether it can be written, as far as that can be seen before anything is done.
+    fn is_possible(&self) -> Result<(), Failure> {
+        let Some(path) = self.path else { return Ok(()) };
+        let folder = path.parent().map_or(Ok(()), make_folder);
+        let possible = folder.and_then(|()| pid_file::read(path).map(drop));
+        match possible {
+            Err(e) if !self.is_for_operator(&e) => Err(unwritable(path, &e)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn is_for_operator(&self, e: &io::Error) -> bool {
+        self.notes && e.kind() == io::ErrorKind::PermissionDenied
+    }
+
+    /// Has it name this process.
+    fn names(&mut self, pid: u32) -> Result<(), Failure> {
+        let Some(path) = self.path else { return Ok(()) };
+        let Err(e) = write_pid(path, pid) else { return Ok(()) };
+        if !self.is_for_operator(&e) {
+            return Err(unwritable(path, &e));
+        }
+        let asked = write(self.operator, &Said::Note { note: pid });
+        let answer: Noted =
+            asked.and_then(|()| read(self.operator)).map_err(|e| unwritable(path, &e))?;
+        match answer.error {
+            None => Ok(()),
+            Some(why) => Err(Failure::other(format!("{why}; nothing was changed"))),
+        }
+    }
+}
+
+fn unwritable(path: &Path, e: &io::Error) -> Failure {
+    Failure::other(format!("{}; nothing was changed", PidFile::problem(path, e)))
+}
+
 /// Why an upgrade came to nothing.
 enum Stopped {
     By(NotStarted),
     Because(Failure),
 }
 
-/// Asks the process at the other end to start its successor, and waits for the outcome.
-pub(crate) fn ask(mut stream: UnixStream, wish: &Wish, patience: Duration) -> io::Result<Outcome> {
+/// Asks the process at the other end to start its successor, and waits for the outcome. `note` has the pid file name
+/// a process, where that is for who asks.
+pub(crate) fn ask(
+    mut stream: UnixStream,
+    wish: &Wish,
+    patience: Duration,
+    note: impl Fn(u32) -> Result<(), String>,
+) -> io::Result<Outcome> {
     stream.set_read_timeout(Some(patience))?;
     write(&mut stream, wish)?;
-    read(&mut stream)
+    loop {
+        match read(&mut stream)? {
+            Said::Note { note: pid } => write(&mut stream, &Noted { error: note(pid).err() })?,
+            Said::Ended(outcome) => return Ok(outcome),
+        }
+    }
 }
 
 fn write(stream: &mut UnixStream, what: &impl Serialize) -> io::Result<()> {
@@ -264,15 +333,29 @@ mod tests {
     #[test]
     fn a_wish_and_its_outcome_arrive_as_they_are() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let wish = Wish { program: PathBuf::from("/usr/bin/edgeproxy"), within: 60_000 };
+        let program = PathBuf::from("/usr/bin/edgeproxy");
+        let wish = Wish { program, within: 60_000, notes: true };
         let outcome = Outcome { code: 78, message: "error".to_owned(), old: 1, new: None };
         let (expected, answer) = (wish.clone(), outcome.clone());
         let running = std::thread::spawn(move || {
             assert_eq!(read::<Wish>(&mut theirs).unwrap(), expected);
+            for pid in [7, 8] {
+                write(&mut theirs, &Said::Note { note: pid }).unwrap();
+                let noted: Noted = read(&mut theirs).unwrap();
+                assert_eq!(noted.error.as_deref(), (pid == 8).then_some("no"));
+            }
+            // As one says it that knows of nothing else.
             write(&mut theirs, &answer).unwrap();
         });
-        assert_eq!(ask(ours, &wish, Duration::from_secs(10)).unwrap(), outcome);
+        let note = |pid| if pid == 7 { Ok(()) } else { Err("no".to_owned()) };
+        assert_eq!(ask(ours, &wish, Duration::from_secs(10), note).unwrap(), outcome);
         running.join().unwrap();
+    }
+
+    #[test]
+    fn who_asks_and_is_older_writes_no_pid_file() {
+        let wish: Wish = serde_json::from_str("{\"program\": \"/x\", \"within\": 1}").unwrap();
+        assert!(!wish.notes);
     }
 
     #[test]

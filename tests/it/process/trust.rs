@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::chown;
 use std::os::unix::fs::lchown;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,8 +23,12 @@ use tempfile::TempDir;
 use super::at;
 use super::daemon::Daemon;
 use super::daemon::until_gone;
+use super::edgeproxy;
 use super::free_address;
 use super::outcome;
+use super::upgrade::Follower;
+use super::upgrade::upgrade;
+use crate::harness::Authority;
 use crate::harness::Origin;
 use crate::harness::edge::write_config;
 use crate::harness::ok;
@@ -61,9 +66,14 @@ impl Ground {
 
     /// The process that this pid file names; ended with what is returned.
     fn daemon(&self, pid_file: &str) -> Daemon {
-        let text = fs::read_to_string(self.path(pid_file)).expect("a pid file");
-        let pid = Pid::from_raw(text.trim().parse().expect("a number"));
+        let pid = self.pid(pid_file);
         Daemon { folder: Arc::clone(&self.folder), address: free_address(), pid }
+    }
+
+    /// What this pid file says.
+    fn pid(&self, pid_file: &str) -> Pid {
+        let text = fs::read_to_string(self.path(pid_file)).expect("a pid file");
+        Pid::from_raw(text.trim().parse().expect("a number"))
     }
 
     /// A folder that is root's alone, with a file in it.
@@ -172,6 +182,74 @@ fn a_folder_below_the_state_folder_does_not_keep_it_roots() {
     daemon.signal(Signal::SIGTERM);
     until_gone(daemon.pid);
     assert!(!ground.path("state/run/edge.pid").exists());
+}
+
+#[test]
+fn an_upgrade_by_root_names_the_new_process_where_only_root_can() {
+    let Some(ground) = Ground::found() else { return };
+    // Its user may look for the pid file in one of them, and not even that in the other.
+    for (folder, mode) in [("run", 0o755), ("shut", 0o700)] {
+        let run = ground.path(folder);
+        fs::create_dir(&run).expect("it is ours");
+        fs::set_permissions(&run, fs::Permissions::from_mode(mode)).expect("it is ours");
+        let pid_file = format!("{folder}/edge.pid");
+        let (code, said) = ground.started(&format!(", pid_file: $DIR/{pid_file}"), "");
+        assert_eq!(code, Some(0), "{said}");
+        let mut daemon = ground.daemon(&pid_file);
+        for _ in 0..2 {
+            let new = Follower::of(upgrade(&ground.folder, &[]));
+            assert_eq!(ground.pid(&pid_file), new.0);
+            let about = fs::symlink_metadata(ground.path(&pid_file)).expect("it is there");
+            assert_eq!((about.uid(), about.mode() & 0o022), (0, 0), "it is root's");
+            until_gone(daemon.pid);
+            daemon = ground.daemon(&pid_file);
+            std::mem::forget(new);
+        }
+        // One that comes to nothing leaves it as it was.
+        let program = ground.path("program");
+        fs::write(&program, "#!/bin/sh\nprintf R >&0\nexec sleep 1000\n").expect("it is ours");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let (code, said) = upgrade(&ground.folder, &["--binary", "program"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert_eq!(ground.pid(&pid_file), daemon.pid);
+        kill(daemon.pid, None).expect("it goes on");
+    }
+    // Its user cannot have it name anything.
+    let (code, said) = ground.started(", pid_file: $DIR/run/edge.pid", "");
+    assert_eq!(code, Some(0), "{said}");
+    let daemon = ground.daemon("run/edge.pid");
+    let mut command = edgeproxy(&ground.folder, &["upgrade", "-c", "edge.yaml"]);
+    let output = command.uid(ground.nobody).gid(ground.nobody).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("only root can write the pid file") && said.contains("goes on"),
+        "{said}"
+    );
+    assert_eq!(ground.pid("run/edge.pid"), daemon.pid);
+}
+
+#[test]
+fn a_key_that_the_user_may_not_read_is_told_before_it_is_renewed() {
+    let Some(ground) = Ground::found() else { return };
+    let authority = Authority::new();
+    let (_, key) = authority.write_leaf(ground.folder.path(), "a", &["a.test"]);
+    let listener = "  - {name: tls, address: \"127.0.0.1:0\", tls: {certificates: \
+                    [{hosts: [a.test], certificate: a.pem, key: a.key}]}}\nupstreams:";
+    let origin = Origin::always(ok("hello"));
+    let yaml = at(free_address(), &origin, ", user: nobody").replace("upstreams:", listener);
+    write_config(&ground.folder, &yaml);
+    let told = "a.key: process.user may not read this file";
+    for (mode, is_told) in [(0o600, true), (0o604, false)] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("it is ours");
+        let (code, said) = outcome(&ground.folder, &["-c", "edge.yaml", "-t"]);
+        assert_eq!((code, said.contains(told)), (Some(0), is_told), "{said}");
+        let (code, said) = outcome(&ground.folder, &["-c", "edge.yaml", "-d"]);
+        assert_eq!((code, said.contains(told)), (Some(0), is_told), "{said}");
+        let daemon = ground.daemon("state/edgeproxy.pid");
+        daemon.signal(Signal::SIGTERM);
+        until_gone(daemon.pid);
+    }
 }
 
 #[test]
