@@ -9,6 +9,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::SendStream;
 use h2::server::SendResponse;
+use http::HeaderMap;
 use http::HeaderName;
 use http::Response;
 use http::header;
@@ -108,6 +109,15 @@ impl Http2Stream {
     pub(crate) fn end(&mut self) -> Result<()> {
         let Some(body) = &mut self.body else { return Err(unbegun()) };
         body.send_data(Bytes::new(), true).map_err(unsent)
+    }
+
+    /// Ends the answer with these trailers.
+    ///
+    /// # Errors
+    /// The client gave the stream up.
+    pub(crate) fn trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        let Some(body) = &mut self.body else { return Err(unbegun()) };
+        body.send_trailers(trailers).map_err(unsent)
     }
 
     /// Cuts the answer, visibly.

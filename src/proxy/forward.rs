@@ -11,6 +11,7 @@ use http::Method;
 use http::Uri;
 use http::Version;
 use http::header;
+use http::request::Parts;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::Result;
@@ -37,6 +38,7 @@ use crate::route::rewrite::Values;
 use crate::runtime::Runtime;
 use crate::storage::memory::Found;
 use crate::upstream::Protocol;
+use crate::upstream::exchange::Question;
 
 /// Room for the header of most requests.
 const TEXT: usize = 1024;
@@ -118,12 +120,28 @@ pub(crate) fn write_anew(
     Ok(())
 }
 
-/// The whole header of a GET past the cache, as an HTTP/1 origin gets it; what [`write_anew`] would make
-/// of it.
+/// A GET past the cache as its origin gets it.
 ///
 /// # Errors
 /// There is no target or host that it could have.
-pub(crate) fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
+pub(crate) fn question(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Question> {
+    let speaks = ctx.upstream().map(|index| ctx.runtime.plan.upstreams[index].protocol);
+    match speaks {
+        Some(Protocol::Http1) | None => text(asked, ctx).map(Question::Text),
+        Some(Protocol::Http2) => {
+            let mut head = http::Request::new(()).into_parts().0;
+            head.headers = asked.headers.clone();
+            head.version = Version::HTTP_2;
+            let mut request = RequestHeader::from(head);
+            write_anew(asked, &mut request, None, ctx)?;
+            Ok(Question::Fields(Box::new(Parts::from(request))))
+        }
+    }
+}
+
+/// The whole header of a GET past the cache, as an HTTP/1 origin gets it; what [`write_anew`] would make
+/// of it.
+fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
     let runtime = Arc::clone(&ctx.runtime);
     let route = ctx.route.map(|index| &runtime.plan.routes.routes()[index]);
     let (Some(admitted), Some(route)) = (&ctx.admitted, route) else {

@@ -32,7 +32,7 @@ use crate::upstream::Fault;
 use crate::upstream::Protocol;
 use crate::upstream::backend::random;
 use crate::upstream::connect::Kept;
-use crate::upstream::exchange::Exchange;
+use crate::upstream::exchange::http1::Exchange;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::http2::stream::Head;
 use crate::upstream::lease::Body;
@@ -251,7 +251,7 @@ impl Copy {
         lease: &mut Lease,
     ) -> Result<(), Fault> {
         let timeouts = lease.upstream().settings().timeouts;
-        let stream = lease.stream(timeouts.connect).await;
+        let stream = lease.stream(timeouts.connect, Kept::Welcome).await;
         let mut stream = stream.map_err(|_| Fault::Connect)?;
         let began = Instant::now();
         let has_body = !body.is_empty();
@@ -281,7 +281,7 @@ impl Copy {
 
     async fn ask_http1(&self, request: &[u8], lease: &mut Lease) -> Result<(), Fault> {
         let timeouts = lease.upstream().settings().timeouts;
-        let exchange = lease.exchange(timeouts.connect, Kept::Welcome).await;
+        let exchange = lease.http1(timeouts.connect, Kept::Welcome).await;
         let mut exchange = exchange.map_err(|_| Fault::Connect)?;
         let began = Instant::now();
         exchange.send_whole(request, timeouts.write).await.map_err(fault)?;

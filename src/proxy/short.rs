@@ -177,7 +177,7 @@ impl ShortWay {
         request.insert_header(header::HOST, host_of(&visit.admitted.authority)?).ok()?;
         let found = visit.route(&request.method, &request.headers, conn, &runtime)?;
         let (method, headers, version) = (&request.method, &request.headers, request.version);
-        if through::fits(method, version, headers, found.route, &runtime) {
+        if through::fits(method, version, headers, found.route) {
             let (route, captures) = (found.index, found.captures);
             let ctx = visit.into_ctx(route, captures, conn, version, headers, Arc::clone(&runtime));
             let passage = Passage { ctx, headers: headers.clone(), keep_alive: true };
@@ -233,7 +233,7 @@ impl ShortWay {
             fields.insert(header::HOST, host_of(authority)?);
         }
         let found = visit.route(&head.method, fields, conn, &runtime)?;
-        if through::fits(&head.method, head.version, fields, found.route, &runtime) {
+        if through::fits(&head.method, head.version, fields, found.route) {
             let (route, captures) = (found.index, found.captures);
             let (runtime, version) = (Arc::clone(&runtime), head.version);
             let ctx = visit.into_ctx(route, captures, conn, version, fields, runtime);

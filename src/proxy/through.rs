@@ -1,4 +1,4 @@
-//! Passing a request through to an HTTP/1 origin, without Pingora's machinery.
+//! Passing a request through to an origin, without Pingora's machinery.
 //!
 //! What is neither stored nor changed on the way needs none of it: a GET over HTTP/1.1 or HTTP/2, without a body, a
 //! range or a condition, on a route that does not cache and has one upstream. The same functions are asked in the same order as on
@@ -43,23 +43,16 @@ use crate::proxy::through::relay::Relay;
 use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::route::action::Action;
-use crate::runtime::Runtime;
-use crate::upstream::Protocol;
+use crate::upstream::exchange::Question;
 use crate::upstream::lease::Body;
 
 /// How often Pingora, too, lets an attempt follow another.
 const MOST_ATTEMPTS: u32 = 16;
 
 /// Whether a request without a body that takes this route is passed through.
-pub(crate) fn fits(
-    method: &Method,
-    version: Version,
-    headers: &HeaderMap,
-    route: &Route,
-    runtime: &Runtime,
-) -> bool {
-    let Action::Upstream(index) = &route.action else { return false };
-    method == Method::GET
+pub(crate) fn fits(method: &Method, version: Version, headers: &HeaderMap, route: &Route) -> bool {
+    matches!(route.action, Action::Upstream(_))
+        && method == Method::GET
         && (version == Version::HTTP_11 || version == Version::HTTP_2)
         && !route.cache.enabled
         && route.standins.is_empty()
@@ -68,7 +61,6 @@ pub(crate) fn fits(
         && route.asking.mirror.is_none()
         && !headers.contains_key(header::RANGE)
         && !conditional::has_conditions(headers)
-        && runtime.upstreams[*index].settings().protocol == Protocol::Http1
 }
 
 /// A request that is passed through.
@@ -152,9 +144,9 @@ impl Passage {
 
     /// Asks until there is an answer, and passes that on.
     async fn pass(&mut self, relay: &mut Relay<'_>) -> Result<()> {
-        let text = forward::text(&outgoing(&self.headers), &mut self.ctx)?;
+        let question = forward::question(&outgoing(&self.headers), &mut self.ctx)?;
         for attempt in 1.. {
-            let Err(ended) = self.attempt(&text, relay).await else { break };
+            let Err(ended) = self.attempt(&question, relay).await else { break };
             let request = Outgoing { answered: relay.has_begun(), ..outgoing(&self.headers) };
             let error = match ended {
                 Ended::Refused(error) => error,
@@ -171,7 +163,7 @@ impl Passage {
     /// Asks one backend, and passes its answer on.
     async fn attempt(
         &mut self,
-        text: &[u8],
+        question: &Question,
         relay: &mut Relay<'_>,
     ) -> std::result::Result<(), Ended> {
         let Self { ctx, headers, .. } = self;
@@ -186,7 +178,7 @@ impl Passage {
             .await
             .map_err(Ended::Unconnected)?;
         fetch::connected(exchange.is_on_used_connection(), ctx);
-        exchange.send(text, timeouts.write).await.map_err(Ended::Broke)?;
+        exchange.send(question, timeouts.write).await.map_err(Ended::Broke)?;
         // The time for the answer, which its connection watches, may be over before this one is.
         relay.set_patience((timeouts.read < allowance.answer).then_some(timeouts.read));
         let (mut response, framing) = loop {

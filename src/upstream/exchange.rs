@@ -1,126 +1,75 @@
-//! One exchange with an HTTP/1 origin without Pingora: a request, and its answer.
-//!
-//! Every byte passes the guard of the connection, and errors are those that Pingora would make of the
-//! same events, so that whoever judges them need not know which way they came.
+//! One exchange with an origin without Pingora, in the version that the origin speaks: a request, and its answer.
 
-use std::future::Future;
-use std::future::poll_fn;
-use std::io;
-use std::pin::pin;
-use std::sync::Arc;
+pub mod http1;
+
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
 use bytes::Bytes;
-use bytes::BytesMut;
-use pingora::Error;
-use pingora::ErrorType;
+use http::HeaderMap;
+use http::Request;
+use http::StatusCode;
+use http::header;
+use http::request;
+use http::response;
 use pingora::Result;
-use pingora::RetryType;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
 
 use crate::message::chunked::BodyFraming;
-use crate::message::chunked::Chunk;
-use crate::message::chunked::ChunkReader;
-use crate::message::ends::Ends;
-use crate::message::reply::ReplyLimits;
 use crate::message::reply::ReplyMessage;
-use crate::upstream::connect::Kept;
-use crate::upstream::guard::OriginIo;
-use crate::upstream::pool::Pool;
-
-/// Room for a head, and with it for most bodies.
-const HEAD_ROOM: usize = 4 * 1024;
-
-/// The most that is read of a body at once.
-const BODY_ROOM: usize = 64 * 1024;
+use crate::upstream::http2::stream::Head;
+use crate::upstream::http2::stream::Stream;
 
 /// An exchange under way.
-pub struct Exchange {
-    io: OriginIo,
-    limits: ReplyLimits,
-    /// Read and not taken yet.
-    buf: BytesMut,
-    body: Body,
-    /// The origin has said something.
-    heard: bool,
+pub enum Exchange {
+    /// On a connection of its own.
+    Http1(Box<http1::Exchange>),
+    /// On a stream beside others.
+    Http2(Box<Stream>),
 }
 
-/// What of the answer's body is still to come.
-enum Body {
-    /// The head is not whole.
-    Unknown,
-    Length(u64),
-    Chunked(ChunkReader),
-    UntilClose,
+/// What an origin is asked: a GET that has no body and offers no tunnel.
+pub enum Question {
+    /// As HTTP/1 has it: a head that is beyond doubt one request.
+    Text(Vec<u8>),
+    /// As HTTP/2 has it.
+    Fields(Box<request::Parts>),
+}
+
+/// What comes behind the head of an answer.
+#[derive(Debug)]
+pub enum Part {
+    /// Some of the body, never nothing.
+    Data(Bytes),
+    /// Its end, and the trailers where the origin speaks HTTP/2.
+    End(Option<HeaderMap>),
 }
 
 impl Exchange {
-    /// Takes a connection of `pool`: one that waits, where that is welcome, or a new one, made within `patience`;
-    /// in either case one for this client, where the origin is told.
-    ///
-    /// # Errors
-    /// None can be made.
-    pub async fn begin(
-        pool: &Arc<Pool>,
-        patience: Duration,
-        kept: Kept,
-        client: Option<Ends>,
-    ) -> Result<Self> {
-        let io = pool.connect(patience, kept, client).await?;
-        Ok(Self {
-            limits: io.limits(),
-            io,
-            buf: BytesMut::new(),
-            body: Body::Unknown,
-            heard: false,
-        })
-    }
-
     /// Whether the connection carried requests before.
     #[must_use]
     pub fn is_on_used_connection(&self) -> bool {
-        self.io.was_used()
+        match self {
+            Self::Http1(exchange) => exchange.is_on_used_connection(),
+            Self::Http2(stream) => stream.was_used(),
+        }
     }
 
-    /// Sends a GET that has no body and offers no tunnel: its head, within `patience`. It must be beyond
-    /// doubt one request (see `message::head`), since it is not looked at here.
+    /// Asks, within `patience`, in the version that the origin speaks.
     ///
     /// # Errors
-    /// The connection is broken, or does not take it.
-    pub async fn send(&mut self, head: &[u8], patience: Duration) -> Result<()> {
-        self.io.begin_own(head.len());
-        self.write(head, patience).await
-    }
-
-    /// Sends any request that offers no tunnel, its body included, within `patience`. The guard reads it as it
-    /// reads those of others.
-    ///
-    /// # Errors
-    /// The connection is broken, or does not take it, or it is no request.
-    pub async fn send_whole(&mut self, request: &[u8], patience: Duration) -> Result<()> {
-        self.write(request, patience).await
-    }
-
-    async fn write(&mut self, head: &[u8], patience: Duration) -> Result<()> {
-        let mut write = pin!(async {
-            self.io.write_all(head).await?;
-            self.io.flush().await
-        });
-        // Mostly it leaves at once, and no deadline has to be set up.
-        let sent = match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
-            Poll::Ready(sent) => Ok(sent),
-            Poll::Pending => timeout(patience, write).await,
-        };
-        match sent {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(broken(ErrorType::WriteError, "writing the request", e)),
-            Err(_) => {
-                Err(Error::explain(ErrorType::WriteTimedout, "writing the request").into_up())
+    /// The connection is broken, or does not take it, or it is in the other version.
+    pub async fn send(&mut self, question: &Question, patience: Duration) -> Result<()> {
+        match (self, question) {
+            (Self::Http1(exchange), Question::Text(head)) => exchange.send(head, patience).await,
+            // What is not written waits for nobody.
+            (Self::Http2(stream), Question::Fields(head)) => {
+                stream.send(Request::from_parts(request::Parts::clone(head), ()), false)
+            }
+            (Self::Http1(_), Question::Fields(_)) | (Self::Http2(_), Question::Text(_)) => {
+                let what = "a question in the other version of HTTP";
+                pingora::Error::e_explain(pingora::ErrorType::InternalError, what)
             }
         }
     }
@@ -130,100 +79,56 @@ impl Exchange {
     /// # Errors
     /// There is none, or what came is none.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReplyMessage>> {
-        loop {
-            if !self.buf.is_empty() {
-                let head = ReplyMessage::take(&mut self.buf, &self.limits).map_err(|fault| {
-                    let fault = io::Error::new(io::ErrorKind::InvalidData, fault);
-                    broken(ErrorType::ReadError, "reading the answer's head", fault)
-                })?;
-                if let Some(head) = head {
-                    self.expect(head.body);
-                    return Poll::Ready(Ok(head));
+        match self {
+            Self::Http1(exchange) => exchange.poll_head(cx),
+            Self::Http2(stream) => Poll::Ready(Ok(match ready!(stream.poll_head(cx))? {
+                Head::Interim(head) => message(*head, None),
+                Head::Final(head) => {
+                    let framing = framing(&head);
+                    message(*head, Some(framing))
                 }
-            }
-            let already = self.buf.len();
-            match ready!(self.poll_fill(cx, HEAD_ROOM)) {
-                Ok(0) => {
-                    let what = format!("reading the answer's head, bytes already read: {already}");
-                    let e = Error::explain(ErrorType::ConnectionClosed, what).into_up();
-                    return Poll::Ready(Err(self.perhaps_dead(e)));
-                }
-                Ok(_) => self.heard = true,
-                Err(e) => {
-                    let e = broken(ErrorType::ReadError, "reading the answer's head", e);
-                    return Poll::Ready(Err(self.perhaps_dead(e)));
-                }
-            }
+            })),
         }
     }
 
-    /// Marks an error as one of a connection that may have died while it was idle, as Pingora does.
-    fn perhaps_dead(&self, mut error: Box<Error>) -> Box<Error> {
-        if !self.heard {
-            error.retry = RetryType::ReusedOnly;
-        }
-        error
-    }
-
-    fn expect(&mut self, body: Option<BodyFraming>) {
-        self.body = match body {
-            None => Body::Unknown,
-            Some(BodyFraming::None) => Body::Length(0),
-            Some(BodyFraming::Length(length)) => Body::Length(length),
-            Some(BodyFraming::Chunked) => Body::Chunked(ChunkReader::default()),
-            Some(BodyFraming::UntilClose | BodyFraming::Tunnel) => Body::UntilClose,
-        };
-    }
-
-    /// The next bytes of the answer's body, never none of them; `None` at its end.
+    /// What comes next behind the head of the answer.
     ///
     /// # Errors
     /// It is not whole, or not what its head says.
-    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        loop {
-            match &mut self.body {
-                Body::Unknown | Body::Length(0) => return Poll::Ready(Ok(None)),
-                Body::Length(left) if !self.buf.is_empty() => {
-                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buf.len());
-                    *left -= here as u64;
-                    return Poll::Ready(Ok(Some(self.buf.split_to(here).freeze())));
-                }
-                Body::UntilClose if !self.buf.is_empty() => {
-                    return Poll::Ready(Ok(Some(self.buf.split().freeze())));
-                }
-                Body::Length(_) | Body::UntilClose => {}
-                Body::Chunked(chunks) => match chunks.next(&mut self.buf) {
-                    Chunk::Data(data) => return Poll::Ready(Ok(Some(data))),
-                    Chunk::End => return Poll::Ready(Ok(None)),
-                    Chunk::NeedMore => {}
-                },
+    pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part>> {
+        match self {
+            Self::Http1(exchange) => {
+                let data = ready!(exchange.poll_body(cx))?;
+                Poll::Ready(Ok(data.map_or(Part::End(None), Part::Data)))
             }
-            let room = match self.body {
-                Body::Length(left) => usize::try_from(left).unwrap_or(BODY_ROOM).min(BODY_ROOM),
-                Body::Unknown | Body::Chunked(_) | Body::UntilClose => BODY_ROOM,
-            };
-            match ready!(self.poll_fill(cx, room)) {
-                // The guard takes it for an error where it is one.
-                Ok(0) => return Poll::Ready(Ok(None)),
-                Ok(_) => {}
-                Err(e) => {
-                    let e = broken(ErrorType::ReadError, "reading the answer's body", e);
-                    return Poll::Ready(Err(e));
-                }
-            }
+            Self::Http2(stream) => match ready!(stream.poll_body(cx))? {
+                Some(data) => Poll::Ready(Ok(Part::Data(data))),
+                // The stream ends with them, and is whole only then.
+                None => stream.poll_trailers(cx).map_ok(Part::End),
+            },
         }
     }
 
-    /// Reads once behind what is there.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
-        if self.buf.capacity() - self.buf.len() < room / 2 {
-            self.buf.reserve(room);
+    /// Nobody waits for the origin any longer.
+    pub fn gave_up(&self) {
+        match self {
+            // Its connection is closed.
+            Self::Http1(_) => {}
+            Self::Http2(stream) => stream.gave_up(),
         }
-        pin!(self.io.read_buf(&mut self.buf)).poll(cx)
     }
 }
 
-/// A connection that broke in the middle of something.
-fn broken(kind: ErrorType, doing: &'static str, e: io::Error) -> Box<Error> {
-    Error::because(kind, doing, e).into_up()
+fn message(head: response::Parts, body: Option<BodyFraming>) -> ReplyMessage {
+    ReplyMessage { status: head.status, version: head.version, headers: head.headers, body }
+}
+
+/// How a client would find the end of what follows this head. That it ends there the stream has seen to.
+fn framing(head: &response::Parts) -> BodyFraming {
+    if [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status) {
+        return BodyFraming::None;
+    }
+    let length = head.headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.map_or(BodyFraming::UntilClose, BodyFraming::Length)
 }

@@ -20,10 +20,12 @@ use crate::resilience::ejection::Outcome;
 use crate::resilience::limit::Ended;
 use crate::resilience::limit::Limit;
 use crate::upstream::Fault;
+use crate::upstream::Protocol;
 use crate::upstream::backend::Backend;
 use crate::upstream::connect::Kept;
 use crate::upstream::eject;
 use crate::upstream::exchange::Exchange;
+use crate::upstream::exchange::http1;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::http2::stream::Stream;
 use crate::upstream::peer::Upstream;
@@ -151,20 +153,31 @@ impl Lease {
         self.backend.peer()
     }
 
+    /// A connection to it for one exchange past Pingora, within `patience`, or a stream of one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn exchange(&self, patience: Duration, kept: Kept) -> Result<Exchange> {
+        Ok(match self.upstream.settings().protocol {
+            Protocol::Http1 => Exchange::Http1(Box::new(self.http1(patience, kept).await?)),
+            Protocol::Http2 => Exchange::Http2(Box::new(self.stream(patience, kept).await?)),
+        })
+    }
+
     /// A connection to it for one exchange past Pingora, within `patience`; an HTTP/1 backend's only.
     ///
     /// # Errors
     /// None can be made.
-    pub async fn exchange(&self, patience: Duration, kept: Kept) -> Result<Exchange> {
-        Exchange::begin(&self.backend.pool, patience, kept, self.client).await
+    pub async fn http1(&self, patience: Duration, kept: Kept) -> Result<http1::Exchange> {
+        http1::Exchange::begin(&self.backend.pool, patience, kept, self.client).await
     }
 
     /// A stream to it for one exchange past Pingora, within `patience`; an HTTP/2 backend's only.
     ///
     /// # Errors
     /// There is none.
-    pub async fn stream(&self, patience: Duration) -> Result<Stream> {
-        self.backend.pool.stream(patience, Kept::Welcome).await
+    pub async fn stream(&self, patience: Duration, kept: Kept) -> Result<Stream> {
+        self.backend.pool.stream(patience, kept).await
     }
 
     /// A connection to it, as Pingora would be given one; an HTTP/1 backend's only.

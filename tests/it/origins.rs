@@ -5,6 +5,7 @@ mod faults;
 mod multiplexed;
 mod through;
 mod through_http2;
+mod through_to_http2;
 
 use std::io::Read;
 use std::io::Write;

@@ -20,7 +20,7 @@ use crate::message::chunked::BodyFraming;
 pub struct ReplyMessage {
     /// The status.
     pub status: StatusCode,
-    /// HTTP/1.0 or HTTP/1.1.
+    /// HTTP/1.0, HTTP/1.1, or HTTP/2 where the library read it.
     pub version: Version,
     /// Every field.
     pub headers: HeaderMap,

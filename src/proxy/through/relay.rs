@@ -22,6 +22,7 @@ use crate::listen::stream::Http2Stream;
 use crate::message::chunked::BodyFraming;
 use crate::message::reply::ReplyMessage;
 use crate::upstream::exchange::Exchange;
+use crate::upstream::exchange::Part;
 use crate::upstream::lease::Lease;
 
 /// Writes an answer to a client while it comes.
@@ -66,8 +67,13 @@ pub(super) struct Coming<'a> {
 
 impl Coming<'_> {
     /// What there is without waiting.
-    async fn now(&mut self) -> Poll<Result<Option<Bytes>>> {
-        poll_fn(|cx| Poll::Ready(self.exchange.poll_body(cx))).await
+    async fn now(&mut self) -> Poll<Result<Part>> {
+        poll_fn(|cx| Poll::Ready(self.exchange.poll_part(cx))).await
+    }
+
+    /// The next of it, while the origin may be silent for so long.
+    async fn next(&mut self, client: &mut Client<'_>, patience: Option<Duration>) -> Result<Part> {
+        wait(client, patience, &mut self.exchange, Exchange::poll_part).await
     }
 
     /// All of it came.
@@ -114,7 +120,7 @@ impl<'a> Relay<'a> {
 
     /// Waits for the next head of the origin's.
     pub(super) async fn head(&mut self, exchange: &mut Exchange) -> Result<ReplyMessage> {
-        wait(&mut self.client, self.patience, |cx| exchange.poll_head(cx)).await
+        wait(&mut self.client, self.patience, exchange, Exchange::poll_head).await
     }
 
     /// Passes an interim response on.
@@ -163,10 +169,11 @@ impl<'a> Relay<'a> {
 async fn wait<T>(
     client: &mut Client<'_>,
     patience: Option<Duration>,
-    mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T>>,
+    exchange: &mut Exchange,
+    poll: impl Fn(&mut Exchange, &mut Context<'_>) -> Poll<Result<T>>,
 ) -> Result<T> {
     let comes = poll_fn(|cx| {
-        if let Poll::Ready(came) = poll(cx) {
+        if let Poll::Ready(came) = poll(exchange, cx) {
             return Poll::Ready(came);
         }
         client.poll_gone(cx).map(|gone| {
@@ -180,6 +187,9 @@ async fn wait<T>(
     let Some(patience) = patience else { return comes.await };
     match timeout(patience, comes).await {
         Ok(came) => came,
-        Err(_) => Err(Error::explain(ErrorType::ReadTimedout, "waiting for the origin").into_up()),
+        Err(_) => {
+            exchange.gave_up();
+            Err(Error::explain(ErrorType::ReadTimedout, "waiting for the origin").into_up())
+        }
     }
 }

@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::Request;
-use http::StatusCode;
 use http::request::Parts;
 use pingora::Error;
 use pingora::ErrorType;
@@ -132,16 +131,9 @@ impl client::Session for Session {
     }
 
     async fn read_response_header(&mut self) -> Result<()> {
-        loop {
-            match self.wait(Self::poll_head).await? {
-                // HTTP/2 has no such thing (RFC 9113 §8.6), whatever it is meant to open.
-                Head::Interim(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {}
-                Head::Interim(head) | Head::Final(head) => {
-                    self.head = Some(ResponseHeader::from(*head));
-                    return Ok(());
-                }
-            }
-        }
+        let (Head::Interim(head) | Head::Final(head)) = self.wait(Self::poll_head).await?;
+        self.head = Some(ResponseHeader::from(*head));
+        Ok(())
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {

@@ -162,11 +162,21 @@ impl Stream {
         if self.vigil.has_ended() {
             return Poll::Ready(Err(self.late(Refusal::TotalTimeout)));
         }
-        let said = match &mut self.answer {
-            Answer::Awaited(_) => self.poll_first(cx),
-            Answer::Heralded(herald) => herald.poll(cx),
-            Answer::Held(..) => return self.poll_held(cx),
-            Answer::Unasked | Answer::Begun(_) | Answer::Failed => return Poll::Ready(unasked()),
+        let said = loop {
+            let said = match &mut self.answer {
+                Answer::Awaited(_) => self.poll_first(cx),
+                Answer::Heralded(herald) => herald.poll(cx),
+                Answer::Held(..) => return self.poll_held(cx),
+                Answer::Unasked | Answer::Begun(_) | Answer::Failed => {
+                    return Poll::Ready(unasked());
+                }
+            };
+            match said {
+                // HTTP/2 has no such thing (RFC 9113 §8.6), whatever it is meant to open.
+                Poll::Ready(Some(Said::Interim(head)))
+                    if head.status == StatusCode::SWITCHING_PROTOCOLS => {}
+                said => break said,
+            }
         };
         match said {
             Poll::Ready(Some(Said::Interim(head))) => {

@@ -22,6 +22,7 @@ use crate::resilience::hedge::Hedge;
 use crate::resilience::hedge::Settings;
 use crate::upstream::Fault;
 use crate::upstream::backend::Backend;
+use crate::upstream::connect::Kept;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::http2::stream::Stream;
 use crate::upstream::lease::Body;
@@ -206,7 +207,7 @@ impl Race {
         let began = Instant::now();
         let lease = self.lend().await?;
         let patience = self.upstream.settings().timeouts.connect;
-        match lease.stream(patience).await {
+        match lease.stream(patience, Kept::Welcome).await {
             Ok(stream) => {
                 let used = stream.was_used();
                 Ok((stream, Second { lease, began, used }))

@@ -38,7 +38,7 @@ pub(super) fn uncached_with(origin: &Origin, more: &str) -> Edge {
 }
 
 /// What a client sees of a reply.
-fn shown(reply: &Reply) -> (u16, Vec<(String, String)>, Vec<u8>, End) {
+pub(super) fn shown(reply: &Reply) -> (u16, Vec<(String, String)>, Vec<u8>, End) {
     let mut fields: Vec<_> = reply
         .fields
         .iter()
@@ -63,11 +63,32 @@ pub(super) fn heard(seen: &Seen) -> (String, Vec<(String, String)>) {
 
 /// Asks both ways, and has the same shown both times.
 #[track_caller]
-fn same_both_ways(edge: &Edge, fields: &[(&str, &str)], told: &str) -> Reply {
+pub(super) fn same_both_ways(edge: &Edge, fields: &[(&str, &str)], told: &str) -> Reply {
     let through = edge.get_with("/a?b=c", fields);
     let long = edge.get_with("/a?b=c", &[fields, &[THE_LONG_WAY]].concat());
     assert_eq!(shown(&through), shown(&long), "{told}");
     through
+}
+
+/// What came ahead of an answer, and its `Link`.
+type Hint = (u16, Option<String>);
+
+/// Everything that an HTTP/1 client reads of an answer: what comes ahead of it, and the answer itself.
+pub(super) fn read(edge: &Edge, fields: &[(&str, &str)]) -> Option<(Vec<Hint>, Reply)> {
+    let mut wire = edge.wire();
+    let mut request = "GET /a?b=c HTTP/1.1\r\nHost: edge.test\r\n".to_owned();
+    for (name, value) in fields {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    wire.send(request + "\r\n");
+    let mut interim = Vec::new();
+    loop {
+        let reply = wire.any_reply("GET")?;
+        if reply.status > 199 {
+            return Some((interim, reply));
+        }
+        interim.push((reply.status, reply.value("link").map(ToOwned::to_owned)));
+    }
 }
 
 /// Answers that are passed on as they are.
@@ -110,8 +131,11 @@ fn good_answers_are_the_same_both_ways() {
         let told = answer.chars().take(300).collect::<String>();
         let origin = Origin::always(Respond::raw(answer));
         let edge = uncached(&origin);
-        let reply = same_both_ways(&edge, &[], &told);
-        assert_eq!(reply.end, End::Whole, "{told}");
+        let (hints, passed) = read(&edge, &[]).expect("an answer");
+        let (as_many, long) = read(&edge, &[THE_LONG_WAY]).expect("an answer");
+        assert_eq!(shown(&passed), shown(&long), "{told}");
+        assert_eq!(hints, as_many, "{told}");
+        assert_eq!(passed.end, End::Whole, "{told}");
     }
 }
 

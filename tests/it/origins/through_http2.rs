@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use http::HeaderMap;
 use http::Request;
 
 use super::through::OF_ONE_ANSWER;
@@ -24,27 +25,56 @@ use crate::harness::http2;
 use crate::harness::http2::Reply2;
 use crate::harness::ok;
 
-async fn connect(edge: &Edge) -> SendRequest<Bytes> {
+pub(super) async fn connect(edge: &Edge) -> SendRequest<Bytes> {
     http2::plain(edge.address("http")).await
 }
 
-/// What a client sees of a reply: status, fields and body.
-type Shown = (u16, Vec<(String, String)>, Vec<u8>);
+/// Fields of a head.
+type Fields = Vec<(String, String)>;
 
-/// What a client sees of a reply; `None`: the stream was reset.
-fn shown(reply: &Result<Reply2, h2::Error>) -> Option<Shown> {
-    let reply = reply.as_ref().ok()?;
-    let mut fields: Vec<_> = reply
-        .headers
+/// What a client sees of a reply.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    interim: Vec<(u16, Fields)>,
+    status: u16,
+    fields: Fields,
+    body: Vec<u8>,
+    trailers: Option<Fields>,
+}
+
+impl Shown {
+    /// The same without what came ahead of it.
+    pub(super) fn without_hints(self) -> Self {
+        Self { interim: Vec::new(), ..self }
+    }
+}
+
+fn fields(of: &HeaderMap) -> Fields {
+    let mut fields: Vec<_> = of
         .iter()
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
         .filter(|(name, _): &(String, String)| !OF_ONE_ANSWER.contains(&name.as_str()))
         .collect();
     fields.sort();
-    Some((reply.status, fields, reply.body.clone()))
+    fields
 }
 
-async fn both_ways(edge: &Edge, fields: &[(&str, &str)]) -> [Result<Reply2, h2::Error>; 2] {
+/// What a client sees of a reply; `None`: the stream was reset.
+pub(super) fn shown(reply: &Result<Reply2, h2::Error>) -> Option<Shown> {
+    let reply = reply.as_ref().ok()?;
+    Some(Shown {
+        interim: reply.interim.iter().map(|(status, head)| (*status, fields(head))).collect(),
+        status: reply.status,
+        fields: fields(&reply.headers),
+        body: reply.body.clone(),
+        trailers: reply.trailers.as_ref().map(fields),
+    })
+}
+
+pub(super) async fn both_ways(
+    edge: &Edge,
+    fields: &[(&str, &str)],
+) -> [Result<Reply2, h2::Error>; 2] {
     let mut client = connect(edge).await;
     let through = http2::get(&mut client, "http://edge.test/a?b=c", fields).await;
     let with = [fields, &[THE_LONG_WAY]].concat();

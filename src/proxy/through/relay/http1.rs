@@ -7,7 +7,6 @@ use std::io::Write;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::StatusCode;
 use http::header;
 use pingora::Error;
 use pingora::ErrorType;
@@ -17,9 +16,9 @@ use tokio::io::AsyncWriteExt;
 
 use super::Client;
 use super::Coming;
-use super::wait;
 use crate::listen::io::EdgeIo;
 use crate::message::chunked::BodyFraming;
+use crate::upstream::exchange::Part;
 
 /// Bodies up to here are copied behind their head: one buffer costs the kernel less than two.
 const SMALL: usize = 4 * 1024;
@@ -35,10 +34,6 @@ enum Framing {
 
 /// Passes an interim response on.
 pub(super) async fn interim(io: &mut EdgeIo, response: &ResponseHeader) -> Result<()> {
-    if response.status == StatusCode::CONTINUE {
-        // Nobody has waited for it.
-        return Ok(());
-    }
     send(io, &[&head(response), b"\r\n"]).await?;
     flush(io).await
 }
@@ -72,23 +67,27 @@ pub(super) async fn answer(
                 send(io, &[&out]).await?;
                 out.clear();
                 flush(io).await?;
-                wait(&mut Client::Http1(io), patience, |cx| coming.exchange.poll_body(cx)).await?
+                coming.next(&mut Client::Http1(io), patience).await?
             }
         };
-        let Some(data) = part else {
-            coming.ended();
-            if framing == Framing::Chunks {
-                out.extend_from_slice(b"0\r\n\r\n");
+        let data = match part {
+            Part::Data(data) => data,
+            // Trailers are dropped, as on the long way (RFC 9110 §6.5.1).
+            Part::End(_) => {
+                coming.ended();
+                if framing == Framing::Chunks {
+                    out.extend_from_slice(b"0\r\n\r\n");
+                }
+                send(io, &[&out]).await?;
+                return flush(io).await;
             }
-            send(io, &[&out]).await?;
-            return flush(io).await;
         };
         if framing == Framing::Chunks {
             write!(out, "{:x}\r\n", data.len()).map_err(unsent)?;
         }
         // The end comes along where it is there, as it mostly is.
         next = coming.now().await;
-        let is_last = matches!(next, Poll::Ready(Ok(None)));
+        let is_last = matches!(next, Poll::Ready(Ok(Part::End(_))));
         let end: &[u8] = match (framing, is_last) {
             (Framing::Said, _) => b"",
             (Framing::Chunks, false) => b"\r\n",

@@ -8,8 +8,9 @@ use pingora::http::ResponseHeader;
 
 use super::Client;
 use super::Coming;
-use super::wait;
 use crate::listen::stream::Http2Stream;
+use crate::proxy::receive;
+use crate::upstream::exchange::Part;
 
 /// Passes the final answer on. What is given to the stream leaves when its connection is looked after,
 /// so nothing has to be flushed before the origin is waited for.
@@ -21,7 +22,7 @@ pub(super) async fn answer(
     mut coming: Coming<'_>,
 ) -> Result<()> {
     let mut next = coming.now().await;
-    if matches!(next, Poll::Ready(Ok(None))) {
+    if is_end(&next) {
         coming.ended();
         return stream.begin(response, true);
     }
@@ -29,21 +30,31 @@ pub(super) async fn answer(
     loop {
         let part = match next {
             Poll::Ready(part) => part?,
-            Poll::Pending => {
-                wait(&mut Client::Http2(stream), patience, |cx| coming.exchange.poll_body(cx))
-                    .await?
-            }
+            Poll::Pending => coming.next(&mut Client::Http2(stream), patience).await?,
         };
-        let Some(data) = part else {
-            coming.ended();
-            return stream.end();
+        let data = match part {
+            Part::Data(data) => data,
+            Part::End(None) => {
+                coming.ended();
+                return stream.end();
+            }
+            Part::End(Some(mut trailers)) => {
+                coming.ended();
+                receive::examine_trailers(&mut trailers);
+                return stream.trailers(trailers);
+            }
         };
         // The end comes along where it is there, as it mostly is.
         next = coming.now().await;
-        if matches!(next, Poll::Ready(Ok(None))) {
+        if is_end(&next) {
             coming.ended();
             return stream.send(data, true, sent).await;
         }
         stream.send(data, false, sent).await?;
     }
+}
+
+/// Whether the body is whole, and nothing follows it.
+fn is_end(next: &Poll<Result<Part>>) -> bool {
+    matches!(next, Poll::Ready(Ok(Part::End(None))))
 }
