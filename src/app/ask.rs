@@ -64,6 +64,14 @@ impl Running {
         Self { at: AdminAddress::Unix(quick::admin_socket(port)), token: None }
     }
 
+    /// Where that is, for people.
+    pub(crate) fn place(&self) -> String {
+        match &self.at {
+            AdminAddress::Tcp(at) => at.to_string(),
+            AdminAddress::Unix(socket) => socket.display().to_string(),
+        }
+    }
+
     /// Posts a JSON body to a path and waits for the answer.
     pub(crate) fn post(&self, path: &str, body: &str, form: Form) -> Result<Answer, Unheard> {
         self.ask("POST", path, body, form)

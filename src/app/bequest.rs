@@ -100,7 +100,7 @@ pub(crate) fn leave(mut stream: UnixStream, beside: &Beside) -> io::Result<()> {
         let _ = listening.join();
     }
     beside.fellows.leave(&fellow);
-    if beside.fellows.is_cut_off() {
+    if beside.fellows.is_cut_off() && !beside.fellows.has_parted() {
         warn!(target: "edgeproxy::app",
             "the process that follows this one cannot be heard any more: purges are refused here from now on");
     }

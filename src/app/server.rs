@@ -319,11 +319,7 @@ impl Service for EdgeService {
         _listeners_per_fd: usize,
     ) {
         let Some(parts) = self.parts.take() else { return };
-        // Pingora would go on waiting for a service that panicked.
-        let ended = AssertUnwindSafe(start(parts, &self.life)).catch_unwind().await;
-        if let Err(why) = outcome(ended) {
-            error!(target: "edgeproxy::app", "cannot start: {why}");
-            self.life.fail(why);
+        if !succeeds(start(parts, &self.life), &self.life).await {
             return;
         }
         // The tasks live on this runtime until the process ends.
@@ -337,6 +333,16 @@ impl Service for EdgeService {
     fn listen_addresses(&self) -> Option<Vec<String>> {
         Some(Vec::new())
     }
+}
+
+/// Whether this start comes to serve; if it does not, the process ends and says why.
+async fn succeeds(start: impl Future<Output = io::Result<()>>, life: &Life) -> bool {
+    // Pingora would go on waiting for a service that panicked.
+    let ended = AssertUnwindSafe(start).catch_unwind().await;
+    let Err(why) = outcome(ended) else { return true };
+    error!(target: "edgeproxy::app", "cannot start: {why}");
+    life.fail(why);
+    false
 }
 
 /// What kept it from starting, a defect of ours included.
@@ -472,6 +478,8 @@ fn sample(
     metrics.watch_backends(move || crate::runtime::upstreams::samples(&watched.load().upstreams));
     let watched = Arc::clone(runtime);
     metrics.watch_drift(move || crate::runtime::upstreams::drifts(&watched.load().upstreams));
+    let watched = Arc::clone(runtime);
+    metrics.watch_ends(move || crate::runtime::ends::samples(&watched.load()));
     let tasks = tokio::runtime::Handle::current().metrics();
     metrics.watch_tasks(move || tasks.num_alive_tasks() as u64);
 }
@@ -632,5 +640,25 @@ fn memory_usage(memory: &'static Memory) -> impl Fn() -> CacheUsage + Send + Syn
             objects: stats.objects,
             evictions: stats.evictions,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn broken() -> io::Result<()> {
+        panic!("seven is no {}", "name")
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_starting_ends_the_process_and_says_why() {
+        let life = Life::new(Duration::ZERO, Vec::new());
+        assert!(succeeds(async { Ok(()) }, &life).await);
+        assert_eq!(life.failure(), None);
+        assert!(!succeeds(broken(), &life).await);
+        assert_eq!(life.failure().as_deref(), Some("a panic while starting: seven is no name"));
+        assert!(!succeeds(async { Err(io::Error::other("no")) }, &life).await);
+        assert_eq!(life.failure().as_deref(), Some("no"));
     }
 }

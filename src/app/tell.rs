@@ -27,7 +27,12 @@ struct NotDone {
 pub(crate) fn reload(cli: &Cli, flags: &ReloadFlags) -> Result<String, Failure> {
     let running = running(cli, flags.port, "edgeproxy reload")?;
     let answer = running.post("/v1/reload", "", Form::Json).map_err(|unheard| match unheard {
-        Unheard::Nobody => Failure::other("no running process answers: there is nothing to reload"),
+        Unheard::Nobody => {
+            let at = running.place();
+            Failure::other(format!(
+                "no running process answers at {at}: there is nothing to reload"
+            ))
+        }
         Unheard::Failed(failure) => failure,
     })?;
     match answer.status {

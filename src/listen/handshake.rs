@@ -6,6 +6,8 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use rustls::server::Acceptor;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
@@ -21,6 +23,10 @@ use crate::tls::clients::Shown;
 use crate::tls::meet;
 use crate::tls::meet::Settled;
 use crate::tls::meet::Whom;
+
+/// How long a client that is refused may take to close, and how much it may say meanwhile.
+const PARTING: Duration = Duration::from_secs(1);
+const PARTING_BYTES: usize = 64 * 1024;
 
 /// A connection that is ready for requests.
 pub(super) struct Ready {
@@ -57,10 +63,11 @@ pub(super) async fn shake(
     let start = timeout_at(deadline, LazyConfigAcceptor::new(Acceptor::default(), tcp));
     let start = start.await.map_err(late)?.map_err(|_| Handshake::Failed(Why::Disagreed))?;
     // From here on it costs something. Who only connects takes nobody's place.
-    let _hand = timeout_at(deadline, hands.take(most)).await.map_err(late)?;
+    let hand = timeout_at(deadline, hands.take(most)).await.map_err(late)?;
     let met = certificates.meet(&start.client_hello());
-    let rest = timeout_at(deadline, start.into_stream(Arc::clone(&met.config)));
-    let ended = rest.await.map_err(late)?;
+    let rest = start.into_stream(Arc::clone(&met.config)).into_fallible();
+    let ended = timeout_at(deadline, rest).await.map_err(late)?;
+    drop(hand);
     let (terms, verifier) = match met.whom {
         Whom::Host { terms, verifier } => (terms, verifier),
         Whom::Proof => {
@@ -68,7 +75,16 @@ pub(super) async fn shake(
         }
         Whom::Nobody => return Err(Handshake::Failed(Why::UnknownName)),
     };
-    let stream = ended.map_err(|error| Handshake::Failed(why(&error)))?;
+    let stream = match ended {
+        Ok(stream) => stream,
+        Err((error, tcp)) => {
+            let why = why(&error);
+            if matches!(why, Why::Certificate(_)) {
+                part(tcp, deadline.min(Instant::now() + PARTING)).await;
+            }
+            return Err(Handshake::Failed(why));
+        }
+    };
     let session = stream.get_ref().1;
     let settled = meet::settle(session, &terms, verifier.as_deref(), SystemTime::now());
     let Settled { version, resumed, terms, client, shown } =
@@ -81,6 +97,24 @@ pub(super) async fn shake(
     };
     let h2 = session.alpn_protocol() == Some(b"h2");
     Ok(Shaken::Ready(Box::new(Ready { stream, facts, h2, resumed, shown })))
+}
+
+/// Lets a client read why its certificate is refused. Over TLS 1.3 it has sent its request by then; to close the
+/// connection before that was read would reset it, and take the alert back.
+async fn part(mut tcp: TcpStream, until: Instant) {
+    let listen = async {
+        tcp.shutdown().await?;
+        let (mut rest, mut heard) = ([0; 1024], 0);
+        while heard < PARTING_BYTES {
+            match tcp.read(&mut rest).await? {
+                0 => break,
+                some => heard += some,
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whatever becomes of it, it is over.
+    let _ = timeout_at(until, listen).await;
 }
 
 fn why(error: &io::Error) -> Why {

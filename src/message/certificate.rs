@@ -1,6 +1,8 @@
 //! The certificate that a client showed, and the fields in which an origin is told of it (RFC 9440).
 
 use std::sync::OnceLock;
+use std::time::Duration;
+use std::time::SystemTime;
 
 use http::HeaderName;
 use http::HeaderValue;
@@ -55,6 +57,8 @@ pub struct ClientCertificate {
     pub fingerprint: String,
     /// The certificate and those that the client sent along, in DER.
     pub chain: Vec<Vec<u8>>,
+    /// The last second of its validity; `None`: it has no end.
+    pub ends: Option<SystemTime>,
     /// What is made of it for origins, once one is told.
     written: OnceLock<Vec<(HeaderName, HeaderValue)>>,
 }
@@ -68,7 +72,15 @@ impl ClientCertificate {
         fingerprint: String,
         chain: Vec<Vec<u8>>,
     ) -> Self {
-        Self { subject, names, fingerprint, chain, written: OnceLock::new() }
+        Self { subject, names, fingerprint, chain, ends: None, written: OnceLock::new() }
+    }
+
+    /// Whether it is not valid any more. It was when the connection began, which may last longer.
+    #[must_use]
+    pub fn is_over(&self, now: SystemTime) -> bool {
+        // Valid through the whole of that second (RFC 5280 §4.1.2.5).
+        let since = self.ends.map(|ends| now.duration_since(ends).unwrap_or_default());
+        since.is_some_and(|since| since >= Duration::from_secs(1))
     }
 
     /// The fields that tell an origin of the certificate.
@@ -186,6 +198,17 @@ mod tests {
             "00ff".to_owned(),
             vec![b"foo".to_vec(), b"fo".to_vec(), b"f".to_vec()],
         )
+    }
+
+    #[test]
+    fn it_is_over_after_its_last_second() {
+        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let mut certificate = some();
+        assert!(!certificate.is_over(at(u32::MAX.into())));
+        certificate.ends = Some(at(5000));
+        for (millis, is_over) in [(0, false), (5000, false), (5999, false), (6000, true)] {
+            assert_eq!(certificate.is_over(at(millis)), is_over, "{millis}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! value, so tests and several generations do not share one by accident.
 
 mod backends;
+mod ends;
 pub mod labels;
 mod orders;
 pub mod process;
@@ -42,6 +43,9 @@ use backends::Backends;
 use backends::BackendsCollector;
 pub use backends::HealthSample;
 pub use backends::PoolSample;
+pub use ends::EndSample;
+use ends::Ends;
+use ends::EndsCollector;
 use labels::ClientCertificate;
 use labels::ConnectionRefusal;
 use labels::FilesRead;
@@ -125,6 +129,8 @@ definitions! {
         "Clients that were asked for a certificate, by what became of it; all but verified and none failed their handshake.";
     TLS_FILES_READ: Counter "edgeproxy_tls_files_read_total" ["listener", "result"]
         "Times that certificates, authorities of clients and keys of tickets were read again: replaced, same, or refused.";
+    TLS_EXPIRY: Gauge "edgeproxy_tls_expiry_timestamp_seconds" ["listener", "what"]
+        "When the first of a listener's certificates, or of its lists of revoked clients, ends.";
     UPSTREAM_FILES_READ: Counter "edgeproxy_upstream_files_read_total" ["upstream", "result"]
         "Times that files with which an upstream is spoken to over TLS had changed and were read again: replaced, or refused.";
     CACHE_REQUESTS: Counter "edgeproxy_cache_requests_total" ["route", "result"]
@@ -265,6 +271,7 @@ pub struct Metrics {
     groups_invalidated: IntCounter,
     upstreams: Upstreams,
     backends: Arc<Backends>,
+    ends: Arc<Ends>,
     orders: Arc<Orders>,
     panics: IntCounter,
     reload_successful: IntGauge,
@@ -293,6 +300,8 @@ impl Metrics {
         new.register(SampledCollector(Arc::clone(&sampled)));
         let backends = Arc::new(Backends::new());
         new.register(BackendsCollector(Arc::clone(&backends)));
+        let ends = Arc::new(Ends::new());
+        new.register(EndsCollector(Arc::clone(&ends)));
         let orders = Arc::new(Orders::new());
         new.register(OrdersCollector(Arc::clone(&orders)));
         let refusals = new.counters(&REFUSALS);
@@ -318,6 +327,7 @@ impl Metrics {
             groups_invalidated: new.counters(&CACHE_GROUPS).with_label_values::<&str>(&[]),
             upstreams: Upstreams::new(&new),
             backends,
+            ends,
             orders,
             panics: new.counters(&PANICS).with_label_values::<&str>(&[]),
             reload_successful: new.gauges(&RELOAD_SUCCESSFUL).with_label_values::<&str>(&[]),
@@ -378,6 +388,11 @@ impl Metrics {
     /// configuration.
     pub fn watch_drift(&self, drifts: impl Fn() -> Vec<(Arc<str>, u64)> + Send + Sync + 'static) {
         self.backends.watch_drift(Box::new(drifts));
+    }
+
+    /// Has it asked for when somebody looks when certificates end.
+    pub fn watch_ends(&self, samples: impl Fn() -> Vec<EndSample> + Send + Sync + 'static) {
+        self.ends.watch(Box::new(samples));
     }
 
     /// Has the certificates sampled when somebody looks that an ACME server issues.

@@ -1,6 +1,7 @@
 //! May the request come in, and where does it belong? Refusals and local answers end it here.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::HeaderName;
 use http::HeaderValue;
@@ -69,7 +70,8 @@ pub(crate) async fn decide(session: &mut Session, ctx: &mut RequestCtx) -> Resul
 /// Judges the message, and puts its normal form in its place.
 fn enter(session: &mut Session, ctx: &mut RequestCtx) -> std::result::Result<(), Refusal> {
     let request = session.req_header();
-    let (admitted, client) = enter::enter(&Heard::of(request), ctx.conn.as_deref(), &ctx.runtime)?;
+    let (admitted, client) =
+        enter::enter(&Heard::of(request), ctx.conn.as_deref(), &ctx.runtime, SystemTime::now())?;
 
     // From here on everybody sees the normal form: routing, the key, the origin.
     let authority = admitted.authority.to_string();

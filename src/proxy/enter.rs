@@ -1,6 +1,8 @@
 //! What every request is asked first, wherever it was read: is it one beyond doubt, who sends it, and
 //! which route does it take? Both ways to an answer ask here, so that there is one answer.
 
+use std::time::SystemTime;
+
 use http::HeaderMap;
 use http::Method;
 use http::Version;
@@ -68,6 +70,7 @@ pub(crate) fn enter(
     heard: &Heard<'_>,
     conn: Option<&Conn>,
     runtime: &Runtime,
+    now: SystemTime,
 ) -> Result<(Admitted, Client), Refusal> {
     let plan = &runtime.plan;
     let limits = Limits {
@@ -91,6 +94,10 @@ pub(crate) fn enter(
         &plan.normalisation,
     )?;
     if let Some(conn) = conn {
+        // Whoever shows it on a new connection is refused there, and whoever has a new one is let in.
+        if conn.client().is_some_and(|certificate| certificate.is_over(now)) {
+            return Err(Refusal::Misdirected);
+        }
         // A name that this handshake's certificate is not for, or whose clients are held to more.
         let certificates = runtime.certificates.get(conn.listener).and_then(Option::as_ref);
         if let (Some(certificates), Some(tls)) = (certificates, &conn.tls)

@@ -316,11 +316,12 @@ fn is_read(method: &Method) -> bool {
 impl Visit {
     /// A request that is admitted; `None` for what is refused, which is not said here.
     fn begin(heard: &Heard<'_>, conn: &Conn, runtime: &Runtime) -> Option<Self> {
-        let (admitted, client) = enter::enter(heard, Some(conn), runtime).ok()?;
+        let wall = SystemTime::now();
+        let (admitted, client) = enter::enter(heard, Some(conn), runtime, wall).ok()?;
         if runtime.insistence(conn).https_port(client.scheme).is_some() {
             return None;
         }
-        Some(Self { started: Instant::now(), wall: SystemTime::now(), admitted, client })
+        Some(Self { started: Instant::now(), wall, admitted, client })
     }
 
     /// The route that it takes to an upstream.

@@ -81,6 +81,8 @@ pub trait Fellow: Send + Sync {
 pub struct Fellows {
     all: ArcSwap<Vec<Arc<dyn Fellow>>>,
     followed: AtomicBool,
+    /// Whether this process has said that it ends.
+    parted: AtomicBool,
 }
 
 impl Fellows {
@@ -135,7 +137,13 @@ impl Fellows {
 
     /// This process ends.
     pub fn farewell(&self) {
+        self.parted.store(true, Ordering::Release);
         self.all.swap(Arc::default()).iter().for_each(|one| one.farewell());
+    }
+
+    /// Whether it has said so: nobody will hear of anything from here any more.
+    pub fn has_parted(&self) -> bool {
+        self.parted.load(Ordering::Acquire)
     }
 }
 

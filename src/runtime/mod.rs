@@ -3,6 +3,7 @@
 
 pub mod backends;
 pub mod build;
+pub mod ends;
 pub mod entrance;
 pub mod explain;
 pub mod fellow;

@@ -102,6 +102,8 @@ pub(super) struct Checked {
     /// `None`: nobody asks for one.
     pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
     pub(super) scope: Scope,
+    /// When the first list of what was revoked has to be followed by another, in seconds since the epoch.
+    pub(super) revocations_end: Option<i64>,
 }
 
 /// Reads what clients' certificates are held to.
@@ -114,7 +116,8 @@ pub(super) fn read(
 ) -> Result<(Checked, Vec<Warning>), Error> {
     let clients = match settings {
         ClientAuth::Off => {
-            return Ok((Checked { verifier: None, scope: Scope::OPEN }, Vec::new()));
+            let (scope, revocations_end) = (Scope::OPEN, None);
+            return Ok((Checked { verifier: None, scope, revocations_end }, Vec::new()));
         }
         ClientAuth::On(clients) => clients,
     };
@@ -138,10 +141,16 @@ pub(super) fn read(
     }
     let mut warnings = Vec::new();
     let mut revoked = Vec::new();
+    let mut revocations_end: Option<i64> = None;
     for file in &clients.revoked {
         for list in lists(file)? {
             add(b"revoked", &list);
-            warnings.extend(expiry(file, &list, now)?);
+            if let Some(ends) = end(file, &list)? {
+                let is_over = ends < seconds(now);
+                warnings
+                    .extend(is_over.then(|| Warning::RevocationsExpired { file: file.clone() }));
+                revocations_end = Some(revocations_end.map_or(ends, |first| first.min(ends)));
+            }
             revoked.push(list);
         }
     }
@@ -155,7 +164,7 @@ pub(super) fn read(
     }
     let verifier = builder.build().map_err(|error| unusable(&error, clients))?;
     let scope = Scope(scope.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"));
-    Ok((Checked { verifier: Some(verifier), scope }, warnings))
+    Ok((Checked { verifier: Some(verifier), scope, revocations_end }, warnings))
 }
 
 fn unusable(error: &VerifierBuilderError, clients: &Clients) -> Error {
@@ -198,19 +207,14 @@ fn lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Erro
     Ok(lists)
 }
 
-/// What is to be said of the time for which a list is valid.
-fn expiry(
-    file: &Path,
-    list: &CertificateRevocationListDer<'_>,
-    now: SystemTime,
-) -> Result<Option<Warning>, Error> {
+/// Until when a list is valid.
+fn end(file: &Path, list: &CertificateRevocationListDer<'_>) -> Result<Option<i64>, Error> {
     let (_, parsed) =
         CertificateRevocationList::from_der(list).map_err(|_| Error::Revocations {
             file: file.to_owned(),
             cause: "a list of revoked certificates is malformed".to_owned(),
         })?;
-    let ended = parsed.next_update().is_some_and(|next| next.timestamp() < seconds(now));
-    Ok(ended.then(|| Warning::RevocationsExpired { file: file.to_owned() }))
+    Ok(parsed.next_update().map(|next| next.timestamp()))
 }
 
 /// Whether a chain that was good once, and came back in a ticket, is good still.

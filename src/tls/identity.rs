@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
+use std::time::UNIX_EPOCH;
 
 use ring::digest;
 use rustls::pki_types::CertificateDer;
@@ -37,12 +39,15 @@ pub(crate) fn of(chain: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
     if let Ok(Some(alternative)) = parsed.subject_alternative_name() {
         names.extend(alternative.value.general_names.iter().filter_map(name).take(MOST_NAMES));
     }
-    Some(ClientCertificate::new(
+    let mut certificate = ClientCertificate::new(
         subject(parsed.subject()),
         names,
         fingerprint(leaf),
         chain.iter().map(|one| one.to_vec()).collect(),
-    ))
+    );
+    let ends = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
+    certificate.ends = UNIX_EPOCH.checked_add(Duration::from_secs(ends));
+    Some(certificate)
 }
 
 /// SHA-256 in small hexadecimal digits.

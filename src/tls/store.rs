@@ -77,6 +77,7 @@ struct Table {
     /// What was read, for the next reading: one that cannot be used leaves it in use.
     read: Vec<(Certificate, Arc<CertifiedKey>)>,
     checked: Vec<(ClientAuth, Checked)>,
+    ends: Ends,
     /// What goes on when the table is replaced.
     lasting: Lasting,
 }
@@ -108,6 +109,15 @@ pub struct Read {
     /// The keys of tickets; `None`: those in use stay.
     given: Option<Given>,
     now: SystemTime,
+}
+
+/// When the first of what a listener has ends, in seconds since the epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Of its certificates.
+    pub certificate: Option<i64>,
+    /// Of the lists of clients that were revoked: from then on all are refused.
+    pub revocations: Option<i64>,
 }
 
 /// What came of reading everything again.
@@ -222,6 +232,12 @@ impl CertificateStore {
         }
     }
 
+    /// When the first of what is in use ends.
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        self.table.load().ends
+    }
+
     /// The keys of its tickets, for the process that follows; `None`: that one finds them itself.
     #[must_use]
     pub fn bequeathed(&self) -> Option<Bequeathed> {
@@ -320,6 +336,7 @@ impl Table {
             proving: speech.make(&proving)?,
             read: Vec::new(),
             checked: Vec::new(),
+            ends: Ends::default(),
             lasting: before.clone(),
         };
         let mut all: Vec<Arc<CertifiedKey>> = Vec::new();
@@ -352,6 +369,11 @@ impl Table {
         }
         table.checked =
             all.iter().map(|one| (one.manner.clients.clone(), one.checked.clone())).collect();
+        let leaves = table.read.iter().filter_map(|(_, shown)| shown.cert.first());
+        table.ends = Ends {
+            certificate: leaves.filter_map(Leaf::read).map(|leaf| leaf.not_after).min(),
+            revocations: all.iter().filter_map(|one| one.checked.revocations_end).min(),
+        };
         table.lasting.terms = all.iter().map(|one| Arc::clone(&one.terms)).collect();
         table.lasting.sessions =
             all.iter().map(|one| (one.terms.clients, Arc::clone(&one.sessions))).collect();

@@ -16,6 +16,7 @@ mod reload;
 mod routing;
 mod shipped;
 mod simulation;
+mod steps;
 mod strict;
 mod tls;
 mod tour;

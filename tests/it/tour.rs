@@ -5,7 +5,7 @@
 //! processes and not the user's is listed in docs/testing.md, in the order of [`Stage::adapt`].
 
 #[path = "../docs/markdown.rs"]
-mod markdown;
+pub(crate) mod markdown;
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -157,6 +157,14 @@ labels! {
         Bad = "bad",
     }
 
+    /// What of a listener's has an end.
+    Ending {
+        /// A certificate.
+        Certificate = "certificate",
+        /// A list of clients that were revoked.
+        Revocations = "revocations",
+    }
+
     /// What came of reading certificates and their like again.
     FilesRead {
         /// They are others, and in use.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::labels::CacheResult;
+use super::labels::Ending;
 use super::labels::Method;
 use super::labels::Reused;
 use super::labels::UpstreamError;
@@ -108,6 +109,9 @@ fn busy() -> Metrics {
     metrics.watch_fetches(|| 6);
     metrics.watch_backends(|| vec![backend()]);
     metrics.watch_drift(|| vec![("api".into(), 3)]);
+    metrics.watch_ends(|| {
+        vec![EndSample { listener: "https".into(), what: Ending::Certificate, at: 5 }]
+    });
     metrics.watch_orders(|| {
         vec![OrderSample {
             hosts: "a.test".to_owned(),

@@ -114,6 +114,11 @@ impl Clients {
         self.issue(name, serial, now() - DAY)
     }
 
+    /// One whose certificate is valid until then, after 1970.
+    pub(crate) fn until(&self, name: &str, serial: u64, until: Duration) -> Client {
+        self.issue(name, serial, until)
+    }
+
     fn issue(&self, name: &str, serial: u64, until: Duration) -> Client {
         let key = KeyPair::generate().expect("keys can be made");
         let mut params = CertificateParams::default();

@@ -2,13 +2,22 @@
 //! else.
 
 use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
+use crate::harness::Authority;
 use crate::harness::Clients;
+use crate::harness::Clock;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Wire;
 use crate::harness::clients::curl;
 use crate::harness::clients::s_client;
+use crate::harness::edge::binary;
+use crate::harness::edge::write_config;
 use crate::harness::http2;
 use crate::harness::ok;
 
@@ -174,7 +183,7 @@ fn an_origin_is_told_whose_certificate_it_is_when_asked_for_and_forged_copies_ne
 
 /// What OpenSSL makes of a certificate.
 fn openssl(certificate: &Path, arguments: &[&str]) -> Vec<u8> {
-    let mut command = std::process::Command::new("openssl");
+    let mut command = Command::new("openssl");
     command.arg("x509").args(arguments).arg("-in").arg(certificate);
     command.output().expect("openssl is installed: make setup").stdout
 }
@@ -378,6 +387,66 @@ fn a_connection_from_before_a_change_is_held_to_it() {
 }
 
 #[test]
+fn a_connection_is_served_as_long_as_the_certificate_of_its_client_is_valid() {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder can be made"));
+    let (authority, clients) = (Authority::new(), Clients::new());
+    authority.write_leaf(folder.path(), "a", &["a.test"]);
+    let root = authority.write(folder.path());
+    let clock = Clock::new(folder.path());
+    let yaml = format!(
+        "listeners: [{{name: https, address: \"127.0.0.1:0\", tls: {{client_auth: {{mode: optional, ca: {}}}, \
+         certificates: [{{hosts: [a.test], certificate: a.pem, key: a.key}}]}}}}]\n\
+         routes: [{{respond: {{body: hello}}}}]\n",
+        text(&clients.ca())
+    );
+    let mut command = Command::new(binary());
+    command.arg("-c").arg(write_config(&folder, &yaml));
+    clock.give_to(&mut command);
+    let edge = Edge::start(Arc::clone(&folder), command);
+    let to = edge.address("https");
+    let alice = clients.until("alice", 1, Duration::from_secs(clock.now() + 100));
+    let connect = || Wire::tls_with(to, "a.test", alice.config(&root, &["http/1.1"]));
+    let mut wire = connect().expect("she is let in");
+    let mut nobody = Wire::tls(to, "a.test", &root, &["http/1.1"]).expect("nobody has to be known");
+    wire.get("a.test", "/", &[]).expect_status(200);
+    clock.turn(100);
+    wire.get("a.test", "/", &[]).expect_status(200);
+    clock.turn(1);
+    wire.get("a.test", "/", &[]).expect_status(421);
+    nobody.get("a.test", "/", &[]).expect_status(200);
+    // Neither a new connection nor a session that goes on is let in.
+    let _refused = connect();
+    edge.wait_for_metric(&format!("{RESULTS}\"expired\"}}"), 1.0);
+}
+
+#[test]
+fn a_client_that_is_refused_gets_to_read_why() {
+    let (clients, origin) = (Clients::new(), Origin::always(ok("hello")));
+    let edge = Edge::with(&config(&clients, &origin, ALL));
+    // By then it has sent its request; which comes first is up to the kernel.
+    for _ in 0..20 {
+        let said = curl(edge.address("https"), "https://admin.test/", &edge.root(), &[]);
+        assert!(!said.well);
+        said.expect("certificate required");
+    }
+}
+
+#[test]
+fn operators_see_when_the_first_of_what_is_in_use_ends() {
+    let (clients, origin) = (Clients::new(), Origin::always(ok("hello")));
+    let edge = Edge::with(&config(&clients, &origin, ALL));
+    let end = |what: &str| {
+        let name = "edgeproxy_tls_expiry_timestamp_seconds";
+        edge.metric(&format!("{name}{{listener=\"https\",what=\"{what}\"}}"))
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
+    let in_days = |moment: f64| (moment - now.as_secs_f64()) / 86_400.0;
+    // What the internal CA issues is valid for 90 days, and the list for one.
+    assert!((89.0..=90.1).contains(&in_days(end("certificate"))), "{}", end("certificate"));
+    assert!((0.9..=1.1).contains(&in_days(end("revocations"))), "{}", end("revocations"));
+}
+
+#[test]
 fn a_mistake_about_clients_is_told_with_its_place() {
     let clients = Clients::new();
     let ca = text(&clients.ca());
@@ -397,7 +466,7 @@ fn a_mistake_about_clients_is_told_with_its_place() {
         );
         let path = folder.path().join("edge.yaml");
         std::fs::write(&path, yaml).expect("the folder can be written to");
-        let mut command = std::process::Command::new(crate::harness::edge::binary());
+        let mut command = Command::new(binary());
         let said = command.arg("check").arg("-c").arg(&path).output().expect("the binary runs");
         let said = String::from_utf8_lossy(&said.stderr).into_owned()
             + &String::from_utf8_lossy(&said.stdout);
