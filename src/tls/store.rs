@@ -540,7 +540,7 @@ impl Speech<'_, '_> {
     ) -> Result<Arc<CertifiedKey>, Error> {
         let now = self.now;
         let in_use = self.known.table.and_then(|table| table.certified(entry));
-        let read = certificate(entry, state_dir, now).and_then(|(read, odd)| {
+        let read = certificate(entry, state_dir, now, in_use.as_ref()).and_then(|(read, odd)| {
             // What is valid is not replaced by what no client takes.
             let worse = |in_use: &Arc<CertifiedKey>| !is_valid(&read, now) && is_valid(in_use, now);
             match (&entry.source, in_use.as_ref().is_some_and(worse)) {
@@ -548,7 +548,7 @@ impl Speech<'_, '_> {
                     Err(Error::NotValidNow { file: certificate.clone() })
                 }
                 (Source::Files { .. } | Source::Internal | Source::Acme { .. }, _) => {
-                    Ok((Arc::new(read), odd))
+                    Ok((read, odd))
                 }
             }
         });
@@ -564,15 +564,19 @@ fn is_valid(certified: &CertifiedKey, now: SystemTime) -> bool {
     leaf.is_some_and(|leaf| (leaf.not_before..=leaf.not_after).contains(&seconds(now)))
 }
 
-/// The certificate of an entry, with its key, and what is odd about them.
+/// The certificate of an entry, with its key, and what is odd about them. `in_use` is the one until now.
 fn certificate(
     entry: &Certificate,
     state_dir: &Path,
     now: SystemTime,
-) -> Result<(CertifiedKey, Vec<Warning>), Error> {
-    let without_oddities = |certified| (certified, Vec::new());
+    in_use: Option<&Arc<CertifiedKey>>,
+) -> Result<(Arc<CertifiedKey>, Vec<Warning>), Error> {
+    let without_oddities = |certified| (Arc::new(certified), Vec::new());
     match &entry.source {
-        Source::Files { certificate, key } => files::load(certificate, key, &entry.hosts, now),
+        Source::Files { certificate, key } => {
+            let (certified, odd) = files::load(certificate, key, &entry.hosts, now)?;
+            Ok((Arc::new(certified), odd))
+        }
         Source::Internal => {
             let certified = internal::ensure(state_dir, &entry.hosts, now)?;
             log::info!(
@@ -584,18 +588,37 @@ fn certificate(
             );
             Ok(without_oddities(certified))
         }
-        Source::Acme { folder, proof: _ } => match issued::load(folder, &entry.hosts) {
-            Ok(Some(issued)) => Ok(without_oddities(issued.certified)),
-            Ok(None) => internal::ensure(state_dir, &entry.hosts, now).map(without_oddities),
-            Err(error) => {
+        Source::Acme { folder, proof: _ } => {
+            let problem = match issued::load(folder, &entry.hosts) {
+                Ok(Some(issued)) => return Ok(without_oddities(issued.certified)),
+                Ok(None) => None,
+                Err(error) => Some(error.to_string()),
+            };
+            let stand_in = internal::ensure(state_dir, &entry.hosts, now)?;
+            // What was issued and is in use is worth more than the internal CA, whatever became of its file.
+            if let Some(issued) = in_use.filter(|one| issuer(one) != issuer(&stand_in)) {
+                let gone = || format!("{}: is gone", issued::place(folder, &entry.hosts).display());
+                log::error!(
+                    target: "edgeproxy::tls",
+                    "{}; the certificate in use stays until another one is issued",
+                    problem.unwrap_or_else(gone)
+                );
+                return Ok((Arc::clone(issued), Vec::new()));
+            }
+            if let Some(problem) = problem {
                 log::warn!(
                     target: "edgeproxy::tls",
-                    "{error}; the internal CA stands in until another one is issued"
+                    "{problem}; the internal CA stands in until another one is issued"
                 );
-                internal::ensure(state_dir, &entry.hosts, now).map(without_oddities)
             }
-        },
+            Ok(without_oddities(stand_in))
+        }
     }
+}
+
+/// Who issued it.
+fn issuer(certified: &CertifiedKey) -> Option<Vec<u8>> {
+    Some(Leaf::read(certified.cert.first()?)?.issuer)
 }
 
 #[cfg(test)]

@@ -261,6 +261,43 @@ async fn sessions_may_be_kept_from_going_on() {
     }
 }
 
+#[test]
+fn what_was_issued_stays_in_use_when_its_file_is_gone_or_damaged() {
+    let state = tempfile::tempdir().unwrap();
+    let folder = state.path().join("acme");
+    let hosts = ["a.test".to_owned()];
+    let mut settings = settings(&[&["a.test"]]);
+    settings.certificates[0].source =
+        Source::Acme { folder: folder.clone(), proof: crate::tls::Proof::Http01 };
+    let issue = || {
+        let made = rcgen::generate_simple_self_signed(hosts.to_vec()).unwrap();
+        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        issued::keep(&folder, &hosts, &chain, &key).unwrap().certified.cert
+    };
+    let now = SystemTime::now();
+    let store = CertificateStore::load(&settings, state.path(), now).unwrap();
+    let renewed = || {
+        let Renewed { replaced, refused } = store.renew(&settings, state.path(), now);
+        assert!(refused.is_empty(), "{refused:?}");
+        (replaced, store.find(Some("a.test")).unwrap().cert.clone())
+    };
+    let (replaced, stand_in) = renewed();
+    assert_eq!(replaced, Replaced::BySame, "the internal CA's, as long as there is no other");
+    let first = issue();
+    assert_eq!(renewed(), (Replaced::ByOthers, first.clone()));
+    let file = issued::place(&folder, &hosts);
+    fs::write(&file, "-----BEGIN CERTIFICATE-----\nhalf").unwrap();
+    assert_eq!(renewed(), (Replaced::BySame, first.clone()));
+    fs::remove_file(&file).unwrap();
+    assert_eq!(renewed(), (Replaced::BySame, first));
+    let second = issue();
+    assert_eq!(renewed(), (Replaced::ByOthers, second));
+    // Another process knows of none.
+    fs::remove_file(&file).unwrap();
+    let next = CertificateStore::load(&settings, state.path(), now).unwrap();
+    assert_eq!(next.find(Some("a.test")).unwrap().cert, stand_in);
+}
+
 #[tokio::test]
 async fn a_reload_changes_what_the_next_handshake_is_shown() {
     let edge = Edge::start(settings(&[&["a.test"]]));
