@@ -410,11 +410,28 @@ impl Refusal {
     /// do not refuse ourselves.
     pub const METHODS: &'static str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-    /// Whether the client names a JSON media type, or problem details, in Accept.
+    /// Whether the client names a JSON media type, problem details among them, in Accept, and none for
+    /// people that it likes more: HTML not as much, plain text not better (RFC 9110 §12.5.1).
     #[must_use]
     pub fn prefers_json(accept: &[u8]) -> bool {
         let accept = String::from_utf8_lossy(accept).to_ascii_lowercase();
-        accept.contains("json") && !accept.contains("text/html")
+        let (mut json, mut html, mut plain) = (0.0_f32, 0.0_f32, 0.0_f32);
+        for element in accept.split(',') {
+            let mut parts = element.split(';').map(str::trim);
+            let range = parts.next().unwrap_or_default();
+            let weight = parts.find_map(|part| part.strip_prefix("q=")).unwrap_or("1");
+            // What is no weight is no wish.
+            let weight = weight.parse().unwrap_or(0.0);
+            match range.split_once('/') {
+                Some(("text", "html")) => html = html.max(weight),
+                Some(("text", "plain" | "*")) => plain = plain.max(weight),
+                Some((_, subtype)) if subtype == "json" || subtype.ends_with("+json") => {
+                    json = json.max(weight);
+                }
+                Some(_) | None => {}
+            }
+        }
+        json > html && json >= plain && json > 0.0
     }
 
     /// The media type of [`Self::body`].
@@ -462,6 +479,27 @@ mod tests {
             let status = refusal.status();
             assert!(status.is_client_error() || status.is_server_error(), "{refusal:?}");
             assert!(refusal.sentence().ends_with('.'), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn json_is_for_who_likes_it_most() {
+        for (accept, json) in [
+            ("", false),
+            ("*/*", false),
+            ("application/json", true),
+            ("Application/Problem+JSON", true),
+            ("application/json, text/plain, */*", true),
+            ("application/json;q=0, text/plain", false),
+            ("application/json;q=0", false),
+            ("application/json; q=0.5, text/plain;q=0.4", true),
+            ("application/json;q=0.5, text/*;q=0.6", false),
+            ("text/html,application/json", false),
+            ("text/html;q=0.1, application/json", true),
+            ("application/json;q=a", false),
+            ("text/json-like, jsonp/x", false),
+        ] {
+            assert_eq!(Refusal::prefers_json(accept.as_bytes()), json, "{accept}");
         }
     }
 

@@ -265,7 +265,7 @@ def metrics(path):
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     connection.close()
-    found = re.findall(r"^(edgeproxy_cache_\w+)\{tier=\"memory\"\} (\S+)$", text, re.MULTILINE)
+    found = re.findall(r"^(edgeproxy_cache_\w+)\{tier=\"memory\",zone=\"default\"\} (\S+)$", text, re.MULTILINE)
     return {name: float(value) for name, value in found}
 
 

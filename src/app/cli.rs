@@ -218,6 +218,9 @@ pub struct PurgeFlags {
     /// What came from an upstream.
     #[arg(long, value_name = "NAME")]
     pub upstream: Vec<String>,
+    /// What is in a zone of the store; `default` is that of all that name none.
+    #[arg(long, value_name = "NAME")]
+    pub zone: Vec<String>,
     /// What has this tag: a surrogate key, in Surrogate-Key, Cache-Tag or xkey.
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,

@@ -55,6 +55,7 @@ pub(crate) fn purge(cli: &Cli, flags: &PurgeFlags) -> Result<String, Failure> {
         host: flags.host.clone(),
         route: flags.route.clone(),
         upstream: flags.upstream.clone(),
+        zone: flags.zone.clone(),
         tag: flags.tag.clone(),
         everything: flags.all,
         soft: flags.soft,

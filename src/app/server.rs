@@ -62,6 +62,7 @@ use crate::app::stamps::Stamps;
 use crate::app::succession::Invocation;
 use crate::app::succession::Succession;
 use crate::app::sweep;
+use crate::cache::purge::DEFAULT_ZONE;
 use crate::config;
 use crate::config::plan::AdminAddress;
 use crate::config::plan::Plan;
@@ -92,6 +93,7 @@ use crate::runtime::build::Row;
 use crate::runtime::fellow::Fellows;
 use crate::runtime::state::Keeper;
 use crate::storage::memory::Memory;
+use crate::storage::memory::ZoneStats;
 use crate::upstream::connect::EdgeConnector;
 use crate::upstream::lift::lift;
 
@@ -631,16 +633,18 @@ fn copies(life: &Life) -> io::Result<Vec<Named>> {
     offered.iter().map(|(name, fd)| Ok((name.clone(), fd.try_clone()?))).collect()
 }
 
-fn memory_usage(memory: &'static Memory) -> impl Fn() -> CacheUsage + Send + Sync + 'static {
-    move || {
-        let stats = memory.stats();
-        CacheUsage {
-            bytes: stats.bytes,
-            limit: stats.limit,
-            objects: stats.objects,
-            evictions: stats.evictions,
-        }
-    }
+fn memory_usage(memory: &'static Memory) -> impl Fn() -> Vec<CacheUsage> + Send + Sync + 'static {
+    let usage = |zone: ZoneStats| CacheUsage {
+        zone: match &*zone.name {
+            "" => DEFAULT_ZONE.to_owned(),
+            name => name.to_owned(),
+        },
+        bytes: zone.bytes,
+        limit: zone.limit,
+        objects: zone.objects,
+        evictions: zone.evictions,
+    };
+    move || memory.zones().into_iter().map(usage).collect()
 }
 
 #[cfg(test)]

@@ -185,10 +185,40 @@ impl<'a> Asked<'a> {
         Some(Self { space, scheme, host, port, path: next()? })
     }
 
-    /// The name of the upstream, which a space begins with; names have no line ends.
+    /// The name of the upstream: the first line of a space, the zone aside; names have no line ends.
     pub fn upstream(&self) -> &'a [u8] {
-        self.space.split(|byte| *byte == b'\n').next().unwrap_or(self.space)
+        let (_, space) = zone_of(self.space);
+        space.split(|byte| *byte == b'\n').next().unwrap_or(space)
     }
+
+    /// The zone of the store that it belongs into; empty for the one without a name.
+    pub fn zone(&self) -> &'a [u8] {
+        zone_of(self.space).0
+    }
+}
+
+/// Ends the name of a zone in front of a space; no name has it.
+const ZONE_END: u8 = 0;
+
+/// A space in this zone of the store.
+#[must_use]
+pub fn in_zone(zone: &str, space: &str) -> String {
+    format!("{zone}{}{space}", char::from(ZONE_END))
+}
+
+/// The name of the zone in front of a space, and the space itself.
+fn zone_of(space: &[u8]) -> (&[u8], &[u8]) {
+    match space.iter().position(|byte| *byte == ZONE_END) {
+        Some(end) => (&space[..end], &space[end + 1..]),
+        None => (b"", space),
+    }
+}
+
+/// The zone of the store that the bytes of a [`Key`] belong into; empty for the one without a name.
+#[must_use]
+pub fn zone(key: &[u8]) -> &[u8] {
+    let space = take_number(key).and_then(|(length, rest)| rest.get(..length));
+    zone_of(space.unwrap_or_default()).0
 }
 
 /// How much of a key is its resource.

@@ -40,6 +40,7 @@ pub mod storable;
 pub mod surrogate;
 pub mod vary;
 
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -142,6 +143,8 @@ impl Exchange {
 pub struct Policy {
     /// Off: nothing is looked up or stored.
     pub enabled: bool,
+    /// The zone of the store; empty is the one without a name.
+    pub zone: Arc<str>,
     /// Which methods are answered from the store.
     pub methods: Methods,
     /// What is done with the answer to a POST.
@@ -361,6 +364,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             enabled: true,
+            zone: Arc::from(""),
             methods: Methods::GetAndHead,
             posts: Posts::NotStored,
             statuses: Vec::new(),

@@ -20,6 +20,8 @@ use crate::message::target::Target;
 
 /// How much one purge may name.
 pub const MOST: usize = 256;
+/// What the zone of the store without a name is called where it has to have one.
+pub const DEFAULT_ZONE: &str = "default";
 /// The longest path of a prefix, in bytes.
 const LONGEST_PREFIX: usize = 1024;
 
@@ -42,6 +44,9 @@ pub struct Wish {
     /// Names of upstreams: what came from them.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
     pub upstream: Vec<String>,
+    /// Names of zones of the store: what is in them. `default` is the one of all that name none.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
+    pub zone: Vec<String>,
     /// Surrogate keys.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
     pub tag: Vec<String>,
@@ -130,6 +135,8 @@ pub enum Many {
     Route(String),
     /// The upstream they came from.
     Upstream(String),
+    /// The zone they are in; empty for the one without a name.
+    Zone(String),
     /// A name that their origin gave them.
     SurrogateKey(String),
     /// A group of an origin (RFC 9875); what an answer invalidates, not what anybody asks for.
@@ -202,6 +209,7 @@ impl Wish {
         for (what, list, scope) in [
             ("route", &self.route, Many::Route as fn(String) -> Many),
             ("upstream", &self.upstream, Many::Upstream),
+            ("zone", &self.zone, zone),
         ] {
             for name in list {
                 if name.is_empty() {
@@ -218,7 +226,7 @@ impl Wish {
         }
         if scopes.is_empty() {
             return Err(Unclear(
-                "nothing is named: say a url, prefix, host, route, upstream or tag, or everything"
+                "nothing is named: say a url, prefix, host, route, upstream, zone or tag, or everything"
                     .to_owned(),
             ));
         }
@@ -246,6 +254,7 @@ impl Scope {
             Self::Many(Many::Host(_)) => "host",
             Self::Many(Many::Route(_)) => "route",
             Self::Many(Many::Upstream(_)) => "upstream",
+            Self::Many(Many::Zone(_)) => "zone",
             Self::Many(Many::SurrogateKey(_)) => "tag",
             Self::Many(Many::Group(_)) => "group",
             Self::Many(Many::Everything) => "everything",
@@ -267,6 +276,8 @@ impl Scope {
                 | Many::Upstream(name)
                 | Many::SurrogateKey(name),
             ) => name.clone(),
+            Self::Many(Many::Zone(name)) if name.is_empty() => DEFAULT_ZONE.to_owned(),
+            Self::Many(Many::Zone(name)) => name.clone(),
             Self::Many(Many::Group(group)) => group.name.clone(),
             Self::Many(Many::Everything) => String::new(),
         }
@@ -371,6 +382,7 @@ impl Many {
             Self::Host(host) => host.as_bytes() == subject.asked.host,
             Self::Route(name) => subject.route == Some(name),
             Self::Upstream(name) => name.as_bytes() == subject.asked.upstream(),
+            Self::Zone(name) => name.as_bytes() == subject.asked.zone(),
             Self::SurrogateKey(key) => surrogate::has(&subject.headers, key.as_bytes()),
             Self::Group(group) => {
                 group.is_of(&subject.asked) && groups::belongs(&subject.headers, &group.name)
@@ -402,6 +414,11 @@ fn split(text: &str, how: &Normalisation) -> Result<(Option<Scheme>, Authority, 
     let target = Target::normalise(format!("{slash}{path}").as_bytes(), how)
         .map_err(|_| Unclear(format!("\"{text}\" is no URL that any request could ask for")))?;
     Ok((scheme, authority, target))
+}
+
+/// The zone of this name, which may be what the one without a name is called.
+fn zone(name: String) -> Many {
+    Many::Zone(if name == DEFAULT_ZONE { String::new() } else { name })
 }
 
 fn host(text: &str) -> Result<String, Unclear> {

@@ -3,6 +3,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cache::key::in_zone;
 
 const HOW: Normalisation = Normalisation {
     merge_slashes: true,
@@ -117,18 +118,20 @@ fn every_kind_has_its_own_label() {
         host: texts(&["a.org"]),
         route: texts(&["r"]),
         upstream: texts(&["u"]),
+        zone: texts(&["z"]),
         tag: texts(&["t"]),
         everything: true,
         ..wish()
     };
     let labels: Vec<&str> =
         all.order(&HOW).expect("clear").scopes.iter().map(Scope::label).collect();
-    assert_eq!(labels, ["url", "prefix", "host", "route", "upstream", "tag", "everything"]);
+    assert_eq!(labels, ["url", "prefix", "host", "route", "upstream", "zone", "tag", "everything"]);
 }
 
 /// What is stored, as text.
 #[derive(Debug, Clone)]
 struct Stored {
+    zone: &'static str,
     upstream: &'static str,
     route: &'static str,
     scheme: &'static str,
@@ -145,7 +148,11 @@ impl Stored {
         headers.insert("surrogate-key", HeaderValue::from_str(&keys).expect("plain"));
         many.concerns(&Subject {
             asked: Asked {
-                space: format!("{}\nx", self.upstream).as_bytes(),
+                space: match self.zone {
+                    "" => format!("{}\nx", self.upstream),
+                    zone => in_zone(zone, &format!("{}\nx", self.upstream)),
+                }
+                .as_bytes(),
                 scheme: self.scheme.as_bytes(),
                 host: self.host.as_bytes(),
                 port: self.port,
@@ -159,6 +166,7 @@ impl Stored {
 
 prop_compose! {
     fn stored()(
+        zone in prop::sample::select(vec!["", "z", "u"]),
         upstream in prop::sample::select(vec!["u", "v"]),
         route in prop::sample::select(vec!["r", "s"]),
         scheme in prop::sample::select(vec!["http", "https"]),
@@ -169,7 +177,7 @@ prop_compose! {
     ) -> Stored {
         // As a key has it.
         let port = port.filter(|port| Some(*port) != default_port(scheme));
-        Stored { upstream, route, scheme, host, port, path, keys }
+        Stored { zone, upstream, route, scheme, host, port, path, keys }
     }
 }
 
@@ -204,9 +212,10 @@ proptest! {
 
     #[test]
     fn names_concern_what_has_exactly_that_name(stored in stored(), name in "[a-z.]{1,6}") {
-        for name in [name.as_str(), "u", "v", "r", "s", "a.org", "b.org", "k", "kk", "l"] {
+        for name in [name.as_str(), "", "z", "u", "v", "r", "s", "a.org", "b.org", "k", "kk", "l"] {
             let own = name.to_owned();
             prop_assert_eq!(stored.concerned_by(&Many::Upstream(own.clone())), name == stored.upstream);
+            prop_assert_eq!(stored.concerned_by(&Many::Zone(own.clone())), name == stored.zone);
             prop_assert_eq!(stored.concerned_by(&Many::Route(own.clone())), name == stored.route);
             prop_assert_eq!(stored.concerned_by(&Many::Host(own.clone())), name == stored.host);
             let tagged = stored.concerned_by(&Many::SurrogateKey(own));

@@ -190,6 +190,7 @@ pub fn between(old: &Plan, new: &Plan) -> Difference {
     settings.extend(kept.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key));
     let fixed = [
         ("cache.memory", storage.memory != new.storage.memory),
+        ("cache.zones", storage.zones != new.storage.zones),
         ("cache.eviction", storage.eviction != new.storage.eviction),
         ("cache.variants", storage.variants != new.storage.variants),
         ("admin", *admin != new.admin),
@@ -362,6 +363,7 @@ mod tests {
             ("process: {user: a}", "process.user", Needs::Upgrade),
             ("process: {upgrade_socket: /a}", "process.upgrade_socket", Needs::Restart),
             ("cache: {memory: 77MiB}", "cache.memory", Needs::Upgrade),
+            ("cache: {zones: {a: {memory: 7MiB}}}", "cache.zones", Needs::Upgrade),
             ("cache: {eviction: lru}", "cache.eviction", Needs::Upgrade),
             ("admin: on", "admin", Needs::Upgrade),
         ] {

@@ -57,6 +57,9 @@ pub struct Limits {
     pub target_bytes: usize,
 }
 
+/// The longest method, in bytes; the longest that is registered has 17.
+pub const MOST_METHOD: usize = 32;
+
 /// A request that may be acted upon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
@@ -111,6 +114,9 @@ pub fn admit(
     // TRACE echoes credentials, CONNECT makes tunnels; a reverse proxy does neither.
     if matches!(*request.method, Method::TRACE | Method::CONNECT) {
         return Err(Refusal::MethodNotAllowed);
+    }
+    if request.method.as_str().len() > MOST_METHOD {
+        return Err(Refusal::BadMethod);
     }
     if request.target.len() > limits.target_bytes {
         return Err(Refusal::TargetTooLong);

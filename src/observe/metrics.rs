@@ -135,13 +135,13 @@ definitions! {
         "Times that files with which an upstream is spoken to over TLS had changed and were read again: replaced, or refused.";
     CACHE_REQUESTS: Counter "edgeproxy_cache_requests_total" ["route", "result"]
         "Requests for which the cache was asked, by what it did.";
-    CACHE_BYTES: Gauge "edgeproxy_cache_bytes" ["tier"]
+    CACHE_BYTES: Gauge "edgeproxy_cache_bytes" ["tier", "zone"]
         "Bytes that the store uses, bookkeeping included.";
-    CACHE_LIMIT: Gauge "edgeproxy_cache_limit_bytes" ["tier"]
+    CACHE_LIMIT: Gauge "edgeproxy_cache_limit_bytes" ["tier", "zone"]
         "Bytes that the store may use.";
-    CACHE_OBJECTS: Gauge "edgeproxy_cache_objects" ["tier"]
+    CACHE_OBJECTS: Gauge "edgeproxy_cache_objects" ["tier", "zone"]
         "Responses in the store.";
-    CACHE_EVICTIONS: Counter "edgeproxy_cache_evictions_total" ["tier"]
+    CACHE_EVICTIONS: Counter "edgeproxy_cache_evictions_total" ["tier", "zone"]
         "Responses that made room for others.";
     CACHE_FETCHES: Gauge "edgeproxy_cache_fetches" []
         "Requests to origins that wait for what may be shared, background refreshes included.";
@@ -496,9 +496,13 @@ impl Metrics {
         }
     }
 
-    /// Asks `usage` for the numbers of a store whenever somebody looks. A tier of the same name is
-    /// replaced.
-    pub fn watch_cache(&self, tier: &str, usage: impl Fn() -> CacheUsage + Send + Sync + 'static) {
+    /// Asks `usage` for the numbers of a store, one for each of its zones, whenever somebody looks. A tier of
+    /// the same name is replaced.
+    pub fn watch_cache(
+        &self,
+        tier: &str,
+        usage: impl Fn() -> Vec<CacheUsage> + Send + Sync + 'static,
+    ) {
         self.sampled.watch_cache(tier, Box::new(usage));
     }
 
@@ -551,9 +555,11 @@ pub struct Gone<'a> {
     pub routes: &'a [&'a str],
 }
 
-/// What a store uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a zone of a store uses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheUsage {
+    /// The zone's name.
+    pub zone: String,
     /// Bytes in use, bookkeeping included.
     pub bytes: u64,
     /// Bytes that may be used.

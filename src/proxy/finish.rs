@@ -14,6 +14,7 @@ use pingora_proxy::Session;
 
 use crate::cache::status::Outcome;
 use crate::listen::conn::Conn;
+use crate::message::admit::MOST_METHOD;
 use crate::message::forwarded::Client;
 use crate::message::target::Scheme;
 use crate::message::trace;
@@ -222,7 +223,8 @@ pub(crate) fn tell(told: &Told<'_>) {
         tls_version: conn.and_then(|conn| conn.tls.as_ref()).map(|tls| tls.version.name()),
         tls_sni: conn.and_then(|conn| conn.tls.as_ref()?.server_name.as_deref()),
         tls_client: conn.and_then(Conn::client),
-        method: told.method,
+        // One that is refused for its length too.
+        method: &told.method[..told.method.len().min(MOST_METHOD)],
         scheme: told.client.map_or(Scheme::Http, |client| client.scheme).as_str(),
         host: field(header::HOST).unwrap_or(told.host),
         path,

@@ -110,6 +110,9 @@ pub struct Explanation {
 pub struct KeyParts {
     /// The upstream.
     pub upstream: String,
+    /// The zone of the store; `None` is the one without a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// Whether the route shares what is stored with no other, since it changes what is asked for.
     pub route_alone: bool,
     /// `http` or `https`.
@@ -458,6 +461,7 @@ fn key_parts(
     let counted = target.query.map(|query| key::counted(query, rules));
     Some(KeyParts {
         upstream: text(said.upstream()),
+        zone: Some(text(said.zone())).filter(|zone| !zone.is_empty()),
         route_alone: route.changes_request(),
         scheme: asked.scheme.as_str(),
         host: text(said.host),
@@ -523,6 +527,9 @@ impl fmt::Display for KeyParts {
             write!(f, ", range {range}")?;
         }
         write!(f, ", upstream {}", self.upstream)?;
+        if let Some(zone) = &self.zone {
+            write!(f, ", zone {zone}")?;
+        }
         if let Some(rule) = &self.no_vary_search {
             write!(f, ", by No-Vary-Search: {rule}")?;
         }

@@ -52,6 +52,7 @@ enum What {
     Host(String),
     Route(String),
     Upstream(String),
+    Zone(String),
     SurrogateKey(String),
     Group {
         scheme: String,
@@ -178,6 +179,7 @@ impl Word {
             Many::Host(name) => What::Host(name.clone()),
             Many::Route(name) => What::Route(name.clone()),
             Many::Upstream(name) => What::Upstream(name.clone()),
+            Many::Zone(name) => What::Zone(name.clone()),
             Many::SurrogateKey(key) => What::SurrogateKey(key.clone()),
             Many::Group(Group { scheme: of, host, port, name }) => What::Group {
                 scheme: scheme(*of),
@@ -224,6 +226,7 @@ impl What {
             Self::Host(name) => Many::Host(name.clone()),
             Self::Route(name) => Many::Route(name.clone()),
             Self::Upstream(name) => Many::Upstream(name.clone()),
+            Self::Zone(name) => Many::Zone(name.clone()),
             Self::SurrogateKey(key) => Many::SurrogateKey(key.clone()),
             Self::Group { scheme: of, host, port, name } => Many::Group(Group {
                 scheme: scheme(of)?,
@@ -266,6 +269,7 @@ mod tests {
             Many::Host(name()),
             Many::Route(name()),
             Many::Upstream(name()),
+            Many::Zone(name()),
             Many::SurrogateKey(name()),
             Many::Group(Group { scheme: Scheme::Https, host: name(), port: Some(1), name: name() }),
             Many::Prefix(Prefix { scheme: None, authority: authority(), path: "/b".to_owned() }),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cache::key;
 use crate::cache::key::Resource;
 use crate::cache::purge::Count;
+use crate::cache::purge::DEFAULT_ZONE;
 use crate::cache::purge::Effect;
 use crate::cache::purge::Group;
 use crate::cache::purge::Manner;
@@ -192,10 +193,14 @@ pub fn space<'a>(plan: &'a Plan, route: &Route) -> Option<Cow<'a, str>> {
     let upstream = &*plan.upstreams[*upstream].name;
     // Two routes that send the same URI to the same upstream share what is stored, unless one of
     // them changes what the origin is asked.
-    Some(if route.changes_request() {
+    let space = if route.changes_request() {
         Cow::Owned(format!("{upstream}\n{}", route.name))
     } else {
         Cow::Borrowed(upstream)
+    };
+    Some(match &*route.cache.zone {
+        "" => space,
+        zone => Cow::Owned(key::in_zone(zone, &space)),
     })
 }
 
@@ -305,6 +310,15 @@ fn is_there(plan: &Plan, scope: &Scope) -> Result<(), Unclear> {
                 Ok(())
             } else {
                 Err(unknown("upstream", name, &known))
+            }
+        }
+        Scope::Many(Many::Zone(name)) => {
+            let zones = plan.storage.zones.iter().map(|zone| &*zone.name);
+            let known: Vec<&str> = zones.chain([DEFAULT_ZONE]).collect();
+            if name.is_empty() || known.contains(&name.as_str()) {
+                Ok(())
+            } else {
+                Err(unknown("zone", name, &known))
             }
         }
         Scope::Url(_)

@@ -10,9 +10,10 @@ use crate::storage::memory::Options;
 /// The memory tier of this process. To be called once.
 #[must_use]
 pub fn memory(settings: &Settings) -> &'static Memory {
-    Box::leak(Box::new(Memory::new(Options {
+    let options = Options {
         policy: settings.eviction,
         variants: usize::try_from(settings.variants).unwrap_or(usize::MAX),
         ..Options::with_limit(settings.memory)
-    })))
+    };
+    Box::leak(Box::new(Memory::with_zones(options, &settings.zones)))
 }

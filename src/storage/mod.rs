@@ -14,6 +14,8 @@ use std::time::Duration;
 pub struct Settings {
     /// The hard limit in bytes: keys, headers, bodies and bookkeeping, fills in flight included.
     pub memory: u64,
+    /// The parts of it with limits of their own.
+    pub zones: Vec<memory::ZoneSettings>,
     /// Who makes room for others.
     pub eviction: memory::Policy,
     /// The most variants of one key.

@@ -34,8 +34,9 @@ listeners:
   - {name: https, address: \"HTTPS\", tls: {tickets: TICKETS, certificates: [{hosts: [www.example.org], internal: true}]}}
 upstreams: {app: {addresses: [\"ORIGIN\"], timeouts: {read: 15s}}}
 defaults: {purge: {from: [127.0.0.0/8]}}
+cache: {zones: {images: {memory: 16MiB}}}
 routes:
-  - {name: blog, match: {path_prefix: /blog}, upstream: app}
+  - {name: blog, match: {path_prefix: /blog}, upstream: app, cache: {zone: images}}
   - {name: pages, upstream: app}
 process: {state_dir: $DIR/state}
 ";

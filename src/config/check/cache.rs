@@ -1,5 +1,6 @@
 //! Checks the cache's sections.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -21,6 +22,7 @@ use crate::cache::condition::Place;
 use crate::cache::condition::Wanted;
 use crate::cache::deception::Guard;
 use crate::cache::normalise::DEVICE_CLASS;
+use crate::cache::purge::DEFAULT_ZONE;
 use crate::cache::vary;
 use crate::config::check::forms;
 use crate::config::check::header;
@@ -28,6 +30,7 @@ use crate::config::check::matching;
 use crate::config::check::period;
 use crate::config::check::size;
 use crate::config::check::within;
+use crate::config::check::zones;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema;
@@ -41,6 +44,7 @@ use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::storage;
 use crate::storage::Handover;
+use crate::units::ByteSize;
 use crate::units::Period;
 
 /// The largest lifetime that a cache has to tell from larger ones (RFC 9111 §1.2.2).
@@ -63,22 +67,20 @@ pub(super) fn store(
 ) -> storage::Settings {
     let at = root.key("cache").key("memory");
     let memory = size(report, &at, config.cache.memory, 1 << 20, 1 << 50);
-    let defaults = root.key("defaults").key("cache");
-    let sections = config
-        .routes
-        .iter()
-        .enumerate()
-        .map(|(n, route)| (root.key("routes").index(n).key("cache"), route.cache.as_ref()));
+    let zones = zones::zones(config, memory, root, report);
     let built_in = Cache::built_in().max_object;
-    for (at, section) in [(defaults, Some(&config.defaults.cache))].into_iter().chain(sections) {
-        let Some(Switch::On(Cache { max_object: Some(largest), .. })) = section else { continue };
+    for (at, section) in sections(config, root) {
+        zones::known(section, config, &at, report);
+        let Some(largest) = section.max_object else { continue };
+        let room = zones::room(section, memory, &zones);
         // The built-in limit is nobody's wish.
-        if largest.0 > storage::memory::largest(memory) && Some(*largest) != built_in {
+        if largest.0 > storage::memory::largest(room) && Some(largest) != built_in {
             report
                 .warning(&at.key("max_object"), "objects of this size never fit into the cache")
                 .help(format!(
-                    "cache.memory is {}, of which one object may take half",
-                    config.cache.memory
+                    "{} is {}, of which one object may take half",
+                    zones::key_of(section),
+                    ByteSize(room),
                 ));
         }
     }
@@ -97,7 +99,24 @@ pub(super) fn store(
     let at = at.key("handover_time");
     let within = period(report, &at, config.cache.handover_time, Duration::ZERO, LONGEST_HANDOVER);
     let handover = Handover { most, within };
-    storage::Settings { memory, eviction, variants, handover }
+    storage::Settings { memory, zones, eviction, variants, handover }
+}
+
+/// All sections about routes, and where they stand.
+pub(super) fn sections<'a>(
+    config: &'a schema::Config,
+    root: &Path,
+) -> impl Iterator<Item = (Path, &'a Cache)> {
+    let defaults = (root.key("defaults").key("cache"), Some(&config.defaults.cache));
+    let routes = root.key("routes");
+    let own = config
+        .routes
+        .iter()
+        .enumerate()
+        .map(move |(n, route)| (routes.index(n).key("cache"), route.cache.as_ref()));
+    std::iter::once(defaults)
+        .chain(own)
+        .filter_map(|(at, section)| Some((at, section.and_then(Switch::as_ref)?)))
 }
 
 /// What a route allows: `own` completed from `outer`.
@@ -418,6 +437,7 @@ fn build(whole: &Cache) -> Policy {
             true => Posts::Stored,
             false => Posts::NotStored,
         },
+        zone: Arc::from(whole.zone.as_deref().filter(|name| *name != DEFAULT_ZONE).unwrap_or("")),
         methods: match whole.methods.iter().flatten().any(|method| method == "HEAD") {
             true => Methods::GetAndHead,
             false => Methods::Get,

@@ -23,6 +23,7 @@ mod resilience;
 pub(in crate::config) mod route;
 pub(in crate::config) mod secret;
 pub(in crate::config) mod upstream;
+mod zones;
 
 use std::fmt::Display;
 use std::path::Path as FilePath;

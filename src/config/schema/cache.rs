@@ -18,6 +18,7 @@ use serde::de::Visitor;
 
 use crate::cache as policy;
 use crate::cache::deception::Guard;
+use crate::cache::purge::DEFAULT_ZONE;
 use crate::config::schema::route::Condition;
 use crate::config::schema::value::OrAuto;
 use crate::config::schema::value::OrOff;
@@ -30,6 +31,9 @@ use crate::units::Period;
 pub struct Store {
     /// The most memory that stored responses take, bookkeeping included.
     pub memory: ByteSize,
+    /// Parts of it with limits of their own, by their names: what is stored in one (`zone` of a route's `cache`)
+    /// makes no room for what is stored elsewhere.
+    pub zones: BTreeMap<String, Zone>,
     /// Which stored responses make room for others.
     pub eviction: Eviction,
     /// The most variants (`Vary`) of one key that are stored; the oldest makes room for a new one.
@@ -45,12 +49,21 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             memory: ByteSize(256 << 20),
+            zones: BTreeMap::new(),
             eviction: Eviction::S3Fifo,
             variants: 16,
             handover_memory: OrAuto::Auto,
             handover_time: Period(Duration::from_secs(10)),
         }
     }
+}
+
+/// A part of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// How much of `cache.memory` it has: a hard limit.
+    pub memory: ByteSize,
 }
 
 /// Which stored responses make room for others.
@@ -69,6 +82,9 @@ pub enum Eviction {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
+    /// The zone of the store (`cache.zones`); `default` is what these leave of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// The methods that are answered from the store and fill it: `[GET, HEAD]`, or `[GET]`, which leaves
     /// HEAD to the origin. `POST` beside them is never answered from the store: its answer is stored where
     /// it says that it is what a GET of the same URL gets, and for how long.
@@ -342,6 +358,7 @@ impl Cache {
             Some(time) => OrOff::Is(Period(time)),
         };
         Self {
+            zone: Some(DEFAULT_ZONE.to_owned()),
             methods: Some(vec!["GET".to_owned(), "HEAD".to_owned()]),
             statuses: Some(Vec::new()),
             min_uses: Some(built_in.min_uses),
@@ -405,6 +422,7 @@ impl Cache {
             (_, inherited) => inherited,
         };
         Self {
+            zone: own.zone.or_else(|| outer.zone.clone()),
             methods: own.methods.or_else(|| outer.methods.clone()),
             statuses: own.statuses.or_else(|| outer.statuses.clone()),
             min_uses: own.min_uses.or(outer.min_uses),

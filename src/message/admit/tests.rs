@@ -113,6 +113,17 @@ fn trace_and_connect_are_not_allowed() {
 }
 
 #[test]
+fn a_method_is_no_longer_than_any_that_is_known_by_far() {
+    for form in [get, h2] {
+        let of = |length: usize| {
+            let method = Method::from_bytes("M".repeat(length).as_bytes()).unwrap();
+            form("/a").method(method).admit().map(drop)
+        };
+        assert_eq!((of(32), of(33)), (Ok(()), Err(Refusal::BadMethod)));
+    }
+}
+
+#[test]
 fn the_scheme_of_a_stream_is_that_of_its_connection() {
     use Scheme::Http;
     use Scheme::Https;

@@ -5,10 +5,8 @@ use http::Version;
 use super::bytes::skip_target;
 use super::bytes::skip_token;
 use super::fields::Span;
+use crate::message::admit::MOST_METHOD;
 use crate::refusal::Refusal;
-
-/// The longest method that we look at; the longest registered one has 17 bytes.
-const MOST_METHOD: usize = 32;
 
 /// What the line reader came to.
 pub(super) enum LineStep {

@@ -27,7 +27,7 @@ use super::family;
 use super::process;
 use super::sample;
 
-pub(super) type CacheWatch = Box<dyn Fn() -> CacheUsage + Send + Sync>;
+pub(super) type CacheWatch = Box<dyn Fn() -> Vec<CacheUsage> + Send + Sync>;
 /// Asked for one number.
 pub(super) type Watch = Box<dyn Fn() -> u64 + Send + Sync>;
 
@@ -93,9 +93,11 @@ impl Sampled {
         let tiers = self.tiers.lock();
         let usages: Vec<_> = tiers.iter().map(|(name, usage)| (name, usage())).collect();
         let family_of = |definition: &Definition, number: fn(&CacheUsage) -> u64| {
-            let metrics = usages
-                .iter()
-                .map(|(tier, usage)| sample(definition, &[tier.as_str()], number(usage) as f64));
+            let of_zones =
+                usages.iter().flat_map(|(tier, zones)| zones.iter().map(move |zone| (tier, zone)));
+            let metrics = of_zones.map(|(tier, usage)| {
+                sample(definition, &[tier.as_str(), usage.zone.as_str()], number(usage) as f64)
+            });
             family(definition, metrics.collect())
         };
         vec![

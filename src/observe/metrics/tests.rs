@@ -104,7 +104,9 @@ fn busy() -> Metrics {
     metrics.route("http", "a").record(&finished(Method::Get, 200, CacheResult::Hit));
     metrics.listener("http").transferred(1, 2);
     metrics.upstream("api").answered(200, Duration::from_millis(1));
-    metrics.watch_cache("memory", || CacheUsage { bytes: 1, limit: 2, objects: 3, evictions: 4 });
+    metrics.watch_cache("memory", || {
+        vec![CacheUsage { zone: "default".into(), bytes: 1, limit: 2, objects: 3, evictions: 4 }]
+    });
     metrics.watch_access_log(|| 5);
     metrics.watch_fetches(|| 6);
     metrics.watch_backends(|| vec![backend()]);
@@ -415,8 +417,12 @@ fn stores_and_the_log_are_asked_when_somebody_looks() {
     ] {
         assert_eq!(value(&metrics, name, &[]), Some(expected), "{name}");
     }
-    metrics.watch_cache("memory", || CacheUsage { bytes: 9, ..CacheUsage::default() });
-    assert_eq!(value(&metrics, "edgeproxy_cache_bytes", &[]), Some(9.0));
+    let zone = |zone: &str, bytes| CacheUsage { zone: zone.into(), bytes, ..CacheUsage::default() };
+    metrics.watch_cache("memory", move || vec![zone("default", 9), zone("images", 7)]);
+    for (zone, bytes) in [("default", 9.0), ("images", 7.0)] {
+        let labels = [("tier", "memory"), ("zone", zone)];
+        assert_eq!(value(&metrics, "edgeproxy_cache_bytes", &labels), Some(bytes));
+    }
 }
 
 #[test]

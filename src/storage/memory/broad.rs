@@ -1,13 +1,13 @@
 //! Purges of many responses at once, in the same time however many they are.
 //!
 //! Such a purge touches no entry. It leaves a stamp for what was purged: a host, a route, an
-//! upstream, a surrogate key, a group of an origin, a prefix, or everything. An entry asked for before the stamps that
+//! upstream, a zone, a surrogate key, a group of an origin, a prefix, or everything. An entry asked for before the stamps that
 //! concern it is gone, or stale, wherever it is met: by a lookup, by a fill that ends, by a sweep.
 //! An entry remembers up to which purge it was compared, so a lookup costs one comparison of numbers
 //! and, once after each purge, the look-up of a few stamps.
 //!
 //! The stamps are bounded. When there are too many, the older half becomes one coarser stamp: of
-//! surrogate keys and groups one for all that has any, of hosts, routes and upstreams one for everything, of
+//! surrogate keys and groups one for all that has any, of hosts, routes, upstreams and zones one for everything, of
 //! prefixes those of their hosts. So too much may be purged, but never too little. And what all
 //! entries were compared with, which a full round of the sweep does, is forgotten.
 
@@ -87,7 +87,7 @@ struct Stamps {
     /// The last purge of any surrogate key or group.
     any_key: Stamp,
     keys: HashMap<u64, Stamp>,
-    /// Of hosts, routes and upstreams.
+    /// Of hosts, routes, upstreams and zones.
     places: HashMap<u64, Stamp>,
     prefixes: Vec<(Prefix, Stamp)>,
     /// What was asked for before this may have been purged by a stamp that is forgotten.
@@ -100,6 +100,7 @@ enum Place {
     Host,
     Route,
     Upstream,
+    Zone,
 }
 
 /// What meets the stamps.
@@ -139,6 +140,7 @@ impl Broad {
             Many::Host(name) => self.purge_place(&mut stamps, Place::Host, name, at, kind),
             Many::Route(name) => self.purge_place(&mut stamps, Place::Route, name, at, kind),
             Many::Upstream(name) => self.purge_place(&mut stamps, Place::Upstream, name, at, kind),
+            Many::Zone(name) => self.purge_place(&mut stamps, Place::Zone, name, at, kind),
             Many::SurrogateKey(key) => {
                 purge_key(&mut stamps, self.key(key.as_bytes()), at, kind);
             }
@@ -231,6 +233,7 @@ impl Broad {
             let place = |place, name| stamps.places.get(&self.place(place, name));
             meet(place(Place::Host, subject.asked.host));
             meet(place(Place::Upstream, subject.asked.upstream()));
+            meet(place(Place::Zone, subject.asked.zone()));
             meet(subject.route.and_then(|route| place(Place::Route, route.as_bytes())));
         }
         for (prefix, stamp) in &stamps.prefixes {

@@ -11,6 +11,8 @@ use std::sync::atomic::Ordering;
 /// A number of bytes that may be taken, and how many are.
 #[derive(Debug)]
 pub(super) struct Budget {
+    /// Which zone it is the account of.
+    zone: usize,
     limit: u64,
     /// The limit for the time being: lower while the allocator holds more than is used.
     ceiling: AtomicU64,
@@ -19,8 +21,19 @@ pub(super) struct Budget {
 
 impl Budget {
     /// An account of `limit` bytes, none of them taken.
+    #[cfg(test)]
     pub(super) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, ceiling: AtomicU64::new(limit), used: AtomicU64::new(0) })
+        Self::of_zone(0, limit)
+    }
+
+    /// The account of a zone, of `limit` bytes, none of them taken.
+    pub(super) fn of_zone(zone: usize, limit: u64) -> Arc<Self> {
+        Arc::new(Self { zone, limit, ceiling: AtomicU64::new(limit), used: AtomicU64::new(0) })
+    }
+
+    /// Which zone it is the account of.
+    pub(super) fn zone(&self) -> usize {
+        self.zone
     }
 
     /// The most that can be taken, in bytes.
@@ -73,6 +86,11 @@ impl Charge {
     /// How much it holds, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What it is drawn from.
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// Takes `bytes` more, or nothing at all when they would exceed the limit.

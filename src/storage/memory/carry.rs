@@ -166,7 +166,11 @@ impl Memory {
         if record.resource.is_some() && resource >= record.key.len() {
             return Err(Unwanted::Broken);
         }
-        let budget = &self.0.budget;
+        // It may be of a zone that is no more.
+        if !self.has_zone_of(&record.key) {
+            return Err(Unwanted::NoRoom);
+        }
+        let budget = &self.zone(&record.key).budget;
         let needed = budget.used().saturating_add(record.body);
         if needed > budget.ceiling() / 64 * MOST_TAKEN {
             return Err(Unwanted::NoRoom);
@@ -185,7 +189,7 @@ impl Memory {
             headers: &headers,
             times: Times::from(Packed::of_numbers(record.times)),
             length: Some(record.body),
-            largest: self.options().max_object,
+            largest: self.largest(&record.key),
             // Before everything that was ever purged here.
             asked: Generation::default(),
         };

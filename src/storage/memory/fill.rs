@@ -160,7 +160,7 @@ impl Draft {
             .saturating_add(allocated(len).saturating_add(OWNER))
             .saturating_add(resource.map_or(0, |_| PARTED_OVERHEAD))
             .saturating_add(selection.cost());
-        let mut charge = tier.charge();
+        let mut charge = tier.charge(arrival.key);
         if !tier.reserve(&mut charge, cost) {
             return Err(Abandoned::NoRoom);
         }
@@ -267,7 +267,7 @@ impl Draft {
 
 impl Fill {
     pub(super) fn new(tier: &Memory, arrival: &Arrival<'_>) -> Result<Self, Abandoned> {
-        let largest = tier.options().max_object.min(arrival.largest);
+        let largest = tier.largest(arrival.key).min(arrival.largest);
         if arrival.length.is_some_and(|length| length > largest) {
             return Err(Abandoned::TooLarge);
         }
@@ -281,7 +281,7 @@ impl Fill {
         arrival: &Arrival<'_>,
         selection: Selection,
     ) -> Result<Self, Abandoned> {
-        let largest = tier.options().max_object.min(arrival.largest);
+        let largest = tier.largest(arrival.key).min(arrival.largest);
         let draft = Draft::new(tier, arrival, selection)?;
         let about = About {
             status: arrival.status,
@@ -291,7 +291,7 @@ impl Fill {
             asked: arrival.asked,
             selection: draft.selection.clone(),
         };
-        let live = Live::new(about, Gather::new(tier.charge(), arrival.length));
+        let live = Live::new(about, Gather::new(tier.charge(arrival.key), arrival.length));
         Ok(Self { tier: tier.clone(), draft: Ok(Box::new(draft)), live, received: 0, largest })
     }
 

@@ -7,6 +7,7 @@
 //! * **Variants.** One slot per base key holds several. Each is selected by the fields that its own
 //!   response named and the values of the request that fetched it (RFC 9111 §4.1), inside the tier,
 //!   so no caller can mistake one for another.
+//! * **Zones** are parts with limits of their own (see [`ZoneSettings`]).
 //! * **Purges** are stamps of one sequence: what was asked of an origin before a purge never shows
 //!   after it.
 //! * **Complete or nothing.** An entry is visible only once its body ended cleanly and had the
@@ -21,7 +22,6 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -33,8 +33,6 @@ use parking_lot::RwLock;
 use crate::storage::memory::body::Body;
 use crate::storage::memory::broad::Broad;
 use crate::storage::memory::broad::Met;
-use crate::storage::memory::budget::Budget;
-use crate::storage::memory::budget::Charge;
 use crate::storage::memory::fill::Draft;
 use crate::storage::memory::purge::Stamps;
 use crate::storage::memory::purge::Standing;
@@ -44,6 +42,7 @@ use crate::storage::memory::select::Selector;
 use crate::storage::memory::shard::Gone;
 use crate::storage::memory::shard::Shard;
 use crate::storage::memory::times::nanos_since_1970;
+use crate::storage::memory::zone::Zone;
 
 mod body;
 mod broad;
@@ -63,6 +62,7 @@ mod select;
 mod shard;
 mod stamp;
 mod times;
+mod zone;
 
 #[cfg(test)]
 mod tests;
@@ -99,6 +99,9 @@ pub use record::Record;
 pub use room::Held;
 pub use room::Swept;
 pub use times::Times;
+pub use zone::MOST_ZONES;
+pub use zone::ZoneSettings;
+pub use zone::ZoneStats;
 
 /// How the tier is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +168,8 @@ pub struct Memory(Arc<Tier>);
 
 struct Tier {
     options: Options,
-    budget: Arc<Budget>,
+    /// First the one without a name.
+    zones: Box<[Zone]>,
     shards: Box<[Cell]>,
     /// Keyed anew in every process, so that no client can choose keys that collide.
     hasher: RandomState,
@@ -178,11 +182,8 @@ struct Tier {
     /// The last of them when the current round of the sweep began.
     round: AtomicU64,
     last_id: AtomicU64,
-    /// Where the next eviction looks.
-    turn: AtomicUsize,
     /// Shard and node where the next sweep goes on.
     swept: Mutex<(usize, u32)>,
-    evictions: AtomicU64,
     fills: AtomicU64,
     fills_aborted: AtomicU64,
     gauge: OnceLock<Gauge>,
@@ -201,12 +202,6 @@ struct Cell {
     misses: AtomicU64,
 }
 
-/// What an empty shard takes beside its stamps, in bytes.
-const SHARD_COST: u64 = 1024;
-/// One shard for so many bytes of the limit.
-const BYTES_PER_SHARD: u64 = 8 << 20;
-/// The most shards.
-const MOST_SHARDS: u64 = 64;
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Memory").field("stats", &self.stats()).finish_non_exhaustive()
@@ -234,13 +229,18 @@ impl Cell {
 }
 
 impl Memory {
-    /// An empty tier.
+    /// An empty tier of one zone.
     pub fn new(options: Options) -> Self {
-        let shards = (options.limit / BYTES_PER_SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
-        let budget = Budget::new(options.limit.saturating_sub(own_cost(shards, options.limit)));
-        let share = options.limit / shards;
-        let shards = (0..shards)
-            .map(|_| Cell {
+        Self::with_zones(options, &[])
+    }
+
+    /// An empty tier with these zones of the limit, and what they leave of it for all that name none.
+    pub fn with_zones(options: Options, zones: &[ZoneSettings]) -> Self {
+        let zones = Zone::all(options.limit, options.max_object, zones);
+        let shards = zones
+            .iter()
+            .flat_map(Zone::shares)
+            .map(|share| Cell {
                 shard: RwLock::new(Shard::new(options.policy, share)),
                 count: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
@@ -250,7 +250,7 @@ impl Memory {
             .collect();
         Self(Arc::new(Tier {
             options,
-            budget,
+            zones,
             shards,
             hasher: RandomState::new(),
             sequence: AtomicU64::new(0),
@@ -258,9 +258,7 @@ impl Memory {
             broad: Broad::new(options.limit),
             round: AtomicU64::new(0),
             last_id: AtomicU64::new(0),
-            turn: AtomicUsize::new(0),
             swept: Mutex::new((0, 0)),
-            evictions: AtomicU64::new(0),
             fills: AtomicU64::new(0),
             fills_aborted: AtomicU64::new(0),
             gauge: OnceLock::new(),
@@ -398,14 +396,16 @@ impl Memory {
         let sum = |count: fn(&Cell) -> &AtomicU64| {
             self.0.shards.iter().map(|cell| count(cell).load(Ordering::Relaxed)).sum()
         };
+        let zones = self.zones();
+        let ceilings: u64 = self.0.zones.iter().map(|zone| zone.budget.ceiling()).sum();
         Stats {
             objects: sum(|cell| &cell.count),
-            bytes: self.0.budget.used().saturating_add(self.own_cost()),
+            bytes: zones.iter().map(|zone| zone.bytes).sum(),
             limit: self.0.options.limit,
-            ceiling: self.0.budget.ceiling().saturating_add(self.own_cost()),
+            ceiling: ceilings.saturating_add(self.own_cost()),
             hits: sum(|cell| &cell.hits),
             misses: sum(|cell| &cell.misses),
-            evictions: self.0.evictions.load(Ordering::Relaxed),
+            evictions: zones.iter().map(|zone| zone.evictions).sum(),
             fills: self.0.fills.load(Ordering::Relaxed),
             fills_aborted: self.0.fills_aborted.load(Ordering::Relaxed),
         }
@@ -438,19 +438,8 @@ impl Memory {
         }
     }
 
-    /// A charge of nothing yet on the tier's account.
-    fn charge(&self) -> Charge {
-        Charge::nothing(&self.0.budget)
-    }
-
-    fn hash(&self, key: &[u8]) -> u64 {
+    fn raw_hash(&self, key: &[u8]) -> u64 {
         self.0.hasher.hash_one(key)
-    }
-
-    /// The table inside a shard uses the lowest and the highest bits.
-    fn cell(&self, hash: u64) -> &Cell {
-        let index = (hash >> 32) as usize % self.0.shards.len();
-        &self.0.shards[index]
     }
 
     fn resource_hash(&self, resource: &[u8]) -> NonZeroU64 {
@@ -468,13 +457,4 @@ impl Memory {
     fn count_aborted(&self) {
         self.0.fills_aborted.fetch_add(1, Ordering::Relaxed);
     }
-
-    fn own_cost(&self) -> u64 {
-        own_cost(self.0.shards.len() as u64, self.0.options.limit)
-    }
-}
-
-/// What a tier with so many shards takes while it is empty, in bytes.
-fn own_cost(shards: u64, limit: u64) -> u64 {
-    shards * (SHARD_COST + purge::cost(limit / shards)) + purge::cost(limit) + broad::cost(limit)
 }

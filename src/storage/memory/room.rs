@@ -9,6 +9,8 @@ use crate::storage::memory::budget::Charge;
 use crate::storage::memory::entry::Entry;
 use crate::storage::memory::times::nanos;
 use crate::storage::memory::times::nanos_since_1970;
+use crate::storage::memory::zone::Zone;
+use crate::storage::memory::zone::portion;
 
 /// How often an eviction is tried again when others take what it freed.
 const ROUNDS: usize = 8;
@@ -80,7 +82,7 @@ impl Memory {
         self.0.since_look.store(0, Ordering::Relaxed);
         let Some(held) = self.0.gauge.get().and_then(|gauge| gauge()) else { return };
         self.relieve(held.resident, held.allowed);
-        let bound = held.allowed.saturating_add(self.0.budget.limit() / SWOLLEN_SHARE);
+        let bound = held.allowed.saturating_add(self.0.options.limit / SWOLLEN_SHARE);
         self.0.is_swollen.store(held.resident > bound, Ordering::Relaxed);
     }
 
@@ -88,7 +90,7 @@ impl Memory {
     /// leaves the process some time after it could: who fills fast, has to wait for that.
     fn may_take(&self, bytes: u64) -> bool {
         let since = self.0.since_look.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if since >= self.0.budget.limit() / LOOK_SHARE {
+        if since >= self.0.options.limit / LOOK_SHARE {
             self.look();
         }
         !self.0.is_swollen.load(Ordering::Relaxed)
@@ -101,27 +103,38 @@ impl Memory {
     /// pages that nothing else fits into, until their neighbours go too. So while too much is held,
     /// the ceiling sinks, the oldest go, and with them those pages; when the excess is gone it rises
     /// again. Evicts 16 MiB at most each time.
+    ///
+    /// Each zone gives way by how much of what is taken is in it.
     pub(super) fn relieve(&self, resident: u64, allowed: u64) {
         const LOWEST_SHARE: u64 = 4;
         const STEP: u64 = 16 << 20;
-        let budget = &self.0.budget;
-        let ceiling = budget.ceiling();
-        let next = match resident.checked_sub(allowed) {
-            Some(excess) => {
-                ceiling.saturating_sub(excess.min(STEP)).max(budget.limit() / LOWEST_SHARE)
+        let taken: u64 = self.0.zones.iter().map(|zone| zone.budget.used()).sum();
+        let limits: u64 = self.0.zones.iter().map(|zone| zone.budget.limit()).sum();
+        for zone in &self.0.zones {
+            let budget = &zone.budget;
+            let ceiling = budget.ceiling();
+            let next = match resident.checked_sub(allowed) {
+                Some(excess) => {
+                    let own = portion(excess.min(STEP), budget.used(), taken);
+                    ceiling.saturating_sub(own).max(budget.limit() / LOWEST_SHARE)
+                }
+                None => {
+                    let room = ((allowed - resident) / 4).min(STEP);
+                    ceiling.saturating_add(portion(room, budget.limit(), limits))
+                }
+            };
+            budget.set_ceiling(next);
+            let excess = budget.used().saturating_sub(budget.ceiling());
+            if excess > 0 {
+                self.evict(zone, excess.min(STEP));
             }
-            None => ceiling.saturating_add(((allowed - resident) / 4).min(STEP)),
-        };
-        budget.set_ceiling(next);
-        let excess = budget.used().saturating_sub(budget.ceiling());
-        if excess > 0 {
-            self.evict(excess.min(STEP));
         }
     }
 
     /// Adds `bytes` to `charge`, evicting others where it must. `false`: there is no room.
     pub(super) fn reserve(&self, charge: &mut Charge, bytes: u64) -> bool {
-        let budget = &self.0.budget;
+        let zone = &self.0.zones[charge.budget().zone()];
+        let budget = &zone.budget;
         if bytes > budget.ceiling() || !self.may_take(bytes) {
             return false;
         }
@@ -131,19 +144,19 @@ impl Memory {
             }
             let short = budget.used().saturating_add(bytes).saturating_sub(budget.ceiling());
             let slack = MOST_SLACK.min(budget.limit() / 128);
-            if !self.evict(short.saturating_add(slack)) {
+            if !self.evict(zone, short.saturating_add(slack)) {
                 break;
             }
         }
         charge.try_grow(bytes)
     }
 
-    /// Frees `need` bytes if it can; `false` when nothing could go. Twice around the shards at most:
-    /// first the fuller of two at a time, then each in turn.
-    fn evict(&self, need: u64) -> bool {
-        let shards = &self.0.shards;
+    /// Frees `need` bytes of a zone if it can; `false` when nothing could go. Twice around its shards at
+    /// most: first the fuller of two at a time, then each in turn.
+    fn evict(&self, zone: &Zone, need: u64) -> bool {
+        let shards = zone.cells(&self.0.shards);
         let count = shards.len();
-        let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
+        let turn = zone.next_turn();
         let mut freed = 0_u64;
         let mut evicted = 0_usize;
         for step in 0..count * 2 {
@@ -161,7 +174,7 @@ impl Memory {
             evicted += gone.len();
             freed = gone.iter().map(|entry| entry.size()).fold(freed, u64::saturating_add);
         }
-        self.0.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
+        zone.count_evicted(evicted);
         evicted > 0
     }
 

@@ -1,10 +1,12 @@
 //! How much is stored, and what many clients at once get of it.
 
+use std::process::Command;
 use std::sync::Arc;
 
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Wire;
+use crate::harness::edge::binary;
 use crate::harness::edge::simple;
 
 const MEMORY: u64 = 16 << 20;
@@ -174,4 +176,62 @@ fn a_reader_that_stops_does_not_hold_up_another() {
     let first = slow.read_raw(100);
     assert!(first.starts_with(b"HTTP/1.1 200"));
     assert!(edge.get("/").expect_hit().body == body);
+}
+
+#[test]
+fn a_zone_that_is_full_empties_no_other_and_is_purged_by_itself() {
+    let origin = Origin::script()
+        .otherwise(|seen| {
+            let body = pattern(seed(seen.target()), 100_000);
+            crate::harness::ok(body).field("Cache-Control", "max-age=600")
+        })
+        .start();
+    let edge = Edge::with(&format!(
+        "listeners:\n  - {{name: http, address: \"127.0.0.1:0\"}}\n\
+         upstreams:\n  origin:\n    addresses: [\"{}\"]\n\
+         cache: {{memory: 16MiB, zones: {{images: {{memory: 4MiB}}}}}}\n\
+         routes:\n  - {{match: {{path_prefix: /img}}, upstream: origin, cache: {{zone: images}}}}\n  \
+         - {{upstream: origin}}\n",
+        origin.address
+    ));
+    let mut wire = edge.wire();
+    let pages: Vec<String> = (0..20).map(|n| format!("/page/{n}")).collect();
+    let images: Vec<String> = (0..200).map(|n| format!("/img/{n}")).collect();
+    for target in pages.iter().chain(&images) {
+        wire.get("edge.test", target, &[]).expect_miss();
+    }
+    let of = |what: &str, zone: &str| {
+        edge.metric(&format!("edgeproxy_cache_{what}{{tier=\"memory\",zone=\"{zone}\"}}"))
+    };
+    let limits = (of("limit_bytes", "default"), of("limit_bytes", "images"));
+    assert_eq!(limits, ((12 << 20) as f64, (4 << 20) as f64));
+    assert!(of("bytes", "images") <= limits.1);
+    assert_eq!((of("objects", "default"), of("evictions_total", "default")), (20.0, 0.0));
+    assert!(of("evictions_total", "images") > 100.0);
+    for target in &pages {
+        wire.get("edge.test", target, &[]).expect_hit();
+    }
+
+    // What is in a zone is seen, and is purged without the rest.
+    wire.get("edge.test", "/img/1000", &[]).expect_miss();
+    wire.get("edge.test", "/img/1000", &[]).expect_hit();
+    let explained = verb(&edge, &["explain", "http://edge.test/img/1000"]);
+    assert!(explained.contains("upstream origin, zone images"), "{explained}");
+    let purged = verb(&edge, &["purge", "--zone", "images"]);
+    assert!(purged.contains("images"), "{purged}");
+    wire.get("edge.test", "/img/1000", &[]).expect_miss();
+    wire.get("edge.test", "/page/1", &[]).expect_hit();
+    verb(&edge, &["purge", "--zone", "default"]);
+    wire.get("edge.test", "/page/1", &[]).expect_miss();
+    wire.get("edge.test", "/img/1000", &[]).expect_hit();
+}
+
+/// What a verb says of the running process.
+#[track_caller]
+fn verb(edge: &Edge, arguments: &[&str]) -> String {
+    let mut command = Command::new(binary());
+    command.args(arguments).args(["-c", "edge.yaml"]).current_dir(edge.folder().path());
+    let output = command.env("NO_COLOR", "1").output().expect("the binary runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
 }

@@ -388,6 +388,7 @@ fn what_is_wrong_with_a_request_is_said_as_over_http_1() {
         (request(&[("host", "edge.test"), ("host", "edge.test")]), "duplicate_host"),
         (request(&[("content-length", "")]), "bad_content_length"),
         (request(&[(":path", "/a%")]), "bad_target"),
+        (request(&[(":method", "M".repeat(33).leak())]), "bad_method"),
     ];
     for (fields, reason) in cases {
         let mut client = Frames::open(edge.address("http"));

@@ -10,11 +10,13 @@ use crate::cache::KeyRules;
 use crate::cache::QueryRule;
 use crate::cache::key::Key;
 use crate::cache::key::Target;
+use crate::cache::key::in_zone;
 use crate::cache::purge::Many;
 use crate::cache::purge::Prefix;
 use crate::message::target::Normalisation;
 use crate::storage::memory::Counted;
 use crate::storage::memory::Kind;
+use crate::storage::memory::ZoneSettings;
 
 const ROUTES: [&str; 2] = ["r", "s"];
 const RULES: KeyRules = KeyRules {
@@ -31,6 +33,7 @@ const RULES: KeyRules = KeyRules {
 /// A response as an origin would tell it apart.
 #[derive(Debug, Clone)]
 struct Described {
+    zone: &'static str,
     upstream: &'static str,
     route: usize,
     secure: bool,
@@ -42,7 +45,10 @@ struct Described {
 impl Described {
     fn key(&self) -> Vec<u8> {
         let target = Target {
-            space: self.upstream,
+            space: &match self.zone {
+                "" => self.upstream.to_owned(),
+                zone => in_zone(zone, self.upstream),
+            },
             scheme: if self.secure { "https" } else { "http" },
             host: self.host,
             port: None,
@@ -78,6 +84,7 @@ impl Described {
             What::Host(host) => self.host == *host,
             What::Route(route) => self.route == *route,
             What::Upstream(upstream) => self.upstream == *upstream,
+            What::Zone(zone) => self.zone == *zone,
             What::Key(key) => self.keys.contains(key),
             What::Prefix { secure, host, path } => {
                 let at_end = path.ends_with('/') || self.path == *path;
@@ -96,6 +103,7 @@ enum What {
     Host(&'static str),
     Route(usize),
     Upstream(&'static str),
+    Zone(&'static str),
     Key(u8),
     Prefix { secure: Option<bool>, host: &'static str, path: String },
     Everything,
@@ -107,6 +115,7 @@ impl What {
             Self::Host(host) => Many::Host((*host).to_owned()),
             Self::Route(route) => Many::Route(ROUTES[*route].to_owned()),
             Self::Upstream(upstream) => Many::Upstream((*upstream).to_owned()),
+            Self::Zone(zone) => Many::Zone((*zone).to_owned()),
             Self::Key(key) => Many::SurrogateKey(format!("k{key}")),
             Self::Prefix { secure, host, path } => {
                 let scheme = secure.map_or("", |secure| if secure { "https:" } else { "http:" });
@@ -131,14 +140,15 @@ enum Op {
 
 fn described() -> impl Strategy<Value = Described> {
     (
-        prop::sample::select(vec!["u", "v"]),
+        (prop::sample::select(vec!["", "z"]), prop::sample::select(vec!["u", "v"])),
         0_usize..2,
         any::<bool>(),
         prop::sample::select(vec!["a.org", "b.org"]),
         "(/[ab]{1,2}){1,2}",
         prop::collection::vec(0_u8..14, 0..3),
     )
-        .prop_map(|(upstream, route, secure, host, path, keys)| Described {
+        .prop_map(|((zone, upstream), route, secure, host, path, keys)| Described {
+            zone,
             upstream,
             route,
             secure,
@@ -154,6 +164,7 @@ fn what() -> impl Strategy<Value = What> {
         2 => host().prop_map(What::Host),
         2 => (0_usize..2).prop_map(What::Route),
         2 => prop::sample::select(vec!["u", "v", "w"]).prop_map(What::Upstream),
+        1 => prop::sample::select(vec!["", "z", "y"]).prop_map(What::Zone),
         8 => (0_u8..20).prop_map(What::Key),
         4 => (prop::option::of(any::<bool>()), host(), "(/[ab]{1,2}){0,1}/?").prop_map(
             |(secure, host, path)| What::Prefix {
@@ -282,8 +293,9 @@ fn time_of(purge: usize) -> SystemTime {
 }
 
 fn run(limit: u64, is_roomy: bool, ops: Vec<Op>) {
+    let zone = ZoneSettings { name: "z".into(), limit: limit / 4 };
     let mut world = World {
-        tier: tier(limit),
+        tier: Memory::with_zones(Options::with_limit(limit), &[zone]),
         is_roomy,
         stored: Vec::new(),
         asked: Vec::new(),
@@ -318,6 +330,7 @@ proptest! {
 
 fn article(n: usize) -> Described {
     Described {
+        zone: "",
         upstream: "u",
         route: 0,
         secure: false,

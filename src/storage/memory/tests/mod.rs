@@ -45,6 +45,7 @@ mod replay;
 mod resources;
 mod threads;
 mod validation;
+mod zones;
 
 const MIB: u64 = 1 << 20;
 
