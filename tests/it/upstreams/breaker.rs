@@ -1,5 +1,6 @@
 //! A backend that fails is given a rest, and tried again.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -8,8 +9,10 @@ use std::time::Instant;
 use super::before;
 use super::nobody;
 use super::with;
+use crate::harness::Authority;
 use crate::harness::Origin;
 use crate::harness::PATIENCE;
+use crate::harness::Respond;
 use crate::harness::ok;
 use crate::harness::status;
 
@@ -46,6 +49,8 @@ fn five_failures_in_a_row_open_it_and_a_probe_closes_it() {
     while edge.get("/").status != 200 {
         assert!(since.elapsed() < PATIENCE, "a probe is let through in the end");
     }
+    edge.wait_for_log("circuit breaker half-open");
+    edge.wait_for_log("circuit breaker closed");
     assert_eq!(edge.metric("edgeproxy_backend_breaker_state{"), 0.0);
     edge.get("/").expect_body("well");
 }
@@ -105,7 +110,7 @@ fn the_only_backend_is_not_given_a_rest_for_what_it_answers() {
         edge.get("/").expect_status(503);
     }
     assert_eq!(origin.seen().len(), 8);
-    let closing = Origin::always(crate::harness::Respond::raw(""));
+    let closing = Origin::always(Respond::raw(""));
     let edge = before(&[&closing], "");
     for _ in 0..8 {
         edge.get("/").expect_status(502);
@@ -127,5 +132,55 @@ fn connections_that_fail_count() {
     let edge = with(&format!("\"{}\"", nobody()), "    breaker: {failures: 2}\n    retry: off\n");
     for expected in [502, 502, 503] {
         edge.get("/").expect_status(expected);
+    }
+}
+
+/// A backend that fails in this way, and the setting in which it does.
+fn failing(kind: &str) -> (String, Option<Origin>) {
+    let stays = |origin: Origin| (format!("\"{}\"", origin.address), Some(origin));
+    match kind {
+        "connect" => (format!("\"{}\"", nobody()), None),
+        // Nobody that is trusted vouches for it.
+        "TLS" => {
+            let tls = Authority::new().server(&["localhost"], &[]);
+            let origin = Origin::script().otherwise(|_| ok("secure")).start_tls(tls);
+            (format!("\"https://127.0.0.1:{}\"", origin.address.port()), Some(origin))
+        }
+        "timeout" => stays(
+            Origin::script()
+                .take_over("/", |_, mut tcp| drop(tcp.read_to_end(&mut Vec::new())))
+                .start(),
+        ),
+        "closed" => stays(Origin::always(Respond::raw(""))),
+        "malformed" => stays(Origin::always(Respond::raw("nonsense\r\n\r\n"))),
+        _ => panic!("no kind of failure: {kind}"),
+    }
+}
+
+#[test]
+fn each_kind_of_failure_counts_where_it_is_named_and_nowhere_else() {
+    const KINDS: [&str; 4] = ["connect", "timeout", "closed", "malformed"];
+    for kind in ["connect", "TLS", "timeout", "closed", "malformed"] {
+        let counted = if kind == "TLS" { "connect" } else { kind };
+        let others =
+            KINDS.into_iter().filter(|other| *other != counted).collect::<Vec<_>>().join(", ");
+        for (counts, opens) in [(counted, true), (&others, false)] {
+            let (address, _origin) = failing(kind);
+            let edge = with(
+                &address,
+                &format!(
+                    "    breaker: {{failures: 2, counts: [{counts}], statuses: []}}\n    retry: off\n    \
+                     health: off\n    timeouts: {{read: 100ms}}\n"
+                ),
+            );
+            let json = [("Accept", "application/json")];
+            let told: Vec<_> = (0..3).map(|_| edge.get_with("/", &json).text()).collect();
+            let refused = told.iter().map(|told| told.contains("breaker_open"));
+            assert_eq!(
+                refused.collect::<Vec<_>>(),
+                [false, false, opens],
+                "{kind}, {counts}: {told:?}"
+            );
+        }
     }
 }

@@ -235,9 +235,11 @@ fn a_body_that_was_cut_is_cut_for_the_client_and_not_asked_for_again() {
         let held = Arc::clone(&held);
         Origin::script()
             .take_over("/", move |_, mut tcp| {
+                // Before the client can see anything: what came late would be held for ever.
+                let open = tcp.try_clone().expect("a descriptor can be had");
+                held.lock().expect("nobody panics with it").push(open);
                 tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
                     .expect("the proxy reads");
-                held.lock().expect("nobody panics with it").push(tcp);
             })
             .start()
     };
@@ -262,4 +264,35 @@ fn an_answer_that_is_no_http_comes_from_another_backend() {
         edge.get("/").expect_status(200).expect_body("good");
     }
     assert!(!bad.seen().is_empty());
+}
+
+#[test]
+fn a_body_is_said_again_as_long_as_it_is_still_at_hand() {
+    // Each reads the whole of a request, and answers nothing.
+    let (bad, good) = (closing(), Origin::always(ok("good")));
+    let edge = before(&[&bad, &good], "    breaker: off\n");
+    let put = |length: usize| {
+        let body: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+        let status = edge.wire().request("PUT", "edge.test", "/", &[], &body).status;
+        (status, body)
+    };
+    for _ in 0..4 {
+        let (status, body) = put(60_000);
+        assert_eq!(status, 200);
+        assert!(good.seen().last().is_some_and(|seen| seen.body == body), "the whole of it");
+    }
+    let bad_before = bad.seen().len();
+    assert!(bad_before > 0);
+    // Beyond what is kept it cannot be; who is answered had the other backend at once.
+    let statuses: Vec<u16> = (0..4).map(|_| put(200_000).0).collect();
+    let refused = statuses.iter().filter(|status| **status == 502).count();
+    assert_eq!(refused, bad.seen().len() - bad_before, "{statuses:?}");
+    assert!(refused > 0, "{statuses:?}");
+    // Where nothing of it was sent, it can.
+    let edge = with(&format!("\"{}\", \"{}\"", nobody(), good.address), "    breaker: off\n");
+    for _ in 0..4 {
+        let body = vec![b'x'; 200_000];
+        edge.wire().request("POST", "edge.test", "/", &[], &body).expect_status(200);
+        assert_eq!(good.seen().last().map(|seen| seen.body.len()), Some(body.len()));
+    }
 }

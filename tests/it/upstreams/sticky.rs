@@ -50,3 +50,27 @@ fn what_is_stored_sets_nobodys_cookie() {
     let second = edge.get("/");
     assert_eq!(second.expect_hit().value("set-cookie"), None, "{second:?}");
 }
+
+#[test]
+fn while_its_backend_is_away_a_client_gets_another_and_stays_there() {
+    let (a, b) = (Origin::always(ok("a")), Origin::always(ok("b")));
+    let edge = before(&[&a, &b], "    sticky: on\n");
+    let first = edge.get("/");
+    let told = pair(first.value("set-cookie").expect("the client is told"));
+    let (home, other) = match &*first.text() {
+        "a" => ("b0", "b"),
+        _ => ("b1", "a"),
+    };
+    let switch = |active: bool| {
+        let path = format!("/v1/upstreams/app/backends/{home}");
+        edge.admin_says("PATCH", &path, &format!("{{\"active\": {active}}}")).expect_status(200);
+    };
+    switch(false);
+    let moved = edge.get_with("/", &[("Cookie", &told)]);
+    let told = pair(moved.expect_body(other).value("set-cookie").expect("the client is told"));
+    switch(true);
+    for _ in 0..4 {
+        let again = edge.get_with("/", &[("Cookie", &told)]);
+        assert_eq!(again.expect_body(other).value("set-cookie"), None, "it knows");
+    }
+}
