@@ -18,6 +18,8 @@ use crate::cache::reuse::may_serve;
 use crate::cache::status::CacheStatus;
 use crate::cache::status::Forward;
 use crate::cache::status::Outcome;
+use crate::cache::storable::Forbids;
+use crate::cache::storable::NotStorable;
 use crate::message::conditional;
 
 /// What the store has for a request.
@@ -72,6 +74,10 @@ pub enum Cause {
     Precondition,
     /// It is an object whose pieces could not be stored lately, and a range of it is wanted.
     Unsliced,
+    /// It was not asked for often enough yet to be stored.
+    Rare,
+    /// The request keeps its answer out of the store.
+    Forbidden(Forbids),
 }
 
 /// What a request asks of the store.
@@ -79,14 +85,14 @@ pub enum Cause {
 /// # Errors
 /// How it goes on, where it does not ask the store.
 pub fn start(request: &Request<'_>, policy: &Policy) -> Result<RequestDirectives, Course> {
-    let asked = match may_look(request, policy) {
-        Look::Yes(asked) => asked,
-        Look::No(bypass) => return Err(past(bypass)),
+    let course = match may_look(request, policy) {
+        Look::Yes(asked) if !conditional::is_for_origin(request.headers) => return Ok(asked),
+        Look::Yes(_) => precondition(),
+        Look::No(bypass) => past(bypass),
     };
-    match conditional::is_for_origin(request.headers) {
-        true => Err(precondition()),
-        false => Ok(asked),
-    }
+    let asked = RequestDirectives::of(request.headers, policy.client_directives);
+    let way = if policy.enabled && asked.only_if_cached { Way::Refuse } else { course.way };
+    Err(Course { way, ..course })
 }
 
 /// How a request goes on that may be answered from the store. `origin`: whether it failed a moment ago.
@@ -144,9 +150,10 @@ pub fn expired(why: Why) -> CacheStatus {
 /// How a request goes on that goes past the store.
 pub fn past(bypass: Bypass) -> Course {
     let (why, outcome) = match bypass {
-        Bypass::Disabled | Bypass::Route => (Forward::Bypass, Outcome::Bypass),
         Bypass::Method => (Forward::Method, Outcome::Miss),
-        Bypass::RequestBody | Bypass::Upgrade => (Forward::Bypass, Outcome::Miss),
+        Bypass::Disabled | Bypass::Route | Bypass::RequestBody | Bypass::Upgrade => {
+            (Forward::Bypass, Outcome::Bypass)
+        }
     };
     around(CacheStatus::forwarded(why).with_detail(bypass.label()), outcome, Cause::Past(bypass))
 }
@@ -161,7 +168,21 @@ fn precondition() -> Course {
 /// How a range goes on of an object that does not come in pieces that can be stored.
 pub fn unsliced() -> Course {
     let status = CacheStatus::forwarded(Forward::Bypass).with_detail("unsliced");
-    around(status, Outcome::Miss, Cause::Unsliced)
+    around(status, Outcome::Bypass, Cause::Unsliced)
+}
+
+/// How a range goes on of an object in pieces that was not asked for often enough yet.
+pub fn rare() -> Course {
+    let detail = NotStorable::TooFewUses.label();
+    let status = CacheStatus::forwarded(Forward::UriMiss).with_detail(detail);
+    around(status, Outcome::Miss, Cause::Rare)
+}
+
+/// How a range goes on of an object in pieces, of which none may be stored for this request.
+pub fn forbidden(why: Forbids) -> Course {
+    let detail = why.reason().label();
+    let status = CacheStatus::forwarded(Forward::UriMiss).with_detail(detail);
+    around(status, Outcome::Miss, Cause::Forbidden(why))
 }
 
 fn around(status: CacheStatus, outcome: Outcome, cause: Cause) -> Course {
@@ -216,6 +237,28 @@ mod tests {
             let any = RequestDirectives::default();
             assert_eq!(by_store(stored, &any, NOW, Origin::Reachable).way, Way::Ask);
         }
+    }
+
+    #[test]
+    fn who_wants_what_is_stored_is_refused_also_where_the_store_is_not_asked() {
+        let policy = Policy::default();
+        let headers = |only: bool| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(http::header::IF_MATCH, http::HeaderValue::from_static("\"a\""));
+            if only {
+                let value = http::HeaderValue::from_static("only-if-cached");
+                headers.insert(http::header::CACHE_CONTROL, value);
+            }
+            headers
+        };
+        let way = |only, policy: &Policy| {
+            let headers = headers(only);
+            start(&Request::new(&http::Method::GET, &headers), policy).unwrap_err().way
+        };
+        assert_eq!(way(false, &policy), Way::Ask);
+        assert_eq!(way(true, &policy), Way::Refuse);
+        // Where nothing is ever stored nobody can mean it.
+        assert_eq!(way(true, &Policy { enabled: false, ..policy }), Way::Ask);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::cache::reuse::Why;
 use crate::cache::reuse::Window;
 use crate::cache::status::CacheStatus;
 use crate::cache::status::Outcome;
+use crate::cache::storable::Forbids;
 use crate::cache::storable::Keep;
 use crate::cache::storable::may_keep;
 
@@ -31,6 +32,8 @@ pub struct Lately {
     pub failed: bool,
     /// An answer was not stored.
     pub unstored: bool,
+    /// How often it was asked for, where that counts (`min_uses`).
+    pub uses: u32,
 }
 
 /// What a request would get now.
@@ -79,6 +82,12 @@ pub fn verdict(course: &Course, policy: &Policy, lately: Lately) -> Verdict {
              last minute",
             vec!["an origin that answers ranges with 206, a length and a strong validator"],
         ),
+        (_, Cause::Rare) => (
+            "asks the origin for the range as it is: the object was not asked for often enough yet \
+             to be stored (`min_uses`)",
+            vec![OFTEN],
+        ),
+        (_, Cause::Forbidden(why)) => forbidden(why),
         (_, Cause::Nothing) => missing(policy, lately),
         (_, Cause::OtherVariants) => (
             "asks the origin: what is stored was the answer to other values of the fields that \
@@ -95,6 +104,9 @@ pub fn verdict(course: &Course, policy: &Policy, lately: Lately) -> Verdict {
         change,
     }
 }
+
+/// What makes something worth storing where that takes more than one request.
+const OFTEN: &str = "as many requests for it within ten minutes as the route's `min_uses` says";
 
 /// What is said, and what would change it.
 type Words = (&'static str, Vec<&'static str>);
@@ -186,13 +198,29 @@ fn missing(policy: &Policy, lately: Lately) -> Words {
         change.push("the origin failed a moment ago");
     }
     let states = policy.default_ttl.or(policy.override_ttl).is_some();
-    change.push(if states {
+    // The next request counts as well.
+    let often = lately.uses.saturating_add(1) >= policy.min_uses;
+    change.push(if !often {
+        OFTEN
+    } else if states {
         "one request for it, unless the answer forbids that it is stored"
     } else {
         "one request for it, if the answer says for how long it is fresh; otherwise a `ttl` in the \
          route's `cache`"
     });
     ("asks the origin: nothing is stored under this key", change)
+}
+
+fn forbidden(why: Forbids) -> Words {
+    let change = match why {
+        Forbids::Client => "a request without `no-store`",
+        Forbids::Route => {
+            "a request that none of the conditions in the route's `no_store` is about"
+        }
+    };
+    let says =
+        "asks the origin for the range as it is: the request keeps its answer out of the store";
+    (says, vec![change])
 }
 
 fn remedies(why: Why) -> Vec<&'static str> {

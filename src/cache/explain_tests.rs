@@ -104,8 +104,8 @@ fn what_was_not_stored_lately_is_told() {
         verdict(&course, &Policy::default(), lately).change.len()
     };
     assert_eq!(told(Lately::default()), 1);
-    assert_eq!(told(Lately { unstored: true, failed: false }), 2);
-    assert_eq!(told(Lately { unstored: true, failed: true }), 3);
+    assert_eq!(told(Lately { unstored: true, ..Lately::default() }), 2);
+    assert_eq!(told(Lately { unstored: true, failed: true, uses: 0 }), 3);
 }
 
 #[test]
@@ -120,10 +120,10 @@ fn what_goes_past_the_store_says_why() {
             Method::GET,
             Some(("content-length", "1")),
             &on,
-            "miss",
+            "bypass",
             "fwd=bypass; detail=request-body",
         ),
-        (Method::GET, Some(("upgrade", "x")), &on, "miss", "fwd=bypass; detail=upgrade"),
+        (Method::GET, Some(("upgrade", "x")), &on, "bypass", "fwd=bypass; detail=upgrade"),
         (Method::GET, Some(("if-match", "*")), &on, "miss", "fwd=request; detail=precondition"),
     ] {
         let lines: Vec<_> = line.into_iter().collect();

@@ -106,7 +106,13 @@ impl Piece {
         if status != StatusCode::PARTIAL_CONTENT {
             return Answer::Other;
         }
-        let Some((range, length)) = content_range(response) else { return Answer::Misfit };
+        let Some((range, length)) = content_range(response) else {
+            // Of a length that is not known (`bytes 0-9/*`) it is no less the piece.
+            let begins_it = range_of_unknown(response).is_some_and(|range| {
+                range.start == self.start() && range.end - range.start <= self.size
+            });
+            return if begins_it { Answer::Unversioned } else { Answer::Misfit };
+        };
         let announced = content_length(response);
         if range != self.bytes(length)
             || announced.is_some_and(|announced| announced != range.end - range.start)
@@ -151,6 +157,16 @@ impl Version {
         };
         Some(Self { length, validator: validator? })
     }
+}
+
+/// The bytes that a response says it has of something whose length it says is not known.
+fn range_of_unknown(response: &HeaderMap) -> Option<Range<u64>> {
+    let mut lines = response.get_all(header::CONTENT_RANGE).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+    let (unit, rest) = line.to_str().ok()?.split_once(' ')?;
+    let (first, last) = rest.trim_start().strip_suffix("/*")?.split_once('-')?;
+    let (first, last) = (number(first)?, number(last)?);
+    (unit.eq_ignore_ascii_case("bytes") && first <= last).then(|| first..last.saturating_add(1))
 }
 
 /// The bytes that a response says it has, and the length of the whole (RFC 9110 §14.4): `None` when it
@@ -254,7 +270,8 @@ mod tests {
             ("bytes 101-199/1000", "99"),
             ("bytes 100-200/1000", "101"),
             ("bytes 100-199/1000", "99"),
-            ("bytes 100-199/*", "100"),
+            ("bytes 101-199/*", "99"),
+            ("bytes 100-200/*", "101"),
             ("bytes 100-199/150", "100"),
             ("bytes */1000", "100"),
             ("lines 100-199/1000", "100"),
@@ -262,6 +279,10 @@ mod tests {
             ("bytes 100-199", "100"),
         ] {
             assert_eq!(answer(1, range, length, TAG), Answer::Misfit, "{range} {length}");
+        }
+        // Nothing can be put together with what does not say how long the whole is.
+        for (range, length) in [("bytes 100-199/*", "100"), ("bytes 100-149/*", "50")] {
+            assert_eq!(answer(1, range, length, TAG), Answer::Unversioned, "{range}");
         }
         let twice = &[(header::CONTENT_RANGE, "bytes 100-199/1000")];
         assert_eq!(answer(1, "bytes 100-199/1000", "100", twice), Answer::Misfit);

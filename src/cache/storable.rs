@@ -83,6 +83,36 @@ impl Answers {
     }
 }
 
+/// Of whose requests it says something that a response was not kept. What is remembered of it must not be
+/// held against others: anybody can send an Authorization, or a `no-store`, with any request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Concerns {
+    /// Of all: the response says so, or a rule that is about the response.
+    #[default]
+    All,
+    /// Of those with an Authorization.
+    Credentials,
+    /// Of those with a cookie.
+    Cookies,
+    /// Of nobody's but the one that it answered.
+    Itself,
+}
+
+impl Concerns {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::All, Self::Credentials, Self::Cookies, Self::Itself];
+
+    /// Whether it says something of a request with these fields.
+    pub fn is_about(self, request: &HeaderMap) -> bool {
+        match self {
+            Self::All => true,
+            Self::Credentials => request.contains_key(header::AUTHORIZATION),
+            Self::Cookies => request.contains_key(header::COOKIE),
+            Self::Itself => false,
+        }
+    }
+}
+
 /// Why a response is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NotStorable {
@@ -189,6 +219,34 @@ impl NotStorable {
         }
     }
 
+    /// Of whose requests it says something.
+    pub fn concerns(self) -> Concerns {
+        match self {
+            Self::Authorization => Concerns::Credentials,
+            Self::RequestCookie => Concerns::Cookies,
+            Self::Method
+            | Self::RequestBody
+            | Self::RequestNoStore
+            | Self::RouteNoStore
+            | Self::TooFewUses => Concerns::Itself,
+            Self::Disabled
+            | Self::Status
+            | Self::NotUnderstood
+            | Self::NoStore
+            | Self::RouteStatus
+            | Self::Private
+            | Self::VaryStar
+            | Self::VaryMalformed
+            | Self::VaryClient
+            | Self::SetCookie
+            | Self::TooLarge
+            | Self::NoFreshness
+            | Self::ContentType
+            | Self::WouldReplace
+            | Self::AlreadyStale => Concerns::All,
+        }
+    }
+
     /// The name in logs, metrics and Cache-Status.
     pub fn label(self) -> &'static str {
         match self {
@@ -255,11 +313,8 @@ fn judge(
     let headers = response.headers;
     let (directives, source) = ResponseDirectives::governing(headers);
     check_directives(response.status, &directives)?;
-    if RequestDirectives::of(request.headers, policy.client_directives).no_store {
-        return Err(NotStorable::RequestNoStore);
-    }
-    if policy.no_store.iter().any(|condition| condition.holds(request)) {
-        return Err(NotStorable::RouteNoStore);
+    if let Some(forbids) = Forbids::of(request, policy) {
+        return Err(forbids.reason());
     }
     let named = |statuses: &Statuses| statuses.contain(response.status);
     if !policy.statuses.is_empty() && !policy.statuses.iter().any(named) {
@@ -295,6 +350,34 @@ fn judge(
     };
     let strip = not_stored(headers, &directives, policy);
     Ok(Kept { life, lifetime_source, directives_source: source, vary, strip, answers })
+}
+
+/// Why a request keeps its answer out of the store, whatever that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forbids {
+    /// Its `no-store`.
+    Client,
+    /// A condition of the route.
+    Route,
+}
+
+impl Forbids {
+    /// Whether a request does, and why.
+    pub fn of(request: &Request<'_>, policy: &Policy) -> Option<Self> {
+        if RequestDirectives::of(request.headers, policy.client_directives).no_store {
+            return Some(Self::Client);
+        }
+        let holds = policy.no_store.iter().any(|condition| condition.holds(request));
+        holds.then_some(Self::Route)
+    }
+
+    /// The same as the reason why a response is not kept.
+    pub fn reason(self) -> NotStorable {
+        match self {
+            Self::Client => NotStorable::RequestNoStore,
+            Self::Route => NotStorable::RouteNoStore,
+        }
+    }
 }
 
 /// Whether a response with a lifetime from this source has to be what its name promises.

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use http::HeaderMap;
 use http::HeaderValue;
+use http::StatusCode;
 use http::Version;
 use http::header;
 
@@ -19,6 +20,8 @@ use crate::cache::status::CacheStatus;
 use crate::cache::status::Forward;
 use crate::cache::status::Outcome;
 use crate::cache::status::Source;
+use crate::cache::storable::Concerns;
+use crate::cache::storable::Forbids;
 use crate::listen::conn::Conn;
 use crate::message::admit::Admitted;
 use crate::message::ends::Ends;
@@ -126,6 +129,10 @@ pub struct CacheSide {
     pub posted: Posted,
     /// How often it was asked for lately, where nothing is stored and that counts.
     pub uses: Option<u32>,
+    /// Its answer is not stored, whatever it is: the request says so.
+    pub forbidden: Option<Forbids>,
+    /// Of whose requests it says something that the answer is not stored, if it is not.
+    pub concerns: Concerns,
     /// What is told of it in Cache-Status.
     pub status: CacheStatus,
     /// What became of it, in one word; `None` until something has.
@@ -153,9 +160,17 @@ impl CacheSide {
         self.outcome = Some(Outcome::Hit);
     }
 
-    /// It is answered from the store although that is stale, since the origin failed.
+    /// It is answered from the store although that is stale, without asking the origin.
     pub fn stale(&mut self, detail: Option<&'static str>) {
         self.status = CacheStatus { source: Some(Source::Hit), detail, ..self.status };
+        self.outcome = Some(Outcome::Stale);
+    }
+
+    /// It is answered from the store although that is stale, since the origin was asked and failed: what went
+    /// forward is no hit (RFC 9211 §2.1).
+    pub fn stale_after(&mut self, failed: Option<StatusCode>, detail: Option<&'static str>) {
+        let status = CacheStatus { detail, ..self.status };
+        self.status = failed.map_or(status, |failed| status.with_status(failed));
         self.outcome = Some(Outcome::Stale);
     }
 }
@@ -258,6 +273,7 @@ impl RequestCtx {
         flight.tell(Told {
             status: self.cache.status,
             outcome: self.cache.outcome,
+            concerns: self.cache.concerns,
             refusal: self.refusal,
             private: {
                 let mut private = self.origin.private.clone();

@@ -22,6 +22,7 @@ use pingora_proxy::RangeType;
 use pingora_proxy::Session;
 
 use crate::cache::freshness;
+use crate::cache::revalidate;
 use crate::cache::status::Outcome;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
@@ -120,12 +121,29 @@ pub(crate) fn dress(
         return Err(error);
     }
     let revalidated = ctx.cache.outcome == Some(Outcome::Revalidated);
+    if revalidated && !ctx.cache.status.stored {
+        update(response, ctx)?;
+    }
     let confirmed = revalidated.then(|| session.cache.maybe_cache_meta()).flatten();
     // Made elsewhere and confirmed now: as old as the 304 says (RFC 9111 §4.3.4).
     let confirmed = confirmed.map(|meta| meta.age().as_secs());
     put_on(&session.req_header().method, response, confirmed, ctx)?;
     suit(session, response, ctx);
     ctx.tell();
+    Ok(())
+}
+
+/// Brings what is stored up to date for one client, where what the 304 says keeps it from being stored so:
+/// Pingora takes over only some of the fields (RFC 9111 §4.3.4).
+fn update(response: &mut ResponseHeader, ctx: &RequestCtx) -> Result<()> {
+    let Some(fresh) = &ctx.origin.not_modified else { return Ok(()) };
+    let merged = revalidate::merge(&response.headers, fresh, ctx.wall);
+    for name in fresh.keys() {
+        response.remove_header(name);
+        for line in merged.get_all(name) {
+            response.append_header(name, line)?;
+        }
+    }
     Ok(())
 }
 

@@ -107,6 +107,10 @@ pub(crate) fn may_serve_stale(
             return false;
         }
     };
+    if let Some(ErrorType::HTTPStatus(status)) = error.map(Error::etype) {
+        // Pingora asks this before anything else sees the header.
+        ctx.origin.status.get_or_insert(*status);
+    }
     if let Some(flight) = &ctx.flight {
         // Who waits judges for himself whether what is stored will do; what Pingora serves now, nobody
         // gets.
@@ -120,7 +124,8 @@ pub(crate) fn may_serve_stale(
         session.set_keepalive(None);
     }
     ctx.refusal = None;
-    ctx.cache.stale(detail);
+    let failed = ctx.origin.status.and_then(|status| StatusCode::from_u16(status).ok());
+    ctx.cache.stale_after(failed, detail);
     true
 }
 

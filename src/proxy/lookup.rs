@@ -30,6 +30,7 @@ use crate::cache::reuse::Window;
 use crate::cache::reuse::may_serve;
 use crate::cache::status::Forward;
 use crate::cache::status::Outcome;
+use crate::cache::storable::Forbids;
 use crate::message::admit::Admitted;
 use crate::message::target::Scheme;
 use crate::proxy::context::Posted;
@@ -78,6 +79,7 @@ pub(crate) fn prepare(session: &mut Session, ctx: &mut RequestCtx) {
         }
     };
     ctx.cache.asked = asked;
+    ctx.cache.forbidden = Forbids::of(&view, &route.cache);
     ctx.cache.key = ctx
         .admitted
         .as_ref()

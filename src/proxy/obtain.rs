@@ -16,6 +16,7 @@ use crate::cache::Ranges;
 use crate::cache::course;
 use crate::cache::course::Stored;
 use crate::cache::course::Way;
+use crate::cache::freshness::Life;
 use crate::cache::freshness::Restraint;
 use crate::cache::reuse::Origin;
 use crate::cache::reuse::Reuse;
@@ -35,8 +36,10 @@ use crate::proxy::store;
 use crate::refusal::Refusal;
 use crate::storage::flights::Flight;
 use crate::storage::flights::Joined;
+use crate::storage::flights::Lead;
 use crate::storage::flights::Stage;
 use crate::storage::memory::Entry;
+use crate::storage::memory::Live;
 
 /// How often a request joins another's fetch that turns out not to answer it, before it asks for
 /// itself.
@@ -61,8 +64,8 @@ pub(crate) async fn answer(session: &mut Session, ctx: &mut RequestCtx) -> Resul
         match sliced::answer(session, ctx, &policy, size).await? {
             Sliced::Answered => return Ok(true),
             Sliced::Whole => {}
-            Sliced::Pass => {
-                sliced::pass(ctx);
+            Sliced::Pass(course) => {
+                sliced::pass(ctx, &course);
                 return Ok(false);
             }
         }
@@ -120,27 +123,28 @@ async fn share(session: &mut Session, ctx: &mut RequestCtx, policy: &Policy) -> 
         if ctx.cache.uses.is_some_and(|uses| uses < policy.min_uses) {
             return Ok(false);
         }
-        if wait.is_zero() || runtime.flights.is_unshared(key.as_bytes(), Instant::now()) {
+        // Nobody else has anything of an answer that the request keeps out of the store.
+        if ctx.cache.forbidden.is_some() {
             return Ok(false);
         }
-        match runtime.flights.join(key.as_bytes(), &fields, generation) {
-            Joined::Lead(lead) => {
-                let flight = Arc::clone(lead.flight());
-                let (mut fetch, handed) = errand::begin(session, ctx, lead);
-                return fetch.beside(lead_on(session, ctx, &flight, handed, found, policy)).await;
-            }
+        let unshared = runtime.flights.is_unshared(key.as_bytes(), &fields, Instant::now());
+        if wait.is_zero() || unshared {
+            return Ok(false);
+        }
+        let alone = || runtime.flights.alone(key.as_bytes(), generation);
+        let joined = match runtime.flights.is_each_ones(key.as_bytes(), Instant::now()) {
+            true => Joined::Lead(alone()),
+            false => runtime.flights.join(key.as_bytes(), &fields, generation),
+        };
+        match joined {
+            Joined::Lead(lead) => return lead_off(session, ctx, lead, found, policy).await,
             Joined::Follow(flight) => {
                 if let Stage::Filling(live) = flight.stage() {
                     // It was asked for before this request came: it has to be as good as stored.
-                    let life = store::life(
-                        live.status(),
-                        Restraint::of(live.headers()),
-                        &live.times(),
-                        policy,
-                    );
+                    let life = life_of(&live, policy);
                     let verdict = may_serve(&life, &ctx.cache.asked, now, Origin::Reachable);
                     if verdict != Reuse::Fresh {
-                        return Ok(false);
+                        return lead_off(session, ctx, alone(), found, policy).await;
                     }
                 }
                 let turned_out = tokio::time::timeout(wait, flight.turned_out());
@@ -148,13 +152,30 @@ async fn share(session: &mut Session, ctx: &mut RequestCtx, policy: &Policy) -> 
                     // Whoever it is that asks may be slow for a reason of his own.
                     return Ok(false);
                 };
-                if followed(session, ctx, &flight, stage, found, policy).await? {
-                    return Ok(true);
+                match followed(session, ctx, &flight, stage, found.clone(), policy).await? {
+                    Followed::Answered => return Ok(true),
+                    Followed::Alone => {
+                        return lead_off(session, ctx, alone(), found, policy).await;
+                    }
+                    Followed::Again => {}
                 }
             }
         }
     }
     Ok(false)
+}
+
+/// Begins a fetch for this request, and serves what it brings.
+async fn lead_off(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    lead: Lead,
+    found: Option<Arc<Entry>>,
+    policy: &Policy,
+) -> Result<bool> {
+    let flight = Arc::clone(lead.flight());
+    let (mut fetch, handed) = errand::begin(session, ctx, lead);
+    fetch.beside(lead_on(session, ctx, &flight, handed, found, policy)).await
 }
 
 /// The fetch is begun for this request: serves what it hands on, or what it made of the store.
@@ -237,7 +258,17 @@ async fn ended(ctx: &mut RequestCtx, flight: &Flight, served: Result<()>) -> Res
     }
 }
 
-/// Another's fetch turned out thus. `false`: it does not answer this request.
+/// What another's fetch came to for a request that waited for it.
+enum Followed {
+    /// It is answered.
+    Answered,
+    /// It was for others: the next fetch may be for it.
+    Again,
+    /// No fetch of another's answers it: each has to be confirmed for itself.
+    Alone,
+}
+
+/// Another's fetch turned out thus.
 async fn followed(
     session: &mut Session,
     ctx: &mut RequestCtx,
@@ -245,32 +276,57 @@ async fn followed(
     stage: Stage,
     found: Option<Arc<Entry>>,
     policy: &Policy,
-) -> Result<bool> {
-    let Some(fields) = ctx.cache.fields.clone() else { return Ok(false) };
+) -> Result<Followed> {
+    let Some(fields) = ctx.cache.fields.clone() else { return Ok(Followed::Again) };
+    let now = SystemTime::now();
+    // RFC 9111 §4: what may not be reused without being confirmed is not for those who wait either.
+    let may_have = |ctx: &RequestCtx, life: &Life| match may_serve(
+        life,
+        &ctx.cache.asked,
+        now,
+        Origin::Reachable,
+    ) {
+        Reuse::Fresh | Reuse::Stale(_) => true,
+        Reuse::Revalidate(_) | Reuse::MustNot(_) => false,
+    };
     let collapsed = |ctx: &mut RequestCtx| ctx.cache.status = ctx.cache.status.collapsed();
     match stage {
         Stage::Filling(live) if live.selects(&fields) => {
-            let Some(reader) = live.reader() else { return Ok(false) };
+            if !may_have(ctx, &life_of(&live, policy)) {
+                return Ok(Followed::Alone);
+            }
+            let Some(reader) = live.reader() else { return Ok(Followed::Again) };
             answered(ctx, flight);
             collapsed(ctx);
-            let served = serve::live(session, ctx, &live, reader, SystemTime::now()).await;
-            ended(ctx, flight, served).await
+            let served = serve::live(session, ctx, &live, reader, now).await;
+            ended(ctx, flight, served).await?;
+            Ok(Followed::Answered)
         }
         Stage::Confirmed(entry) if entry.selects(&fields) => {
+            if !may_have(ctx, &store::life_of(&entry, policy)) {
+                return Ok(Followed::Alone);
+            }
             ctx.cache.outcome = Some(Outcome::Revalidated);
             answered(ctx, flight);
             collapsed(ctx);
-            serve::entry(session, ctx, &entry, SystemTime::now()).await?;
-            Ok(true)
+            serve::entry(session, ctx, &entry, now).await?;
+            Ok(Followed::Answered)
         }
         Stage::Failed => {
             ctx.refusal = flight.told().refusal;
             collapsed(ctx);
             failed(session, ctx, flight, found, policy).await?;
-            Ok(true)
+            Ok(Followed::Answered)
         }
-        Stage::Filling(_) | Stage::Confirmed(_) | Stage::Unshared | Stage::Asking => Ok(false),
+        Stage::Filling(_) | Stage::Confirmed(_) | Stage::Unshared | Stage::Asking => {
+            Ok(Followed::Again)
+        }
     }
+}
+
+/// The life of what is being stored.
+pub(super) fn life_of(live: &Live, policy: &Policy) -> Life {
+    store::life(live.status(), Restraint::of(live.headers()), &live.times(), policy)
 }
 
 /// There is no response: what is stored is served if its windows allow, or else the failure is.
@@ -285,7 +341,7 @@ async fn failed(
         && let Some(detail) = serves_stale(ctx, &entry, policy)
     {
         ctx.refusal = None;
-        ctx.cache.stale(detail);
+        ctx.cache.stale_after(answered_by(flight), detail);
         return serve::entry(session, ctx, &entry, SystemTime::now()).await;
     }
     let refusal = flight.told().refusal.unwrap_or(Refusal::OriginClosed);
@@ -339,6 +395,7 @@ pub(super) fn learn(ctx: &mut RequestCtx, flight: &Flight) {
     let told = flight.told();
     ctx.cache.status = told.status;
     ctx.cache.outcome = told.outcome.or(ctx.cache.outcome);
+    ctx.cache.concerns = told.concerns;
     ctx.refusal = told.refusal;
     ctx.origin.upstream = told.origin.upstream;
     ctx.origin.attempts = told.origin.attempts;
@@ -352,8 +409,12 @@ pub(super) fn learn(ctx: &mut RequestCtx, flight: &Flight) {
 
 /// What the origin answered to another counts for this request as well.
 pub(super) fn answered(ctx: &mut RequestCtx, flight: &Flight) {
-    let status = flight.told().origin.status.and_then(|status| StatusCode::from_u16(status).ok());
-    if let Some(status) = status {
+    if let Some(status) = answered_by(flight) {
         ctx.cache.status = ctx.cache.status.with_status(status);
     }
+}
+
+/// What the origin answered to a fetch, if it did.
+pub(super) fn answered_by(flight: &Flight) -> Option<StatusCode> {
+    flight.told().origin.status.and_then(|status| StatusCode::from_u16(status).ok())
 }

@@ -16,6 +16,8 @@ use crate::cache::course::Stored;
 use crate::cache::key::Key;
 use crate::cache::part;
 use crate::cache::reuse::Origin;
+use crate::cache::storable::Concerns;
+use crate::cache::storable::NotStorable;
 use crate::message::range;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::lookup;
@@ -70,11 +72,25 @@ pub(super) async fn answer(
 pub(super) fn pass(ctx: &mut RequestCtx, base: &Key) {
     if ctx.cache.status.detail == Some(store::NOT_A_PIECE) {
         // The origin sends the whole for a range: so it is asked for the whole.
-        ctx.runtime.flights.note_unsliced(base.as_bytes(), Instant::now());
+        ctx.runtime.flights.note_unsliced(base.as_bytes(), Concerns::All, Instant::now());
     }
+    let rare = ctx
+        .route()
+        .is_some_and(|route| ctx.cache.uses.is_some_and(|uses| uses < route.cache.min_uses));
+    let why = match ctx.cache.forbidden {
+        Some(forbids) => forbids.reason().label(),
+        None if rare => NotStorable::TooFewUses.label(),
+        None => UNSHARED,
+    };
+    // Where the origin is asked again it has said itself why nothing is stored.
+    ctx.cache.status.detail.get_or_insert(why);
     ctx.cache.key = None;
     ctx.cache.range = None;
 }
+
+/// Why a range goes to the origin as it is: what was answered to such a request was not stored lately, or
+/// another's fetch takes too long.
+const UNSHARED: &str = "unshared";
 
 /// What was fetched for a range, as the client is to see it.
 pub(super) fn restore(ctx: &RequestCtx, response: &mut ResponseHeader) -> Result<()> {

@@ -11,7 +11,6 @@ use pingora_proxy::Session;
 use tokio::sync::mpsc::Receiver;
 
 use crate::cache::Policy;
-use crate::cache::freshness::Restraint;
 use crate::cache::key::Key;
 use crate::cache::reuse::Origin;
 use crate::cache::reuse::Reuse;
@@ -27,7 +26,6 @@ use crate::proxy::errand::Rest;
 use crate::proxy::obtain;
 use crate::proxy::obtain::Known;
 use crate::proxy::serve;
-use crate::proxy::store;
 use crate::refusal::Refusal;
 use crate::storage::flights::Flight;
 use crate::storage::flights::Joined;
@@ -53,7 +51,9 @@ pub(super) enum Got {
     Failed(Refusal),
     /// It is not stored, and the client wants nothing else.
     NotCached,
-    /// It is not to be stored yet, or another's fetch takes too long.
+    /// It was not asked for often enough yet to be stored.
+    Rare,
+    /// It is not to be stored, or another's fetch takes too long.
     Alone,
     /// What was answered to the request for it was not stored lately.
     Unshared,
@@ -86,9 +86,12 @@ impl Got {
             Self::Handed(response, ..) if is_a_piece(response.status) => {
                 Version::of(&response.headers)
             }
-            Self::Handed(..) | Self::Failed(_) | Self::NotCached | Self::Alone | Self::Unshared => {
-                None
-            }
+            Self::Handed(..)
+            | Self::Failed(_)
+            | Self::NotCached
+            | Self::Rare
+            | Self::Alone
+            | Self::Unshared => None,
         }
     }
 }
@@ -109,6 +112,10 @@ pub(super) async fn take(
     let told = (ctx.cache.status, ctx.cache.outcome, ctx.refusal);
     ctx.cache.key = Some(base.piece(piece));
     ctx.cache.piece = Some(piece);
+    if turn == Turn::Later {
+        // What its beginning was asked for often enough for is stored whole.
+        ctx.cache.uses = Some(u32::MAX);
+    }
     let got = fetched(session, ctx, policy, turn).await;
     ctx.cache.key = Some(base.clone());
     ctx.cache.piece = None;
@@ -148,12 +155,17 @@ async fn fetched(
             Known::NotCached => return Ok(Got::NotCached),
             Known::Ask(found) => found,
         };
-        if ctx.cache.uses.is_some_and(|uses| uses < policy.min_uses) {
-            return Ok(Got::Alone);
-        }
         // What follows a header that was sent has to come, stored or not.
-        if turn == Turn::First && runtime.flights.is_unshared(key.as_bytes(), Instant::now()) {
-            return Ok(Got::Unshared);
+        if turn == Turn::First {
+            if ctx.cache.uses.is_some_and(|uses| uses < policy.min_uses) {
+                return Ok(Got::Rare);
+            }
+            if ctx.cache.forbidden.is_some() {
+                return Ok(Got::Alone);
+            }
+            if runtime.flights.is_unshared(key.as_bytes(), &fields, Instant::now()) {
+                return Ok(Got::Unshared);
+            }
         }
         match runtime.flights.join(key.as_bytes(), &fields, generation) {
             Joined::Lead(lead) => {
@@ -246,8 +258,7 @@ fn followed(
     let got = match stage {
         Stage::Filling(live) if live.selects(&fields) => {
             // It may have been asked for before this request came: it has to be as good as stored.
-            let life =
-                store::life(live.status(), Restraint::of(live.headers()), &live.times(), policy);
+            let life = obtain::life_of(&live, policy);
             let verdict = may_serve(&life, &ctx.cache.asked, SystemTime::now(), Origin::Reachable);
             let reader = live.reader().filter(|_| verdict == Reuse::Fresh)?;
             Got::Arriving(Arriving { live, reader, fetch: None })
@@ -280,7 +291,7 @@ fn failed(
     match stale {
         Some((entry, detail)) => {
             ctx.refusal = None;
-            ctx.cache.stale(detail);
+            ctx.cache.stale_after(obtain::answered_by(flight), detail);
             Got::Stored(entry)
         }
         None => Got::Failed(flight.told().refusal.unwrap_or(Refusal::OriginClosed)),

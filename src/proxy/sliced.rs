@@ -17,6 +17,7 @@ use pingora_proxy::Session;
 
 use crate::cache::Policy;
 use crate::cache::course;
+use crate::cache::course::Course;
 use crate::cache::key::Key;
 use crate::cache::key::Parts;
 use crate::cache::key::Resource;
@@ -26,6 +27,7 @@ use crate::cache::reuse::may_serve;
 use crate::cache::slice;
 use crate::cache::slice::Piece;
 use crate::cache::slice::Version;
+use crate::cache::storable::Concerns;
 use crate::proxy::answer;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::deliver;
@@ -51,8 +53,8 @@ pub(crate) enum Sliced {
     Answered,
     /// The object does not come in pieces: it is obtained whole.
     Whole,
-    /// Its pieces may not be stored: the request goes to the origin as it is.
-    Pass,
+    /// Its pieces may not be stored: the request goes to the origin as it is, like this.
+    Pass(Course),
 }
 
 /// An object that is sent in pieces.
@@ -80,7 +82,7 @@ pub(crate) async fn answer(
     let first = match first {
         First::Piece(first) => first,
         First::Whole => return Ok(Sliced::Whole),
-        First::Pass => return Ok(Sliced::Pass),
+        First::Pass => return Ok(Sliced::Pass(course::unsliced())),
     };
     for beginning in 1..=BEGINNINGS {
         let got = piece::take(session, ctx, policy, (&base, first), Turn::First).await?;
@@ -89,7 +91,12 @@ pub(crate) async fn answer(
             Got::Arriving(arriving) => {
                 (serve::header_of(&arriving.live)?, arriving.live.times(), Age::IfAny)
             }
-            Got::Handed(..) | Got::Failed(_) | Got::NotCached | Got::Alone | Got::Unshared => {
+            Got::Handed(..)
+            | Got::Failed(_)
+            | Got::NotCached
+            | Got::Rare
+            | Got::Alone
+            | Got::Unshared => {
                 return without_pieces(session, ctx, &base, first, got).await;
             }
         };
@@ -114,7 +121,12 @@ pub(crate) async fn answer(
                 object.forget(ctx);
                 continue;
             }
-            Ahead::Changed => return Err(serve::cut(ctx)),
+            Ahead::Changed => {
+                // It is another one each time that it is asked for: its pieces never make up a whole.
+                object.forget(ctx);
+                ctx.runtime.flights.note_unsliced(base.as_bytes(), Concerns::All, Instant::now());
+                return Ok(not_in_pieces(session, course::unsliced()));
+            }
             Ahead::NotCached => {
                 answer::refuse(session, ctx, Refusal::NotCached, &[]).await?;
                 return Ok(Sliced::Answered);
@@ -128,9 +140,9 @@ pub(crate) async fn answer(
     Ok(Sliced::Whole)
 }
 
-fn not_in_pieces(session: &Session) -> Sliced {
+fn not_in_pieces(session: &Session, course: Course) -> Sliced {
     match partial::not_in_pieces(&session.req_header().headers) {
-        First::Pass => Sliced::Pass,
+        First::Pass => Sliced::Pass(course),
         First::Whole | First::Piece(_) => Sliced::Whole,
     }
 }
@@ -150,8 +162,9 @@ async fn without_pieces(
                     && response.status == StatusCode::OK;
             if of_a_piece {
                 // It may not be stored, or not be put together with others.
-                ctx.runtime.flights.note_unsliced(base.as_bytes(), Instant::now());
-                return Ok(not_in_pieces(session));
+                let concerns = ctx.cache.concerns;
+                ctx.runtime.flights.note_unsliced(base.as_bytes(), concerns, Instant::now());
+                return Ok(not_in_pieces(session, course::unsliced()));
             }
             if response.status == StatusCode::RANGE_NOT_SATISFIABLE && first.index == 0 {
                 // An empty object has no first piece.
@@ -170,7 +183,11 @@ async fn without_pieces(
         }
         // As an origin's answers are that does not know ranges.
         Got::Unshared => Ok(Sliced::Whole),
-        Got::Alone | Got::Stored(_) | Got::Arriving(_) => Ok(not_in_pieces(session)),
+        Got::Rare => Ok(not_in_pieces(session, course::rare())),
+        Got::Alone | Got::Stored(_) | Got::Arriving(_) => {
+            let course = ctx.cache.forbidden.map_or_else(course::unsliced, course::forbidden);
+            Ok(not_in_pieces(session, course))
+        }
     }
 }
 
@@ -186,7 +203,12 @@ async fn whole(session: &mut Session, ctx: &mut RequestCtx, got: Got) -> Result<
                 None => served.await,
             }
         }
-        Got::Handed(..) | Got::Failed(_) | Got::NotCached | Got::Alone | Got::Unshared => Ok(()),
+        Got::Handed(..)
+        | Got::Failed(_)
+        | Got::NotCached
+        | Got::Rare
+        | Got::Alone
+        | Got::Unshared => Ok(()),
     }
 }
 
@@ -341,7 +363,12 @@ impl Object {
                     self.forget(ctx);
                     break;
                 }
-                Got::Handed(..) | Got::Failed(_) | Got::NotCached | Got::Alone | Got::Unshared => {
+                Got::Handed(..)
+                | Got::Failed(_)
+                | Got::NotCached
+                | Got::Rare
+                | Got::Alone
+                | Got::Unshared => {
                     break;
                 }
             }
@@ -388,12 +415,14 @@ async fn write(
         Got::Handed(_, mut rest, mut fetch) => {
             fetch.beside(serve::handed_stretch(session, ctx, &mut rest, part)).await
         }
-        Got::Failed(_) | Got::NotCached | Got::Alone | Got::Unshared => Err(serve::cut(ctx)),
+        Got::Failed(_) | Got::NotCached | Got::Rare | Got::Alone | Got::Unshared => {
+            Err(serve::cut(ctx))
+        }
     }
 }
 
 /// A request whose pieces may not be stored goes to the origin as it is.
-pub(crate) fn pass(ctx: &mut RequestCtx) {
+pub(crate) fn pass(ctx: &mut RequestCtx, course: &Course) {
     ctx.cache.key = None;
-    ctx.cache.take(&course::unsliced());
+    ctx.cache.take(course);
 }

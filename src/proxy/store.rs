@@ -17,11 +17,16 @@ use pingora_proxy::Session;
 use crate::cache::Exchange;
 use crate::cache::Payload;
 use crate::cache::Response;
+use crate::cache::directives::RequestDirectives;
 use crate::cache::freshness::Life;
 use crate::cache::key::Key;
+use crate::cache::reuse::Origin;
+use crate::cache::reuse::Reuse;
+use crate::cache::reuse::may_serve;
 use crate::cache::revalidate;
 use crate::cache::revalidate::Freshens;
 use crate::cache::status::Outcome;
+use crate::cache::storable::Concerns;
 use crate::cache::storable::Keep;
 use crate::cache::storable::Kept;
 use crate::cache::storable::may_keep;
@@ -49,8 +54,12 @@ pub(crate) fn keep(
     let judged = judge(session, response, ctx);
     // Before those who wait can see the response.
     ctx.tell();
-    if let (RespCacheable::Cacheable(_), Some(key)) = (&judged, &ctx.cache.key) {
-        ctx.runtime.flights.note_shared(key.as_bytes(), true, Instant::now());
+    if let (RespCacheable::Cacheable(meta), Some(key), Some(fields)) =
+        (&judged, &ctx.cache.key, &ctx.cache.fields)
+    {
+        let reuse = meta.extensions().get::<Verdict>().map_or(Reuse::Fresh, |verdict| verdict.0);
+        let flights = &ctx.runtime.flights;
+        flights.note_shared(key.as_bytes(), fields, reuse, Instant::now());
     }
     judged
 }
@@ -80,6 +89,7 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
         runtime.memory.remove(entry);
         ctx.origin.conditions = Asked::Again;
         ctx.cache.status = ctx.cache.status.with_detail(mismatch.label());
+        ctx.cache.concerns = Concerns::Itself;
         return RespCacheable::Uncacheable(NoCacheReason::Custom(mismatch.label()));
     }
     if validated.is_some() {
@@ -131,6 +141,7 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
                 runtime.memory.remove(entry);
             }
             ctx.cache.status = ctx.cache.status.with_detail(NO_VARY_SEARCH);
+            ctx.cache.concerns = Concerns::Itself;
             return RespCacheable::Uncacheable(NoCacheReason::Custom(NO_VARY_SEARCH));
         }
         Ok(kept) => kept,
@@ -140,6 +151,7 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
                 runtime.memory.remove(entry);
             }
             ctx.cache.status = ctx.cache.status.with_detail(reason.label());
+            ctx.cache.concerns = reason.concerns();
             return RespCacheable::Uncacheable(NoCacheReason::Custom(reason.label()));
         }
     };
@@ -156,7 +168,9 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
     }
     ctx.cache.status = ctx.cache.status.stored();
     let under = under(session, &header.headers, route, ctx);
+    let reuse = may_serve(&kept.life, &RequestDirectives::default(), now, Origin::Reachable);
     let mut meta = meta(&kept, header, validated);
+    meta.extensions_mut().insert(Verdict(reuse));
     let upstream = ctx.upstream().map(|upstream| runtime.plan.upstreams[upstream].protocol);
     meta.extensions_mut().insert(match upstream {
         Some(Protocol::Http2) => End::Stream,
@@ -179,6 +193,10 @@ fn under(session: &Session, response: &HeaderMap, route: &Route, ctx: &RequestCt
     let target = lookup::target_of(admitted, ctx.scheme());
     place::for_response(&ctx.runtime, route, (&target, fields), response, *asked)
 }
+
+/// Whether a response that is stored may answer others as it is.
+#[derive(Debug, Clone, Copy)]
+struct Verdict(Reuse);
 
 /// Why what came in place of a response that was good for several URLs is not stored under its key: it says
 /// something else of queries.

@@ -29,8 +29,11 @@ use crate::cache::key::Key;
 use crate::cache::purge::Unclear;
 use crate::cache::purge::Url;
 use crate::cache::reuse::Origin;
+use crate::cache::reuse::Reuse;
+use crate::cache::reuse::may_serve;
 use crate::cache::search;
 use crate::cache::status::Outcome;
+use crate::cache::storable::Forbids;
 use crate::cache::surrogate;
 use crate::cache::vary;
 use crate::message::range::Spec;
@@ -50,7 +53,6 @@ use crate::runtime::partial::First;
 use crate::runtime::partial::Parts;
 use crate::runtime::place;
 use crate::runtime::place::Place;
-use crate::storage::flights::Flights;
 use crate::storage::memory::Entry;
 use crate::storage::variances::Rule;
 
@@ -295,23 +297,42 @@ fn look(
     runtime: &Runtime,
     route: &Route,
     (asked, target): (&Asked<'_>, &key::Target<'_>),
-    directives: &RequestDirectives,
-    now: SystemTime,
+    (directives, forbids): (&RequestDirectives, Option<Forbids>),
+    wall: SystemTime,
 ) -> Option<Looked> {
     let policy = &*route.cache;
     let base = place::own(runtime, route, target, asked.headers)?;
     let (method, headers) = (asked.method, asked.headers);
-    let asking = Asking { runtime, policy, method, headers, asked: directives, base: &base, now };
+    let asking =
+        Asking { runtime, policy, method, headers, asked: directives, base: &base, now: wall };
     let at = |key: Key, which| Some(Looked::At(Place { key, rule: None }, which));
     if let Some(size) = policy.key.slice {
         match partial::first(&asking, size) {
             First::Piece(piece) => {
                 let key = base.piece(piece);
-                let unstored = runtime.flights.is_unshared(key.as_bytes(), Instant::now());
+                let now = Instant::now();
+                let unstored = runtime.flights.is_unshared(key.as_bytes(), headers, now);
+                let uses = runtime.uses.lately(key.as_bytes(), now).saturating_add(1);
                 let memory = runtime.memory;
-                // What could not be stored as a piece lately is obtained whole.
-                if !unstored || memory.peek(key.as_bytes(), Some(headers), |_| true).is_some() {
-                    return at(key, Which::Piece(piece.index));
+                let fresh = |entry: &Entry| {
+                    let life = life_of(entry, policy);
+                    may_serve(&life, directives, wall, Origin::Reachable) == Reuse::Fresh
+                };
+                let is_stored = memory.peek(key.as_bytes(), Some(headers), |_| true).is_some();
+                let is_fresh = memory.peek(key.as_bytes(), Some(headers), fresh).is_some();
+                // What is not stored as a piece goes to the origin as it is, or is obtained whole.
+                let instead = if !is_stored && uses < policy.min_uses {
+                    Some(course::rare())
+                } else if !is_fresh && let Some(why) = forbids {
+                    Some(course::forbidden(why))
+                } else {
+                    None
+                };
+                match (instead, partial::not_in_pieces(headers)) {
+                    (Some(course), First::Pass) => return Some(Looked::Nowhere(course)),
+                    (Some(_), First::Whole | First::Piece(_)) => {}
+                    (None, _) if unstored && !is_stored => {}
+                    (None, _) => return at(key, Which::Piece(piece.index)),
                 }
             }
             First::Whole => {}
@@ -344,7 +365,9 @@ fn of_the_cache(runtime: &Runtime, route: &Route, asked: &Asked<'_>, told: &mut 
     // Also of a request that goes past the store it is told what is there.
     let any = RequestDirectives::default();
     let wishes = directives.as_ref().unwrap_or(&any);
-    let Some(looked) = look(runtime, route, (asked, &target), wishes, now) else { return };
+    let forbids = Forbids::of(&request, policy);
+    let looked = look(runtime, route, (asked, &target), (wishes, forbids), now);
+    let Some(looked) = looked else { return };
     let (key, rule, which) = match &looked {
         Looked::At(place, which) => (Some(&place.key), place.rule.as_deref(), *which),
         Looked::InParts(_) => {
@@ -366,11 +389,13 @@ fn of_the_cache(runtime: &Runtime, route: &Route, asked: &Asked<'_>, told: &mut 
         // The first one speaks for all.
         Looked::InParts(_) | Looked::Nowhere(_) => entries.first(),
     };
-    let stands = |stands: fn(&Flights, &[u8], Instant) -> bool| {
-        key.is_some_and(|key| stands(&runtime.flights, key.as_bytes(), Instant::now()))
+    let (flights, at) = (&runtime.flights, Instant::now());
+    let lately = Lately {
+        failed: key.is_some_and(|key| flights.is_failing(key.as_bytes(), at)),
+        unstored: selected.is_none()
+            && key.is_some_and(|key| flights.is_unshared(key.as_bytes(), asked.headers, at)),
+        uses: key.map_or(0, |key| runtime.uses.lately(key.as_bytes(), at)),
     };
-    let lately =
-        Lately { failed: stands(Flights::is_failing), unstored: stands(Flights::is_unshared) };
     let life = selected.map(|entry| life_of(entry, policy));
     let others = matches!(which, Which::Whole)
         && place::has_variants(runtime, route, &target, asked.headers);

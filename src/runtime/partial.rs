@@ -82,14 +82,26 @@ pub struct Parts {
 /// By what the answer begins, of an object in pieces of `size` bytes.
 #[must_use]
 pub fn first(asking: &Asking<'_>, size: u64) -> First {
-    if asking.runtime.flights.is_unsliced(asking.base.as_bytes(), Instant::now()) {
-        return not_in_pieces(asking.headers);
+    let unsliced =
+        asking.runtime.flights.is_unsliced(asking.base.as_bytes(), asking.headers, Instant::now());
+    let piece = Piece::first_for(asking.headers, size);
+    if unsliced {
+        // What is there serves all the same. Stale, a range of it is not worth the whole.
+        let serves = |key: &Key| {
+            let fresh = |entry: &Entry| is_fresh(asking, entry);
+            asking.runtime.memory.peek(key.as_bytes(), Some(asking.headers), fresh).is_some()
+        };
+        return match (serves(asking.base), serves(&asking.base.piece(piece))) {
+            (true, _) => First::Whole,
+            (false, true) => First::Piece(piece),
+            (false, false) => not_in_pieces(asking.headers),
+        };
     }
     // Stored whole, since its origin does not know ranges.
     if is_whole_stored(asking) {
         return First::Whole;
     }
-    First::Piece(Piece::first_for(asking.headers, size))
+    First::Piece(piece)
 }
 
 /// How a request goes on for an object that does not come in pieces that may be stored: a range goes to
@@ -130,7 +142,11 @@ pub fn brought(asking: &Asking<'_>) -> Brought {
         // Conditions are about the whole, as long as it is not known what they would come to.
         Some(spec)
             if !conditional::has_conditions(asking.headers)
-                && !runtime.flights.is_unsliced(asking.base.as_bytes(), Instant::now()) =>
+                && !runtime.flights.is_unsliced(
+                    asking.base.as_bytes(),
+                    asking.headers,
+                    Instant::now(),
+                ) =>
         {
             Brought::Range(spec)
         }
@@ -143,12 +159,14 @@ fn is_whole_stored(asking: &Asking<'_>) -> bool {
     memory.peek(asking.base.as_bytes(), Some(asking.headers), |_| true).is_some()
 }
 
+fn is_fresh(asking: &Asking<'_>, entry: &Entry) -> bool {
+    let life = life_of(entry, asking.policy);
+    may_serve(&life, asking.asked, asking.now, Origin::Reachable) == Reuse::Fresh
+}
+
 /// The parts that are stored and fresh, the latest first.
 fn stored(asking: &Asking<'_>) -> Vec<(Part, Arc<Entry>)> {
-    let fresh = |entry: &Entry| {
-        let life = life_of(entry, asking.policy);
-        may_serve(&life, asking.asked, asking.now, Origin::Reachable) == Reuse::Fresh
-    };
+    let fresh = |entry: &Entry| is_fresh(asking, entry);
     let part = |spec| {
         let key = asking.base.range(spec);
         let memory = asking.runtime.memory;

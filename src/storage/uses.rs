@@ -38,13 +38,9 @@ impl Default for Uses {
 impl Uses {
     /// Counts a use of `key`, and says how many there were lately, this one included; at most 255.
     pub fn count(&self, key: &[u8], now: Instant) -> u32 {
-        let hash = self.hasher.hash_one(key);
-        let place = &self.places[usize::try_from(hash & 0xffff_ffff).unwrap_or(0) % PLACES];
-        let seconds = now.saturating_duration_since(self.began).as_secs() & 0xff_ffff;
+        let (place, hash, seconds) = self.at(key, now);
         let counted = |held: u64| {
-            let (since, uses) = (seconds.wrapping_sub(held >> 8) & 0xff_ffff, held & 0xff);
-            let lately = (held ^ hash) >> 32 == 0 && since < WHILE.as_secs();
-            let uses = if lately { (uses + 1).min(0xff) } else { 1 };
+            let uses = (held_for(hash, held, seconds) + 1).min(0xff);
             hash & !0xffff_ffff | seconds << 8 | uses
         };
         // Two that count at once are counted one after the other, so that both see what they are.
@@ -53,6 +49,28 @@ impl Uses {
             .unwrap_or_default();
         u32::try_from(counted(before) & 0xff).unwrap_or(u32::MAX)
     }
+
+    /// How often `key` was used lately, without counting this.
+    pub fn lately(&self, key: &[u8], now: Instant) -> u32 {
+        let (place, hash, seconds) = self.at(key, now);
+        let uses = held_for(hash, place.load(Ordering::Relaxed), seconds);
+        u32::try_from(uses).unwrap_or(u32::MAX)
+    }
+
+    /// The place of a key, its hash, and the second that it is.
+    fn at(&self, key: &[u8], now: Instant) -> (&AtomicU64, u64, u64) {
+        let hash = self.hasher.hash_one(key);
+        let place = &self.places[usize::try_from(hash & 0xffff_ffff).unwrap_or(0) % PLACES];
+        let seconds = now.saturating_duration_since(self.began).as_secs() & 0xff_ffff;
+        (place, hash, seconds)
+    }
+}
+
+/// How many uses are held, where they are this key's and not too long ago.
+fn held_for(hash: u64, held: u64, seconds: u64) -> u64 {
+    let since = seconds.wrapping_sub(held >> 8) & 0xff_ffff;
+    let lately = (held ^ hash) >> 32 == 0 && since < WHILE.as_secs();
+    if lately { held & 0xff } else { 0 }
 }
 
 #[cfg(test)]
@@ -63,6 +81,8 @@ mod tests {
     fn uses_are_counted_by_key() {
         let (uses, now) = (Uses::default(), Instant::now());
         assert_eq!([uses.count(b"a", now), uses.count(b"a", now)], [1, 2]);
+        assert_eq!([uses.lately(b"a", now), uses.lately(b"a", now)], [2, 2]);
+        assert_eq!(uses.lately(b"b", now), 0);
         assert_eq!(uses.count(b"b", now), 1);
         assert_eq!(uses.count(b"a", now), 3);
     }
@@ -73,6 +93,7 @@ mod tests {
         assert_eq!(uses.count(b"a", now), 1);
         let later = now + WHILE - Duration::from_secs(1);
         assert_eq!(uses.count(b"a", later), 2);
+        assert_eq!(uses.lately(b"a", later + WHILE + Duration::from_secs(1)), 0);
         assert_eq!(uses.count(b"a", later + WHILE + Duration::from_secs(1)), 1);
     }
 

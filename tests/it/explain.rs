@@ -384,6 +384,37 @@ fn what_is_not_stored_is_remembered_for_a_while() {
 }
 
 #[test]
+fn how_seldom_something_is_asked_for_is_told() {
+    let origin = pages();
+    let edge = Edge::with(&format!(
+        "listeners:\n  - {{name: http, address: \"127.0.0.1:0\"}}\n\
+         upstreams:\n  origin: {{addresses: [\"{}\"]}}\n\
+         routes:\n  - upstream: origin\n    cache: {{min_uses: 3, slice: 16KiB}}\n",
+        origin.address
+    ));
+    let change = |fields: &[(&str, &str)]| {
+        let told = ask(&edge, "/a", fields);
+        (told["cache_status"].clone(), told["change"][0].as_str().expect("text").to_owned())
+    };
+    let range = [("Range", "bytes=0-1")];
+    for _ in 0..2 {
+        let (status, more) = change(&range);
+        assert_eq!(status, "edgeproxy; fwd=uri-miss; detail=min-uses");
+        assert!(more.contains("`min_uses`"), "{more}");
+        let (status, more) = change(&[]);
+        assert_eq!(status, "edgeproxy; fwd=uri-miss");
+        assert!(more.contains("`min_uses`"), "{more}");
+        let got = edge.get_with("/a", &range);
+        assert!(got.value("cache-status").unwrap().ends_with("detail=min-uses"), "{got:?}");
+    }
+    for fields in [&range[..], &[]] {
+        let (status, more) = change(fields);
+        assert_eq!(status, "edgeproxy; fwd=uri-miss");
+        assert!(more.contains("one request for it"), "{more}");
+    }
+}
+
+#[test]
 fn what_needs_no_cache_says_so() {
     let edge = edge(&pages());
     let told = ask(&edge, "/here", &[]);

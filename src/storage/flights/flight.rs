@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::cache::status::CacheStatus;
 use crate::cache::status::Outcome;
+use crate::cache::storable::Concerns;
 use crate::refusal::Refusal;
 use crate::storage::memory::Entry;
 use crate::storage::memory::Generation;
@@ -60,6 +61,8 @@ pub struct Told {
     pub status: CacheStatus,
     /// The same in one word.
     pub outcome: Option<Outcome>,
+    /// Of whose requests it says something that the response is not stored, if it is not.
+    pub concerns: Concerns,
     /// Why there is no response.
     pub refusal: Option<Refusal>,
     /// What the origin did.

@@ -24,6 +24,8 @@ use std::time::Instant;
 use http::HeaderMap;
 use parking_lot::Mutex;
 
+use crate::cache::reuse::Reuse;
+use crate::cache::storable::Concerns;
 pub use crate::storage::flights::flight::Flight;
 pub use crate::storage::flights::flight::Origin;
 pub use crate::storage::flights::flight::Stage;
@@ -52,6 +54,7 @@ pub struct Flights {
     /// Keyed anew in every process, so that no client can choose keys that collide.
     hasher: RandomState,
     unshared: Marks,
+    each: Marks,
     unsliced: Marks,
     failing: Marks,
     refreshes: AtomicUsize,
@@ -91,6 +94,7 @@ impl Default for Flights {
             shards: (0..SHARDS).map(|_| Table::default()).collect(),
             hasher: RandomState::new(),
             unshared: Marks::default(),
+            each: Marks::default(),
             unsliced: Marks::default(),
             failing: Marks::default(),
             refreshes: AtomicUsize::new(0),
@@ -128,6 +132,12 @@ impl Flights {
         Joined::Lead(Lead { flights: Arc::clone(self), key, flight })
     }
 
+    /// Begins a fetch of `key` that nobody else takes part in.
+    pub fn alone(self: &Arc<Self>, key: &[u8], now: Generation) -> Lead {
+        let flight = Arc::new(Flight::new(now, Whose::ARequests));
+        Lead { flights: Arc::clone(self), key: key.into(), flight }
+    }
+
     /// Begins a fetch of `key` in the background, for nobody in particular: `None` when one is under
     /// way, or there are too many.
     pub fn refresh(
@@ -156,28 +166,64 @@ impl Flights {
         (wanted || before < ORPHANS).then_some(orphan)
     }
 
-    /// Whether responses to this key were lately not shared, so that nobody should wait for one.
-    pub fn is_unshared(&self, key: &[u8], now: Instant) -> bool {
-        self.unshared.stands(self.hasher.hash_one(key), now)
+    /// Whether responses to such a request for this key were lately not shared, so that it should not wait
+    /// for one, nor anybody for its own.
+    pub fn is_unshared(&self, key: &[u8], request: &HeaderMap, now: Instant) -> bool {
+        self.hashes(key, request).any(|hash| self.unshared.stands(hash, now))
     }
 
-    /// Notes whether responses to this key are shared.
-    pub fn note_shared(&self, key: &[u8], shared: bool, now: Instant) {
-        let hash = self.hasher.hash_one(key);
-        match shared {
-            true => self.unshared.clear(hash),
-            false => self.unshared.set(hash, now + UNSHARED),
+    /// Notes that a response to this key was not shared.
+    pub fn note_unshared(&self, key: &[u8], concerns: Concerns, now: Instant) {
+        if let Some(hash) = self.hash(key, concerns) {
+            self.unshared.set(hash, now + UNSHARED);
         }
     }
 
-    /// Whether what this is the key of turned out lately not to come in pieces that can be stored.
-    pub fn is_unsliced(&self, key: &[u8], now: Instant) -> bool {
-        self.unsliced.stands(self.hasher.hash_one(key), now)
+    /// Notes that the response to such a request for this key is shared: as it is, or when each who asks has
+    /// it confirmed.
+    pub fn note_shared(&self, key: &[u8], request: &HeaderMap, reuse: Reuse, now: Instant) {
+        self.hashes(key, request).for_each(|hash| self.unshared.clear(hash));
+        let hash = self.hasher.hash_one(key);
+        match reuse {
+            Reuse::Fresh | Reuse::Stale(_) => self.each.clear(hash),
+            Reuse::Revalidate(_) | Reuse::MustNot(_) => self.each.set(hash, now + UNSHARED),
+        }
+    }
+
+    /// Whether each who asks had to have the response to this key confirmed lately: then nobody has anything
+    /// of waiting for another's.
+    pub fn is_each_ones(&self, key: &[u8], now: Instant) -> bool {
+        self.each.stands(self.hasher.hash_one(key), now)
+    }
+
+    /// Whether what this is the key of turned out lately not to come in pieces that can be stored, for such
+    /// a request.
+    pub fn is_unsliced(&self, key: &[u8], request: &HeaderMap, now: Instant) -> bool {
+        self.hashes(key, request).any(|hash| self.unsliced.stands(hash, now))
     }
 
     /// Notes that it does not.
-    pub fn note_unsliced(&self, key: &[u8], now: Instant) {
-        self.unsliced.set(self.hasher.hash_one(key), now + UNSHARED);
+    pub fn note_unsliced(&self, key: &[u8], concerns: Concerns, now: Instant) {
+        if let Some(hash) = self.hash(key, concerns) {
+            self.unsliced.set(hash, now + UNSHARED);
+        }
+    }
+
+    /// Where it is marked what concerns such a request for this key.
+    fn hashes(&self, key: &[u8], request: &HeaderMap) -> impl Iterator<Item = u64> {
+        let about = Concerns::ALL.into_iter().filter(|concerns| concerns.is_about(request));
+        about.filter_map(|concerns| self.hash(key, concerns))
+    }
+
+    /// Where it is marked that something concerns these requests for this key.
+    fn hash(&self, key: &[u8], concerns: Concerns) -> Option<u64> {
+        match concerns {
+            Concerns::All => Some(self.hasher.hash_one(key)),
+            Concerns::Credentials | Concerns::Cookies => {
+                Some(self.hasher.hash_one((concerns, key)))
+            }
+            Concerns::Itself => None,
+        }
     }
 
     /// Whether a fetch of this key failed a moment ago.
@@ -203,10 +249,13 @@ impl Lead {
     }
 
     /// The response is for the one who began this alone. Those who wait go on for themselves, and
-    /// for a while nobody waits for this key.
+    /// for a while nobody whom it concerns waits for this key.
     pub fn unshared(&self) {
+        if matches!(self.flight.stage(), Stage::Asking) {
+            // Before they go on: of those whom it does not concern, one begins another fetch for all.
+            self.flights.note_unshared(&self.key, self.flight.told().concerns, Instant::now());
+        }
         if self.flight.turn_out(Stage::Unshared) {
-            self.flights.note_shared(&self.key, false, Instant::now());
             self.leave();
         }
     }
@@ -231,10 +280,8 @@ impl Drop for Lead {
                 let hash = self.flights.hasher.hash_one(&*self.key);
                 self.flights.failing.set(hash, Instant::now() + FAILING);
             }
-            Stage::Filling(_) | Stage::Confirmed(_) => {
-                self.flights.note_shared(&self.key, true, Instant::now());
-            }
-            Stage::Asking | Stage::Unshared => {}
+            // Where they were stored it was noted that they are shared.
+            Stage::Asking | Stage::Filling(_) | Stage::Confirmed(_) | Stage::Unshared => {}
         }
         if self.flight.whose() == Whose::Nobodys {
             self.flights.refreshes.fetch_sub(1, Ordering::AcqRel);

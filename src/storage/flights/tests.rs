@@ -3,6 +3,7 @@
 use http::HeaderMap;
 
 use super::*;
+use crate::cache::reuse::Why;
 use crate::storage::memory::Memory;
 use crate::storage::memory::Options;
 
@@ -63,10 +64,57 @@ async fn what_is_not_shared_is_remembered_until_it_is() {
     assert!(matches!(first.flight().turned_out().await, Stage::Unshared));
     assert_eq!(flights.under_way(), 0, "nobody joins it any more");
     let now = Instant::now();
-    assert!(flights.is_unshared(b"k", now));
-    assert!(!flights.is_unshared(b"l", now));
-    flights.note_shared(b"k", true, now);
-    assert!(!flights.is_unshared(b"k", now));
+    let none = HeaderMap::new();
+    assert!(flights.is_unshared(b"k", &none, now));
+    assert!(!flights.is_unshared(b"l", &none, now));
+    flights.note_shared(b"k", &none, Reuse::Fresh, now);
+    assert!(!flights.is_unshared(b"k", &none, now));
+}
+
+#[test]
+fn what_each_has_to_have_confirmed_is_remembered_until_it_is_not() {
+    let flights = Arc::new(Flights::default());
+    let (now, none) = (Instant::now(), HeaderMap::new());
+    flights.note_shared(b"k", &none, Reuse::Revalidate(Why::NoCache), now);
+    assert!(flights.is_each_ones(b"k", now) && !flights.is_unshared(b"k", &none, now));
+    let own = flights.alone(b"k", generation());
+    let first = lead(flights.join(b"k", &none, generation()));
+    assert_eq!(flights.under_way(), 1, "nobody takes part in the one that is its own");
+    drop(own);
+    assert_eq!(flights.under_way(), 1);
+    drop(first);
+    flights.note_shared(b"k", &none, Reuse::Fresh, now);
+    assert!(!flights.is_each_ones(b"k", now));
+}
+
+#[test]
+fn what_a_request_brought_itself_is_not_held_against_others() {
+    let flights = Flights::default();
+    let now = Instant::now();
+    let none = HeaderMap::new();
+    let with = |name, value| HeaderMap::from_iter([(name, http::HeaderValue::from_static(value))]);
+    let known = with(http::header::AUTHORIZATION, "who");
+    let returning = with(http::header::COOKIE, "a=1");
+
+    flights.note_unshared(b"k", Concerns::Itself, now);
+    flights.note_unsliced(b"k", Concerns::Itself, now);
+    for request in [&none, &known, &returning] {
+        assert!(!flights.is_unshared(b"k", request, now));
+        assert!(!flights.is_unsliced(b"k", request, now));
+    }
+    flights.note_unshared(b"k", Concerns::Credentials, now);
+    flights.note_unsliced(b"k", Concerns::Cookies, now);
+    for (request, unshared, unsliced) in
+        [(&none, false, false), (&known, true, false), (&returning, false, true)]
+    {
+        assert_eq!(flights.is_unshared(b"k", request, now), unshared);
+        assert_eq!(flights.is_unsliced(b"k", request, now), unsliced);
+    }
+    // What is shared with everybody says nothing of them.
+    flights.note_shared(b"k", &none, Reuse::Fresh, now);
+    assert!(flights.is_unshared(b"k", &known, now));
+    flights.note_shared(b"k", &known, Reuse::Fresh, now);
+    assert!(!flights.is_unshared(b"k", &known, now));
 }
 
 #[test]

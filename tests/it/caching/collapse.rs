@@ -572,3 +572,118 @@ fn a_client_that_has_it_already_does_not_end_the_fetch_for_others() {
 fn a_client_that_wants_a_part_does_not_end_the_fetch_for_others() {
     is_whole_for_others(("Range", "bytes=0-1"), 200);
 }
+
+/// What a stranger may send with any request, and what keeps its answer from others.
+const TO_ITSELF: [(&str, &str, &str); 4] = [
+    ("Authorization", "anybody", "authorization"),
+    ("Cache-Control", "no-store", "request-no-store"),
+    ("X-Preview", "1", "route-no-store"),
+    ("Cookie", "a=1", "request-cookie"),
+];
+
+#[test]
+fn what_one_request_keeps_to_itself_is_not_held_against_others() {
+    const CLIENTS: usize = 8;
+    for (name, value, reason) in TO_ITSELF {
+        let gate = Gate::default();
+        let wait = gate.clone();
+        let origin = Origin::script()
+            .with("/", move |seen| {
+                if seen.value(name) != Some(value) {
+                    wait.pass();
+                }
+                // Only a guess says for how long, so that a cookie matters.
+                let page = ok("page").field("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT");
+                match name {
+                    "Cookie" => page,
+                    _ => page.field("Cache-Control", "max-age=60"),
+                }
+            })
+            .start();
+        let edge = with_rules(&origin, "{no_store: {headers: {x-preview: present}}}");
+        for _ in 0..2 {
+            let own = edge.get_with("/", &[(name, value)]);
+            assert!(own.value("cache-status").unwrap().ends_with(&format!("detail={reason}")));
+        }
+        assert_eq!(origin.seen().len(), 2, "{reason}: its own answers are nobody else's");
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| edge.wire()).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+        }
+        origin.wait_for(3);
+        gate.open();
+        for client in &mut clients {
+            client.reply().expect_status(200).expect_body("page");
+        }
+        assert_eq!(origin.seen().len(), 3, "{reason}: all others are one request");
+    }
+}
+
+#[test]
+fn who_waited_for_what_is_anothers_waits_for_the_next() {
+    const CLIENTS: usize = 6;
+    let (first, second) = (Gate::default(), Gate::default());
+    let (begun, goes_on) = (first.clone(), second.clone());
+    let origin = Origin::script()
+        .with("/a", move |seen| {
+            match seen.value("authorization") {
+                Some(_) => begun.pass(),
+                None => goes_on.pass(),
+            }
+            minute("page")
+        })
+        .start();
+    let edge = Edge::to(&origin);
+    let mut known = edge.wire();
+    known.send("GET /a HTTP/1.1\r\nHost: edge.test\r\nAuthorization: alice\r\n\r\n");
+    origin.wait_for(1);
+    let mut strangers: Vec<_> = (0..CLIENTS).map(|_| edge.wire()).collect();
+    for stranger in &mut strangers {
+        stranger.send("GET /a HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+    }
+    first.open();
+    known.reply().expect_body("page");
+    origin.wait_for(2);
+    second.open();
+    for stranger in &mut strangers {
+        stranger.reply().expect_body("page");
+    }
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[test]
+fn what_has_to_be_confirmed_is_confirmed_by_all_who_waited() {
+    const CLIENTS: usize = 6;
+    for said in ["no-cache", "max-age=0"] {
+        let together = Arc::new(Barrier::new(CLIENTS - 1));
+        let first = AtomicBool::new(true);
+        let gate = Gate::default();
+        let wait = gate.clone();
+        let origin = Origin::script()
+            .with("/a", move |seen| {
+                if first.swap(false, Ordering::SeqCst) {
+                    wait.pass();
+                } else {
+                    // Passed only if all who waited for the first ask at the same time.
+                    together.wait();
+                }
+                let answer = match seen.value("if-none-match") {
+                    Some(_) => status(304),
+                    None => ok("page"),
+                };
+                answer.field("Cache-Control", said).field("ETag", "\"1\"")
+            })
+            .start();
+        let edge = Edge::to(&origin);
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| edge.wire()).collect();
+        for client in &mut clients {
+            client.send("GET /a HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+        }
+        origin.wait_for(1);
+        gate.open();
+        for client in &mut clients {
+            client.reply().expect_status(200).expect_body("page");
+        }
+        assert_eq!(origin.seen().len(), CLIENTS, "{said}");
+    }
+}

@@ -238,3 +238,23 @@ fn clients_that_ask_for_the_same_range_share_its_fetch() {
     }
     assert_eq!(ranges(&origin), ["bytes=3-8"]);
 }
+
+#[test]
+fn a_range_that_is_passed_on_says_why() {
+    let origin = Origin::script()
+        .with("/", |seen| partial(seen, BODY, None).field("Set-Cookie", "a=1"))
+        .start();
+    let edge = with_rules(&origin, RULES);
+    for (fields, reason) in [
+        (&[][..], "set-cookie"),
+        (&[], "unshared"),
+        (&[("Cache-Control", "no-store")], "request-no-store"),
+    ] {
+        let mut all = vec![("Range", "bytes=0-1")];
+        all.extend(fields);
+        let part = edge.get_with("/", &all);
+        part.expect_status(206).expect_miss();
+        let said = part.value("cache-status").unwrap();
+        assert!(said.ends_with(&format!("detail={reason}")), "{reason}: {said}");
+    }
+}

@@ -409,3 +409,91 @@ fn ranges_at(origin: &Origin, path: &str) -> Vec<String> {
     let range = |seen: &Seen| seen.value("range").unwrap_or("none").to_owned();
     origin.seen_at(path).iter().map(range).collect()
 }
+
+#[test]
+fn what_one_request_keeps_to_itself_leaves_the_pieces_to_others() {
+    for (name, value) in [("Authorization", "anybody"), ("Cache-Control", "no-store")] {
+        let (origin, edge) = sliced(FRESH);
+        let range = ("Range", "bytes=0-9");
+        for _ in 0..2 {
+            edge.get_with("/", &[range, (name, value)]).expect_status(206);
+        }
+        let before = ranges(&origin).len();
+        for x_cache in ["MISS", "HIT"] {
+            edge.get_with("/", &[range]).expect_status(206).expect_cache(x_cache);
+        }
+        assert_eq!(ranges(&origin)[before..], ["bytes=0-16383"], "{name}");
+        // What others brought is good for it as well.
+        edge.get_with("/", &[range, (name, value)]).expect_status(206).expect_hit();
+    }
+}
+
+#[test]
+fn what_begins_with_a_stored_piece_comes_whole_however_seldom_the_others_were_asked_for() {
+    let body = version(1);
+    let origin = Origin::script().with("/", move |seen| partial(seen, &body, FRESH)).start();
+    let edge = with_rules(&origin, "{slice: 16KiB, min_uses: 3}");
+    let range = [("Range", "bytes=0-9")];
+    for detail in ["detail=min-uses", "detail=min-uses", "stored"] {
+        let part = edge.get_with("/", &range);
+        part.expect_status(206).expect_miss();
+        let said = part.value("cache-status").unwrap();
+        assert!(said.ends_with(detail), "{said}");
+    }
+    edge.get_with("/", &range).expect_hit();
+    let mut wire = edge.wire();
+    for _ in 0..2 {
+        let whole = wire.get("edge.test", "/", &[]);
+        whole.expect_status(200).expect_hit();
+        assert!(whole.body == version(1) && whole.end == End::Whole);
+    }
+    let expected: Vec<_> = ["bytes=0-9", "bytes=0-9"].into_iter().map(str::to_owned).collect();
+    assert_eq!(ranges(&origin)[..2], expected);
+    assert_eq!(ranges(&origin).len(), 2 + LENGTH.div_ceil(PIECE), "each piece once");
+}
+
+#[test]
+fn an_object_that_is_another_with_every_answer_is_obtained_whole() {
+    let count = AtomicUsize::new(0);
+    let origin = Origin::script()
+        .with("/", move |seen| {
+            let tag = format!("\"{}\"", count.fetch_add(1, Ordering::SeqCst));
+            partial(seen, &version(1), &[("Cache-Control", "max-age=60"), ("ETag", &tag)])
+        })
+        .start();
+    let edge = with_rules(&origin, RULES);
+    let mut wire = edge.wire();
+    for x_cache in ["MISS", "HIT"] {
+        let whole = wire.get("edge.test", "/", &[]);
+        whole.expect_status(200).expect_cache(x_cache);
+        assert!(whole.body == version(1) && whole.end == End::Whole);
+    }
+    assert_eq!(ranges(&origin).last().map(String::as_str), Some("none"), "at last as it is");
+    edge.get_with("/", &[("Range", "bytes=0-9")]).expect_status(206).expect_hit();
+}
+
+#[test]
+fn a_piece_of_an_object_of_unknown_length_is_no_mistake() {
+    let origin = Origin::script()
+        .with("/", |seen| {
+            let body = version(1);
+            match seen.value("range") {
+                Some("bytes=0-16383") => status(206)
+                    .body(&body[..PIECE])
+                    .field("Content-Range", "bytes 0-16383/*")
+                    .field("Cache-Control", "max-age=60")
+                    .field("ETag", "\"1\""),
+                Some(_) => partial(seen, &body, FRESH),
+                None => ok(body).field("Cache-Control", "max-age=60"),
+            }
+        })
+        .start();
+    let edge = with_rules(&origin, RULES);
+    let part = edge.get_with("/", &[("Range", "bytes=0-9")]);
+    part.expect_status(206).expect_cache("BYPASS");
+    assert_eq!(part.body, &version(1)[..10]);
+    let whole = edge.get("/");
+    whole.expect_status(200).expect_miss();
+    assert!(whole.body == version(1));
+    assert_eq!(ranges(&origin), ["bytes=0-16383", "bytes=0-9", "none"]);
+}

@@ -50,7 +50,8 @@ fn an_error_of_the_origin_is_answered_with_what_is_stale() {
         reply.expect_status(200).expect_cache("STALE").expect_body("page");
         assert!(number(&reply, "age") >= 60, "{reply:?}");
         let told = reply.value("cache-status").unwrap_or_default();
-        assert!(told.contains("; hit") && told.contains("stale-if-error"), "{reply:?}");
+        let forwarded = format!("; fwd=stale; fwd-status={code}; detail=stale-if-error");
+        assert!(told.ends_with(&forwarded), "{reply:?}");
         assert_eq!(origin.seen().len(), 2);
     }
 }
@@ -202,4 +203,23 @@ fn a_failure_in_the_middle_of_a_body_is_shown_as_one() {
 fn what_is_stale_may_be_asked_for_by_its_tag() {
     let (_origin, edge) = failing(WINDOW, status(503));
     edge.get_with("/", &[("If-None-Match", "\"1\"")]).expect_status(304).expect_cache("STALE");
+}
+
+#[test]
+fn what_went_forward_and_failed_is_told_as_forwarded() {
+    for (failure, said) in [
+        (status(503), "edgeproxy; fwd=stale; fwd-status=503; detail=stale-if-error"),
+        (Respond::raw(""), "edgeproxy; fwd=stale; detail=stale-if-error"),
+    ] {
+        let (_origin, edge) = failing(WINDOW, failure);
+        let reply = edge.get("/");
+        reply.expect_cache("STALE");
+        assert_eq!(reply.values("cache-status"), [said]);
+        // For a moment it is not asked again.
+        let reply = edge.get("/");
+        reply.expect_cache("STALE");
+        let said = reply.value("cache-status").unwrap();
+        assert!(said.starts_with("edgeproxy; hit; ttl="), "{said}");
+        assert!(said.ends_with("detail=stale-if-error"), "{said}");
+    }
 }

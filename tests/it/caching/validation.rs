@@ -301,3 +301,32 @@ fn a_head_of_another_version_lets_go_of_what_is_stored() {
     edge.wire().request("HEAD", "edge.test", "/", &with, b"").expect_status(200);
     edge.get("/").expect_hit();
 }
+
+#[test]
+fn what_a_304_says_reaches_the_client_also_where_it_keeps_the_response_from_being_stored() {
+    for (name, value) in
+        [("Set-Cookie", "session=2"), ("Vary", "*"), ("Cache-Control", "private"), ("X-A", "new")]
+    {
+        let first = stale("page").field("X-A", "old");
+        // The last is nothing that matters; beside it something has to.
+        let reason = if name == "X-A" { ("Cache-Control", "no-store") } else { (name, value) };
+        let then_says = status(304).field("ETag", "\"1\"").field("Content-Encoding", "gzip");
+        let then_says = then_says.field(name, value);
+        let then_says = match name {
+            "X-A" => then_says.field(reason.0, reason.1),
+            _ => then_says,
+        };
+        let origin = Origin::script().with("/", then(first, then_says)).start();
+        let edge = Edge::to(&origin);
+        edge.get("/").expect_miss();
+        let reply = edge.get("/");
+        reply.expect_status(200).expect_cache("REVALIDATED").expect_body("page");
+        assert_eq!(reply.values(name), [value], "{reply:?}");
+        assert_eq!(reply.value(reason.0), Some(reason.1));
+        assert_eq!(reply.value("content-encoding"), None, "it is about the stored content");
+        assert!(!reply.value("cache-status").unwrap().contains("stored"), "{reply:?}");
+        // And nobody else gets it.
+        let other = edge.get("/");
+        assert_eq!((other.value("set-cookie"), other.value("x-cache")), (None, Some("MISS")));
+    }
+}
