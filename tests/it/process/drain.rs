@@ -74,15 +74,18 @@ fn what_is_in_flight_finishes_and_then_the_process_ends() {
 #[test]
 fn an_idle_connection_is_closed_and_keeps_nobody_waiting() {
     let origin = Origin::always(ok("hello"));
-    let mut edge = Edge::to(&origin);
-    let mut wire = edge.wire();
-    wire.get("edge.test", "/", &[]).expect_status(200);
+    for signal in [Signal::SIGTERM, Signal::SIGQUIT] {
+        let mut edge = Edge::to(&origin);
+        let mut wire = edge.wire();
+        wire.get("edge.test", "/", &[]).expect_status(200);
 
-    let start = Instant::now();
-    edge.signal(Signal::SIGTERM);
-    assert_eq!(wire.until_closed(), b"");
-    assert_eq!(edge.wait().code(), Some(0));
-    assert!(start.elapsed() < LONG / 2, "it waited for {:?}", start.elapsed());
+        let start = Instant::now();
+        edge.signal(signal);
+        assert_eq!(wire.until_closed(), b"");
+        assert_eq!(edge.wait().code(), Some(0));
+        edge.wait_for_log("draining 1 connections");
+        assert!(start.elapsed() < LONG / 2, "it waited for {:?}", start.elapsed());
+    }
 }
 
 #[test]
