@@ -1,12 +1,15 @@
 //! Diagnostics of the process: where they go, and which are told. A reload may change the latter.
 
 mod flood;
+pub(super) mod queue;
 
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use env_logger::Logger;
+use env_logger::Target;
+use env_logger::WriteStyle;
 use log::Level;
 use log::LevelFilter;
 use log::Log;
@@ -16,6 +19,8 @@ use parking_lot::Mutex;
 
 use crate::app::diagnostics::flood::Flood;
 use crate::app::diagnostics::flood::Verdict;
+use crate::app::diagnostics::queue::Way;
+use crate::config::diagnostic::Style;
 
 /// The logger of this process.
 struct Diagnostics {
@@ -88,6 +93,10 @@ impl Log for Diagnostics {
 /// What is told at this level.
 fn builder(level: LevelFilter) -> env_logger::Builder {
     let mut builder = env_logger::Builder::new();
+    builder.target(Target::Pipe(Box::new(Way))).write_style(match Style::of_stderr() {
+        Style::Colour => WriteStyle::Always,
+        Style::Plain => WriteStyle::Never,
+    });
     builder.filter_level(level.min(LevelFilter::Warn)).filter_module("edgeproxy", level);
     // Who purged or changed what is told at every level but `off`.
     if level != LevelFilter::Off {

@@ -36,6 +36,7 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::CommandFactory;
 use clap::Parser;
@@ -64,6 +65,9 @@ const USAGE: u8 = 64;
 const CONFIGURATION: u8 = 78;
 /// Anything else that ends the process out of order.
 const FAILURE: u8 = 1;
+
+/// How long the end of the process waits for who reads its diagnostics.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs the program.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -100,6 +104,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Says what went wrong, if anything did; its code.
 fn exit(ended: Result<(), Failure>) -> ExitCode {
+    diagnostics::queue::flush(LAST_WORDS);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {

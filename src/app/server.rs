@@ -41,6 +41,7 @@ use crate::app::bind::Sockets;
 use crate::app::bind::StartError;
 use crate::app::daemon::PidFile;
 use crate::app::daemon::Starter;
+use crate::app::diagnostics;
 use crate::app::doors::Doors;
 use crate::app::handover;
 use crate::app::handover::Given;
@@ -444,6 +445,9 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
         open_admin(socket, &reloader, &limits, life);
     }
     orders.follow(&runtime.load().plan);
+    if let Err(e) = diagnostics::queue::begin() {
+        warn!(target: "edgeproxy::app", "diagnostics go out without a thread of their own: {e}");
+    }
     tokio::spawn(sweep::keep(memory, own, Arc::clone(&life.census)));
     tokio::spawn(reload::keep(Arc::clone(&reloader)));
     tokio::spawn(reload::watch(Arc::clone(&reloader)));

@@ -282,7 +282,7 @@ pub(crate) fn admin_at(socket: &Path, method: &str, path: &str) -> std::io::Resu
 }
 
 /// What it answers to a head, which needs no end, and a body.
-fn admin_says(socket: &Path, head: &str, body: &str) -> std::io::Result<Reply> {
+pub(crate) fn admin_says(socket: &Path, head: &str, body: &str) -> std::io::Result<Reply> {
     use std::io::Read;
     use std::io::Write;
     let mut stream = std::os::unix::net::UnixStream::connect(socket)?;

@@ -1,13 +1,23 @@
 //! Starting in the foreground.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
+use std::io::Write;
 use std::net::TcpListener;
+use std::net::TcpStream;
 use std::num::NonZero;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use super::at;
@@ -16,6 +26,8 @@ use super::free_address;
 use super::outcome;
 use crate::harness::Edge;
 use crate::harness::Origin;
+use crate::harness::Wire;
+use crate::harness::edge::admin_says;
 use crate::harness::edge::binary;
 use crate::harness::edge::simple;
 use crate::harness::edge::write_config;
@@ -147,4 +159,56 @@ fn sockets_leave_no_files_behind() {
     edge.signal(nix::sys::signal::Signal::SIGTERM);
     edge.wait();
     assert!(!files.iter().any(|file| file.exists()));
+}
+
+/// Writes into a pipe until it takes no more.
+fn fill(pipe: &OwnedFd) {
+    // An end of our own: whether it blocks is not shared with the one that the process has.
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    let mut options = fs::OpenOptions::new();
+    let mut own =
+        options.write(true).custom_flags(nix::libc::O_NONBLOCK).open(path).expect("a pipe");
+    for size in [4096, 1] {
+        loop {
+            match own.write(&vec![b'\n'; size]) {
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn who_reads_no_diagnostics_stops_no_request_and_no_end() {
+    let origin = Origin::always(ok("hello"));
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let address = free_address();
+    let yaml = simple(&origin, "").replace("127.0.0.1:0", &address.to_string());
+    let path = write_config(&folder, &yaml);
+    let (_unread, written) = nix::unistd::pipe().expect("a pipe");
+    let mut command = Command::new(binary());
+    command.arg("-c").arg(&path).current_dir(folder.path()).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(written.try_clone().expect("another end"));
+    let child = command.env_remove("RUST_LOG").spawn().expect("the binary runs");
+    let child = RefCell::new(child);
+    let get = || {
+        let wire = TcpStream::connect(address).ok().map(|_| Wire::plain(address));
+        wire.map(|mut wire| wire.get("edge.test", "/", &[]).status)
+    };
+    eventually("it serves", || get().filter(|status| *status == 200));
+
+    fill(&written);
+    // What is refused is told each time.
+    write_config(&folder, "listeners: 7");
+    for _ in 0..20 {
+        let head = "POST /v1/reload HTTP/1.1\r\nContent-Length: 0";
+        let reply = admin_says(&folder.path().join("admin.sock"), head, "");
+        reply.expect("it answers").expect_status(422);
+        assert_eq!(get(), Some(200));
+    }
+    let pid = Pid::from_raw(child.borrow().id().try_into().expect("pids fit"));
+    kill(pid, Signal::SIGTERM).expect("it is there");
+    let ended = eventually("it ends", || child.borrow_mut().try_wait().expect("a child"));
+    assert_eq!(ended.code(), Some(0));
 }
