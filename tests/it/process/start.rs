@@ -156,7 +156,7 @@ fn sockets_leave_no_files_behind() {
     let files =
         [edge.folder().path().join("admin.sock"), edge.folder().path().join("upgrade.sock")];
     assert!(files.iter().all(|file| file.exists()));
-    edge.signal(nix::sys::signal::Signal::SIGTERM);
+    edge.signal(Signal::SIGTERM);
     edge.wait();
     assert!(!files.iter().any(|file| file.exists()));
 }
