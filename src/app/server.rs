@@ -152,17 +152,17 @@ pub(crate) fn run(written: Written, manner: Manner) -> Result<(), StartError> {
     };
     raise_file_limit(&plan);
     let mut sockets = bind::prepare(&plan, manner.origin, identity.as_ref())?;
-    let offered = bind::offered(&sockets)?;
-    if let Some(Sink::File(path)) = &plan.access_log.to {
-        open_log(identity.as_ref(), path).map_err(|e| unusable(path, &e))?;
-    }
-    if let Some(identity) = identity {
-        identity.assume().map_err(|e| {
-            StartError::Material(format!("cannot become the user of process.user: {e}"))
-        })?;
-    }
-
     let files = std::mem::take(&mut sockets.files);
+    let offered = match settle(&plan, &sockets, identity) {
+        Ok(offered) => offered,
+        Err(e) => {
+            // Those of a process that goes on serving are its own.
+            if sockets.taken.is_none() {
+                files.iter().for_each(SocketFile::remove);
+            }
+            return Err(e);
+        }
+    };
     let life = Arc::new(Life::new(plan.process.drain_timeout, offered));
     let fellows = Arc::new(Fellows::default());
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), SystemTime::now()));
@@ -208,6 +208,25 @@ pub(crate) fn run(written: Written, manner: Manner) -> Result<(), StartError> {
         PidFile::remove(&path);
     }
     life.failure().map_or(Ok(()), |why| Err(StartError::Start(why)))
+}
+
+/// What remains to be done when the sockets are there: copies of them for the process that will take over, the
+/// access log, and another user.
+fn settle(
+    plan: &Plan,
+    sockets: &Sockets,
+    identity: Option<Identity>,
+) -> Result<Vec<Named>, StartError> {
+    let offered = bind::offered(sockets)?;
+    if let Some(Sink::File(path)) = &plan.access_log.to {
+        open_log(identity.as_ref(), path).map_err(|e| unusable(path, &e))?;
+    }
+    if let Some(identity) = identity {
+        identity.assume().map_err(|e| {
+            StartError::Material(format!("cannot become the user of process.user: {e}"))
+        })?;
+    }
+    Ok(offered)
 }
 
 /// What a daemon does before it opens anything: whose it will be, where it writes, where it is.

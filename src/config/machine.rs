@@ -2,12 +2,10 @@
 //! users. Said with its place in the configuration, together with everything else that is wrong, and
 //! before anything starts.
 
-use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path as FilePath;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -22,10 +20,10 @@ use nix::unistd::access;
 use crate::config::Surroundings;
 use crate::config::diagnostic::Severity;
 use crate::config::diagnostic::advice;
-use crate::config::named;
 use crate::config::path::Path;
 use crate::config::pid_file;
 use crate::config::report::Report;
+use crate::config::same;
 use crate::config::schema::Config;
 use crate::config::schema::listen::Certificate;
 use crate::config::schema::listen::ClientAuth;
@@ -49,6 +47,7 @@ pub(super) fn look(
 ) {
     let folder = surroundings.folder.as_path();
     places(config, surroundings, report);
+    same::look(config, surroundings, report);
     identity(&config.process, &Path::root().key("process"), report);
     let listeners = Path::root().key("listeners");
     for (n, listener) in config.listeners.iter().enumerate() {
@@ -157,9 +156,6 @@ fn places(config: &Config, surroundings: &Surroundings, report: &mut Report<'_>)
         // An empty one was reported as that.
         if let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) {
             usable(&path, used, &at, &surroundings.folder, report);
-            if matches!(used, Use::Log | Use::Pid) {
-                other_name(&path, config, surroundings, &at, report);
-            }
         }
     }
     let at = at.key("working_directory");
@@ -228,29 +224,6 @@ fn usable(path: &FilePath, used: Use, at: &Path, folder: &FilePath, report: &mut
 /// Whether something is there that a pid file must not replace. What cannot be read is judged by who starts.
 fn is_no_pid_file(path: &FilePath) -> bool {
     pid_file::read(path).is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists)
-}
-
-/// Reports a file that is written to, and is one of those that are read under another name: by a link.
-fn other_name(
-    path: &FilePath,
-    config: &Config,
-    surroundings: &Surroundings,
-    at: &Path,
-    report: &mut Report<'_>,
-) {
-    let folder = surroundings.folder.as_path();
-    let named = |path: &FilePath| {
-        std::fs::metadata(folder.join(path)).ok().map(|about| (about.dev(), about.ino()))
-    };
-    let Some(own) = named(path) else { return };
-    let read = surroundings.file.clone().into_iter().chain(named::files(config));
-    for read in read.filter(|read| named(read) == Some(own)) {
-        // The same name was reported as that.
-        if folder.join(&read) != folder.join(path) {
-            let message = format!("{} is the same file as {}", path.display(), read.display());
-            report.error(at, message).help("it would be written over: name another file");
-        }
-    }
 }
 
 fn unwritable(there: &FilePath, error: Errno, at: &Path, report: &mut Report<'_>) {
@@ -447,12 +420,8 @@ const SECRET_BYTES: u64 = 64 << 10;
 /// The secret in a file: all of it but for a line break at its end.
 pub(super) fn secret(path: &FilePath) -> Result<Secret, String> {
     let say = |error: io::Error| error.to_string();
-    // Opening what is no file may wait for somebody to write into it.
-    if !std::fs::metadata(path).map_err(say)?.is_file() {
-        return Err("it is not a file".to_owned());
-    }
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(say)?;
+    let file = tls::disk::open(path).map_err(say)?;
     file.take(SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(say)?;
     if bytes.len() as u64 > SECRET_BYTES {
         return Err(format!("it is larger than {} KiB", SECRET_BYTES >> 10));
@@ -475,9 +444,8 @@ fn there(
 ) -> Option<PathBuf> {
     let path = path.filter(|path| !path.as_os_str().is_empty())?;
     let whole = folder.join(path);
-    let problem = match File::open(&whole).and_then(|file| file.metadata()) {
-        Ok(metadata) if metadata.is_file() => return Some(whole),
-        Ok(_) => "it is not a file".to_owned(),
+    let problem = match tls::disk::open(&whole) {
+        Ok(_) => return Some(whole),
         Err(error) => error.to_string(),
     };
     let message = format!("cannot read {}: {problem}", path.display());

@@ -20,6 +20,7 @@ pub mod pid_file;
 pub mod plan;
 pub mod read;
 pub mod report;
+mod same;
 pub mod schema;
 mod show;
 pub mod suggest;

@@ -8,7 +8,8 @@ use crate::config::schema::Config;
 
 /// The keys whose values are such files. That of a header may be called so, too: then there is mostly no
 /// file, and one that is there only costs a look.
-const KEYS: &[&str] = &["certificate", "key", "ca", "file", "token_file", "value_file"];
+const KEYS: &[&str] =
+    &["certificate", "key", "ca", "file", "token_file", "value_file", "hmac_key_file", "root"];
 
 /// The key whose value is a list of such files.
 const LISTS: &str = "crl";

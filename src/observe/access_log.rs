@@ -294,6 +294,7 @@ enum Value<'a> {
     /// Path, then query; either may be absent.
     Target(Option<&'a [u8]>, Option<&'a [u8]>),
     Url(&'a [u8]),
+    Host(&'a [u8]),
     Client(IpAddr),
     Peer(SocketAddr),
     Number(u64),
@@ -322,7 +323,10 @@ impl<'a> Record<'a> {
             }
             Field::Method => filled(self.method),
             Field::Scheme => filled(self.scheme.as_bytes()),
-            Field::Host => filled(self.host),
+            Field::Host => match self.host {
+                b"" => Value::Absent,
+                host => Value::Host(host),
+            },
             Field::Path => Value::Target(Some(self.path), None),
             Field::Query => self.query.map_or(Value::Absent, |q| Value::Target(None, Some(q))),
             Field::Uri => Value::Target(Some(self.path), self.query),
@@ -426,6 +430,7 @@ impl Value<'_> {
                 }
             }),
             Self::Url(url) => escape::write(line, quote, |piece| mask::url(url, piece)),
+            Self::Host(host) => escape::write(line, quote, |piece| mask::host(host, piece)),
             Self::Client(address) => plain(line, quote, |line| {
                 write!(line, "{address}").expect("a Vec takes everything");
             }),

@@ -16,6 +16,7 @@ use crate::listen::watch::Watch;
 use crate::listen::watch::Why;
 use crate::message::list::is_token_byte;
 use crate::observe::access_log::Record;
+use crate::observe::access_log::mask;
 use crate::observe::metrics::labels::CacheResult;
 use crate::observe::metrics::labels::ClientCertificate;
 use crate::observe::metrics::labels::ConnectionRefusal;
@@ -192,10 +193,11 @@ fn first_line(received: &[u8]) -> FirstLine<'_> {
     // What is no method can be anything, a target with a secret too.
     let named = method.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(method.len());
     let word = words.next().unwrap_or_default();
-    let version = words.next();
+    let version = words.next().filter(|word| word.starts_with(b"HTTP/"));
     let shown = &word[..word.len().min(TARGET_MAX)];
-    let is_whole = version.is_some() && shown.len() == word.len();
-    let target = if is_whole { shown } else { &shown[..begun(shown)] };
+    // A blank may be part of a password: then another word follows.
+    let is_whole = version.is_some() && words.next().is_none() && shown.len() == word.len();
+    let target = &shown[..certain(shown, is_whole)];
     let (path, query) = match target.iter().position(|&byte| byte == b'?') {
         Some(at) => (&target[..at], Some(&target[at + 1..])),
         None => (target, None),
@@ -208,15 +210,26 @@ fn first_line(received: &[u8]) -> FirstLine<'_> {
     }
 }
 
-/// How much can be shown of the beginning of a target: of a URL, not an authority whose end did not come,
-/// which may be the user and the password before it.
-fn begun(target: &[u8]) -> usize {
+/// How much can be shown of a target that was refused, of which `is_whole` says that no more came. Of a path
+/// that is all of it, its secrets are masked. Of a URL it is what can be no user and no password: where none
+/// can be in what came, all; else the scheme, and the host if one stands there.
+fn certain(target: &[u8], is_whole: bool) -> usize {
     if target.starts_with(b"/") {
         return target.len();
     }
-    let authority = target.windows(3).position(|three| three == b"://").map_or(0, |at| at + 3);
-    let ends = target[authority..].iter().any(|byte| matches!(byte, b'/' | b'?' | b'#'));
-    if ends { target.len() } else { authority }
+    let place = target.windows(3).position(|three| three == b"://").map_or(0, |at| at + 3);
+    let authority = &target[place..];
+    let end = authority.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#'));
+    let authority = &authority[..end.unwrap_or(authority.len())];
+    let has_user = target.contains(&b'@');
+    // The user is masked where it is written.
+    if is_whole && (has_user || (mask::is_host_and_port(authority) && !authority.ends_with(b":"))) {
+        return target.len();
+    }
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
+    let name = authority.iter().take_while(|byte| is_name(byte)).count();
+    let is_host = end.is_some() && !has_user && place > 0 && name == authority.len();
+    if is_host { place + name } else { place }
 }
 
 /// Tells nobody.
@@ -275,11 +288,21 @@ mod tests {
             (&b"GET http://me:p"[..], &b"http://"[..]),
             (b"GET http://me:p\r\n", b"http://"),
             (b"CONNECT me:p", b""),
-            (b"GET http://a.test/x", b"http://a.test/x"),
-            (b"GET http://me:p ", b"http://me:p"),
+            (b"GET http://a.test/x", b"http://a.test"),
+            (b"GET http://a.test:80/x", b"http://"),
+            (b"GET http://me:p ", b"http://"),
+            (b"GET http://me:p/w", b"http://"),
+            (b"GET http://me:p?w", b"http://"),
+            (b"GET http://me:p#w HTTP/1.1\r\n", b"http://"),
+            (b"GET http://me:p w@host/ HTTP/1.1\r\n", b"http://"),
+            (b"GET me:p HTTP/1.1\r\n", b""),
+            (b"GET http:/me:p HTTP/1.1\r\n", b""),
+            (b"GET http://a.test:80/x HTTP/1.1\r\n", b"http://a.test:80/x"),
         ] {
             assert_eq!(first_line(received).path, path);
         }
+        let long = format!("GET http://me:p/{}@host/ HTTP/1.1\r\n", "p".repeat(TARGET_MAX));
+        assert_eq!(first_line(long.as_bytes()).path, b"http://");
         let long = format!("GET http://{} HTTP/1.1\r\n", "p".repeat(TARGET_MAX));
         assert_eq!(first_line(long.as_bytes()).path, b"http://");
         let long = format!("GET /{} HTTP/1.1\r\n", "p".repeat(TARGET_MAX));

@@ -20,6 +20,7 @@ use crate::cache::purge::Unclear;
 use crate::cache::purge::Url;
 use crate::config::plan::Plan;
 use crate::config::suggest;
+use crate::observe::access_log::mask;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
@@ -342,6 +343,11 @@ fn tell(runtime: &Runtime, purged: &Purged, order: &Order, by: &Asker) {
         Effect::DryRun => "would be purged",
     };
     let Purged { what, which, objects, exact } = purged;
+    // A URL may have a secret in its query, as in the access log.
+    let which = match *what {
+        "url" | "prefix" => mask::shown(which),
+        _ => which.clone(),
+    };
     info!(
         target: "edgeproxy::audit",
         way = by.way.label(), from = by.from.as_str(), what = *what, which = which.as_str(),

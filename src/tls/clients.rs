@@ -1,6 +1,5 @@
 //! Certificates of clients: who must show one, whose are believed, and why one is refused.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -20,6 +19,7 @@ use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::CertificateRevocationList;
 use x509_parser::prelude::FromDer;
 
+use super::disk;
 use super::error::Error;
 use super::error::Warning;
 use super::files;
@@ -186,12 +186,12 @@ pub fn inspect(settings: &ClientAuth, now: SystemTime) -> Result<Vec<Warning>, E
 }
 
 fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    files::chain(file, &fs::read(file).map_err(Error::read(file))?)
+    files::chain(file, &disk::read(file).map_err(Error::read(file))?)
 }
 
 /// The lists of a file: PEM, as many as there are, or one in DER, as authorities publish them.
 fn lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
-    let bytes = fs::read(file).map_err(Error::read(file))?;
+    let bytes = disk::read(file).map_err(Error::read(file))?;
     let is_der = bytes.first() == Some(&0x30);
     let lists = if is_der {
         vec![CertificateRevocationListDer::from(bytes)]

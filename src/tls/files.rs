@@ -14,6 +14,7 @@ use rustls::pki_types::pem;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
+use super::disk;
 use super::error::Error;
 use super::error::Warning;
 use super::leaf::Leaf;
@@ -103,7 +104,7 @@ pub fn load(
 /// # Errors
 /// A file cannot be read, holds no certificate or key, or the two do not belong together.
 pub fn pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, Error> {
-    let chain = chain(certificate, &fs::read(certificate).map_err(Error::read(certificate))?)?;
+    let chain = chain(certificate, &disk::read(certificate).map_err(Error::read(certificate))?)?;
     certified(chain, read_key(key)?, certificate, key)
 }
 
@@ -112,7 +113,7 @@ fn read_chain(
     hosts: &[String],
     now: SystemTime,
 ) -> Result<(Vec<CertificateDer<'static>>, Vec<Warning>), Error> {
-    let chain = chain(file, &fs::read(file).map_err(Error::read(file))?)?;
+    let chain = chain(file, &disk::read(file).map_err(Error::read(file))?)?;
     let leaf = Leaf::read(&chain[0]).ok_or_else(|| Error::Certificate { file: file.to_owned() })?;
     let mut warnings = leaf_warnings(&leaf, file, hosts, now);
     warnings.extend(chain_warning(&chain, &leaf, file)?);
@@ -120,7 +121,7 @@ fn read_chain(
 }
 
 fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    private_key(file, &fs::read(file).map_err(Error::read(file))?)
+    private_key(file, &disk::read(file).map_err(Error::read(file))?)
 }
 
 /// The certificates of a PEM file, at least one, in the order of the file.

@@ -39,6 +39,7 @@ use ring::digest;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
+use super::disk;
 use super::disk::draft_name;
 use super::disk::make_folder;
 use super::disk::read_if_there;
@@ -102,7 +103,7 @@ fn kept_leaf(
     hosts: &[String],
     now: i64,
 ) -> Result<Option<CertifiedKey>, Error> {
-    let bytes = match fs::read(file) {
+    let bytes = match disk::read(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::read(file)(error)),
@@ -192,7 +193,7 @@ impl Root {
                 (Some(_), None) | (None, Some(_)) => {}
             }
         }
-        let pem = fs::read(&certificate).map_err(Error::read(&certificate))?;
+        let pem = disk::read(&certificate).map_err(Error::read(&certificate))?;
         Self::open(state_dir, &pem, now)
     }
 
@@ -202,7 +203,7 @@ impl Root {
         if mode & 0o077 != 0 {
             return Err(Error::TooOpen { file: key_file, mode: mode & 0o7777 });
         }
-        let text = fs::read_to_string(&key_file).map_err(Error::read(&key_file))?;
+        let text = disk::read_text(&key_file).map_err(Error::read(&key_file))?;
         let key = KeyPair::from_pem(&text)
             .map_err(|source| Error::AuthorityKey { file: key_file.clone(), source })?;
         let certificate: CertificateDer<'static> = files::chain(&file, pem)?.swap_remove(0);

@@ -33,6 +33,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use super::clients::Scope;
+use super::disk;
 use super::error::Error;
 use super::store::Replaced;
 
@@ -142,7 +143,7 @@ pub(super) fn read(resumption: &Resumption) -> Result<Given, Error> {
              have leaked"
         )));
     }
-    let text = fs::read_to_string(file).map_err(Error::read(file))?;
+    let text = disk::read_text(file).map_err(Error::read(file))?;
     let mut keys = Vec::new();
     for (n, line) in text.lines().enumerate() {
         let line = line.trim();

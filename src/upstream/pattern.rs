@@ -10,6 +10,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::upstreams::peer::PeerOptions;
 use pingora::upstreams::peer::Scheme;
 
+use crate::tls::disk;
 use crate::upstream::OriginTls;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
@@ -39,7 +40,7 @@ pub(super) fn group_key(settings: &Settings, tls: Option<&OriginTls>, place: &Pl
         // Other authorities in the same file are other authorities, and another certificate is another
         // one who asks. A file that cannot be read is reported by whoever needs it.
         for file in tls.files() {
-            std::fs::read(file).ok().hash(&mut hasher);
+            disk::read(file).ok().hash(&mut hasher);
         }
     }
     tls.is_some().hash(&mut hasher);

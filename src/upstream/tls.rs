@@ -3,7 +3,6 @@
 //! It is the one of [`client_config`], built once per upstream so that sessions are resumed.
 
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -178,7 +177,7 @@ fn system_certificates() -> Result<Vec<CertificateDer<'static>>, TlsError> {
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |cause: String| TlsError::Authorities { path: path.to_owned(), cause };
-    let text = std::fs::read(path).map_err(|e: io::Error| unreadable(e.to_string()))?;
+    let text = tls::disk::read(path).map_err(|e| unreadable(e.to_string()))?;
     CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
         .map_err(|e| unreadable(e.to_string()))

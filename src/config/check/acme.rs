@@ -27,6 +27,15 @@ use crate::route::host::HostPattern;
 use crate::tls;
 use crate::tls::Proof;
 
+/// Where it is kept what the server issues.
+pub(super) fn folder(written: &Acme, state: &FilePath, folder: &FilePath) -> PathBuf {
+    let storage = match &written.storage {
+        OrAuto::Auto => state.join("acme"),
+        OrAuto::Is(path) => folder.join(path),
+    };
+    storage.join(acme::folder_name(&directory(written)))
+}
+
 /// What listeners have to know of it.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
@@ -53,16 +62,15 @@ pub(super) fn source(
     at: &Path,
     report: &mut Report<'_>,
 ) -> Source {
-    let storage = match &config.acme.storage {
-        OrAuto::Auto => state.join("acme"),
-        OrAuto::Is(path) => file(report, &at.key("storage"), folder, path),
-    };
+    if let OrAuto::Is(path) = &config.acme.storage {
+        file(report, &at.key("storage"), folder, path);
+    }
     let hosts = config.routes.iter().flat_map(|route| &route.matches.hosts);
     // What is no host is reported with its route.
     let hosts = hosts.filter_map(|host| HostPattern::parse(host).ok()).map(|host| host.to_string());
     let hosts: BTreeSet<String> = hosts.filter(|host| host != "*").collect();
     Source {
-        folder: storage.join(acme::folder_name(&directory(&config.acme))),
+        folder: self::folder(&config.acme, state, folder),
         proof: match config.acme.challenge {
             Challenge::Http01 => Proof::Http01,
             Challenge::TlsAlpn01 => Proof::TlsAlpn01,

@@ -44,6 +44,8 @@ use crate::observe::Sink;
 use crate::units::ByteSize;
 use crate::units::Period;
 
+pub(in crate::config) use paths::plain;
+
 /// What the machine contributes where the configuration says `auto`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Surroundings {
@@ -100,6 +102,7 @@ pub(in crate::config) fn check(
     let read: Vec<PathBuf> =
         named::files(config).into_iter().map(|file| folder.join(file)).collect();
     paths::apart(&own, surroundings.file.as_deref(), &read, report);
+    paths::outside(&own, &kept(config, &process.state_dir, folder), report);
     if report.has_errors() {
         return None;
     }
@@ -179,6 +182,15 @@ fn process(
         watch: written.watch,
         state_dir,
     }
+}
+
+/// The folders in which the process keeps keys and certificates.
+pub(in crate::config) fn kept(
+    config: &schema::Config,
+    state: &FilePath,
+    folder: &FilePath,
+) -> [PathBuf; 3] {
+    [state.join("ca"), state.join("certs"), acme::folder(&config.acme, state, folder)]
 }
 
 /// The paths that the process writes to, listens on or keeps things in.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::config::path::Path;
 use crate::config::report::Report;
+use crate::config::same;
 
 /// What the process makes of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +65,17 @@ pub(super) fn apart(
     }
 }
 
+/// Reports what is written among keys and certificates that the process keeps.
+pub(super) fn outside(own: &[Own], kept: &[PathBuf], report: &mut Report<'_>) {
+    for one in own.iter().filter(|one| one.used != Use::Folder) {
+        if let Some(kept) = kept.iter().find(|kept| plain(&one.path).starts_with(plain(kept))) {
+            same::in_kept(&one.path, kept, &one.at, report);
+        }
+    }
+}
+
 /// The path without `.` and `..`, as it is written: nothing is looked at.
-fn plain(path: &FilePath) -> PathBuf {
+pub(in crate::config) fn plain(path: &FilePath) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {

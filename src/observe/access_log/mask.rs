@@ -55,14 +55,41 @@ fn front<'u>(url: &'u [u8], piece: &mut dyn FnMut(&[u8])) -> &'u [u8] {
     let host = &rest[..rest.iter().position(ends).unwrap_or(rest.len())];
     let place = host.iter().rposition(|&byte| byte == b'@').map_or(0, |at| at + 1);
     // A password may have in it what ends an authority; then what stands before that is no host and port.
-    let user = if is_host_and_port(&host[place..]) { host } else { rest };
+    // Without a scheme nothing says what is one.
+    let user = if authority > 0 && is_host_and_port(&host[place..]) { host } else { rest };
     let Some(at) = user.iter().rposition(|&byte| byte == b'@') else { return rest };
     piece(MASK.as_bytes());
     &rest[at..]
 }
 
+/// Hands over `host`, as it came in a request, without a user part, and without what should be a port and is
+/// none: it may be a password.
+pub fn host(host: &[u8], piece: &mut dyn FnMut(&[u8])) {
+    let user = host.iter().rposition(|&byte| byte == b'@');
+    if user.is_some() {
+        piece(MASK.as_bytes());
+    }
+    let rest = &host[user.unwrap_or(0)..];
+    let is_address = |byte: &u8| byte.is_ascii_hexdigit() || b":.".contains(byte);
+    if is_host_and_port(rest) || rest.iter().all(is_address) {
+        return piece(rest);
+    }
+    let bracket = rest.iter().rposition(|&byte| byte == b']').map_or(0, |at| at + 1);
+    let colon = rest[bracket..].iter().position(|&byte| byte == b':');
+    piece(&rest[..colon.map_or(rest.len(), |at| bracket + at + 1)]);
+    piece(MASK.as_bytes());
+}
+
+/// The URL as [`url`] hands it over.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let mut masked = Vec::with_capacity(text.len());
+    url(text.as_bytes(), &mut |piece| masked.extend_from_slice(piece));
+    String::from_utf8_lossy(&masked).into_owned()
+}
+
 /// Whether nothing but a port follows the host, if anything does.
-fn is_host_and_port(authority: &[u8]) -> bool {
+pub fn is_host_and_port(authority: &[u8]) -> bool {
     let host = authority.iter().rposition(|&byte| byte == b']').map_or(0, |at| at + 1);
     let mut parts = authority[host..].splitn(2, |&byte| byte == b':');
     parts.next();
@@ -184,6 +211,31 @@ mod tests {
         assert_eq!(masked(url, "http://[::1]:80/u@v"), "http://[::1]:80/u@v");
         assert_eq!(masked(url, "reset?token=1&to=http://b"), "reset?token=***&to=http://b");
         assert_eq!(masked(url, "me:pw@a.test"), "***@a.test");
+    }
+
+    #[test]
+    fn a_target_that_only_looks_like_a_url_loses_its_user_too() {
+        assert_eq!(masked(url, "http:/me:pw@a.test/"), "***@a.test/");
+        assert_eq!(masked(url, "http:me:pw@a.test/"), "***@a.test/");
+        assert_eq!(masked(url, "me:80/pw@a.test"), "***@a.test");
+    }
+
+    #[test]
+    fn a_host_is_shown_without_what_may_be_a_password() {
+        for (input, output) in [
+            ("a.test", "a.test"),
+            ("a.test:80", "a.test:80"),
+            ("[::1]:80", "[::1]:80"),
+            ("::1", "::1"),
+            ("me:pw@x", "***@x"),
+            ("me:p@w@x:80", "***@x:80"),
+            ("me:pw", "me:***"),
+            ("[::1]:pw", "[::1]:***"),
+            ("me:80@x:pw", "***@x:***"),
+            ("", ""),
+        ] {
+            assert_eq!(masked(host, input), output);
+        }
     }
 
     #[test]

@@ -223,7 +223,7 @@ impl Parts {
         text("tls_client_verified", Some("no".to_owned()));
         text("method", filled(&read_back(record.method)));
         text("scheme", filled(record.scheme));
-        text("host", filled(&read_back(record.host)));
+        text("host", filled(&masked(&|piece| mask::host(record.host, piece))));
         text("uri", Some(format!("{path}?{query}")));
         text("path", Some(path));
         text("query", Some(query));

@@ -146,6 +146,9 @@ fn secrets_in_what_was_refused_before_it_was_a_request_are_masked_too() {
         ("CONNECT me:HIDDEN@a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "", "***@a:443"),
         ("GET /a#access_token=HIDDEN HTTP/1.1\r\nHost: a\r\n\r\n", "", "/a#access_token=***"),
         ("/a?token=HIDDEN\r\n\r\n", "", ""),
+        ("GET http://me:HIDDEN#HIDDEN HTTP/1.1\r\nHost: a\r\n\r\n", "", "http://"),
+        ("GET http://me:HIDDEN x@a/ HTTP/1.1\r\nHost: a\r\n\r\n", "", "http://"),
+        ("GET http:/me:HIDDEN@a/ HTTP/1.1\r\nHost: a\r\n\r\n", "", "***@a/"),
     ] {
         let mut logged = Logged::with(", format: json");
         let reply = logged.edge.wire().send(sent).reply();
@@ -165,6 +168,8 @@ fn secrets_in_a_head_that_did_not_come_in_time_are_masked_too() {
         ("GET /a?token=HIDDEN", "/a?token=***"),
         ("GET http://me:HIDDEN", "http://"),
         ("GET http://me:HIDDEN@a.te", "http://"),
+        ("GET http://me:HIDDEN/HIDDEN", "http://"),
+        ("GET http://me:HIDDEN?HIDDEN", "http://"),
     ] {
         let mut logged = Logged::timed(", format: json", "header_timeout: 100ms");
         logged.edge.wire().send(sent).reply().expect_status(408);
@@ -251,6 +256,7 @@ fn a_file_that_cannot_be_written_ends_the_start() {
     let (code, said) = super::super::process::outcome(&folder, &["-c", "edge.yaml"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("/proc/edgeproxy.log cannot be used"), "{said}");
+    assert!(!folder.path().join("upgrade.sock").exists(), "nothing is left behind");
 }
 
 #[test]

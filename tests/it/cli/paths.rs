@@ -6,11 +6,14 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use nix::sys::stat::Mode;
 use nix::unistd::Uid;
+use nix::unistd::mkfifo;
 
 use super::Outcome;
 use super::folder;
 use super::run_in;
+use crate::harness::Authority;
 use crate::harness::edge::binary;
 
 /// A configuration with these lines.
@@ -61,6 +64,83 @@ fn two_logs_in_one_file_are_a_warning_and_two_on_one_device_are_not() {
     let outcome = tested("process: {log_file: /dev/null}\naccess_log: {to: /dev/null}");
     assert!(!outcome.err.contains("mixed"), "{}", outcome.err);
     outcome.succeeded();
+}
+
+#[test]
+fn what_is_written_is_not_what_is_read_by_another_name() {
+    let authority = Authority::new();
+    for (more, parts) in [
+        ("admin: {state_file: d2/a.key}", ["admin.state_file", "same file as a.key"]),
+        ("admin: {state_file: d2/edge.yaml}", ["admin.state_file", "edge.yaml"]),
+        ("admin: {token_file: token, state_file: d2/token}", ["admin.state_file", "as token"]),
+        ("admin: {state_file: hard}", ["admin.state_file", "same file as a.key"]),
+        ("admin: {state_file: d2/x}\nprocess: {pid_file: x}", ["process.pid_file", "as well"]),
+        ("admin: {state_file: d2/state/edgeproxy.pid}", ["admin.state_file", "as well"]),
+        ("access_log: {to: state/ca/root.key}", ["access_log.to", "is in"]),
+        ("process: {state_dir: state, log_file: d2/state/certs/x.pem}", ["log_file", "is in"]),
+        ("admin: {state_file: state/acme/../ca/root.key}", ["admin.state_file", "is in"]),
+        ("process: {state_dir: state, log_file: root-key}", ["log_file", "a key or a cert"]),
+        ("acme: {root: token}\nadmin: {state_file: token}", ["admin.state_file", "read by"]),
+    ] {
+        let folder = folder();
+        let at = |name: &str| folder.path().join(name);
+        let more = match more.contains("process: {") {
+            true => more.to_owned(),
+            false => format!("{more}\nprocess: {{state_dir: state}}"),
+        };
+        let yaml = format!(
+            "listeners: [{{address: \"127.0.0.1:0\", tls: {{certificates: [{{hosts: [a.test], \
+             certificate: a.pem, key: a.key}}]}}}}]\nroutes: [{{respond: {{status: 204}}}}]\n{more}\n"
+        );
+        fs::write(at("edge.yaml"), yaml).expect("the folder is ours");
+        authority.write_leaf(folder.path(), "a", &["a.test"]);
+        fs::write(at("token"), "a token").expect("the folder is ours");
+        fs::create_dir_all(at("state/ca")).expect("the folder is ours");
+        fs::create_dir_all(at("state/certs")).expect("the folder is ours");
+        fs::write(at("state/ca/root.key"), "a key").expect("the folder is ours");
+        fs::hard_link(at("state/ca/root.key"), at("root-key")).expect("a link");
+        fs::hard_link(at("a.key"), at("hard")).expect("a link");
+        std::os::unix::fs::symlink(".", at("d2")).expect("a link");
+        let outcome = run_in(folder.path(), &["-c", "edge.yaml", "-t"]);
+        outcome.failed(78, &[parts[0], parts[1], "error: "]);
+    }
+}
+
+#[test]
+fn what_is_to_be_read_and_is_no_file_is_not_waited_for() {
+    for section in [
+        "listeners: [{address: \"127.0.0.1:0\", tls: {certificates: [{hosts: [a.test], certificate: X, key: X}]}}]",
+        "listeners: [{address: \"127.0.0.1:0\", tls: {certificates: [{hosts: [a.test], internal: true}], \
+         client_auth: {ca: X}}}]",
+        "listeners: [{address: \"127.0.0.1:0\", tls: {certificates: [{hosts: [a.test], internal: true}], \
+         client_auth: {ca: ca.pem, crl: [X]}}}]",
+        "listeners: [{address: \"127.0.0.1:0\", tls: {certificates: [{hosts: [a.test], internal: true}], \
+         tickets: {file: X}}}]",
+        "listeners: [{address: \"127.0.0.1:0\"}]\nacme: {root: X}",
+        "listeners: [{address: \"127.0.0.1:0\"}]\nupstreams: {a: {addresses: [\"https://a\"], tls: {ca: X}}}",
+        "listeners: [{address: \"127.0.0.1:0\"}]\nupstreams: {a: {addresses: [\"https://a\"], tls: {certificate: X, \
+         key: X}}}",
+    ] {
+        let folder = folder();
+        let at = |name: &str| folder.path().join(name);
+        Authority::new().write(folder.path());
+        mkfifo(&at("pipe"), Mode::S_IRWXU).expect("the folder is ours");
+        let large = fs::File::create(at("large")).expect("the folder is ours");
+        large.set_len((16 << 20) + 1).expect("the folder is ours");
+        fs::set_permissions(at("large"), fs::Permissions::from_mode(0o600)).expect("it is ours");
+        for (name, why) in [
+            ("pipe", "it is not a file"),
+            ("/dev/zero", "it is not a file"),
+            ("large", "larger than 16 MiB"),
+        ] {
+            let yaml = format!(
+                "{}\nroutes: [{{respond: {{status: 204}}}}]\nprocess: {{state_dir: state}}\n",
+                section.replace('X', name)
+            );
+            fs::write(at("edge.yaml"), yaml).expect("the folder is ours");
+            run_in(folder.path(), &["-c", "edge.yaml", "-t"]).failed(78, &[name, why]);
+        }
+    }
 }
 
 #[test]

@@ -112,6 +112,22 @@ fn the_client_behind_a_trusted_proxy_is_who_counts() {
 }
 
 #[test]
+fn secrets_in_the_url_are_not_in_the_audit_log() {
+    let origin = tagging();
+    let edge = with_rules(&origin, "{from: [127.0.0.0/8]}", "off", "");
+    ask(&edge, "/a?token=HIDDEN&x=1", &[]).expect_status(200);
+    let line = edge.wait_for_log("way=method");
+    assert!(line.contains("//edge.test/a?token=***&x=1") && !line.contains("HIDDEN"), "{line}");
+    let body = r#"{"url": "http://edge.test/b?token=HIDDEN&x=1"}"#;
+    edge.admin_post("/v1/purge", body).expect_status(200);
+    let line = edge.wait_for_log("way=admin");
+    assert!(
+        line.contains("http://edge.test/b?token=***&x=1") && !line.contains("HIDDEN"),
+        "{line}"
+    );
+}
+
+#[test]
 fn a_token_has_to_be_presented_beside_the_address() {
     let origin = tagging();
     let edge = with_rules(&origin, "{from: [127.0.0.1], token: \"let me in\"}", "off", "");

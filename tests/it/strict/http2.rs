@@ -410,6 +410,33 @@ fn what_is_wrong_with_a_request_is_said_as_over_http_1() {
 }
 
 #[test]
+fn what_may_be_a_password_in_a_host_is_not_logged() {
+    let origin = Origin::always(ok("well"));
+    for format in ["json", "text"] {
+        let log = format!("access_log: {{to: stdout, format: {format}}}");
+        let mut edge = Edge::with(&simple(&origin, &log));
+        let host = ("host", "me:HIDDEN@edge.test");
+        for fields in [
+            request(&[host]),
+            request(&[host, host]),
+            request(&[(":authority", "me:HIDDEN@edge.test")]),
+            [without(":authority"), vec![host]].concat(),
+            [without(":authority"), vec![("host", "me:HIDDEN")]].concat(),
+        ] {
+            let mut client = Frames::open(edge.address("http"));
+            client.headers(1, &fields, true);
+            assert_eq!(client.outcome(1), Outcome::Status(400), "{fields:?}");
+        }
+        edge.signal(Signal::SIGTERM);
+        edge.wait();
+        let lines = edge.access_log();
+        assert_eq!(lines.len(), 5, "{lines:?}");
+        assert!(lines.iter().all(|line| !line.contains("HIDDEN")), "{lines:?}");
+        assert!(lines[0].contains("***@edge.test"), "{lines:?}");
+    }
+}
+
+#[test]
 fn what_is_too_large_is_refused_in_the_same_words_over_both_versions() {
     let origin = Origin::always(ok("well").field("Cache-Control", "max-age=60"));
     let mut edge = Edge::with(&simple(
