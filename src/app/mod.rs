@@ -40,6 +40,10 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use clap::Parser;
+use nix::errno::Errno;
+use nix::fcntl::FcntlArg;
+use nix::fcntl::OFlag;
+use nix::fcntl::fcntl;
 
 use crate::app::bind::Origin;
 use crate::app::cli::Cli;
@@ -209,12 +213,22 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// What came of writing to standard output.
 fn written(wrote: std::io::Result<()>) -> Result<(), Failure> {
-    match wrote {
+    match wrote.and_then(|()| open_for_writing()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::other(format!("cannot write to standard output: {e}")))
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Whether standard output can be written to at all: what is written to one that can only be read is lost, and
+/// the library says nothing.
+fn open_for_writing() -> std::io::Result<()> {
+    let flags = OFlag::from_bits_truncate(fcntl(std::io::stdout(), FcntlArg::F_GETFL)?);
+    if flags & OFlag::O_ACCMODE == OFlag::O_RDONLY {
+        return Err(Errno::EBADF.into());
+    }
+    Ok(())
 }
 
 /// The configuration of this command line: a file, or the one-line mode.

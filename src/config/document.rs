@@ -127,6 +127,19 @@ impl Document {
         }
     }
 
+    /// The same with the value of a variable that stood there alone: quotes around its name say nothing of what
+    /// it is, which brackets and braces need them for.
+    pub fn replace_whole(&mut self, id: NodeId, text: String) {
+        let node = &mut self.nodes[id.0];
+        match node.value {
+            Value::Scalar { quoted: true, .. } => {
+                node.value = Value::Scalar { text, quoted: false }
+            }
+            Value::Scalar { quoted: false, .. } => node.value = scalar(text, false),
+            Value::Null | Value::List(_) | Value::Map(_) => {}
+        }
+    }
+
     /// Every scalar that is not cut.
     #[must_use]
     pub fn scalars(&self) -> Vec<NodeId> {

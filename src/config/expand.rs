@@ -36,6 +36,7 @@ pub fn expand_all(document: &mut Document, environment: Environment<'_>, found: 
             continue;
         }
         match expand(text, environment) {
+            Ok(expanded) if is_one(text) => document.replace_whole(id, expanded),
             Ok(expanded) => document.replace(id, expanded),
             Err(wrongs) => {
                 for wrong in &wrongs {
@@ -48,6 +49,12 @@ pub fn expand_all(document: &mut Document, environment: Environment<'_>, found: 
             }
         }
     }
+}
+
+/// Whether this is one variable, perhaps with a default, and nothing else.
+fn is_one(text: &str) -> bool {
+    let inner = text.strip_prefix("${").and_then(|text| text.strip_suffix('}'));
+    inner.is_some_and(|inner| !inner.contains('}'))
 }
 
 /// Expands one text. `$${` stands for `${`.

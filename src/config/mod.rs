@@ -14,6 +14,7 @@ pub mod diff;
 pub mod document;
 pub mod expand;
 mod machine;
+mod mask;
 mod named;
 pub mod path;
 pub mod pid_file;
@@ -46,7 +47,6 @@ use crate::config::path::Step;
 use crate::config::plan::Plan;
 use crate::config::report::Report;
 use crate::config::schema::value::Switch;
-use crate::message::secret::MASK;
 use crate::upstream;
 use crate::upstream::OriginTls;
 use crate::upstream::Place;
@@ -61,7 +61,7 @@ pub struct Loaded {
     pub plan: Plan,
     /// As written.
     pub config: schema::Config,
-    /// Of routes whose redirect has text from variables: their place, and the redirect without it.
+    /// Of routes whose redirect has text from variables: their place, and the redirect as it is written.
     pub from_variables: Vec<(usize, String)>,
     /// What may not be meant.
     pub warnings: Diagnostics,
@@ -258,9 +258,9 @@ fn through(
     Ok(Loaded { from_variables, ..loaded })
 }
 
-/// The redirects of a document that name variables, as they are with each of these masked.
+/// The redirects of a document that name variables, as they are written.
 fn from_variables(document: &Document) -> Vec<(usize, String)> {
-    let masked = |id: &NodeId| {
+    let written = |id: &NodeId| {
         let path = document.path(*id);
         let [Step::Key(routes), Step::Index(route), Step::Key(redirect), Step::Key(to)] =
             path.steps()
@@ -273,23 +273,16 @@ fn from_variables(document: &Document) -> Vec<(usize, String)> {
         if !is_one || !text.contains("${") {
             return None;
         }
-        Some((*route, expand::expand(text, &|_| Some(MASK.to_owned())).ok()?))
+        Some((*route, text.clone()))
     };
-    document.scalars().iter().filter_map(masked).collect()
+    document.scalars().iter().filter_map(written).collect()
 }
 
-/// The effective configuration as YAML, as `show` does, of a file: with what `auto` stands for here, and without
-/// what came from variables into redirects.
+/// The effective configuration as YAML, as `show` does, of a file: with what `auto` stands for here, and with the
+/// names of variables in redirects instead of what they hold.
 #[must_use]
 pub fn shown(loaded: &Loaded) -> String {
-    let mut config = show::settled(&loaded.config, &loaded.plan);
-    for (route, masked) in &loaded.from_variables {
-        if let Some(redirect) = config.routes.get_mut(*route).and_then(|one| one.redirect.as_mut())
-        {
-            redirect.to.clone_from(masked);
-        }
-    }
-    show(&config)
+    show::written(&show::settled(&loaded.config, &loaded.plan), &loaded.from_variables)
 }
 
 fn finish(

@@ -168,6 +168,16 @@ impl<'d> Reader<'d> {
         }
     }
 
+    /// Whether this is a number, if perhaps one that is too large.
+    fn has_digits_only(&self) -> bool {
+        match self.value() {
+            Value::Scalar { text, quoted: false } => text.bytes().all(|b| b.is_ascii_digit()),
+            Value::Scalar { quoted: true, .. } | Value::Null | Value::List(_) | Value::Map(_) => {
+                false
+            }
+        }
+    }
+
     fn entries(self) -> Result<Entries<'d>, Error> {
         let entries: &[Entry] = match self.value() {
             Value::Map(entries) => entries,
@@ -187,7 +197,9 @@ macro_rules! whole_numbers {
             };
             match number {
                 Some(number) => self.here(visitor.$visit(number)),
-                None if $type::MAX as u64 == u64::MAX => self.wrong("a whole number"),
+                None if $type::MAX as u64 == u64::MAX && !self.has_digits_only() => {
+                    self.wrong("a whole number")
+                }
                 None => self.wrong(format!("a whole number from {} to {}", $type::MIN, $type::MAX)),
             }
         }

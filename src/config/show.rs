@@ -3,6 +3,7 @@
 mod yaml;
 
 use crate::config::check::route;
+use crate::config::mask;
 use crate::config::plan::Plan;
 use crate::config::schema::Config;
 use crate::config::schema::cache::Cache;
@@ -26,8 +27,20 @@ use crate::units::ByteSize;
 /// knows.)
 #[must_use]
 pub fn show(config: &Config) -> String {
+    written(config, &[])
+}
+
+/// The same. Redirects to which text from variables belongs, by their routes, stay as they are written.
+pub(super) fn written(config: &Config, from_variables: &[(usize, String)]) -> String {
     let value = serde_yaml::to_value(masked(effective(config)));
-    yaml::write(&value.expect("text, numbers, lists and sections can always be a YAML value"))
+    let mut value = value.expect("text, numbers, lists and sections can always be a YAML value");
+    for (route, to) in from_variables {
+        let redirect = value.get_mut("routes").and_then(|routes| routes.get_mut(*route));
+        if let Some(to_be) = redirect.and_then(|route| route.get_mut("redirect")?.get_mut("to")) {
+            *to_be = yaml::as_written(mask::url(to));
+        }
+    }
+    yaml::write(&value)
 }
 
 /// The same configuration with everything written out that a route inherits.
@@ -92,8 +105,15 @@ fn fill<T>(written: &mut OrAuto<T>, is: impl FnOnce() -> T) {
 
 /// The same configuration without the secrets that are written in it.
 fn masked(mut config: Config) -> Config {
+    if let OrAuto::Is(directory) = &mut config.acme.directory {
+        *directory = mask::url(directory);
+    }
+    if let Some(dns) = &mut config.acme.dns {
+        dns.command = mask::command(&dns.command);
+    }
     for upstream in config.upstreams.values_mut() {
         if let Switch::On(health) = &mut upstream.health {
+            health.path = health.path.as_deref().map(mask::url);
             mask_texts(health.headers.iter_mut());
         }
     }
@@ -106,38 +126,19 @@ fn masked(mut config: Config) -> Config {
             mask_changes(response);
         }
         if let Some(redirect) = &mut route.redirect {
-            redirect.to = without_secrets(&redirect.to);
+            redirect.to = mask::url(&redirect.to);
         }
         if let Some(Respond { headers, .. }) = &mut route.respond {
-            for (_, value) in headers.iter_mut().filter(|(name, _)| secret::is_field(name)) {
-                *value = MASK.to_owned();
+            for (name, value) in headers.iter_mut() {
+                if secret::is_field(name) {
+                    *value = MASK.to_owned();
+                } else if is_link(name) {
+                    *value = mask::url(value);
+                }
             }
         }
     }
     config
-}
-
-/// A URL without the user and the password in it, and without parameters that are named as secrets are.
-fn without_secrets(url: &str) -> String {
-    let (before, rest) = match url.split_once("//") {
-        Some((scheme, rest)) => (format!("{scheme}//"), rest),
-        None => (String::new(), url),
-    };
-    let (place, query) = match rest.split_once('?') {
-        Some((place, query)) => (place, Some(query)),
-        None => (rest, None),
-    };
-    let authority = place.split('/').next().unwrap_or_default();
-    let place = match authority.rsplit_once('@').filter(|_| !before.is_empty()) {
-        Some((user, _)) => format!("{MASK}{}", &place[user.len()..]),
-        None => place.to_owned(),
-    };
-    let shown = |pair: &str| match pair.split_once('=') {
-        Some((name, _)) if secret::is_named_so(name.as_bytes()) => format!("{name}={MASK}"),
-        _ => pair.to_owned(),
-    };
-    let query = query.map(|query| query.split('&').map(shown).collect::<Vec<_>>().join("&"));
-    format!("{before}{place}{}", query.map(|query| format!("?{query}")).unwrap_or_default())
 }
 
 fn mask_changes(HeaderChanges { set, add, remove: _ }: &mut HeaderChanges) {
@@ -145,10 +146,19 @@ fn mask_changes(HeaderChanges { set, add, remove: _ }: &mut HeaderChanges) {
 }
 
 fn mask_texts<'a>(texts: impl Iterator<Item = (&'a String, &'a mut FieldText)>) {
-    let fields = texts.filter(|(name, _)| secret::is_field(name));
-    for value in fields.filter_map(|(_, text)| text.value.as_mut()) {
-        *value = Secret::new(MASK);
+    for (name, text) in texts {
+        let Some(value) = &mut text.value else { continue };
+        if secret::is_field(name) {
+            *value = Secret::new(MASK);
+        } else if is_link(name) {
+            *value = Secret::new(mask::url(value.reveal()));
+        }
     }
+}
+
+/// Whether the value of a field is a URL.
+fn is_link(name: &str) -> bool {
+    ["location", "content-location", "referer"].iter().any(|link| name.eq_ignore_ascii_case(link))
 }
 
 fn mask_conditions(Match { headers, query, cookies, .. }: &mut Match) {

@@ -8,6 +8,7 @@ use crate::config::check::header;
 use crate::config::check::matching::HOST;
 use crate::config::check::matching::REGEX;
 use crate::config::check::within;
+use crate::config::mask;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema;
@@ -210,6 +211,9 @@ fn redirect(
     }
     let location = Template::parse(&written.to, captures);
     let location = location.and_then(|to| to.check_location().map(|()| to));
+    // What is wrong is said with the text around it.
+    let shown = |wrong: String| wrong.replace(&written.to, &mask::url(&written.to));
+    let location = location.map_err(shown);
     let location = report.take(&at, location, "write a path, or a URL with http:// or https://")?;
     Some(Action::Redirect { status: status?, location })
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path as FilePath;
 use std::path::PathBuf;
 
+use crate::config::mask;
 use crate::message::target::Scheme;
 use crate::upstream::Place;
 
@@ -101,8 +102,11 @@ pub(super) fn origin(text: &str, folder: &FilePath) -> Result<Origin, Wrong> {
         return Err(Wrong::new("an address holds no user and password", help));
     }
     if !path.is_empty() || rest.contains(['?', '#']) {
-        let help = format!("the path goes to `rewrite: {{add_prefix: /{path}}}` of the route");
-        return Err(Wrong::new(format!("\"{text}\": an address has no path"), help));
+        let help = format!(
+            "the path goes to `rewrite: {{add_prefix: /{}}}` of the route",
+            mask::url(path)
+        );
+        return Err(Wrong::new(format!("\"{}\": an address has no path", mask::url(text)), help));
     }
     let bare = match authority.rsplit_once(':') {
         Some((_, port)) => port.ends_with(']'),
@@ -135,14 +139,20 @@ fn place(text: &str, folder: &FilePath) -> Result<Place, Wrong> {
     if let Some(name) = text.strip_prefix("srv:") {
         return service(name);
     }
+    if text.contains('@') {
+        let help = "send them as a header: `headers: {request: {set: {authorization: …}}}`";
+        return Err(Wrong::new("an address holds no user and password", help));
+    }
     let message = || format!("\"{text}\" is not the address of an origin");
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
         Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => (host, port),
         Some(_) => return Err(Wrong::new(message(), "an IPv6 address is written \"[::1]:8080\"")),
         None => match text.rsplit_once(':') {
             Some((host, port)) if host.contains(':') => {
-                let is_host = host.parse::<std::net::Ipv6Addr>().is_ok();
-                let (host, port) = if is_host { (host, port) } else { (text, "8080") };
+                // One bracket alone was meant as two.
+                let bare = |text: &'_ str| text.trim_matches(['[', ']']).to_owned();
+                let is_host = bare(host).parse::<std::net::Ipv6Addr>().is_ok();
+                let (host, port) = if is_host { (bare(host), port) } else { (bare(text), "8080") };
                 let help = format!("put an IPv6 address in brackets: \"[{host}]:{port}\"");
                 return Err(Wrong::new(message(), help));
             }
@@ -231,6 +241,10 @@ mod tests {
         assert_eq!(origin_at("Origin.Example:8080"), tcp("origin.example", 8080));
         assert_eq!(origin_at("10.0.0.1:80"), tcp("10.0.0.1", 80));
         assert_eq!(origin_at("[::1]:80"), tcp("::1", 80));
+        let wrong = origin("[::1:80", FilePath::new("/")).err().unwrap();
+        assert!(wrong.help.ends_with("\"[::1]:80\""), "{}", wrong.help);
+        let wrong = origin("me:pw@a:80", FilePath::new("/")).err().unwrap();
+        assert!(!format!("{}{}", wrong.message, wrong.help).contains("pw"), "{}", wrong.message);
     }
 
     #[test]

@@ -257,7 +257,7 @@ fn changeable(
     let name = name(written, at, report)?;
     if OWN.contains(&name.as_str()) {
         report.error_in_key(at, format!("the header \"{name}\" cannot be changed")).help(
-            "it frames the message or belongs to one connection, and is written by edgeproxy",
+            "remove it here: it frames the message or belongs to one connection, and is written by edgeproxy",
         );
         return None;
     }

@@ -14,6 +14,7 @@ use crate::config::check::file;
 use crate::config::check::insist;
 use crate::config::check::matching::HOST;
 use crate::config::check::period;
+use crate::config::check::route;
 use crate::config::check::size;
 use crate::config::check::within;
 use crate::config::path::Path;
@@ -56,7 +57,7 @@ pub(super) fn listeners(
         {
             report
                 .error(&at.key("name"), format!("listeners[{m}] has this name already"))
-                .help("names tell listeners apart in logs and metrics");
+                .help("choose another name: names tell listeners apart in logs and metrics");
         }
         if let Some(settings) = &settings {
             for (m, earlier) in checked.iter().enumerate() {
@@ -90,6 +91,9 @@ fn one(
     }
     if written.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
         report.error(&at.key("name"), "the name is empty").help("write one, or remove the key");
+    }
+    if written.name.as_ref().is_some_and(|name| name.contains(char::is_control)) {
+        route::one_line(&at.key("name"), report);
     }
     let proxied = (written.proxy_protocol.as_ref())
         .map(|written| proxied(written, &at.key("proxy_protocol"), report));

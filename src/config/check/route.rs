@@ -55,10 +55,12 @@ pub(super) fn routes(
         if let Some(name) = &written.name {
             if name.trim().is_empty() {
                 report.error(&at.key("name"), "the name is empty").help("remove the key");
+            } else if name.contains(char::is_control) {
+                one_line(&at.key("name"), report);
             } else if let Some(m) = names.insert(name, n) {
                 report
                     .error(&at.key("name"), format!("routes[{m}] has the name \"{name}\" already"))
-                    .help("names tell routes apart in logs and metrics");
+                    .help("choose another name: names tell routes apart in logs and metrics");
             }
         }
         if let Some(mut route) = one(written, n, config, upstreams, secrets, &at, report) {
@@ -75,6 +77,13 @@ pub(super) fn routes(
     shadows(&table, &positions, &at, report);
     walls(&table, &positions, &at, report);
     table
+}
+
+/// Reports a name that could write lines of its own, or colours, where it is shown.
+pub(super) fn one_line(at: &Path, report: &mut Report<'_>) {
+    report
+        .error(at, "the name has a control character in it")
+        .help("write it in one line, without tabs: it stands in logs and metrics");
 }
 
 /// The name of a route in a plan.

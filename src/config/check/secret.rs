@@ -10,6 +10,7 @@ use crate::config::check::file;
 use crate::config::document::Document;
 use crate::config::document::Place;
 use crate::config::document::Value;
+use crate::config::mask;
 use crate::config::path::Path;
 use crate::config::path::Step;
 use crate::config::report::Report;
@@ -38,7 +39,8 @@ impl fmt::Debug for Files<'_> {
 }
 
 /// Where text stands under the name of a header, query parameter or cookie that makes it a secret, or as
-/// the token of a section that takes one.
+/// the token of a section that takes one, and URLs with a password or with a parameter that is a secret by its
+/// name.
 ///
 /// This asks the document, not what was understood of it: a secret in a value of the wrong shape, or
 /// beside a misspelt key, is one as well.
@@ -48,17 +50,12 @@ pub(in crate::config) fn places(document: &Document) -> Vec<Place> {
         let path = document.path(*id);
         let names_a_file =
             matches!(path.steps().last(), Some(Step::Key(key)) if key == "value_file");
-        let is_open =
-            names_a_file || names_a_variable(text) || matches!(text.as_str(), "present" | "absent");
-        !is_open && path.steps().windows(2).any(names_a_secret)
+        let is_open = names_a_file
+            || mask::names_a_variable(text)
+            || matches!(text.as_str(), "present" | "absent");
+        !is_open && (path.steps().windows(2).any(names_a_secret) || mask::url(text) != *text)
     };
     document.all_scalars().into_iter().filter(is_secret).map(|id| document.place(id)).collect()
-}
-
-/// Whether this is `${NAME}`, which shows nothing of what the variable holds.
-fn names_a_variable(text: &str) -> bool {
-    let name = text.strip_prefix("${").and_then(|text| text.strip_suffix('}'));
-    name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
 }
 
 fn names_a_secret(steps: &[Step]) -> bool {
@@ -110,8 +107,16 @@ pub(super) fn token(
     report: &mut Report<'_>,
 ) -> Option<Token> {
     let secret = either(("token", written), path, at, files, report)?;
+    let key = if written.is_some() { "token" } else { "token_file" };
+    if secret.reveal().trim().contains(char::is_control) {
+        report
+            .error(
+                &at.key(key),
+                "the token has a control character in it, such as the end of a line",
+            )
+            .help("nobody can present it in a header: write a token of one line");
+    }
     if secret.reveal().trim() != secret.reveal() {
-        let key = if written.is_some() { "token" } else { "token_file" };
         report
             .error(&at.key(key), "the token has white space around it")
             .help("it is presented without");

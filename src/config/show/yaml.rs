@@ -3,8 +3,18 @@
 
 use serde_yaml::Mapping;
 use serde_yaml::Value;
+use serde_yaml::value::Tag;
+use serde_yaml::value::TaggedValue;
 
 use crate::config::expand;
+
+/// Text in which variables stand for their values, where other text has none.
+const WRITTEN: &str = "written";
+
+/// A value in which variables stand for their values.
+pub(super) fn as_written(text: String) -> Value {
+    Value::Tagged(Box::new(TaggedValue { tag: Tag::new(WRITTEN), value: Value::String(text) }))
+}
 
 /// A whole document.
 pub(super) fn write(value: &Value) -> String {
@@ -80,7 +90,10 @@ fn inline(out: &mut String, value: &Value) {
         Value::String(text) => self::text(out, &expand::escape(text)),
         Value::Sequence(_) => out.push_str("[]"),
         Value::Mapping(_) => out.push_str("{}"),
-        Value::Tagged(tagged) => inline(out, &tagged.value),
+        Value::Tagged(tagged) => match &tagged.value {
+            Value::String(written) if tagged.tag == WRITTEN => text(out, written),
+            other => inline(out, other),
+        },
     }
 }
 

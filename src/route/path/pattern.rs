@@ -49,7 +49,7 @@ impl Pattern {
             if let Some(name) = segment.name() {
                 captures::check_name(name)?;
                 if segments.iter().any(|earlier| earlier.name() == Some(name)) {
-                    return Err(format!("`{text}` captures `{name}` twice: choose another name"));
+                    return Err(format!("`{text}` captures `{name}` twice; choose another name"));
                 }
             }
             segments.push(segment);

@@ -67,6 +67,11 @@ fn output_that_does_not_fit_is_a_failure_that_is_told() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         assert!(said.contains("cannot write to standard output: "), "{arguments:?}: {said}");
+        let reads = Stdio::from(fs::File::open("/dev/null").expect("Linux has it"));
+        let output = program(folder.path(), arguments).stdout(reads).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("cannot write to standard output: "), "{arguments:?}: {said}");
         // Who reads only the beginning has what was asked for.
         let status = program(folder.path(), arguments).stdout(left()).status().expect("it runs");
         assert_eq!(status.code(), Some(0), "{arguments:?}");
