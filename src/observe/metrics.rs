@@ -135,6 +135,8 @@ definitions! {
         "Times that files with which an upstream is spoken to over TLS had changed and were read again: replaced, or refused.";
     CACHE_REQUESTS: Counter "edgeproxy_cache_requests_total" ["route", "result"]
         "Requests for which the cache was asked, by what it did.";
+    CACHE_REASONS: Counter "edgeproxy_cache_reasons_total" ["reason"]
+        "Requests whose Cache-Status has a detail, by that word: why they went to the origin, or were not stored.";
     CACHE_BYTES: Gauge "edgeproxy_cache_bytes" ["tier", "zone"]
         "Bytes that the store uses, bookkeeping included.";
     CACHE_LIMIT: Gauge "edgeproxy_cache_limit_bytes" ["tier", "zone"]
@@ -266,6 +268,7 @@ pub struct Metrics {
     tls_files_read: IntCounterVec,
     upstream_files_read: IntCounterVec,
     refusals: Box<[IntCounter]>,
+    cache_reasons: IntCounterVec,
     purges: IntCounterVec,
     invalidated: IntCounter,
     groups_invalidated: IntCounter,
@@ -324,6 +327,7 @@ impl Metrics {
                 .collect(),
             purges: new.counters(&CACHE_PURGES),
             invalidated: new.counters(&CACHE_INVALIDATED).with_label_values::<&str>(&[]),
+            cache_reasons: new.counters(&CACHE_REASONS),
             groups_invalidated: new.counters(&CACHE_GROUPS).with_label_values::<&str>(&[]),
             upstreams: Upstreams::new(&new),
             backends,
@@ -405,6 +409,11 @@ impl Metrics {
         if let Some(counter) = self.refusals.get(refusal as usize) {
             counter.inc();
         }
+    }
+
+    /// Counts a request of whose handling by the cache this word says more.
+    pub fn cache_reason(&self, reason: &'static str) {
+        self.cache_reasons.with_label_values(&[reason]).inc();
     }
 
     /// Counts a purge of this kind of scope.

@@ -269,6 +269,9 @@ fn count(told: &Told<'_>, duration: Duration) {
         duration,
         time_to_first_byte: told.first_byte,
     });
+    if let Some(reason) = told.cache_reason {
+        runtime.metrics.cache_reason(reason);
+    }
     if let Some(metrics) = runtime.listener_metrics.get(listener) {
         metrics.transferred(told.received, told.sent);
     }

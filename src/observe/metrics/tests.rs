@@ -102,6 +102,7 @@ fn finished(method: Method, status: u16, cache: CacheResult) -> Finished {
 fn busy() -> Metrics {
     let metrics = Metrics::new("1.2.3", START);
     metrics.route("http", "a").record(&finished(Method::Get, 200, CacheResult::Hit));
+    metrics.cache_reason("private");
     metrics.listener("http").transferred(1, 2);
     metrics.upstream("api").answered(200, Duration::from_millis(1));
     metrics.watch_cache("memory", || {

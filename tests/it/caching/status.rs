@@ -50,6 +50,8 @@ fn a_miss_that_was_not_stored_says_why() {
         let edge = Edge::to(&origin);
         let told = parameters(&edge.get("/"));
         assert_eq!(told, ["fwd=uri-miss", "fwd-status=200", &format!("detail={why}")]);
+        // The log and the metrics have the same word.
+        edge.wait_for_metric(&format!("edgeproxy_cache_reasons_total{{reason=\"{why}\"}}"), 1.0);
     }
 }
 
