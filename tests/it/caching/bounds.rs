@@ -3,11 +3,14 @@
 use std::process::Command;
 use std::sync::Arc;
 
+use http::Request;
+
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Wire;
 use crate::harness::edge::binary;
 use crate::harness::edge::simple;
+use crate::harness::http2;
 
 const MEMORY: u64 = 16 << 20;
 
@@ -176,6 +179,55 @@ fn a_reader_that_stops_does_not_hold_up_another() {
     let first = slow.read_raw(100);
     assert!(first.starts_with(b"HTTP/1.1 200"));
     assert!(edge.get("/").expect_hit().body == body);
+}
+
+#[test]
+fn readers_that_stop_cost_little_however_large_the_object_is() {
+    const READERS: u64 = 200;
+    const MOST: u64 = 96 << 10;
+    let body = pattern(1, 16 << 20);
+    let large = body.clone();
+    let origin = Origin::script()
+        .otherwise(move |_| crate::harness::ok(large.clone()).field("Cache-Control", "max-age=600"))
+        .start();
+    let edge = Edge::with(&simple(&origin, "limits: {min_send_rate: 0}"));
+    edge.get("/").expect_miss();
+    // Warm, so that what the process needs for itself is not counted.
+    assert!(edge.get("/").expect_hit().body == body);
+    let within = |before: u64, what: &str| {
+        // Whoever reads all of it gets it meanwhile.
+        assert!(edge.get("/").expect_hit().body == body);
+        let grown = edge.resident().saturating_sub(before);
+        assert!(grown < READERS * MOST, "{what}: {} KiB for each", (grown / READERS) >> 10);
+    };
+
+    let before = edge.resident();
+    let stopped = (0..READERS).map(|_| {
+        let mut wire = edge.wire();
+        wire.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+        assert!(wire.read_raw(100).starts_with(b"HTTP/1.1 200"));
+        wire
+    });
+    let stopped: Vec<Wire> = stopped.collect();
+    within(before, "HTTP/1.1");
+    drop(stopped);
+
+    let before = edge.resident();
+    http2::run(async {
+        let mut stopped = Vec::new();
+        for _ in 0..READERS / 20 {
+            let client = http2::plain(edge.address("http")).await;
+            for _ in 0..20 {
+                let mut client = client.clone().ready().await.expect("it is open");
+                let request = Request::get("http://edge.test/").body(()).expect("a request");
+                let (response, _) = client.send_request(request, true).expect("it is sent");
+                let response = response.await.expect("an answer");
+                assert_eq!(response.status(), 200);
+                stopped.push((client, response));
+            }
+        }
+        within(before, "HTTP/2");
+    });
 }
 
 #[test]
