@@ -310,6 +310,9 @@ impl Counter<'_> {
 fn is_about_the_one_before(error: &Error) -> bool {
     match error {
         Error::Unsupported(_) => true,
+        // A server that knows of renewals, and does not say back which certificate the order replaces as it must
+        // (RFC 9773 §5), would never have one renewed.
+        Error::Other(why) => why.to_string().starts_with("replaces"),
         Error::Api(problem) => problem.r#type.as_deref().is_some_and(|kind| {
             [":alreadyReplaced", ":malformed", ":conflict"].iter().any(|end| kind.ends_with(end))
         }),

@@ -17,9 +17,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::Authority;
+use super::Edge;
 use super::PATIENCE;
 use super::Wire;
 
@@ -28,6 +30,7 @@ pub(crate) const HTTP: u16 = 5002;
 /// Where Pebble looks for certificates, in place of 443.
 pub(crate) const TLS: u16 = 5001;
 const DIRECTORY: u16 = 14000;
+const FRONT: u16 = 14001;
 const MANAGEMENT: u16 = 15000;
 const DNS: u16 = 8053;
 const RECORDS: u16 = 8055;
@@ -123,6 +126,33 @@ impl AcmeServer {
             self.address,
             root.display()
         )
+    }
+
+    /// A proxy in front of its directory, in which it says as well when certificates are to be renewed (RFC
+    /// 9773), which Debian's Pebble does not; and the section for that, with further keys.
+    pub(crate) fn behind(&self, window: &str, more: &str) -> (Edge, String) {
+        let trusted = self.folder.path().join("ca.pem");
+        let (name, front) = (self.address.to_string(), SocketAddr::from((self.address, FRONT)));
+        let to = SocketAddr::from((self.address, DIRECTORY));
+        let mut wire =
+            Wire::tls(to, &name, &trusted, &["http/1.1"]).expect("the directory listens");
+        let reply = wire.get(&to.to_string(), "/dir", &[]);
+        let mut directory: Value = serde_json::from_str(&reply.text()).expect("JSON");
+        directory["renewalInfo"] = format!("https://{front}/renewal").into();
+        let folder = self.folder.path().display();
+        let json = |value: &Value| serde_json::to_string(&value.to_string()).expect("text");
+        let window: Value = serde_json::from_str(window).expect("JSON");
+        let edge = Edge::with(&format!(
+            "listeners:\n  - {{name: https, address: \"{front}\", tls: {{certificates: \
+             [{{hosts: [acme.test], certificate: {folder}/server.pem, key: {folder}/server.key}}]}}}}\n\
+             routes:\n  - {{match: {{path: /dir}}, respond: {{body: {}, content_type: application/json}}}}\n  \
+             - {{match: {{path_prefix: /renewal}}, respond: {{body: {}, content_type: application/json, \
+             headers: {{retry-after: \"3600\"}}}}}}\n",
+            json(&directory),
+            json(&serde_json::json!({ "suggestedWindow": window })),
+        ));
+        let section = self.section(more).replace(&format!("{to}/dir"), &format!("{front}/dir"));
+        (edge, section)
     }
 
     /// Has every name stand for another host.

@@ -172,6 +172,37 @@ fn a_certificate_is_renewed_and_handshakes_never_miss_it() {
 }
 
 #[test]
+fn a_certificate_is_renewed_when_its_server_asks_for_it() {
+    let here = address();
+    let server = AcmeServer::start(here);
+    let long_ago = r#"{"start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z"}"#;
+    let (_front, section) = server.behind(long_ago, &format!("port: {HTTP}"));
+    let edge = Edge::with(&config(here, "edge.test", &section));
+    let root = server.root();
+    let first = await_some(&edge, "the certificate", || shown(&edge, "edge.test", &root));
+    await_some(&edge, "another one", || {
+        shown(&edge, "edge.test", &root).filter(|now| *now != first)
+    });
+    // Years before two thirds of its life are over.
+    edge.wait_for_log("the server asks for it");
+}
+
+#[test]
+fn a_certificate_is_not_renewed_before_its_server_asks_for_it() {
+    let here = address();
+    let server = AcmeServer::start(here);
+    let far_off = r#"{"start": "2100-01-01T00:00:00Z", "end": "2100-01-02T00:00:00Z"}"#;
+    let (front, section) = server.behind(far_off, &format!("port: {HTTP}"));
+    let edge = Edge::with(&config(here, "edge.test", &section));
+    let root = server.root();
+    let first = await_some(&edge, "the certificate", || shown(&edge, "edge.test", &root));
+    let asked = || front.access_log().iter().any(|line| line.contains("/renewal/"));
+    await_some(&edge, "the question", || asked().then_some(()));
+    assert_eq!(shown(&edge, "edge.test", &root), Some(first));
+    assert_eq!(edge.metric(ISSUED), 1.0);
+}
+
+#[test]
 fn a_reload_orders_for_new_hosts_and_leaves_the_others_alone() {
     let here = address();
     let server = AcmeServer::start(here);
