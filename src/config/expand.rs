@@ -147,7 +147,7 @@ fn report(document: &Document, id: NodeId, place: Place, wrong: &Wrong, found: &
     let (message, help) = match wrong {
         Wrong::Unset(name) => (
             format!("the environment variable {name} is not set"),
-            format!("set it, or give a default: ${{{name}:-default}}"),
+            format!("set it, to text in UTF-8, or give a default: ${{{name}:-default}}"),
         ),
         Wrong::Open => (
             "`${` without `}`".to_owned(),

@@ -113,7 +113,7 @@ impl File {
     pub fn load(&self) -> Result<Loaded, Diagnostics> {
         let text = read_file(&self.path).map_err(|message| {
             let mut diagnostic = Diagnostic::new(Severity::Error, message);
-            diagnostic.help("name a file of YAML that is there and that you may read");
+            diagnostic.help("name a file of YAML, in UTF-8, that is there and that you may read");
             diagnostic.file.clone_from(&self.name);
             let mut found = Diagnostics::default();
             found.push(diagnostic);

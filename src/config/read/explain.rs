@@ -74,7 +74,15 @@ fn help(wrong: &Wrong, value: &Value) -> String {
         (Wrong::UnknownWord(word, known), _) => suggest::help(word, known, "possible"),
         (Wrong::MissingKey(key), _) => format!("write `{key}: …`"),
         (Wrong::Kind(expected), Value::Scalar { text, .. }) if expected == LIST => {
-            format!("write it as a list: [{}]", shorten(text))
+            match text.starts_with('[') {
+                // A variable held it, or quotes did.
+                true => {
+                    "a text in quotes, and a variable, is one value: write the list here, with a \
+                         variable for each of its elements"
+                        .to_owned()
+                }
+                false => format!("write it as a list: [{}]", shorten(text)),
+            }
         }
         (Wrong::Kind(expected), Value::Map(_)) if expected == LIST => {
             "write a dash before each element".to_owned()
