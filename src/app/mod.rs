@@ -108,11 +108,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Says what went wrong, if anything did; its code.
 fn exit(ended: Result<(), Failure>) -> ExitCode {
-    diagnostics::queue::flush(LAST_WORDS);
+    let can_be_told = diagnostics::queue::flush(LAST_WORDS);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
-            if !message.is_empty() {
+            // Who reads nothing of the diagnostics would be waited for here as well.
+            if can_be_told && !message.is_empty() {
                 complain(&format!("{}\n", message.trim_end()));
             }
             ExitCode::from(code)

@@ -63,11 +63,9 @@ pub(in crate::app) fn begin() -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until all that was told is written, but no longer than `patience`.
-pub(in crate::app) fn flush(patience: Duration) {
-    if let Some(queue) = QUEUE.get() {
-        queue.flush(patience);
-    }
+/// Waits until all that was told is written, but no longer than `patience`. Whether it was.
+pub(in crate::app) fn flush(patience: Duration) -> bool {
+    QUEUE.get().is_none_or(|queue| queue.flush(patience))
 }
 
 struct Queue<W> {
@@ -134,10 +132,10 @@ impl<W: Write> Queue<W> {
         self.done.notify_all();
     }
 
-    fn flush(&self, patience: Duration) {
+    fn flush(&self, patience: Duration) -> bool {
         let mut state = self.state.lock();
         let is_busy = |state: &mut State| state.is_writing || !state.waiting.is_empty();
-        let _ = self.done.wait_while_for(&mut state, is_busy, patience);
+        !self.done.wait_while_for(&mut state, is_busy, patience).timed_out()
     }
 }
 
@@ -182,13 +180,13 @@ mod tests {
     fn a_flush_ends_with_the_writing_or_with_its_patience() {
         let written = Pieces::default();
         let queue = Arc::new(Queue::new(Out(Arc::clone(&written))));
-        queue.flush(Duration::MAX);
+        assert!(queue.flush(Duration::MAX));
         queue.add(b"one\n");
-        queue.flush(Duration::ZERO);
+        assert!(!queue.flush(Duration::ZERO));
         assert!(written.lock().is_empty(), "nobody writes");
         let writer = Arc::clone(&queue);
         let writing = thread::spawn(move || writer.turn());
-        queue.flush(Duration::MAX);
+        assert!(queue.flush(Duration::MAX));
         assert_eq!(written.lock().concat(), b"one\n");
         writing.join().expect("it does not panic");
     }
