@@ -9,6 +9,7 @@ mod hedge;
 mod hedge_multiplexed;
 mod killed;
 mod mirror;
+mod names;
 mod retry;
 mod runtime;
 mod shed;

@@ -222,7 +222,6 @@ impl Script {
     }
 
     /// Starts it at this address, which is free.
-    #[cfg(feature = "srv")]
     pub(crate) fn start_at(self, address: SocketAddr) -> Origin {
         self.listen(address, |tcp| Some(Line::Tcp(tcp)))
     }
