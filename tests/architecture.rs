@@ -13,6 +13,7 @@ mod code;
 #[path = "architecture/samples.rs"]
 mod samples;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -100,6 +101,13 @@ const IMPURE: &[&str] = &[
 /// What the configuration does not say: with these names data would become machinery.
 const MACHINERY: &[&str] =
     &["tokio", "pingora", "socket2", "std::net::Tcp", "std::net::Udp", "thread::spawn"];
+
+/// Modules that requests ask. Each lock in them stands in docs/locks.md, with who takes it.
+const UNLOCKED: &[&str] = &["balance", "resilience", "upstream", "runtime", "observe"];
+
+/// What is a lock, or may wait behind one.
+const LOCKS: &[&str] =
+    &["Mutex<", "RwLock<", "ArcSwap<", "Condvar", "Notify", "Semaphore", "watch::Receiver<"];
 
 /// A source file: its path below `src`, with `/`, and its text.
 struct Source {
@@ -221,6 +229,58 @@ fn unfinished(sources: &[Source]) -> Vec<String> {
     wrong
 }
 
+/// The locks of [`UNLOCKED`] modules: the file, and the name of the field, variant or type that is one.
+fn locks(sources: &[Source]) -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    let asked = |source: &&Source| source.module().is_some_and(|name| UNLOCKED.contains(&name));
+    for source in sources.iter().filter(asked).filter(|source| !source.is_test()) {
+        for line in without_tests(&code(&source.text)).lines().map(str::trim) {
+            // Neither what is passed on nor what is made, but what is declared.
+            let is_used = ["use ", "let ", "impl "].iter().any(|start| line.starts_with(start))
+                || ["fn ", ": &", "::new(", "::default(", "::channel("]
+                    .iter()
+                    .any(|word| line.contains(word));
+            if is_used || !LOCKS.iter().any(|lock| has(line, lock)) {
+                continue;
+            }
+            let words = line.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+            let word = |word: &&str| {
+                !["", "pub", "crate", "super", "self", "in", "struct", "type", "static", "upstream"]
+                    .contains(word)
+            };
+            let name = words.into_iter().find(word).unwrap_or_default();
+            found.insert((source.path.clone(), name.to_owned()));
+        }
+    }
+    found
+}
+
+/// The rows of a table of locks: file, name.
+fn listed_locks(document: &str) -> BTreeSet<(String, String)> {
+    let rows =
+        document.lines().skip_while(|line| *line != "| file | lock | who takes it |").skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let cell = |cell: &str| cell.trim().trim_matches('`').to_owned();
+    rows.map(|row| {
+        let mut cells = row.split('|').skip(1).map(cell);
+        let mut next = || cells.next().unwrap_or_default();
+        (next().trim_start_matches("src/").to_owned(), next())
+    })
+    .collect()
+}
+
+/// Each lock is listed, and each listed one is there.
+fn unlisted(sources: &[Source], document: &str) -> Vec<String> {
+    let (there, listed) = (locks(sources), listed_locks(document));
+    let new = there.difference(&listed).map(|(file, name)| {
+        format!("src/{file}: `{name}` is a lock: say in docs/locks.md who takes it")
+    });
+    let gone = listed
+        .difference(&there)
+        .map(|(file, name)| format!("docs/locks.md: src/{file} has no lock called `{name}`"));
+    new.chain(gone).collect()
+}
+
 /// `lib.rs` declares exactly the modules of the table; those with the outside world in them are
 /// behind the `server` feature, the pure ones are not.
 fn declarations(lib: &str) -> Vec<String> {
@@ -296,6 +356,13 @@ fn nothing_goes_around_the_layers() {
 #[test]
 fn decisions_do_not_touch_the_outside_world() {
     assert_none(&purity(&sources()));
+}
+
+#[test]
+fn every_lock_that_a_request_may_meet_is_listed() {
+    let path = folder().parent().expect("src is in a folder").join("docs/locks.md");
+    let document = fs::read_to_string(path).expect("there is one");
+    assert_none(&unlisted(&sources(), &document));
 }
 
 #[test]

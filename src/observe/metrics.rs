@@ -9,6 +9,7 @@ mod ends;
 pub mod labels;
 mod orders;
 pub mod process;
+mod reasons;
 pub mod requests;
 mod sampled;
 mod upstream;
@@ -56,6 +57,7 @@ use labels::TlsVersion;
 pub use orders::OrderSample;
 use orders::Orders;
 use orders::OrdersCollector;
+use reasons::Reasons;
 use requests::Requests;
 use requests::RequestsCollector;
 use requests::RouteMetrics;
@@ -268,7 +270,7 @@ pub struct Metrics {
     tls_files_read: IntCounterVec,
     upstream_files_read: IntCounterVec,
     refusals: Box<[IntCounter]>,
-    cache_reasons: IntCounterVec,
+    cache_reasons: Reasons,
     purges: IntCounterVec,
     invalidated: IntCounter,
     groups_invalidated: IntCounter,
@@ -327,7 +329,7 @@ impl Metrics {
                 .collect(),
             purges: new.counters(&CACHE_PURGES),
             invalidated: new.counters(&CACHE_INVALIDATED).with_label_values::<&str>(&[]),
-            cache_reasons: new.counters(&CACHE_REASONS),
+            cache_reasons: Reasons::new(new.counters(&CACHE_REASONS)),
             groups_invalidated: new.counters(&CACHE_GROUPS).with_label_values::<&str>(&[]),
             upstreams: Upstreams::new(&new),
             backends,
@@ -413,7 +415,7 @@ impl Metrics {
 
     /// Counts a request of whose handling by the cache this word says more.
     pub fn cache_reason(&self, reason: &'static str) {
-        self.cache_reasons.with_label_values(&[reason]).inc();
+        self.cache_reasons.count(reason);
     }
 
     /// Counts a purge of this kind of scope.

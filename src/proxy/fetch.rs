@@ -84,6 +84,12 @@ impl Allowance {
 pub(crate) async fn choose(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
     let allowance = lend(request, ctx).await?;
     let Some(lease) = &ctx.origin.lease else { return Err(refused(ctx, Refusal::Internal)) };
+    terms::bring(Arc::new(Wanted {
+        kept: allowance.kept,
+        client: lease.client(),
+        race: ctx.origin.race.clone(),
+        pool: Some(lease.pool()),
+    }));
     let mut peer = lease.peer();
     let options = &mut peer.options;
     options.total_connection_timeout =
@@ -163,11 +169,6 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     let tried = [&ctx.origin.tried[..], &[Arc::clone(lease.backend())]].concat();
     ctx.origin.race = hedge::begin(request, &upstream, &tried, wished, ctx);
     let kept = if ctx.origin.uncounted == 0 { Kept::Welcome } else { Kept::Unwanted };
-    let client = lease.client();
-    let is_special = ctx.origin.race.is_some() || kept == Kept::Unwanted || client.is_some();
-    if is_special {
-        terms::bring(Arc::new(Wanted { kept, client, race: ctx.origin.race.clone() }));
-    }
     ctx.origin.attempts += 1;
     ctx.origin.began = Some(Instant::now());
     ctx.origin.address = Some(Arc::clone(lease.backend().shown()));

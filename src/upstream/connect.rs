@@ -2,9 +2,9 @@
 //!
 //! Pingora asks its custom connector whenever a peer's ALPN is a custom one; we mark every peer so. For an
 //! HTTP/1 origin the connector answers with a plain stream, on which Pingora then speaks HTTP/1, for an HTTP/2 origin
-//! with a [`Session`]. What is gained: each byte of HTTP/1 passes [`OriginIo`], each wait for HTTP/2 is under our own
-//! deadlines, TLS is one shared configuration per upstream, and the connections are kept in [`Pool`]s of our own, of
-//! which Pingora knows nothing.
+//! with a [`Session`]. What is gained: each byte of HTTP/1 passes [`OriginIo`](crate::upstream::guard::OriginIo), each
+//! wait for HTTP/2 is under our own deadlines, TLS is one shared configuration per upstream, and the connections are
+//! kept in [`Pool`]s of our own, of which Pingora knows nothing.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -44,7 +44,6 @@ use crate::message::ends::Ends;
 use crate::message::reply::ReplyLimits;
 use crate::terms;
 use crate::upstream::Protocol;
-use crate::upstream::guard::OriginIo;
 use crate::upstream::http2::session::Session;
 use crate::upstream::introduce::ProxyProtocol;
 use crate::upstream::line::Line;
@@ -107,6 +106,8 @@ pub struct Wanted {
     pub client: Option<Ends>,
     /// The race in which it is the first; `None` is none.
     pub race: Option<Arc<Race>>,
+    /// Where connections of the backend are kept; `None`: that is looked up.
+    pub pool: Option<Arc<Pool>>,
 }
 
 /// Where a connection goes.
@@ -184,22 +185,26 @@ impl Connector for EdgeConnector {
         let Some(peer) = (peer as &dyn Any).downcast_ref::<HttpPeer>() else {
             return Error::e_explain(ErrorType::InternalError, "not an HTTP peer");
         };
-        let Some(dial) = self.dials.find(peer.group_key) else {
+        let wanted = terms::brought::<Wanted>();
+        let (kept, client, race, pool) = match wanted.as_deref() {
+            Some(Wanted { kept, client, race, pool }) => {
+                (*kept, *client, race.clone(), pool.clone())
+            }
+            None => (Kept::Welcome, None, None, None),
+        };
+        let pool = pool.or_else(|| Some(self.dials.find(peer.group_key)?.pool(peer)));
+        let Some(pool) = pool else {
             return Error::e_explain(ErrorType::InternalError, "a peer of no known upstream");
         };
-        let wanted = terms::brought::<Wanted>();
-        let kept = wanted.as_ref().map_or(Kept::Welcome, |wanted| wanted.kept);
-        let client = wanted.as_ref().and_then(|wanted| wanted.client);
-        if dial.speaks == Protocol::Http2 {
-            let patience = peer.options.total_connection_timeout.unwrap_or(CONNECT);
-            let race = wanted.and_then(|wanted| wanted.race.clone());
-            let session = Session::begin(&dial.pool(peer), patience, kept, race).await?;
+        let patience = peer.options.total_connection_timeout.unwrap_or(CONNECT);
+        if pool.speaks() == Protocol::Http2 {
+            let session = Session::begin(&pool, patience, kept, race).await?;
             let used = session.was_used();
             return Ok((Connection::Session(session), used));
         }
-        let stream: Stream = match wanted.and_then(|wanted| wanted.race.clone()) {
-            Some(race) => Box::new(RacedIo::connect(&dial, peer, kept, client, race).await?),
-            None => Box::new(dial.connect(peer, kept, client).await?),
+        let stream: Stream = match race {
+            Some(race) => Box::new(RacedIo::connect(&pool, patience, kept, client, race).await?),
+            None => Box::new(pool.connect(patience, kept, client).await?),
         };
         Ok((Connection::Stream(stream), false))
     }
@@ -323,12 +328,13 @@ impl Dial {
     }
 
     /// A connection to `peer`: one that waits, or a new one.
+    #[cfg(test)]
     pub(super) async fn connect(
         self: &Arc<Self>,
         peer: &HttpPeer,
         kept: Kept,
         client: Option<Ends>,
-    ) -> Result<OriginIo> {
+    ) -> Result<crate::upstream::guard::OriginIo> {
         let patience = peer.options.total_connection_timeout.unwrap_or(CONNECT);
         self.pool(peer).connect(patience, kept, client).await
     }

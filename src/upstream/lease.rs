@@ -30,6 +30,7 @@ use crate::upstream::guard::OriginIo;
 use crate::upstream::http2::stream::Stream;
 use crate::upstream::peer::Upstream;
 use crate::upstream::pool;
+use crate::upstream::pool::Pool;
 use crate::upstream::pool::Slot;
 
 /// The longest time for which a backend is left alone because it says so.
@@ -145,6 +146,12 @@ impl Lease {
         }
         self.slot = Some(self.backend.pool.acquire(patience).await?);
         Ok(())
+    }
+
+    /// Where its connections are kept.
+    #[must_use]
+    pub fn pool(&self) -> Arc<Pool> {
+        Arc::clone(&self.backend.pool)
     }
 
     /// What Pingora has to know to talk to it.

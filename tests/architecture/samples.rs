@@ -11,6 +11,7 @@ use super::detours;
 use super::layering;
 use super::purity;
 use super::unfinished;
+use super::unlisted;
 
 fn sample(path: &str, text: &str) -> [Source; 1] {
     [Source { path: path.to_owned(), text: text.to_owned() }]
@@ -163,4 +164,25 @@ fn a_wrong_gate_or_a_missing_module_is_caught() {
     assert_eq!(declarations(&gated).len(), 1);
     assert_eq!(declarations(&lib.replace("pub mod app;", "")).len(), 1);
     assert_eq!(declarations(&format!("{lib}pub mod helper;\n")).len(), 1);
+}
+
+#[test]
+fn a_lock_that_is_not_listed_and_one_that_is_not_there_are_caught() {
+    let text = "//! D.\nuse std::sync::Mutex;\nstruct A {\n    pub(super) state: Mutex<u32>,\n    \
+                told: Arc<Notify>,\n}\nfn f(a: &Mutex<u32>) -> Arc<Notify> { Mutex::new(1) }\n\
+                struct Shelf(Mutex<u32>);\n#[cfg(test)]\nmod tests { struct B { b: Mutex<u32> } }\n";
+    let document = |rows: &[&str]| {
+        let row = |name: &&str| format!("| `src/upstream/a.rs` | `{name}` | nobody |\n");
+        let rows: String = rows.iter().map(row).collect();
+        format!(
+            "text\n| file | lock | who takes it |\n|---|---|---|\n{rows}\n| `x` | `y` | other |\n"
+        )
+    };
+    let wrong = |path, rows: &[&str]| unlisted(&sample(path, text), &document(rows));
+    assert_none(&wrong("upstream/a.rs", &["state", "told", "Shelf"]));
+    let unlisted = wrong("upstream/a.rs", &["state", "Shelf"]);
+    assert!(unlisted.len() == 1 && unlisted[0].contains("`told` is a lock"), "{unlisted:?}");
+    let gone = wrong("upstream/a.rs", &["state", "told", "Shelf", "other"]);
+    assert!(gone.len() == 1 && gone[0].contains("no lock called `other`"), "{gone:?}");
+    assert_none(&wrong("storage/a.rs", &[]));
 }

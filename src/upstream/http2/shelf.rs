@@ -6,6 +6,8 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -30,6 +32,7 @@ use crate::upstream::fault::error_of;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::fault::told_as;
 use crate::upstream::pool::Pool;
+use crate::upstream::pool::Settings;
 
 /// Connections that carry requests side by side.
 #[derive(Default)]
@@ -37,6 +40,8 @@ pub(in crate::upstream) struct Shelf {
     state: Mutex<State>,
     /// Told when there may be room.
     freed: Notify,
+    /// How many want to be told.
+    waiting: AtomicU32,
 }
 
 #[derive(Default)]
@@ -95,16 +100,17 @@ impl Shelf {
     ) -> Result<Stream> {
         let deadline = Instant::now() + patience;
         let mut kept = kept;
+        // Mostly there is one, and nothing has to be waited for.
+        if let Some(place) = self.place(pool, &pool.settings(), kept) {
+            return Ok(begun(place, pool));
+        }
         loop {
+            // Said before it is looked once more: what becomes free from here on is told.
+            let _waiting = Waiting::begin(&self.waiting);
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
             let waited = match self.offer(pool, dial, patience, kept) {
-                Offer::Place(place) => {
-                    if place.used {
-                        pool.count_reuse();
-                    }
-                    return Ok(Stream::new(place));
-                }
+                Offer::Place(place) => return Ok(begun(place, pool)),
                 Offer::Soon(mut dialled) => {
                     let made = pin!(made(&mut dialled));
                     match timeout_at(deadline, select(made, freed)).await {
@@ -132,6 +138,20 @@ impl Shelf {
         }
     }
 
+    /// A place on one of those that are there, if nothing is in the way of it.
+    fn place(&self, pool: &Arc<Pool>, settings: &Settings, kept: Kept) -> Option<Place> {
+        if kept == Kept::Unwanted {
+            return None;
+        }
+        let state = self.state.lock();
+        let has_gone = |carrier: &Arc<Carrier>| carrier.room() == Room::Never;
+        if state.carriers.iter().any(has_gone) {
+            return None;
+        }
+        state.place(pool, settings)
+    }
+
+    /// The same, where what is gone is closed first, or one that is being made.
     fn offer(
         self: &Arc<Self>,
         pool: &Arc<Pool>,
@@ -147,14 +167,8 @@ impl Shelf {
             all.into_iter().partition(|carrier| carrier.room() != Room::Never);
         state.carriers = stay;
         let is_welcome = kept == Kept::Welcome || state.carriers.len() >= most;
-        if is_welcome {
-            let place = |carrier: &Arc<Carrier>| {
-                pool.allow_streams(carrier.most());
-                carrier.enter(settings.max_requests)
-            };
-            if let Some(place) = state.carriers.iter().rev().find_map(place) {
-                return Offer::Place(place);
-            }
+        if is_welcome && let Some(place) = state.place(pool, &settings) {
+            return Offer::Place(place);
         }
         if let Some(dialled) = &state.dialling {
             return Offer::Soon(dialled.clone());
@@ -231,7 +245,10 @@ impl Shelf {
 
     /// A place became free.
     pub(super) fn freed(&self) {
-        self.freed.notify_waiters();
+        // Telling takes a lock, whether anybody listens or not.
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.freed.notify_waiters();
+        }
     }
 
     /// How many of its connections have no streams.
@@ -271,6 +288,39 @@ impl Shelf {
         let mut state = self.state.lock();
         let ours = std::mem::replace(&mut state.carriers, theirs);
         state.carriers.extend(ours);
+    }
+}
+
+impl State {
+    /// A place on the newest one that has one.
+    fn place(&self, pool: &Arc<Pool>, settings: &Settings) -> Option<Place> {
+        self.carriers.iter().rev().find_map(|carrier| {
+            pool.allow_streams(carrier.most());
+            carrier.enter(settings.max_requests)
+        })
+    }
+}
+
+fn begun(place: Place, pool: &Pool) -> Stream {
+    if place.used {
+        pool.count_reuse();
+    }
+    Stream::new(place)
+}
+
+/// Somebody wants to be told when a place becomes free.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -2,17 +2,17 @@
 //! that wait for a request.
 //!
 //! A request first takes a [`Slot`], which bounds what is in use, and then a connection: one that is
-//! idle, or a new one. The last one that came back goes out first, so that those that are too many
+//! idle, or a new one. The last one that came back to this thread goes out first, so that those that are too many
 //! grow old and are closed.
 //!
 //! Nothing waits for idle connections: each is looked at right before it is used, and from time to time by
 //! the one task of its upstream ([`Dial::tend`](crate::upstream::connect::Dial::tend)).
 
+mod idle;
 mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::AtomicU32;
@@ -21,12 +21,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use arc_swap::ArcSwap;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::Result;
 use pingora::protocols::Digest;
 
+use self::idle::Waiters;
 use self::queue::Queue;
 pub use self::queue::Refused;
 pub use self::queue::Slot;
@@ -37,7 +38,6 @@ use crate::upstream::connect::Kept;
 use crate::upstream::connect::To;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::http2;
-use crate::upstream::line::Idle;
 use crate::upstream::line::Line;
 
 /// The shortest and the longest time between two looks at what is idle. In the longest one a connection
@@ -108,7 +108,8 @@ pub struct Pool {
     /// How its connections are made; `None` of a pool of places alone.
     source: Option<Source>,
     queue: Queue,
-    shelf: Mutex<Shelf>,
+    settings: ArcSwap<Settings>,
+    idle: Waiters,
     /// Connections that carry requests side by side; `None` where HTTP/1 is spoken.
     shared: Option<Arc<http2::shelf::Shelf>>,
     counts: Arc<Counts>,
@@ -119,25 +120,6 @@ pub struct Pool {
 struct Source {
     dial: Weak<Dial>,
     to: To,
-}
-
-/// The idle connections, the one that came back last at the end.
-#[derive(Debug)]
-struct Shelf {
-    settings: Settings,
-    idle: VecDeque<Waiting>,
-}
-
-struct Waiting {
-    line: Box<Line>,
-    /// From then on it is not used any more.
-    until: Option<Instant>,
-}
-
-impl std::fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("until", &self.until).finish_non_exhaustive()
-    }
 }
 
 #[derive(Debug, Default)]
@@ -189,10 +171,16 @@ impl Pool {
             streams: AtomicU32::new(streams),
             source,
             queue: Queue::new(limit(&settings, streams), settings.queue),
-            shelf: Mutex::new(Shelf { settings, idle: VecDeque::new() }),
+            settings: ArcSwap::from_pointee(settings),
+            idle: Waiters::default(),
             shared,
             counts: Arc::default(),
         })
+    }
+
+    /// What is spoken on its connections.
+    pub(super) fn speaks(&self) -> Protocol {
+        if self.shared.is_some() { Protocol::Http2 } else { Protocol::Http1 }
     }
 
     /// How many requests one connection carries at once.
@@ -203,7 +191,8 @@ impl Pool {
     /// The origin allows so many requests at once on a connection.
     pub(super) fn allow_streams(self: &Arc<Self>, most: u32) {
         let most = most.max(1);
-        if self.streams.swap(most, Ordering::Relaxed) != most {
+        // Read first: a write would take the line away from all other threads.
+        if self.streams() != most && self.streams.swap(most, Ordering::Relaxed) != most {
             let settings = self.settings();
             queue::adjust(self, limit(&settings, most), settings.queue);
         }
@@ -230,24 +219,21 @@ impl Pool {
     /// What it allows.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        self.shelf.lock().settings
+        **self.settings.load()
     }
 
     /// Allows something else from now on. What is too much goes as it comes back.
     pub fn adjust(self: &Arc<Self>, settings: Settings) {
-        self.shelf.lock().settings = settings;
+        self.settings.store(Arc::new(settings));
         queue::adjust(self, limit(&settings, self.streams()), settings.queue);
     }
 
     /// Keeps no connection any more: those that are idle are closed, those in use when they come back.
     pub(super) fn retire(&self) {
-        let idle = {
-            let mut shelf = self.shelf.lock();
-            shelf.settings = Settings { min_idle: 0, idle: Duration::ZERO, ..shelf.settings };
-            std::mem::take(&mut shelf.idle)
-        };
-        // Closing takes the kernel its time.
-        drop(idle);
+        let settings = Settings { min_idle: 0, idle: Duration::ZERO, ..self.settings() };
+        // First, so that none is put back to a shelf that was emptied.
+        self.settings.store(Arc::new(settings));
+        drop(self.idle.take_all());
         if let Some(shared) = &self.shared {
             shared.retire();
         }
@@ -268,7 +254,7 @@ impl Pool {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = self.shared.as_ref().map_or(0, |shared| shared.idle());
-        let idle = self.shelf.lock().idle.len() + shared;
+        let idle = self.idle.len() + shared;
         let (in_use, queued) = self.queue.numbers();
         Stats {
             open: self.counts.open.load(Ordering::Relaxed),
@@ -368,23 +354,16 @@ impl Pool {
 
     /// Closes the oldest idle connection where there are as many as may be: all of them may be other clients'.
     fn make_room(&self) {
-        let mut shelf = self.shelf.lock();
-        let is_full = self.counts.open.load(Ordering::Relaxed) >= shelf.settings.max_connections;
-        let oldest = if is_full { shelf.idle.pop_front() } else { None };
-        drop(shelf);
-        drop(oldest);
+        if self.counts.open.load(Ordering::Relaxed) >= self.settings().max_connections {
+            drop(self.idle.take_oldest());
+        }
     }
 
     /// An idle connection that speaks for this client, and on which nothing has happened. Those on which something
     /// has are closed.
     pub(super) fn take(&self, now: Instant, client: Option<Ends>) -> Option<Box<Line>> {
         loop {
-            // The lock is not held while the kernel is asked.
-            let waiting = {
-                let mut shelf = self.shelf.lock();
-                let at = shelf.idle.iter().rposition(|waiting| waiting.line.client == client)?;
-                shelf.idle.remove(at)?
-            };
+            let waiting = self.idle.take(client)?;
             if let Some(line) = waiting.still_good(now) {
                 self.count_reuse();
                 return Some(line);
@@ -395,22 +374,18 @@ impl Pool {
     /// Takes a connection back whose origin waits for the next request, as far as it said for
     /// `patience`.
     pub(super) fn park(&self, line: Box<Line>, patience: Option<Duration>, now: Instant) {
-        let too_many = {
-            let mut shelf = self.shelf.lock();
-            let settings = shelf.settings;
+        let too_many = self.idle.put(line, now, |line| {
+            let settings = self.settings();
             if settings.max_requests.is_some_and(|most| line.carried >= most) {
-                drop(shelf);
-                return;
+                return None;
             }
             let until = settings.until(line.born, patience, now);
             if until.is_some_and(|until| until <= now) {
-                drop(shelf);
-                return;
+                return None;
             }
-            shelf.idle.push_back(Waiting { line, until });
             let most = usize::try_from(settings.max_connections.max(1)).unwrap_or(usize::MAX);
-            (shelf.idle.len() > most).then(|| shelf.idle.pop_front())
-        };
+            Some((until, most))
+        });
         // Closing takes the kernel its time.
         drop(too_many);
     }
@@ -449,13 +424,13 @@ impl Pool {
 
     /// Moves the idle connections of `other` here.
     pub(super) fn absorb(&self, other: &Self) {
-        let mut theirs = std::mem::take(&mut other.shelf.lock().idle);
-        for waiting in &mut theirs {
+        let mut theirs = other.idle.take_all();
+        for waiting in theirs.iter_mut().flatten() {
             if waiting.line.opened.is_some() {
                 waiting.line.opened = Some(self.opened());
             }
         }
-        self.shelf.lock().idle.append(&mut theirs);
+        self.idle.add_all(theirs);
         if let (Some(ours), Some(theirs)) = (&self.shared, &other.shared) {
             ours.absorb(theirs, self);
         }
@@ -464,25 +439,14 @@ impl Pool {
     /// Closes idle connections that are too old, or that their origins closed. Answers how many are
     /// missing to those that are to be kept ready; where HTTP/2 is spoken, each that has room is.
     pub(super) fn tidy(&self, now: Instant) -> u32 {
-        let mut at = 0;
-        loop {
-            // One at a time, so that whoever needs one finds the others.
-            let Some(waiting) = self.shelf.lock().idle.remove(at) else { break };
-            let until = waiting.until;
-            let Some(line) = waiting.still_good(now) else { continue };
-            let mut shelf = self.shelf.lock();
-            let back = at.min(shelf.idle.len());
-            shelf.idle.insert(back, Waiting { line, until });
-            at = back + 1;
-        }
+        self.idle.tidy(now);
         let settings = self.settings();
         let shared = self.shared.as_ref();
         let shared = shared.map_or(0, |shared| shared.tidy(settings.idle, settings.max_age));
-        let shelf = self.shelf.lock();
-        let idle = u32::try_from(shelf.idle.len() + shared).unwrap_or(u32::MAX);
+        let idle = u32::try_from(self.idle.len() + shared).unwrap_or(u32::MAX);
         let open = self.counts.open.load(Ordering::Relaxed);
-        let room = shelf.settings.max_connections.saturating_sub(open);
-        shelf.settings.min_idle.saturating_sub(idle).min(room)
+        let room = settings.max_connections.saturating_sub(open);
+        settings.min_idle.saturating_sub(idle).min(room)
     }
 
     /// A place for a connection that nobody asked for, if nobody needs it.
@@ -516,19 +480,6 @@ impl Settings {
         let idle = now.checked_add(idle);
         let aged = self.max_age.and_then(|age| born.checked_add(age));
         idle.into_iter().chain(aged).min()
-    }
-}
-
-impl Waiting {
-    /// The connection, if it may still be used.
-    fn still_good(mut self, now: Instant) -> Option<Box<Line>> {
-        if self.until.is_some_and(|until| until <= now) {
-            return None;
-        }
-        match self.line.look() {
-            Idle::Quiet => Some(self.line),
-            Idle::Closed | Idle::Spoke => None,
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 use std::sync::atomic::AtomicUsize;
 
+use parking_lot::Mutex;
 use pingora::protocols::l4::socket::SocketAddr;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
@@ -175,6 +176,107 @@ async fn a_new_pool_takes_over_what_is_idle() {
     assert_eq!((old.stats().open, new.stats().open), (0, 1));
     assert!(new.take(Instant::now(), None).is_some());
     assert_eq!(new.stats().open, 0);
+}
+
+/// Runs this on a thread of its own, whose shelf is another one.
+fn elsewhere<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let runtime = tokio::runtime::Handle::current();
+    let work = || {
+        let _inside = runtime.enter();
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
+#[tokio::test]
+async fn what_one_thread_put_back_another_one_takes() {
+    let pool = Pool::new(settings());
+    let now = Instant::now();
+    let (mine, _mine) = line(&pool);
+    let (mut theirs, _theirs) = line(&pool);
+    theirs.carried = 7;
+    pool.park(mine, None, now);
+    elsewhere(|| pool.park(theirs, None, now));
+    assert_eq!(pool.stats().idle, 2);
+    assert_eq!(pool.take(now, None).map(|line| line.carried), Some(0), "one's own goes first");
+    assert_eq!(pool.take(now, None).map(|line| line.carried), Some(7));
+    assert!(pool.take(now, None).is_none());
+}
+
+#[tokio::test]
+async fn what_all_threads_put_back_is_tidied_taken_over_and_closed() {
+    let now = Instant::now();
+    let parked = || {
+        let pool = Pool::new(Settings { max_connections: 10, ..settings() });
+        let mut others = Vec::new();
+        for patience in [None, Some(secs(4)), None] {
+            let (line, other) = line(&pool);
+            others.push(other);
+            elsewhere(|| pool.park(line, patience, now));
+        }
+        (pool, others)
+    };
+    let (pool, _others) = parked();
+    pool.tidy(now + secs(10));
+    assert_eq!((pool.stats().idle, pool.stats().open), (2, 2));
+    let next = Pool::new(settings());
+    next.absorb(&pool);
+    assert_eq!((pool.stats().idle, next.stats().idle), (0, 2));
+    assert!(next.take(now, None).is_some() && next.take(now, None).is_some());
+    let (pool, _others) = parked();
+    pool.retire();
+    assert_eq!((pool.stats().idle, pool.stats().open), (0, 0));
+    let (line, _other) = line(&pool);
+    pool.park(line, None, now);
+    assert_eq!(pool.stats().open, 0, "none is kept from then on");
+}
+
+#[tokio::test]
+async fn room_is_made_by_closing_what_came_back_first_of_all_threads() {
+    let pool = Pool::new(Settings { max_connections: 3, ..settings() });
+    let now = Instant::now();
+    let mut others = Vec::new();
+    for (carried, after) in [(1, 2), (2, 1), (3, 3)] {
+        let (mut line, other) = line(&pool);
+        line.carried = carried;
+        others.push(other);
+        elsewhere(|| pool.park(line, None, now + secs(after)));
+    }
+    pool.make_room();
+    let left = std::iter::from_fn(|| pool.take(now, None)).map(|line| line.carried);
+    let mut left: Vec<_> = left.collect();
+    left.sort_unstable();
+    assert_eq!(left, [1, 3]);
+}
+
+#[tokio::test]
+async fn threads_that_share_connections_never_miss_one_that_waits() {
+    let pool = Pool::new(settings());
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        let (line, other) = line(&pool);
+        others.push(other);
+        pool.park(line, None, Instant::now());
+    }
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let _inside = runtime.enter();
+                for _ in 0..2000 {
+                    // As many places as connections: who has a place finds one.
+                    let Some(slot) = pool.spare() else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    let line = pool.take(Instant::now(), None).expect("one waits");
+                    pool.park(line, None, Instant::now());
+                    drop(slot);
+                }
+            });
+        }
+    });
+    assert_eq!((pool.stats().idle, pool.stats().open, pool.stats().in_use), (4, 4, 0));
 }
 
 // ── places ──

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Buf;
@@ -37,7 +38,6 @@ use pingora::protocols::UniqueID;
 use pingora::protocols::UniqueIDType;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
-use pingora::upstreams::peer::HttpPeer;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
@@ -47,10 +47,10 @@ use tokio::time::sleep_until;
 
 use crate::message::ends::Ends;
 use crate::refusal::Refusal;
-use crate::upstream::connect::Dial;
 use crate::upstream::connect::Kept;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::guard::OriginIo;
+use crate::upstream::pool::Pool;
 use crate::upstream::race::Race;
 use crate::upstream::race::Second;
 
@@ -128,18 +128,19 @@ enum Read {
 }
 
 impl RacedIo {
-    /// Connects to `peer`; when that takes longer than the race allows, to another backend as well.
+    /// Takes a connection of `pool` within `patience`; when that takes longer than the race allows, also one to another
+    /// backend.
     ///
     /// # Errors
     /// Neither of them can be connected to.
     pub(in crate::upstream) async fn connect(
-        dial: &Arc<Dial>,
-        peer: &HttpPeer,
+        pool: &Arc<Pool>,
+        patience: Duration,
         kept: Kept,
         client: Option<Ends>,
         race: Arc<Race>,
     ) -> Result<Self> {
-        let mut first = pin!(dial.connect(peer, kept, client));
+        let mut first = pin!(pool.connect(patience, kept, client));
         let Some(at) = race.second_at() else { return Ok(Self::decided(first.await?)) };
         let delay = match select(first.as_mut(), Box::pin(sleep_until(at))).await {
             Either::Left((connected, delay)) => {
