@@ -161,6 +161,7 @@ fn admitted(
         headers: &headers,
         scheme,
         authority: None,
+        read: None,
         fallback: None,
     };
     let limits = Limits {

@@ -37,6 +37,7 @@ use crate::listen::transport::Transport;
 use crate::listen::watch::Away;
 use crate::listen::watch::Handshake;
 use crate::listen::watch::Watch;
+use crate::terms::clock;
 use crate::terms::pace::MinRate;
 use crate::tls::CertificateStore;
 
@@ -218,7 +219,7 @@ where
                 }
             };
             // Boxed, since what is handed on is held twice otherwise, for as long as the connection lasts.
-            census.until_cut(CUT_GRACE, Box::pin(serve)).await;
+            census.until_cut(CUT_GRACE, clock::by_turns(Box::pin(serve))).await;
         });
     }
 

@@ -41,6 +41,7 @@ use crate::listen::stream::Http2Stream;
 use crate::listen::stream::Request;
 use crate::listen::stream::send_part;
 use crate::refusal::Refusal;
+use crate::terms::clock;
 use crate::terms::pace::MinRate;
 use crate::terms::pace::Pace;
 
@@ -236,7 +237,7 @@ where
     ) {
         let Some(busy) = self.let_in(&mut request, active) else { return };
         let stream = Http2Stream::new(request, self.limits.least_send_rate());
-        self.spawn(conn, busy, work.run_http2(stream));
+        self.spawn(conn, busy, clock::by_turns(work.run_http2(stream)));
     }
 
     /// A place for a stream that has to wait for something; refused where there are too many.

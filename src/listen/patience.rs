@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio::time::Sleep;
 
 use crate::listen::io::EdgeIo;
+use crate::terms::clock;
 
 /// Waits for a client.
 pub(crate) struct Patience {
@@ -55,7 +56,7 @@ impl Patience {
         wait: Duration,
         grace: impl Fn() -> Duration,
     ) -> Came {
-        let mut until = Instant::now() + wait;
+        let mut until = Instant::from_std(clock::now()) + wait;
         let mut hurried = false;
         poll_fn(|cx| {
             if let Poll::Ready(read) = io.poll_receive(cx) {

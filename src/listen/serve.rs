@@ -53,6 +53,7 @@ use crate::message::head::canonical;
 use crate::message::target::Authority;
 use crate::message::target::Scheme;
 use crate::refusal::Refusal;
+use crate::terms::clock;
 
 /// How long a new connection may take to its first request when the process is ending: whoever just
 /// connected is about to ask, and would see its request fail.
@@ -157,7 +158,7 @@ where
                             return self.refuse(io, refusal, started.elapsed()).await;
                         }
                         Offered::Declined(text) => {
-                            Box::pin(self.request(io, head, text, shutdown)).await
+                            clock::exactly(Box::pin(self.request(io, head, text, shutdown))).await
                         }
                         Offered::Answered(Afterwards::Keep) => Some(io),
                         Offered::Answered(Afterwards::Close) => {
@@ -211,9 +212,9 @@ where
         };
         // A connection that never sends a byte is closed without a word.
         if io.received().is_empty() && patience.first_byte(io, wait, grace).await == Came::Nothing {
-            return (Next::End, Instant::now());
+            return (Next::End, Instant::from_std(clock::now()));
         }
-        let started = Instant::now();
+        let started = Instant::from_std(clock::now());
         let limits = HeadLimits {
             bytes: self.limits.header_bytes,
             fields: self.limits.header_fields,
@@ -247,12 +248,11 @@ where
         let offered = match origin_form(&head.method, head.target(&received), named, scheme) {
             Err(refusal) => Offered::Refused(refusal),
             Ok((host, target)) => {
-                let written = host.as_ref().filter(|host| host.port().is_some());
-                let written = written.map(ToString::to_string);
-                let host = written.as_deref().or(host.as_ref().map(Authority::host));
+                let host = host.as_ref();
                 let asked = Asked { head, received: &received, host, target: &target, conn: &conn };
                 match self.ask(cx, io, &asked) {
                     Offered::Declined(_) => {
+                        let host = host.map(Authority::as_str);
                         Offered::Declined(canonical(&received, head, host, &target))
                     }
                     taken => taken,

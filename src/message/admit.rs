@@ -42,6 +42,8 @@ pub struct Received<'a> {
     pub scheme: Scheme,
     /// `:authority` of HTTP/2; `None` in HTTP/1.
     pub authority: Option<&'a [u8]>,
+    /// What Host was read as before, to save reading it once more; `None` if it was not.
+    pub read: Option<&'a Authority>,
     /// Whom an HTTP/1.0 request without Host is for: the listener's address. Other versions need none.
     pub fallback: Option<&'a Authority>,
 }
@@ -327,7 +329,10 @@ fn authority(request: &Received<'_>, named: Option<Authority>) -> Result<Authori
     let host = match (host, request.authority) {
         // The usual case of HTTP/2 with both: no need to read the same bytes twice.
         (Some(host), Some(authority)) if host.as_bytes() == authority => None,
-        (Some(host), _) => Some(Authority::parse(host.as_bytes())?),
+        (Some(host), _) => match request.read.filter(|read| read.as_str() == host) {
+            Some(read) => Some(read.clone()),
+            None => Some(Authority::parse(host.as_bytes())?),
+        },
         // Host is required even beside an absolute target (RFC 9112 §3.2).
         (None, _) if request.version == Version::HTTP_11 => return Err(Refusal::MissingHost),
         (None, _) => None,

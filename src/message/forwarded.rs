@@ -6,11 +6,10 @@
 
 use std::net::IpAddr;
 use std::net::Ipv6Addr;
+use std::ops::Range;
 
-use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderName;
-use http::HeaderValue;
 use http::header;
 use ipnet::IpNet;
 
@@ -78,19 +77,18 @@ pub struct Client {
     hops: Vec<IpAddr>,
 }
 
-/// The fields that tell the origin who the client is. They replace whatever the request had.
+/// The values of the fields that tell the origin who the client is, as parts of the text that they were
+/// written to. They replace whatever the request had.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fields {
+pub struct Said {
     /// X-Forwarded-For: the client and the trusted proxies; `None` without an address.
-    pub x_forwarded_for: Option<HeaderValue>,
+    pub x_forwarded_for: Option<Range<usize>>,
     /// X-Real-IP: the client alone; `None` without an address.
-    pub x_real_ip: Option<HeaderValue>,
+    pub x_real_ip: Option<Range<usize>>,
     /// X-Forwarded-Proto: `http` or `https`.
-    pub x_forwarded_proto: HeaderValue,
-    /// X-Forwarded-Host: the host that the client asked for.
-    pub x_forwarded_host: HeaderValue,
-    /// Forwarded: the same in one field.
-    pub forwarded: HeaderValue,
+    pub x_forwarded_proto: &'static str,
+    /// Forwarded: the same, and the host that the client asked for, in one field.
+    pub forwarded: Range<usize>,
 }
 
 /// Finds the client of a request. `peer` is the other end of the connection, `None` on a Unix
@@ -217,42 +215,40 @@ fn is_port(text: &str) -> bool {
 }
 
 impl Client {
-    /// The fields to send to the origin. `host` is what the client asked for.
-    #[must_use]
-    pub fn fields(&self, host: &Authority) -> Fields {
-        let host = host.to_string();
-        let real_ip = self.address.map(|address| {
-            let mut text = String::with_capacity(16);
-            push_address(&mut text, address);
-            text
+    /// Writes what the origin is told of it behind what `text` has: visible ASCII and spaces. `host` is what
+    /// the client asked for.
+    pub fn say(&self, host: &Authority, text: &mut String) -> Said {
+        let begins = text.len();
+        let real = self.address.map(|address| {
+            push_address(text, address);
+            begins..text.len()
         });
-        let x_forwarded_for = real_ip.clone().map(|mut chain| {
+        let chain = real.is_some().then(|| {
             for hop in &self.hops {
-                chain.push_str(", ");
-                push_address(&mut chain, *hop);
+                text.push_str(", ");
+                push_address(text, *hop);
             }
-            chain
+            begins..text.len()
         });
-        Fields {
-            x_forwarded_for: x_forwarded_for.map(field_value),
-            x_real_ip: real_ip.map(field_value),
-            x_forwarded_proto: HeaderValue::from_static(self.scheme.as_str()),
-            forwarded: field_value(self.forwarded(&host)),
-            x_forwarded_host: field_value(host),
+        Said {
+            x_forwarded_for: chain,
+            x_real_ip: real,
+            x_forwarded_proto: self.scheme.as_str(),
+            forwarded: self.say_forwarded(host.as_str(), text),
         }
     }
 
     /// The Forwarded field: one element for each hop. The first says how the client asked, which
     /// is what origins look at; the last how the request came to us.
-    fn forwarded(&self, host: &str) -> String {
-        let mut text = String::with_capacity(64 + host.len());
-        push_element(&mut text, self.address, Some((host, self.scheme)));
+    fn say_forwarded(&self, host: &str, text: &mut String) -> Range<usize> {
+        let begins = text.len();
+        push_element(text, self.address, Some((host, self.scheme)));
         for (at, hop) in self.hops.iter().enumerate() {
             text.push_str(", ");
             let last = at + 1 == self.hops.len();
-            push_element(&mut text, Some(*hop), last.then_some((host, self.connection)));
+            push_element(text, Some(*hop), last.then_some((host, self.connection)));
         }
-        text
+        begins..text.len()
     }
 }
 
@@ -271,7 +267,11 @@ fn push_element(text: &mut String, node: Option<IpAddr>, request: Option<(&str, 
     // The host is an Authority: nothing in it needs escaping within quotes.
     match list::is_token(host.as_bytes()) {
         true => text.push_str(host),
-        false => text.push_str(&format!("\"{host}\"")),
+        false => {
+            text.push('"');
+            text.push_str(host);
+            text.push('"');
+        }
     }
     text.push_str(";proto=");
     text.push_str(scheme.as_str());
@@ -288,11 +288,6 @@ fn push_address(text: &mut String, address: IpAddr) {
         let zeros = usize::from(byte < 100) + usize::from(byte < 10);
         text.extend(digits[zeros..].iter().map(|digit| char::from(b'0' + digit)));
     }
-}
-
-fn field_value(text: String) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(text))
-        .expect("addresses and authorities are visible ASCII")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use http::HeaderValue;
 use http::Method;
 use http::Version;
 use http::header;
+use smallvec::SmallVec;
 
 use crate::message::list;
 use crate::refusal::Refusal;
@@ -83,6 +84,9 @@ const ESSENTIAL: &[&str] = &[
     "x-forwarded-proto",
 ];
 
+/// Names of fields: mostly very few.
+pub type Names = SmallVec<[HeaderName; 3]>;
+
 /// Checks the Connection field of a request.
 ///
 /// # Errors
@@ -102,7 +106,12 @@ pub fn check_connection(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Whether a field, in lower case, is one that we or the origin act upon by its meaning.
 pub(super) fn has_fixed_meaning(name: &str) -> bool {
-    STANDARD.contains(&name) || ESSENTIAL.contains(&name)
+    is_standard(name) || ESSENTIAL.contains(&name)
+}
+
+/// Whether a field, in lower case, is one of [`STANDARD`]. Few names are so long.
+fn is_standard(name: &str) -> bool {
+    matches!(name.len(), 2 | 7 | 10 | 14 | 16..=19 | 25) && STANDARD.contains(&name)
 }
 
 fn is_essential(option: &[u8]) -> bool {
@@ -110,24 +119,23 @@ fn is_essential(option: &[u8]) -> bool {
 }
 
 /// The fields of this message that end here: the standard ones, and those that Connection names,
-/// except the essential ones. Each is present in `headers`. Without any, nothing is allocated.
+/// except the essential ones. Each is present in `headers`.
 ///
 /// A caller that passes on an accepted upgrade, or trailers over HTTP/2, writes these fields anew
 /// after removing them; see [`wants_trailers`].
 #[must_use]
-pub fn hop_by_hop(headers: &HeaderMap) -> Vec<HeaderName> {
-    let mut found: Vec<HeaderName> =
-        headers.keys().filter(|name| STANDARD.contains(&name.as_str())).cloned().collect();
+pub fn hop_by_hop(headers: &HeaderMap) -> Names {
+    let mut found: Names =
+        headers.keys().filter(|name| is_standard(name.as_str())).cloned().collect();
     if !headers.contains_key(header::CONNECTION) {
         return found;
     }
     for option in list::elements(headers, &header::CONNECTION) {
-        if is_essential(option) {
-            continue;
-        }
-        // What is not a field name (`close` is one by its form) names no field.
-        if let Ok(name) = HeaderName::from_bytes(option)
-            && headers.contains_key(&name)
+        // What is not a field name (`close` is one by its form) names no field. Mostly there is none.
+        let is_there = str::from_utf8(option).is_ok_and(|name| headers.contains_key(name));
+        if is_there
+            && !is_essential(option)
+            && let Ok(name) = HeaderName::from_bytes(option)
             && !found.contains(&name)
         {
             found.push(name);
@@ -253,11 +261,17 @@ mod tests {
     }
 
     #[test]
+    fn no_standard_field_is_overlooked_for_its_length() {
+        assert!(STANDARD.iter().all(|name| is_standard(name)));
+        assert!(!is_standard("x-or"));
+    }
+
+    #[test]
     fn standard_hop_by_hop_fields_end_here() {
         for name in STANDARD {
             let mut headers = HeaderMap::new();
             headers.insert(*name, HeaderValue::from_static("x"));
-            assert_eq!(hop_by_hop(&headers), [*name]);
+            assert_eq!(hop_by_hop(&headers)[..], [*name]);
         }
         assert!(removed(&[("accept", "*/*"), ("host", "a")]).is_empty());
     }

@@ -13,6 +13,7 @@ pub mod range;
 pub mod reply;
 pub mod secret;
 pub mod segment;
+pub mod spare;
 pub mod target;
 pub mod title;
 pub mod trace;

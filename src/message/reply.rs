@@ -21,6 +21,7 @@ pub mod fields;
 mod head;
 mod message;
 mod request;
+mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ use self::head::ReplyScanner;
 pub use self::message::ReplyMessage;
 use self::request::Asked;
 use self::request::RequestTap;
+pub use self::seen::Seen;
 use super::chunked::BodyScanner;
 use super::head::MOST_BYTES;
 use super::head::fields::Carry;
@@ -66,6 +68,8 @@ pub struct ReplyGuard {
     /// The last request may become a tunnel, or could have.
     offered: bool,
     afterwards: Afterwards,
+    /// Of the answer to an own request: its head, where that is known.
+    seen: Option<Seen>,
     fault: Option<OriginFault>,
 }
 
@@ -112,6 +116,7 @@ impl ReplyGuard {
             interim: 0,
             offered: false,
             afterwards: Afterwards::Persists { patience: None },
+            seen: None,
             fault: None,
         }
     }
@@ -144,8 +149,15 @@ impl ReplyGuard {
             self.request = RequestTap::sent();
             self.interim = 0;
             self.offered = false;
+            self.seen = Some(Seen::default());
             self.reply = Receiving::due(Asked::Content);
         }
+    }
+
+    /// Where the fields of the first head are that came since [`Self::on_own_request`], if it came whole in one
+    /// piece, at the front of that; once.
+    pub fn take_seen(&mut self) -> Option<Seen> {
+        self.seen.take().filter(Seen::is_whole)
     }
 
     /// Observes bytes that came from the origin, cut anywhere.
@@ -285,13 +297,25 @@ impl ReplyGuard {
     fn follow_head(&mut self, input: &[u8]) -> Result<usize, OriginFault> {
         let Receiving::Head { asked, scanner, carry } = &mut self.reply else { return Ok(0) };
         let before = carry.len();
-        let (end, reply) = match scanner.scan(carry.join(input, self.limits.head), &self.limits)? {
+        let mut seen = self.seen.as_mut().filter(|seen| !seen.is_whole());
+        let found = |name, value| {
+            if let Some(seen) = &mut seen {
+                seen.note(name, value);
+            }
+        };
+        let text = carry.join(input, self.limits.head);
+        let (end, reply) = match scanner.scan(text, &self.limits, found)? {
             ReplyScan::NeedMore => {
                 carry.keep(input);
+                // The rest comes elsewhere.
+                self.seen = None;
                 return Ok(input.len());
             }
             ReplyScan::Head { end, reply } => (end, reply),
         };
+        if let Some(seen) = seen {
+            seen.ends(end, reply);
+        }
         let asked = *asked;
         let afterwards = reply.afterwards();
         match reply.judge(asked)? {

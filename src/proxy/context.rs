@@ -10,6 +10,7 @@ use http::HeaderValue;
 use http::StatusCode;
 use http::Version;
 use http::header;
+use smallvec::SmallVec;
 
 use crate::cache::course::Course;
 use crate::cache::directives::RequestDirectives;
@@ -41,6 +42,7 @@ use crate::storage::flights::Told;
 use crate::storage::memory::Fill;
 use crate::storage::memory::Generation;
 use crate::storage::variances::Rule;
+use crate::terms::clock;
 use crate::upstream::backend::Backend;
 use crate::upstream::lease::Lease;
 use crate::upstream::race::Race;
@@ -181,7 +183,7 @@ pub struct OriginSide {
     /// The upstream that serves the request, once one was chosen: an index into the plan's list.
     pub upstream: Option<usize>,
     /// The backends that were tried, the current one last.
-    pub tried: Vec<Arc<Backend>>,
+    pub tried: SmallVec<[Arc<Backend>; 2]>,
     /// The backend that it is at now.
     pub lease: Option<Lease>,
     /// The attempt that it makes now, where it may be hedged.
@@ -243,11 +245,16 @@ impl RequestCtx {
     }
 
     pub(crate) fn new(runtime: Arc<Runtime>) -> Self {
+        Self::since(Instant::now(), SystemTime::now(), runtime)
+    }
+
+    /// What is known of a request that arrived at this moment.
+    pub(crate) fn since(started: Instant, wall: SystemTime, runtime: Arc<Runtime>) -> Self {
         Self {
             runtime,
             arrival: Arrival::Client,
-            started: Instant::now(),
-            wall: SystemTime::now(),
+            started,
+            wall,
             version: Version::HTTP_11,
             flight: None,
             conn: None,
@@ -318,7 +325,7 @@ impl RequestCtx {
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         let total = self.route()?.total_timeout?;
-        Some(total.saturating_sub(self.started.elapsed()))
+        Some(total.saturating_sub(clock::since(self.started)))
     }
 }
 

@@ -27,10 +27,12 @@ use crate::cache::status::Outcome;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::dress::Dress;
+use crate::proxy::dress::Head;
 use crate::proxy::fetch;
 use crate::proxy::stored::Selection;
 use crate::refusal::Refusal;
 use crate::storage::flights::Stage;
+use crate::terms::clock;
 use crate::upstream::fault::error_of;
 
 /// Whether the client already has what this response says.
@@ -149,23 +151,33 @@ fn update(response: &mut ResponseHeader, ctx: &RequestCtx) -> Result<()> {
 
 /// Says what we have to say of the final answer to a request of this method; `confirmed` is the age of
 /// what an origin has confirmed.
-pub(crate) fn put_on(
+fn put_on(
     method: &Method,
     response: &mut ResponseHeader,
     confirmed: Option<u64>,
     ctx: &mut RequestCtx,
 ) -> Result<()> {
-    ctx.first_byte.get_or_insert_with(|| ctx.started.elapsed());
+    dress_for(method, response, confirmed, ctx).put_on(response)
+}
+
+/// The same, still to be put on: the first byte is about to leave.
+pub(crate) fn dress_for<'c>(
+    method: &Method,
+    response: &impl Head,
+    confirmed: Option<u64>,
+    ctx: &'c mut RequestCtx,
+) -> Dress<'c> {
+    ctx.first_byte.get_or_insert_with(|| clock::since(ctx.started));
     ctx.bodiless = method == Method::HEAD
-        || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let mut dress = Dress::of(ctx);
     if confirmed.is_some() {
         dress.age = confirmed;
-    } else if response.headers.contains_key(header::AGE) && ctx.origin.status.is_some() {
+    } else if response.all().contains_key(header::AGE) && ctx.origin.status.is_some() {
         // From the origin: many lines or no number would confuse the caches behind us.
-        dress.age = Some(freshness::age_value(&response.headers).as_secs());
+        dress.age = Some(freshness::age_value(response.all()).as_secs());
     }
-    dress.put_on(response)
+    dress
 }
 
 /// Suits the response to the version that the client speaks, and to how long its connection is kept.

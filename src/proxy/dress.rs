@@ -166,6 +166,30 @@ pub(crate) trait Fields {
     fn remove(&mut self, name: &HeaderName);
 }
 
+/// The head of a response, as whoever holds it lets it be changed.
+pub(crate) trait Head: Fields {
+    /// The status.
+    fn status(&self) -> StatusCode;
+    /// The version that its sender spoke.
+    fn version(&self) -> Version;
+    /// Replaces the status.
+    fn set_status(&mut self, status: StatusCode) -> Result<()>;
+}
+
+impl Head for ResponseHeader {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn version(&self) -> Version {
+        self.version
+    }
+
+    fn set_status(&mut self, status: StatusCode) -> Result<()> {
+        Self::set_status(self, status)
+    }
+}
+
 impl Fields for ResponseHeader {
     fn all(&self) -> &HeaderMap {
         &self.headers

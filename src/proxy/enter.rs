@@ -39,6 +39,8 @@ pub(crate) struct Heard<'a> {
     pub(crate) version: Version,
     /// All fields.
     pub(crate) headers: &'a HeaderMap,
+    /// What Host was read as before, if it was.
+    pub(crate) read: Option<&'a Authority>,
     /// `:authority` of HTTP/2.
     pub(crate) authority: Option<&'a [u8]>,
     /// `:scheme` of HTTP/2. HTTP/1 names a scheme in absolute targets only, and was judged by them.
@@ -53,6 +55,7 @@ impl<'a> Heard<'a> {
             target: request.raw_path(),
             version: request.version,
             headers: &request.headers,
+            read: None,
             authority: request.uri.authority().map(|authority| authority.as_str().as_bytes()),
             scheme: match request.version {
                 Version::HTTP_2 => request.uri.scheme_str().map(str::as_bytes),
@@ -88,6 +91,7 @@ pub(crate) fn enter(
             headers: heard.headers,
             scheme,
             authority: heard.authority,
+            read: heard.read,
             fallback: fallback(heard, conn)?.as_ref(),
         },
         &limits,

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
 
 use http::HeaderValue;
 use pingora::Error;
@@ -25,6 +24,7 @@ use crate::refusal::Refusal;
 use crate::route::predicate::pairs;
 use crate::terms;
 use crate::terms::Terms;
+use crate::terms::clock;
 use crate::terms::pace::MinRate;
 use crate::upstream::HashBy;
 use crate::upstream::Protocol;
@@ -153,7 +153,7 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     let own = ctx.route().and_then(|route| route.asking.retry.per_try);
     let per_try = own.unwrap_or(upstream.settings().retry.per_try);
     let answer = per_try.map_or(left, |per_try| per_try.min(left));
-    let now = tokio::time::Instant::now();
+    let now = tokio::time::Instant::from_std(clock::now());
     let ends = whole.map(|whole| now + whole);
     terms::agree(Terms {
         ends,
@@ -166,13 +166,12 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         .sticky
         .as_ref()
         .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
-    let tried = [&ctx.origin.tried[..], &[Arc::clone(lease.backend())]].concat();
-    ctx.origin.race = hedge::begin(request, &upstream, &tried, wished, ctx);
+    ctx.origin.tried.push(Arc::clone(lease.backend()));
+    ctx.origin.race = hedge::begin(request, &upstream, wished, ctx);
     let kept = if ctx.origin.uncounted == 0 { Kept::Welcome } else { Kept::Unwanted };
     ctx.origin.attempts += 1;
-    ctx.origin.began = Some(Instant::now());
+    ctx.origin.began = Some(clock::now());
     ctx.origin.address = Some(Arc::clone(lease.backend().shown()));
-    ctx.origin.tried.push(Arc::clone(lease.backend()));
     ctx.origin.lease = Some(lease);
     Ok(Allowance { upstream, answer, whole, kept })
 }
@@ -192,7 +191,7 @@ pub(crate) fn body(session: &mut Session) -> Body {
 
 /// How long there is until the header of an answer has to be there, all attempts together.
 pub(crate) fn time_left(ctx: &RequestCtx, upstream: &Settings) -> Duration {
-    let total = upstream.timeouts.total.saturating_sub(ctx.started.elapsed());
+    let total = upstream.timeouts.total.saturating_sub(clock::since(ctx.started));
     ctx.time_left().map_or(total, |left| left.min(total))
 }
 

@@ -23,6 +23,7 @@ use crate::listen::conn::Conn;
 use crate::message::admit::Admitted;
 use crate::message::hops;
 use crate::message::hops::MaxForwards;
+use crate::message::spare;
 use crate::message::target::Authority;
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::Arrival;
@@ -87,12 +88,7 @@ pub(crate) fn write_anew(
     };
     changes.apply(request)?;
     let uri = if to_http2 {
-        Uri::builder()
-            .scheme("http")
-            .authority(host.as_str())
-            .path_and_query(target.as_str())
-            .build()
-            .ok()
+        Uri::builder().scheme("http").authority(&*host).path_and_query(target.as_str()).build().ok()
     } else {
         target.parse::<Uri>().ok()
     };
@@ -147,7 +143,8 @@ fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
     let (Some(admitted), Some(route)) = (&ctx.admitted, route) else {
         return Err(refused(ctx, Refusal::Internal));
     };
-    let mut text = Vec::with_capacity(TEXT);
+    let mut text = spare::text();
+    text.reserve(TEXT);
     text.extend_from_slice(b"GET ");
     if route.headers.request.is_empty() {
         let (target, _, changes) = match changes(asked, Version::HTTP_11, admitted, route, ctx) {
@@ -174,13 +171,13 @@ fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
 }
 
 /// The target and the host that the origin sees, and what changes of the fields.
-fn changes(
+fn changes<'a>(
     asked: &Outgoing<'_>,
     towards: Version,
-    admitted: &Admitted,
+    admitted: &'a Admitted,
     route: &Route,
-    ctx: &RequestCtx,
-) -> std::result::Result<(String, String, Changes), Refusal> {
+    ctx: &'a RequestCtx,
+) -> std::result::Result<(String, Cow<'a, str>, Changes), Refusal> {
     let (target, host) = destination(&ctx.runtime, route, admitted, ctx)?;
     let mut changes = Changes::of(asked, ctx.version, towards);
     changes.set_underscores(route.headers.underscores);
@@ -191,9 +188,11 @@ fn changes(
         changes.introduce(client, &authority(route, admitted));
     }
     changes.present(route.headers.client, ctx.conn.as_deref().and_then(Conn::client));
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refusal::BadHost);
-    changes.put(REQUEST_ID, value(&ctx.id)?);
-    changes.put(header::HOST, value(&host)?);
+    if ![&*ctx.id, &host].into_iter().all(|text| text.bytes().all(|byte| byte.is_ascii_graphic())) {
+        return Err(Refusal::BadHost);
+    }
+    changes.put_text(REQUEST_ID, &ctx.id);
+    changes.put_text(header::HOST, &host);
     Ok((target, host, changes))
 }
 
@@ -241,12 +240,12 @@ fn authority<'a>(route: &Route, admitted: &'a Admitted) -> Cow<'a, Authority> {
 }
 
 /// The target and the Host that the origin sees.
-fn destination(
-    runtime: &Runtime,
+fn destination<'a>(
+    runtime: &'a Runtime,
     route: &Route,
-    admitted: &Admitted,
+    admitted: &'a Admitted,
     ctx: &RequestCtx,
-) -> std::result::Result<(String, String), Refusal> {
+) -> std::result::Result<(String, Cow<'a, str>), Refusal> {
     let (path, query) = (admitted.target.path(), admitted.target.query());
     let asked = authority(route, admitted);
     let target = if admitted.asterisk {
@@ -265,9 +264,14 @@ fn destination(
     let upstream_host =
         ctx.upstream().and_then(|index| runtime.plan.upstreams[index].host.as_deref());
     let host = match (&route.rewrite.host, upstream_host) {
-        (Some(template), _) => template.render_host(&values).map_err(|_| Refusal::BadHost)?,
-        (None, Some(host)) => host.to_owned(),
-        (None, None) => asked.to_string(),
+        (Some(template), _) => {
+            Cow::Owned(template.render_host(&values).map_err(|_| Refusal::BadHost)?)
+        }
+        (None, Some(host)) => Cow::Borrowed(host),
+        (None, None) => match asked {
+            Cow::Borrowed(asked) => Cow::Borrowed(asked.as_str()),
+            Cow::Owned(asked) => Cow::Owned(asked.to_string()),
+        },
     };
     Ok((target, host))
 }

@@ -13,18 +13,16 @@ use crate::observe::metrics::labels::UpstreamError;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::outgoing::Outgoing;
 use crate::upstream::Fault;
-use crate::upstream::backend::Backend;
 use crate::upstream::peer::Upstream;
 use crate::upstream::race::Attempt;
 use crate::upstream::race::Outcome;
 use crate::upstream::race::Race;
 
-/// The attempt that begins at the last one of `tried`, if it may be hedged: two at once must do no more than
-/// one does.
+/// The attempt that begins at the last one of the backends that were tried, if it may be hedged: two at once
+/// must do no more than one does.
 pub(crate) fn begin(
     request: &Outgoing<'_>,
     upstream: &Arc<Upstream>,
-    tried: &[Arc<Backend>],
     hash: Option<u64>,
     ctx: &RequestCtx,
 ) -> Option<Arc<Race>> {
@@ -37,7 +35,7 @@ pub(crate) fn begin(
         return None;
     }
     let attempt = if ctx.origin.attempts == 0 { Attempt::First } else { Attempt::Further };
-    Some(Race::begin(hedging, upstream, tried.to_vec(), hash, ctx.ends(), attempt))
+    Some(Race::begin(hedging, upstream, ctx.origin.tried.to_vec(), hash, ctx.ends(), attempt))
 }
 
 /// The race is over: whoever answered is the backend of the request.

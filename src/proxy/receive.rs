@@ -4,12 +4,14 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use http::HeaderMap;
+use http::HeaderValue;
 use http::StatusCode;
 use http::Version;
 use http::header;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::ImmutStr;
+use pingora::OrErr;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
@@ -24,12 +26,14 @@ use crate::message::reply::fields;
 use crate::proxy::again;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::dress::Head;
 use crate::proxy::freshen;
 use crate::proxy::hedge;
 use crate::proxy::outgoing::Outgoing;
 use crate::proxy::posted;
 use crate::proxy::purge;
 use crate::refusal::Refusal;
+use crate::terms::clock;
 
 /// Interim responses that an origin may send before its answer.
 const INTERIM_MOST: u32 = 16;
@@ -46,6 +50,8 @@ pub(crate) fn examine(
     posted::consider(session, response, ctx);
     let purges = purge::invalidate(session, response, ctx);
     freshen::by_head(session, response, ctx);
+    // The client speaks our version, whatever the origin's (RFC 9110 §2.5).
+    response.set_version(Version::HTTP_11);
     settle(response, ctx)?;
     posted::begin(session, response, ctx, purges);
     Ok(())
@@ -66,32 +72,33 @@ pub(crate) enum Stage {
 /// It may not answer so, or another is asked instead.
 pub(crate) fn take_note(
     request: &Outgoing<'_>,
-    response: &ResponseHeader,
+    response: &impl Head,
     ctx: &mut RequestCtx,
 ) -> Result<Stage> {
     hedge::settle(ctx);
-    if response.version == Version::HTTP_2 {
+    let status = response.status();
+    if response.version() == Version::HTTP_2 {
         // The connection itself sees to HTTP/1.
-        fields::check(response.status, &response.headers, &ReplyLimits::default())
+        fields::check(status, response.all(), &ReplyLimits::default())
             .map_err(|fault| malformed(ctx, fault.to_string()))?;
     }
-    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
         if !request.offers_tunnel {
             return Err(malformed(ctx, "a 101 that nobody asked for"));
         }
         ctx.origin.upgraded = true;
-        note(response, ctx);
+        note(status, ctx);
         return Ok(Stage::Interim);
     }
-    if response.status.is_informational() {
+    if status.is_informational() {
         ctx.origin.interim += 1;
         if ctx.origin.interim > INTERIM_MOST {
             return Err(malformed(ctx, "interim responses without end"));
         }
         return Ok(Stage::Interim);
     }
-    note(response, ctx);
-    match again::try_another(request, response.status, retry_after(response), ctx) {
+    note(status, ctx);
+    match again::try_another(request, status, retry_after(response.all()), ctx) {
         Some(error) => Err(error),
         None => Ok(Stage::Final),
     }
@@ -101,25 +108,24 @@ pub(crate) fn take_note(
 ///
 /// # Errors
 /// It answers something else than was asked.
-pub(crate) fn settle(response: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
-    // The client speaks our version, whatever the origin's (RFC 9110 §2.5).
-    response.set_version(Version::HTTP_11);
-    for name in hops::hop_by_hop(&response.headers) {
+pub(crate) fn settle(response: &mut impl Head, ctx: &mut RequestCtx) -> Result<()> {
+    for name in hops::hop_by_hop(response.all()) {
         // Framing of this message, written anew for the client.
         if name != header::TRANSFER_ENCODING {
-            response.remove_header(&name);
+            response.remove(&name);
         }
     }
-    if !response.headers.contains_key(header::DATE) {
+    if !response.all().contains_key(header::DATE) {
         // Who has a clock says when it came (RFC 9110 §6.6.1); ages and strong dates count on it.
-        response.insert_header(header::DATE, date::format(SystemTime::now()))?;
+        let now = HeaderValue::try_from(date::format(SystemTime::now()));
+        response.insert(header::DATE, now.or_err(ErrorType::InvalidHTTPHeader, "a date")?)?;
     }
-    if response.status == StatusCode::NOT_MODIFIED {
+    if response.status() == StatusCode::NOT_MODIFIED {
         if ctx.origin.conditions != Asked::OnCondition {
             // Of what? Whoever asked without a condition has nothing to keep (RFC 9110 §15.4.5).
             return Err(malformed(ctx, "a 304 that nobody asked for"));
         }
-        ctx.origin.not_modified = Some(response.headers.clone());
+        ctx.origin.not_modified = Some(response.all().clone());
     }
     if let Some(piece) = ctx.cache.piece {
         take_for_piece(piece, response, ctx)?;
@@ -128,22 +134,22 @@ pub(crate) fn settle(response: &mut ResponseHeader, ctx: &mut RequestCtx) -> Res
         take_for_range(response)?;
     }
     // Another connection's offer; ours makes its own.
-    response.remove_header(&header::ALT_SVC);
+    response.remove(&header::ALT_SVC);
     Ok(())
 }
 
 /// What answers the request for a piece. The piece is an object of its own to the store: 200, told from
 /// the whole by the Content-Range that it keeps.
-fn take_for_piece(piece: Piece, response: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
-    match piece.judge(response.status, &response.headers) {
+fn take_for_piece(piece: Piece, response: &mut impl Head, ctx: &mut RequestCtx) -> Result<()> {
+    match piece.judge(response.status(), response.all()) {
         Answer::Piece(_) => response.set_status(StatusCode::OK)?,
         // As it is, it is not stored.
         Answer::Unversioned => {}
         Answer::Misfit => return Err(malformed(ctx, "other bytes than were asked for")),
         Answer::Other => {
             // It means nothing there, and would make a whole look like a piece.
-            if response.status == StatusCode::OK {
-                response.remove_header(&header::CONTENT_RANGE);
+            if response.status() == StatusCode::OK {
+                response.remove(&header::CONTENT_RANGE);
             }
         }
     }
@@ -151,14 +157,14 @@ fn take_for_piece(piece: Piece, response: &mut ResponseHeader, ctx: &mut Request
 }
 
 /// What answers the request for a range that is stored by itself: within the store it is a 200 as well.
-fn take_for_range(response: &mut ResponseHeader) -> Result<()> {
-    match part::judge(response.status, &response.headers) {
+fn take_for_range(response: &mut impl Head) -> Result<()> {
+    match part::judge(response.status(), response.all()) {
         part::Answer::Part => response.set_status(StatusCode::OK)?,
         // As it is, it is not stored.
         part::Answer::Unclear => {}
         part::Answer::Other => {
-            if response.status == StatusCode::OK {
-                response.remove_header(&header::CONTENT_RANGE);
+            if response.status() == StatusCode::OK {
+                response.remove(&header::CONTENT_RANGE);
             }
         }
     }
@@ -175,20 +181,20 @@ pub(crate) fn examine_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-fn note(response: &ResponseHeader, ctx: &mut RequestCtx) {
-    ctx.origin.status = Some(response.status.as_u16());
-    ctx.origin.took = ctx.origin.began.map(|began| began.elapsed());
+fn note(status: StatusCode, ctx: &mut RequestCtx) {
+    ctx.origin.status = Some(status.as_u16());
+    ctx.origin.took = ctx.origin.began.map(clock::since);
     if let Some(race) = &ctx.origin.race {
         race.answered();
     }
     if let (Some(lease), Some(took)) = (&mut ctx.origin.lease, ctx.origin.took) {
-        lease.answered(response.status.as_u16(), took);
+        lease.answered(status.as_u16(), took);
     }
 }
 
 /// How long the origin asks to be left alone (RFC 9110 §10.2.3).
-fn retry_after(response: &ResponseHeader) -> Option<Duration> {
-    let value = response.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }

@@ -42,6 +42,7 @@ use crate::listen::shortcut::Taken;
 use crate::message::admit::Admitted;
 use crate::message::forwarded::Client;
 use crate::message::head::canonical_fields;
+use crate::message::spare;
 use crate::message::target::Authority;
 use crate::proxy::arrive;
 use crate::proxy::arrive::REQUEST_ID;
@@ -70,6 +71,7 @@ use crate::route::table::Found;
 use crate::runtime::Runtime;
 use crate::runtime::place;
 use crate::storage::memory::Entry;
+use crate::terms::clock;
 use crate::tls::answers::Answers;
 use crate::tls::answers::PREFIX;
 
@@ -214,22 +216,21 @@ impl ShortWay {
     ) -> Option<Taken> {
         let Desk { fields, head: out, .. } = desk;
         let (head, conn) = (asked.head, asked.conn);
-        canonical_fields(asked.received, head, asked.host, fields).ok()?;
+        canonical_fields(asked.received, head, asked.host.map(Authority::as_str), fields).ok()?;
         let runtime = self.runtime.load();
         let heard = Heard {
             method: &head.method,
             target: asked.target,
             version: head.version,
             headers: fields,
+            read: asked.host,
             authority: None,
             scheme: None,
         };
         let visit = Visit::begin(&heard, conn, &runtime)?;
         let authority = &visit.admitted.authority;
         // Without a default port, which is not part of the normal form, or without Host at all.
-        if authority.port().is_none() && asked.host != Some(authority.host())
-            || asked.host.is_none()
-        {
+        if asked.host != Some(authority) {
             fields.insert(header::HOST, host_of(authority)?);
         }
         let found = visit.route(&head.method, fields, conn, &runtime)?;
@@ -237,7 +238,7 @@ impl ShortWay {
             let (route, captures) = (found.index, found.captures);
             let (runtime, version) = (Arc::clone(&runtime), head.version);
             let ctx = visit.into_ctx(route, captures, conn, version, fields, runtime);
-            let headers = std::mem::take(fields);
+            let headers = std::mem::replace(fields, spare::fields());
             let passage = Passage { ctx, headers, keep_alive: head.keep_alive };
             return Some(Taken::Through(Box::new(passage)));
         }
@@ -302,10 +303,7 @@ impl ShortWay {
 
 /// The normal form of Host.
 fn host_of(authority: &Authority) -> Option<HeaderValue> {
-    match authority.port() {
-        None => HeaderValue::from_str(authority.host()).ok(),
-        Some(_) => HeaderValue::try_from(authority.to_string()).ok(),
-    }
+    HeaderValue::from_str(authority.as_str()).ok()
 }
 
 /// Whether this method is answered from memory at all.
@@ -321,7 +319,7 @@ impl Visit {
         if runtime.insistence(conn).https_port(client.scheme).is_some() {
             return None;
         }
-        Some(Self { started: Instant::now(), wall, admitted, client })
+        Some(Self { started: clock::now(), wall, admitted, client })
     }
 
     /// The route that it takes to an upstream.
@@ -351,12 +349,10 @@ impl Visit {
         fields: &HeaderMap,
         runtime: Arc<Runtime>,
     ) -> RequestCtx {
-        let mut ctx = RequestCtx::new(runtime);
+        let mut ctx = RequestCtx::since(self.started, self.wall, runtime);
         ctx.conn = Some(Arc::clone(conn));
         ctx.version = version;
         ctx.id = arrive::request_id(fields, self.wall);
-        ctx.started = self.started;
-        ctx.wall = self.wall;
         ctx.admitted = Some(self.admitted);
         ctx.client = Some(self.client);
         ctx.route = Some(route);

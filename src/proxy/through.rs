@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
+use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
 use http::StatusCode;
@@ -26,11 +27,15 @@ use crate::listen::io::EdgeIo;
 use crate::listen::shortcut::Through;
 use crate::listen::stream::Http2Stream;
 use crate::message::conditional;
+use crate::message::reply::ReplyMessage;
+use crate::message::spare;
 use crate::proxy::again;
 use crate::proxy::answer;
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::deliver;
+use crate::proxy::dress::Fields;
+use crate::proxy::dress::Head;
 use crate::proxy::fail;
 use crate::proxy::fetch;
 use crate::proxy::finish;
@@ -145,8 +150,16 @@ impl Passage {
     /// Asks until there is an answer, and passes that on.
     async fn pass(&mut self, relay: &mut Relay<'_>) -> Result<()> {
         let question = forward::question(&outgoing(&self.headers), &mut self.ctx)?;
+        let asked = self.ask(&question, relay).await;
+        if let Question::Text(text) = question {
+            spare::leave_text(text);
+        }
+        asked
+    }
+
+    async fn ask(&mut self, question: &Question, relay: &mut Relay<'_>) -> Result<()> {
         for attempt in 1.. {
-            let Err(ended) = self.attempt(&question, relay).await else { break };
+            let Err(ended) = self.attempt(question, relay).await else { break };
             let request = Outgoing { answered: relay.has_begun(), ..outgoing(&self.headers) };
             let error = match ended {
                 Ended::Refused(error) => error,
@@ -183,11 +196,10 @@ impl Passage {
         relay.set_patience((timeouts.read < allowance.answer).then_some(timeouts.read));
         let (mut response, framing) = loop {
             let head = relay.head(&mut exchange).await.map_err(Ended::Broke)?;
-            let framing = head.body;
-            let response = header_of(head.status, head.version, head.headers);
-            match (receive::take_note(&request, &response, ctx).map_err(Ended::Broke)?, framing) {
-                (Stage::Final, Some(framing)) => break (response, framing),
+            match (receive::take_note(&request, &head, ctx).map_err(Ended::Broke)?, head.body) {
+                (Stage::Final, Some(framing)) => break (head, framing),
                 (Stage::Final | Stage::Interim, _) => {
+                    let response = header_of(head.status, head.version, head.headers);
                     relay.interim(response).await.map_err(Ended::Broke)?;
                     // The connection takes it for an answer.
                     relay.set_patience(Some(allowance.for_all(timeouts.read)));
@@ -195,11 +207,12 @@ impl Passage {
             }
         };
         receive::settle(&mut response, ctx).map_err(Ended::Broke)?;
-        deliver::put_on(&Method::GET, &mut response, None, ctx).map_err(Ended::Broke)?;
+        let dress = deliver::dress_for(&Method::GET, &response, None, ctx);
+        let opening = relay.opening(response, &dress).map_err(Ended::Broke)?;
         relay.set_patience(Some(allowance.for_all(timeouts.read)));
         let keep = self.may_keep();
         let coming = Coming { framing, exchange, lent: &mut self.ctx.origin.lease };
-        relay.answer(response, coming, keep).await.map_err(Ended::Broke)
+        relay.answer(opening, coming, keep).await.map_err(Ended::Broke)
     }
 
     /// Whether the connection may carry another request.
@@ -233,6 +246,7 @@ impl Passage {
         let Some(admitted) = self.ctx.admitted.take() else { return };
         let target = admitted.target.as_str().as_bytes();
         finish::passed(&mut self.ctx, &self.headers, target, status, sent);
+        spare::leave_fields(std::mem::take(&mut self.headers));
     }
 }
 
@@ -247,6 +261,40 @@ fn outgoing(headers: &HeaderMap) -> Outgoing<'_> {
         bodiless: true,
         replayable: true,
         answered: false,
+    }
+}
+
+/// A head that an origin sent.
+impl Head for ReplyMessage {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn version(&self) -> Version {
+        self.version
+    }
+
+    fn set_status(&mut self, status: StatusCode) -> Result<()> {
+        self.status = status;
+        Ok(())
+    }
+}
+
+impl Fields for ReplyMessage {
+    fn all(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        Fields::insert(&mut self.headers, name, value)
+    }
+
+    fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        Fields::append(&mut self.headers, name, value)
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        Fields::remove(&mut self.headers, name);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::message::title;
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::dress::CACHE_STATUS;
 use crate::proxy::dress::Dress;
+use crate::proxy::dress::Head;
 use crate::proxy::dress::SERVER_TIMING;
 use crate::proxy::dress::X_CACHE;
 use crate::proxy::stored;
@@ -38,7 +39,10 @@ pub(crate) fn write(
     if dress.rules.is_empty() {
         kept(out, entry, selection, dress);
         described(out, entry, selection);
-        dressed(out, entry, dress);
+        // Hardly any response comes through another proxy, and a map of its fields has its price.
+        let passed = entry.lines().any(|line| line.name.eq_ignore_ascii_case("via"));
+        let stored = if passed { entry.headers() } else { HeaderMap::new() };
+        dressed(out, &stored, dress);
     } else {
         // What a route's rules change is only known when all is there.
         let mut response: ResponseHeader =
@@ -52,6 +56,35 @@ pub(crate) fn write(
     };
     line(out, "Connection", connection);
     out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// Appends the head of an answer that an origin gave to what is passed through, dressed; without its last lines,
+/// which say how it is framed and what becomes of the connection.
+///
+/// # Errors
+/// A route adds what no header can hold.
+pub(crate) fn write_passed(
+    out: &mut Vec<u8>,
+    response: &mut impl Head,
+    dress: &Dress<'_>,
+) -> Result<()> {
+    let plain = dress.rules.is_empty();
+    if !plain {
+        // What a route's rules change is only known when all is there.
+        dress.put_on(response)?;
+    }
+    status_line(out, response.status());
+    for (name, value) in response.all() {
+        let is_framing = *name == header::TRANSFER_ENCODING || *name == header::CONNECTION;
+        let is_covered = plain && dress.covers(name);
+        if !is_framing && !is_covered {
+            line(out, title::of(name), value.as_bytes());
+        }
+    }
+    if plain {
+        dressed(out, response.all(), dress);
+    }
     Ok(())
 }
 
@@ -118,17 +151,14 @@ fn described(out: &mut Vec<u8>, entry: &Entry, selection: &Selection) {
     }
 }
 
-/// What `Dress` says, without a route's rules.
-fn dressed(out: &mut Vec<u8>, entry: &Entry, dress: &Dress<'_>) {
+/// What `Dress` says of a response that came with these fields, without a route's rules.
+fn dressed(out: &mut Vec<u8>, came: &HeaderMap, dress: &Dress<'_>) {
     if let Some(age) = dress.age {
         out.extend_from_slice(b"Age: ");
         decimal(out, age);
         out.extend_from_slice(b"\r\n");
     }
-    // Hardly any response comes through another proxy, and a map of its fields has its price.
-    let passed = entry.lines().any(|line| line.name.eq_ignore_ascii_case("via"));
-    let stored = if passed { entry.headers() } else { HeaderMap::new() };
-    line(out, "via", hops::via(&stored, dress.received).as_bytes());
+    line(out, "via", hops::via(came, dress.received).as_bytes());
     line(out, REQUEST_ID.as_str(), dress.id.as_bytes());
     if let Some((status, outcome)) = &dress.cache {
         out.extend_from_slice(CACHE_STATUS.as_str().as_bytes());
@@ -139,6 +169,9 @@ fn dressed(out: &mut Vec<u8>, entry: &Entry, dress: &Dress<'_>) {
     }
     if let Some(timing) = &dress.timing {
         line(out, SERVER_TIMING.as_str(), timing.as_bytes());
+    }
+    if let Some(cookie) = dress.stick {
+        line(out, title::of(&header::SET_COOKIE), cookie.as_bytes());
     }
     if let Some(hsts) = dress.hsts {
         line(out, header::STRICT_TRANSPORT_SECURITY.as_str(), hsts.as_bytes());
@@ -188,6 +221,7 @@ mod tests {
 
     use super::*;
     use crate::cache::status::CacheStatus;
+    use crate::cache::status::Forward;
     use crate::cache::status::Outcome;
     use crate::message::range::Multipart;
     use crate::message::title;
@@ -342,6 +376,44 @@ mod tests {
             let (line, written) = read(&text);
             let reason = built.status.canonical_reason().expect("the tests use known statuses");
             prop_assert_eq!(line, format!("HTTP/1.1 {} {}", built.status.as_u16(), reason));
+            prop_assert_eq!(&written, &built.headers);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// The same of an answer that is passed through: what is written is what a map would be.
+        #[test]
+        fn what_is_passed_is_what_would_be_built(
+            fields in prop::collection::vec(field(), 0..12),
+            rules in prop_oneof![Just(Vec::new()), prop::collection::vec(rule(), 0..4)],
+            status in prop::sample::select(&[200_u16, 204, 304, 404, 502][..]),
+            age in prop::option::of(0_u64..1 << 32),
+            cached in any::<bool>(),
+            sticks in any::<bool>(),
+            tells in any::<bool>(),
+        ) {
+            let cache = cached.then(|| (CacheStatus::forwarded(Forward::Bypass), Outcome::Bypass));
+            let value = HeaderValue::from_static("max-age=1");
+            let (hsts, stick) = (tells.then_some(&value), sticks.then_some(&value));
+            let timing = timing(Outcome::Bypass, None).filter(|_| tells);
+            let dress = Dress {
+                received: Version::HTTP_11, id: "the-id", age, cache, timing, stick, hsts, rules: &rules,
+            };
+            let mut came = ResponseHeader::build_no_case(status, None).expect("a status");
+            for (name, value) in &fields {
+                came.append_header(name, value).expect("a valid field");
+            }
+            let mut built = came.clone();
+            dress.put_on(&mut built).expect("valid fields");
+
+            let mut text = Vec::new();
+            write_passed(&mut text, &mut came, &dress).expect("valid fields");
+            text.extend_from_slice(b"\r\n");
+            let (line, written) = read(&text);
+            let reason = built.status.canonical_reason().expect("the tests use known statuses");
+            prop_assert_eq!(line, format!("HTTP/1.1 {status} {reason}"));
             prop_assert_eq!(&written, &built.headers);
         }
     }

@@ -13,13 +13,46 @@ pub(in crate::route) enum Place {
     QueryValue,
 }
 
+/// Which bytes stand as they are; a `%` is looked at by itself.
+type Table = [bool; 256];
+
+static IN_AUTHORITY: Table = table(Place::Authority);
+static IN_PATH: Table = table(Place::Path);
+static IN_QUERY: Table = table(Place::Query);
+static IN_QUERY_VALUE: Table = table(Place::QueryValue);
+
+const fn table(place: Place) -> Table {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = byte != b'%' as usize && place.admits(byte as u8);
+        byte += 1;
+    }
+    table
+}
+
 impl Place {
-    fn admits(self, byte: u8) -> bool {
+    const fn admits(self, byte: u8) -> bool {
         match self {
             Self::Authority => is_unreserved(byte),
-            Self::Path => byte.is_ascii_graphic() && !br##""#<>?\^`{|}"##.contains(&byte),
-            Self::Query => byte.is_ascii_graphic() && !br##""#<>"##.contains(&byte),
-            Self::QueryValue => byte.is_ascii_graphic() && !br##""#<>&+=;"##.contains(&byte),
+            Self::Path => {
+                byte.is_ascii_graphic()
+                    && !matches!(byte, b'"' | b'#' | b'<' | b'>' | b'?' | b'\\' | b'^' | b'`')
+                    && !matches!(byte, b'{' | b'|' | b'}')
+            }
+            Self::Query => byte.is_ascii_graphic() && !matches!(byte, b'"' | b'#' | b'<' | b'>'),
+            Self::QueryValue => {
+                Self::Query.admits(byte) && !matches!(byte, b'&' | b'+' | b'=' | b';')
+            }
+        }
+    }
+
+    fn table(self) -> &'static Table {
+        match self {
+            Self::Authority => &IN_AUTHORITY,
+            Self::Path => &IN_PATH,
+            Self::Query => &IN_QUERY,
+            Self::QueryValue => &IN_QUERY_VALUE,
         }
     }
 
@@ -31,21 +64,33 @@ impl Place {
 }
 
 /// Letters, digits, `-`, `.`, `_` and `~` (RFC 3986 §2.3).
-pub(in crate::route) fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+pub(in crate::route) const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Appends `text`, which may be percent-encoded in part, so that it holds nothing but what may stand
 /// in `place`: no control bytes, no spaces, nothing outside ASCII.
 pub(in crate::route) fn push(out: &mut String, text: &str, place: Place) {
     let bytes = text.as_bytes();
-    for (at, &byte) in bytes.iter().enumerate() {
-        let as_is = if byte == b'%' && place != Place::Authority {
-            place.keeps_bare_percent() || octet(&bytes[at..]).is_some()
+    let table = place.table();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let plain = bytes[at..].iter().take_while(|&&byte| table[usize::from(byte)]).count();
+        if plain > 0 {
+            // What stands as it is, is ASCII: no character is cut.
+            out.push_str(&text[at..at + plain]);
+            at += plain;
+            continue;
+        }
+        let as_is = byte == b'%'
+            && place != Place::Authority
+            && (place.keeps_bare_percent() || octet(&bytes[at..]).is_some());
+        if as_is {
+            out.push('%')
         } else {
-            place.admits(byte)
-        };
-        if as_is { out.push(char::from(byte)) } else { push_octet(out, byte) }
+            push_octet(out, byte)
+        }
+        at += 1;
     }
 }
 

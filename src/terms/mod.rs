@@ -4,6 +4,7 @@
 //! The terms belong to the task that serves the request. Connections to clients and to origins both
 //! look here, and so need not know each other.
 
+pub mod clock;
 pub mod pace;
 
 use std::any::Any;

@@ -45,6 +45,7 @@ use crate::message::reply::Afterwards;
 use crate::message::reply::OriginFault;
 use crate::message::reply::ReplyGuard;
 use crate::message::reply::ReplyLimits;
+use crate::message::reply::Seen;
 use crate::refusal::Refusal;
 use crate::upstream::fault::overdue;
 use crate::upstream::line::Lent;
@@ -157,6 +158,12 @@ impl OriginIo {
     /// Whether all was written of the request in flight.
     pub(super) fn has_sent_all(&self) -> bool {
         !self.guard.awaits_body() && self.waiting() == 0
+    }
+
+    /// What the guard has seen of the head that stands at the front of what was read first, if that is all of it;
+    /// once.
+    pub(super) fn take_seen(&mut self) -> Option<Seen> {
+        self.guard.take_seen()
     }
 
     /// Whether some of a head has come, and not the whole of it.

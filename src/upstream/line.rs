@@ -27,6 +27,7 @@ use tokio::io::ReadBuf;
 use tokio_rustls::client::TlsStream;
 
 use crate::message::ends::Ends;
+use crate::terms::clock;
 use crate::upstream::pool::Opened;
 use crate::upstream::pool::Pool;
 use crate::upstream::socket::Socket;
@@ -72,7 +73,7 @@ impl Lent {
     /// after that.
     pub(super) fn give_back(&mut self, patience: Option<Duration>) {
         if let (Some(line), Some(home)) = (self.line.take(), &self.home) {
-            home.park(line, patience, Instant::now());
+            home.park(line, patience, clock::now());
         }
     }
 }

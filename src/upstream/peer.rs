@@ -25,6 +25,7 @@ use crate::refusal::Refusal;
 use crate::resilience::budget::Budget;
 use crate::resilience::ejection::Ward;
 use crate::resilience::limit::Limit;
+use crate::terms::clock;
 use crate::upstream;
 use crate::upstream::Place;
 use crate::upstream::Settings;
@@ -283,7 +284,7 @@ impl Upstream {
     /// The time by which everything here goes: since it was started.
     #[must_use]
     pub fn now(&self) -> Duration {
-        self.started.elapsed()
+        clock::since(self.started)
     }
 
     /// Says where the demo origin of this process listens.

@@ -79,6 +79,7 @@ impl Case {
             headers: &self.headers,
             scheme: self.scheme,
             authority: self.authority.as_deref(),
+            read: None,
             fallback: Some(&fallback),
         };
         admit(&request, &LIMITS, &Normalisation::default())

@@ -187,17 +187,9 @@ enum Phase {
 }
 
 impl ReplyScanner {
-    /// Looks at the bytes that it has not seen. `buf` was cut at the limit of a head.
+    /// Looks at the bytes that it has not seen, and shows each field line as it is read. `buf` was cut at the limit
+    /// of a head.
     pub(super) fn scan(
-        &mut self,
-        buf: &[u8],
-        limits: &ReplyLimits,
-    ) -> Result<ReplyScan, OriginFault> {
-        self.scan_with(buf, limits, |_, _| {})
-    }
-
-    /// The same, and shows each field line as it is read.
-    pub(super) fn scan_with(
         &mut self,
         buf: &[u8],
         limits: &ReplyLimits,

@@ -9,11 +9,15 @@ use http::Version;
 
 use super::OriginFault;
 use super::ReplyLimits;
+use super::Seen;
 use super::head::Reply;
+use super::head::ReplyHead;
 use super::head::ReplyScan;
 use super::head::ReplyScanner;
 use super::request::Asked;
 use crate::message::chunked::BodyFraming;
+use crate::message::head::fields::Span;
+use crate::message::spare;
 
 /// The head of a response to a request that was neither HEAD nor offered a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,16 +41,37 @@ impl ReplyMessage {
     pub fn take(buf: &mut BytesMut, limits: &ReplyLimits) -> Result<Option<Self>, OriginFault> {
         let mut spans = Vec::with_capacity(16);
         let mut scanner = ReplyScanner::default();
-        let scan = scanner.scan_with(buf, limits, |name, value| spans.push((name, value)))?;
+        let scan = scanner.scan(buf, limits, |name, value| spans.push((name, value)))?;
         let ReplyScan::Head { end, reply } = scan else { return Ok(None) };
+        Self::read(buf, &spans, end, reply).map(Some)
+    }
+
+    /// Takes the head off the front of `buf` that a guard has seen there.
+    ///
+    /// # Errors
+    /// What a [`ReplyGuard`](super::ReplyGuard) does not let pass either.
+    pub fn take_seen(buf: &mut BytesMut, seen: &Seen) -> Result<Option<Self>, OriginFault> {
+        let Some((end, reply)) = seen.whole().filter(|&(end, _)| end <= buf.len()) else {
+            return Ok(None);
+        };
+        Self::read(buf, seen.spans(), end, reply).map(Some)
+    }
+
+    fn read(
+        buf: &mut BytesMut,
+        spans: &[(Span, Span)],
+        end: usize,
+        reply: ReplyHead,
+    ) -> Result<Self, OriginFault> {
         let body = match reply.judge(Asked::Content)? {
             Reply::Interim => None,
             Reply::Switched => return Err(OriginFault::UnaskedUpgrade),
             Reply::Final(framing) => Some(framing),
         };
         let text = buf.split_to(end).freeze();
-        let mut headers = HeaderMap::with_capacity(spans.len() + ROOM);
-        for (name, value) in spans {
+        let mut headers = spare::fields();
+        headers.try_reserve(spans.len() + ROOM).map_err(|_| OriginFault::TooManyFields)?;
+        for &(name, value) in spans {
             let name = HeaderName::from_bytes(name.of(&text));
             let value = match value.of(&text) {
                 // An empty value lies nowhere.
@@ -59,7 +84,7 @@ impl ReplyMessage {
             headers.try_append(name, value).map_err(|_| OriginFault::TooManyFields)?;
         }
         let status = StatusCode::from_u16(reply.status()).map_err(|_| OriginFault::BadStatus)?;
-        Ok(Some(Self { status, version: reply.version(), headers, body }))
+        Ok(Self { status, version: reply.version(), headers, body })
     }
 }
 
@@ -71,6 +96,7 @@ mod tests {
     use http::header;
 
     use super::*;
+    use crate::message::reply::ReplyGuard;
 
     fn take(text: &str) -> (Result<Option<ReplyMessage>, OriginFault>, BytesMut) {
         let mut buf = BytesMut::from(text);
@@ -110,6 +136,37 @@ mod tests {
         ] {
             let head = take(text).0.expect("a good head").expect("a whole head");
             assert_eq!(head.body, body, "{text}");
+        }
+    }
+
+    /// What a guard has seen is what is read anew; of an interim response and the answer behind it the former.
+    #[test]
+    fn what_a_guard_has_seen_need_not_be_read_again() {
+        for text in [
+            "HTTP/1.1 404 No\r\nContent-Length: 3\r\nX-A:\r\nSet-Cookie: a\r\n\r\nbod",
+            "HTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\n\r\n",
+            "HTTP/1.0 200\r\n\r\n",
+        ] {
+            let mut guard = ReplyGuard::default();
+            guard.on_own_request();
+            guard.on_reply_bytes(text.as_bytes()).expect("an answer");
+            let mut buf = BytesMut::from(text);
+            let seen = guard.take_seen().expect("it came in one piece");
+            let taken = ReplyMessage::take_seen(&mut buf, &seen);
+            assert_eq!((taken, buf), take(text), "{text}");
+            assert!(guard.take_seen().is_none(), "once");
+        }
+    }
+
+    #[test]
+    fn of_a_head_in_pieces_nothing_is_remembered() {
+        let text = b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 0\r\n\r\n";
+        for cut in 1..text.len() {
+            let mut guard = ReplyGuard::default();
+            guard.on_own_request();
+            guard.on_reply_bytes(&text[..cut]).expect("some of an answer");
+            guard.on_reply_bytes(&text[cut..]).expect("the rest");
+            assert!(guard.take_seen().is_none(), "{cut}");
         }
     }
 

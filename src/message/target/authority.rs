@@ -13,7 +13,10 @@ const LONGEST: usize = 255;
 /// A valid host and the port written with it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Authority {
-    host: String,
+    /// `host` or `host:port`.
+    text: String,
+    /// Where the host ends.
+    host: usize,
     port: Option<u16>,
 }
 
@@ -32,29 +35,44 @@ impl Authority {
         if bytes.is_empty() || bytes.len() > LONGEST {
             return Err(Refusal::BadHost);
         }
-        let (host, port) = match bytes {
+        let mut text = String::with_capacity(bytes.len());
+        let port = match bytes {
             [b'[', rest @ ..] => {
                 let end = rest.iter().position(|&byte| byte == b']').ok_or(Refusal::BadHost)?;
-                (ipv6_host(&rest[..end])?, &rest[end + 1..])
+                text = ipv6_host(&rest[..end])?;
+                &rest[end + 1..]
             }
             _ => {
                 let end = bytes.iter().position(|&byte| byte == b':').unwrap_or(bytes.len());
-                (named_host(&bytes[..end])?, &bytes[end..])
+                push_named_host(&mut text, &bytes[..end])?;
+                &bytes[end..]
             }
         };
+        let host = text.len();
         let port = match port {
             [] => None,
-            [b':', digits @ ..] => Some(parse_port(digits)?),
+            [b':', digits @ ..] => {
+                let port = parse_port(digits)?;
+                text.push(':');
+                text.extend(digits.iter().copied().map(char::from));
+                Some(port)
+            }
             _ => return Err(Refusal::BadHost),
         };
-        Ok(Self { host, port })
+        Ok(Self { text, host, port })
+    }
+
+    /// `host` or `host:port`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// The host: a lower-case name without a trailing dot, an IPv4 address, or an IPv6 address in
     /// brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        &self.text[..self.host]
     }
 
     /// The port, if one is written.
@@ -71,30 +89,30 @@ impl Authority {
 
     /// The same authority without a port that the scheme implies (RFC 3986 §6.2.3).
     #[must_use]
-    pub fn without_default_port(self, scheme: Scheme) -> Self {
-        Self { port: self.port.filter(|&port| port != scheme.default_port()), ..self }
+    pub fn without_default_port(mut self, scheme: Scheme) -> Self {
+        if self.port == Some(scheme.default_port()) {
+            self.port = None;
+            self.text.truncate(self.host);
+        }
+        self
     }
 
     /// The same port of another host, whose name is in normal form.
     #[must_use]
     pub fn of_host(&self, host: &str) -> Self {
-        Self { host: host.to_owned(), port: self.port }
+        Self { text: [host, &self.text[self.host..]].concat(), host: host.len(), port: self.port }
     }
 
     /// Whether both name the same host and port under this scheme.
     #[must_use]
     pub fn agrees_with(&self, other: &Self, scheme: Scheme) -> bool {
-        self.host == other.host && self.effective_port(scheme) == other.effective_port(scheme)
+        self.host() == other.host() && self.effective_port(scheme) == other.effective_port(scheme)
     }
 }
 
 impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.host)?;
-        match self.port {
-            Some(port) => write!(f, ":{port}"),
-            None => Ok(()),
-        }
+        f.write_str(&self.text)
     }
 }
 
@@ -104,8 +122,8 @@ fn ipv6_host(bytes: &[u8]) -> Result<String, Refusal> {
     Ok(format!("[{address}]"))
 }
 
-/// A registered name or an IPv4 address.
-fn named_host(bytes: &[u8]) -> Result<String, Refusal> {
+/// Writes a registered name or an IPv4 address; `to` is empty.
+fn push_named_host(to: &mut String, bytes: &[u8]) -> Result<(), Refusal> {
     // The root's dot names the same host; "a.." does not.
     let bytes = bytes.strip_suffix(b".").unwrap_or(bytes);
     let mut label_start = 0;
@@ -116,13 +134,13 @@ fn named_host(bytes: &[u8]) -> Result<String, Refusal> {
             _ => return Err(Refusal::BadHost),
         }
     }
-    let mut host = std::str::from_utf8(bytes).map_err(|_| Refusal::BadHost)?.to_owned();
-    host.make_ascii_lowercase();
-    let last = &host[label_start..];
-    if last.is_empty() || (is_number(last) && host.parse::<Ipv4Addr>().is_err()) {
+    to.push_str(std::str::from_utf8(bytes).map_err(|_| Refusal::BadHost)?);
+    to.make_ascii_lowercase();
+    let last = &to[label_start..];
+    if last.is_empty() || (is_number(last) && to.parse::<Ipv4Addr>().is_err()) {
         return Err(Refusal::BadHost);
     }
-    Ok(host)
+    Ok(())
 }
 
 /// Whether a resolver may read this label as a number: decimal, octal or hexadecimal.

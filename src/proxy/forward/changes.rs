@@ -1,6 +1,8 @@
 //! What changes of a request's fields on their way to the origin: said once, carried out on a map or
 //! while the fields are written.
 
+use std::ops::Range;
+
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -17,6 +19,7 @@ use crate::message::forwarded;
 use crate::message::forwarded::Client;
 use crate::message::forwarded::Trust;
 use crate::message::hops;
+use crate::message::hops::Names;
 use crate::message::target::Authority;
 use crate::message::title;
 use crate::message::trace::TRACEPARENT;
@@ -29,7 +32,7 @@ use crate::route::Underscores;
 #[derive(Debug)]
 pub(super) struct Changes {
     /// The fields of the client's connection.
-    hop: Vec<HeaderName>,
+    hop: Names,
     /// The handshake for a tunnel passes.
     handshake: bool,
     /// What the peer says of whom it stands for is not believed.
@@ -37,8 +40,27 @@ pub(super) struct Changes {
     underscores: Underscores,
     trace: Trace,
     /// Fields of ours instead of all others of their names; `None` has none.
-    puts: Vec<(HeaderName, Option<HeaderValue>)>,
+    puts: Vec<(HeaderName, Put)>,
+    /// What some of them say, one behind the other.
+    text: String,
 }
+
+/// What stands in a field of ours.
+#[derive(Debug)]
+enum Put {
+    /// There is none.
+    Nothing,
+    /// This.
+    Value(HeaderValue),
+    /// This part of the text.
+    Text(Range<usize>),
+    /// This word.
+    Word(&'static str),
+}
+
+/// Room for the fields of ours that most requests have, and for what they say.
+const PUTS: usize = 10;
+const TEXT: usize = 256;
 
 /// What passes of a trace context (W3C Trace Context §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +75,16 @@ impl Changes {
     /// that came in this version.
     pub(super) fn of(asked: &Outgoing<'_>, came: Version, towards: Version) -> Self {
         let headers = asked.headers;
-        let mut puts = Vec::with_capacity(10);
+        let mut puts = Vec::with_capacity(PUTS);
         if towards == Version::HTTP_2 && hops::wants_trailers(headers) {
-            puts.push((header::TE, Some(HeaderValue::from_static("trailers"))));
+            puts.push((header::TE, Put::Word("trailers")));
         }
         if towards != Version::HTTP_2
             && let Some(cookie) = hops::joined_cookie(headers)
         {
-            puts.push((header::COOKIE, Some(cookie)));
+            puts.push((header::COOKIE, Put::Value(cookie)));
         }
-        puts.push((header::VIA, Some(hops::via(headers, came))));
+        puts.push((header::VIA, Put::Value(hops::via(headers, came))));
         Self {
             hop: hops::hop_by_hop(headers),
             handshake: asked.offers_tunnel,
@@ -74,6 +96,7 @@ impl Changes {
                 TraceContext::Malformed => Trace::Nothing,
             },
             puts,
+            text: String::with_capacity(TEXT),
         }
     }
 
@@ -85,14 +108,15 @@ impl Changes {
     /// Says who the client is; what strangers say about it does not pass.
     pub(super) fn introduce(&mut self, client: &Client, host: &Authority) {
         self.stranger = client.peer == Trust::Untrusted;
-        let fields = client.fields(host);
+        let said = client.say(host, &mut self.text);
+        let part = |part: Option<Range<usize>>| part.map_or(Put::Nothing, Put::Text);
         self.puts.extend([
-            (forwarded::X_FORWARDED_FOR, fields.x_forwarded_for),
-            (forwarded::X_REAL_IP, fields.x_real_ip),
-            (forwarded::X_FORWARDED_PROTO, Some(fields.x_forwarded_proto)),
-            (forwarded::X_FORWARDED_HOST, Some(fields.x_forwarded_host)),
-            (header::FORWARDED, Some(fields.forwarded)),
+            (forwarded::X_FORWARDED_FOR, part(said.x_forwarded_for)),
+            (forwarded::X_REAL_IP, part(said.x_real_ip)),
+            (forwarded::X_FORWARDED_PROTO, Put::Word(said.x_forwarded_proto)),
+            (header::FORWARDED, Put::Text(said.forwarded)),
         ]);
+        self.put_text(forwarded::X_FORWARDED_HOST, host.as_str());
     }
 
     /// Says whose certificate the client showed, as far as the origin is to know.
@@ -108,12 +132,29 @@ impl Changes {
     }
 
     fn all(&mut self, fields: impl Iterator<Item = (HeaderName, HeaderValue)>) {
-        self.puts.extend(fields.map(|(name, value)| (name, Some(value))));
+        self.puts.extend(fields.map(|(name, value)| (name, Put::Value(value))));
     }
 
     /// Puts a field in the place of all others of its name.
     pub(super) fn put(&mut self, name: HeaderName, value: HeaderValue) {
-        self.puts.push((name, Some(value)));
+        self.puts.push((name, Put::Value(value)));
+    }
+
+    /// The same with a value that is visible ASCII, as whoever calls has seen to.
+    pub(super) fn put_text(&mut self, name: HeaderName, value: &str) {
+        let begins = self.text.len();
+        self.text.push_str(value);
+        self.puts.push((name, Put::Text(begins..self.text.len())));
+    }
+
+    /// The bytes of a field of ours; `None` of one that there is not.
+    fn said<'a>(&'a self, put: &'a Put) -> Option<&'a [u8]> {
+        Some(match put {
+            Put::Nothing => return None,
+            Put::Value(value) => value.as_bytes(),
+            Put::Text(part) => self.text[part.clone()].as_bytes(),
+            Put::Word(word) => word.as_bytes(),
+        })
     }
 
     /// Whether a field of the client's does not pass, for whatever reason but that one of ours takes its
@@ -142,8 +183,8 @@ impl Changes {
         for name in &dropped {
             request.remove_header(name);
         }
-        for (name, value) in &self.puts {
-            match value {
+        for (name, put) in &self.puts {
+            match self.said(put) {
                 Some(value) => request.insert_header(name, value)?,
                 None => drop(request.remove_header(name)),
             }
@@ -155,21 +196,21 @@ impl Changes {
     pub(super) fn write(&self, headers: &HeaderMap, out: &mut Vec<u8>) {
         for (name, value) in headers {
             if !self.drops(name) && !self.puts.iter().any(|(put, _)| put == name) {
-                line(out, name, value);
+                line(out, name, value.as_bytes());
             }
         }
-        for (name, value) in &self.puts {
-            if let Some(value) = value {
+        for (name, put) in &self.puts {
+            if let Some(value) = self.said(put) {
                 line(out, name, value);
             }
         }
     }
 }
 
-fn line(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+fn line(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(title::of(name).as_bytes());
     out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 

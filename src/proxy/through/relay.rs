@@ -11,6 +11,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
+use http::Version;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::Result;
@@ -21,6 +23,10 @@ use crate::listen::io::EdgeIo;
 use crate::listen::stream::Http2Stream;
 use crate::message::chunked::BodyFraming;
 use crate::message::reply::ReplyMessage;
+use crate::message::spare;
+use crate::proxy::dress::Dress;
+use crate::proxy::through::header_of;
+use crate::proxy::wire;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::exchange::Part;
 use crate::upstream::lease::Lease;
@@ -35,6 +41,23 @@ pub(super) struct Relay<'a> {
     /// Bytes of the answer's body.
     sent: u64,
 }
+
+/// How an answer begins.
+pub(super) struct Opening {
+    status: StatusCode,
+    head: Opened,
+}
+
+/// The head of an answer, as its client is sent it.
+enum Opened {
+    /// Text, without the lines on its framing and its connection.
+    Text(Vec<u8>),
+    /// Fields.
+    Fields(Box<ResponseHeader>),
+}
+
+/// Room for the head of most answers, and a small body.
+const ROOM: usize = 2048;
 
 /// What is written to.
 enum Client<'a> {
@@ -131,19 +154,45 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Passes the final answer on: its head, and the body that is coming. `keep`: an HTTP/1 connection
+    /// How the final answer begins in this dress.
+    pub(super) fn opening(&self, mut response: ReplyMessage, dress: &Dress<'_>) -> Result<Opening> {
+        let status = response.status;
+        Ok(match self.client {
+            Client::Http1(_) => {
+                let mut text = spare::text();
+                text.reserve(ROOM);
+                wire::write_passed(&mut text, &mut response, dress)?;
+                spare::leave_fields(response.headers);
+                Opening { status, head: Opened::Text(text) }
+            }
+            Client::Http2(_) => {
+                dress.put_on(&mut response)?;
+                let head = header_of(status, Version::HTTP_11, response.headers);
+                Opening { status, head: Opened::Fields(Box::new(head)) }
+            }
+        })
+    }
+
+    /// Passes the final answer on: how it begins, and the body that is coming. `keep`: an HTTP/1 connection
     /// may carry another request.
     pub(super) async fn answer(
         &mut self,
-        response: ResponseHeader,
+        opening: Opening,
         coming: Coming<'_>,
         keep: bool,
     ) -> Result<()> {
-        self.status = Some(response.status.as_u16());
+        self.status = Some(opening.status.as_u16());
         let Self { client, patience, sent, .. } = self;
-        match client {
-            Client::Http1(io) => http1::answer(io, *patience, sent, response, coming, keep).await,
-            Client::Http2(stream) => http2::answer(stream, *patience, sent, response, coming).await,
+        match (client, opening.head) {
+            (Client::Http1(io), Opened::Text(text)) => {
+                http1::answer(io, *patience, sent, text, coming, keep).await
+            }
+            (Client::Http2(stream), Opened::Fields(head)) => {
+                http2::answer(stream, *patience, sent, *head, coming).await
+            }
+            (Client::Http1(_), Opened::Fields(_)) | (Client::Http2(_), Opened::Text(_)) => {
+                Error::e_explain(ErrorType::InternalError, "an answer in the other version of HTTP")
+            }
         }
     }
 

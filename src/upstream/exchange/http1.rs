@@ -29,6 +29,7 @@ use crate::message::chunked::ChunkReader;
 use crate::message::ends::Ends;
 use crate::message::reply::ReplyLimits;
 use crate::message::reply::ReplyMessage;
+use crate::message::spare;
 use crate::upstream::connect::Kept;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::pool::Pool;
@@ -75,7 +76,7 @@ impl Exchange {
         Ok(Self {
             limits: io.limits(),
             io,
-            buf: BytesMut::new(),
+            buf: spare::buffer(),
             body: Body::Unknown,
             heard: false,
         })
@@ -132,7 +133,11 @@ impl Exchange {
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReplyMessage>> {
         loop {
             if !self.buf.is_empty() {
-                let head = ReplyMessage::take(&mut self.buf, &self.limits).map_err(|fault| {
+                let head = match self.io.take_seen() {
+                    Some(seen) => ReplyMessage::take_seen(&mut self.buf, &seen),
+                    None => ReplyMessage::take(&mut self.buf, &self.limits),
+                };
+                let head = head.map_err(|fault| {
                     let fault = io::Error::new(io::ErrorKind::InvalidData, fault);
                     broken(ErrorType::ReadError, "reading the answer's head", fault)
                 })?;
@@ -220,6 +225,12 @@ impl Exchange {
             self.buf.reserve(room);
         }
         pin!(self.io.read_buf(&mut self.buf)).poll(cx)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        spare::leave_buffer(std::mem::take(&mut self.buf));
     }
 }
 

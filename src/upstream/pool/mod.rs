@@ -32,6 +32,7 @@ use self::queue::Queue;
 pub use self::queue::Refused;
 pub use self::queue::Slot;
 use crate::message::ends::Ends;
+use crate::terms::clock;
 use crate::upstream::Protocol;
 use crate::upstream::connect::Dial;
 use crate::upstream::connect::Kept;
@@ -308,7 +309,7 @@ impl Pool {
         dial.tend();
         let home = Arc::clone(self);
         let waiting = match kept {
-            Kept::Welcome => self.take(Instant::now(), client),
+            Kept::Welcome => self.take(clock::now(), client),
             Kept::Unwanted => None,
         };
         let io = match waiting {

@@ -7,7 +7,6 @@ use std::io::Write;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::Result;
@@ -18,6 +17,7 @@ use super::Client;
 use super::Coming;
 use crate::listen::io::EdgeIo;
 use crate::message::chunked::BodyFraming;
+use crate::message::spare;
 use crate::upstream::exchange::Part;
 
 /// Bodies up to here are copied behind their head: one buffer costs the kernel less than two.
@@ -43,7 +43,7 @@ pub(super) async fn answer(
     io: &mut EdgeIo,
     patience: Option<Duration>,
     sent: &mut u64,
-    mut response: ResponseHeader,
+    mut out: Vec<u8>,
     mut coming: Coming<'_>,
     keep: bool,
 ) -> Result<()> {
@@ -52,11 +52,10 @@ pub(super) async fn answer(
         BodyFraming::Chunked | BodyFraming::UntilClose | BodyFraming::Tunnel => Framing::Chunks,
     };
     if framing == Framing::Chunks {
-        response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     let connection: &[u8] =
         if keep { b"Connection: keep-alive\r\n\r\n" } else { b"Connection: close\r\n\r\n" };
-    let mut out = head(&response);
     out.extend_from_slice(connection);
     let mut next = coming.now().await;
     loop {
@@ -79,6 +78,7 @@ pub(super) async fn answer(
                     out.extend_from_slice(b"0\r\n\r\n");
                 }
                 send(io, &[&out]).await?;
+                spare::leave_text(out);
                 return flush(io).await;
             }
         };
@@ -103,6 +103,7 @@ pub(super) async fn answer(
                 send(io, &[&out, &data, end]).await?;
             }
             *sent += data.len() as u64;
+            spare::leave_text(out);
             return flush(io).await;
         }
         send(io, &[&out, &data, end]).await?;

@@ -1,0 +1,45 @@
+//! What a guard has seen of a head that came in one piece, so that nobody has to read it again.
+
+use super::head::ReplyHead;
+use crate::message::head::fields::Span;
+
+/// Room for the fields of most heads.
+const USUAL: usize = 16;
+
+/// The fields of a head by their places in it, and what was understood of it.
+#[derive(Debug, Default)]
+pub struct Seen {
+    spans: Vec<(Span, Span)>,
+    whole: Option<(usize, ReplyHead)>,
+}
+
+impl Seen {
+    /// A field was found, by its name and its value.
+    pub(super) fn note(&mut self, name: Span, value: Span) {
+        if self.spans.is_empty() {
+            self.spans.reserve(USUAL);
+        }
+        self.spans.push((name, value));
+    }
+
+    /// The head ends there, and means this.
+    pub(super) fn ends(&mut self, end: usize, head: ReplyHead) {
+        self.whole = Some((end, head));
+    }
+
+    /// Whether the whole head is known.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    /// The names and values of the fields, by their places.
+    pub(super) fn spans(&self) -> &[(Span, Span)] {
+        &self.spans
+    }
+
+    /// Where the head ends and what it means, once it is whole.
+    pub(super) fn whole(&self) -> Option<(usize, ReplyHead)> {
+        self.whole
+    }
+}
