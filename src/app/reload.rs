@@ -200,6 +200,7 @@ impl Reloader {
         if runtime.plan.log_level != before.plan.log_level {
             diagnostics::tell(runtime.plan.log_level);
         }
+        lasting.keeper.forget(next.gone());
         if !(changes.upstreams.is_empty())
             && let Err(why) = lasting.keeper.keep(&turn, &runtime.upstreams)
         {

@@ -12,6 +12,7 @@ use pingora_proxy::Session;
 
 use crate::balance::hash::key;
 use crate::observe::metrics::labels::Reused;
+use crate::observe::metrics::labels::UpstreamError;
 use crate::proxy::admit;
 use crate::proxy::again;
 use crate::proxy::answer;
@@ -128,21 +129,27 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     let wish = Wish { tried: &ctx.origin.tried, hash: wished, sticky };
     let mut lease = match upstream.lend(&wish) {
         Ok(lease) => lease,
-        Err(_) if again::fall_back(ctx) => return Box::pin(lend(request, ctx)).await,
-        // What was found out of the others stands.
-        Err(refusal) => return Err(refused(ctx, ctx.origin.failed.unwrap_or(refusal))),
+        Err(refusal) => {
+            // What was found out of the others stands, and is counted.
+            if ctx.origin.failed.is_none() {
+                count(refusal, ctx);
+            }
+            if again::fall_back(ctx) {
+                return Box::pin(lend(request, ctx)).await;
+            }
+            return Err(refused(ctx, ctx.origin.failed.unwrap_or(refusal)));
+        }
     };
     lease.speak_for(ctx.ends());
     if let Err(full) =
         lease.connection(request.body, left.min(upstream.settings().pool.queue_timeout)).await
     {
-        return Err(refused(
-            ctx,
-            match full {
-                pool::Refused::QueueFull => Refusal::QueueFull,
-                pool::Refused::QueueTimeout => Refusal::QueueTimeout,
-            },
-        ));
+        let refusal = match full {
+            pool::Refused::QueueFull => Refusal::QueueFull,
+            pool::Refused::QueueTimeout => Refusal::QueueTimeout,
+        };
+        count(refusal, ctx);
+        return Err(refused(ctx, refusal));
     }
     // Some of it was spent waiting.
     let left = time_left(ctx, upstream.settings());
@@ -174,6 +181,13 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     ctx.origin.address = Some(Arc::clone(lease.backend().shown()));
     ctx.origin.lease = Some(lease);
     Ok(Allowance { upstream, answer, whole, kept })
+}
+
+/// Counts that the upstream could not be asked.
+fn count(refusal: Refusal, ctx: &RequestCtx) {
+    if let Some(index) = ctx.upstream() {
+        ctx.runtime.upstream_metrics[index].failed(UpstreamError::of(refusal));
+    }
 }
 
 /// Whether the client still has to send of the request's body. A conversation is none: it ends when both

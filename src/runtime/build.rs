@@ -108,6 +108,12 @@ impl Next {
         Ok(Self { upstreams, follow: Vec::new(), gone: Vec::new(), new })
     }
 
+    /// The upstreams that the generation before had, and this one has not.
+    #[must_use]
+    pub fn gone(&self) -> &[Arc<Upstream>] {
+        &self.gone
+    }
+
     /// The upstreams of the generation that follows `before`. Reads the files that they name.
     ///
     /// # Errors

@@ -166,12 +166,7 @@ impl Keeper {
                 "the configuration does not have this upstream of the state file");
         }
         if lost {
-            match aside(path, |from, to| fs::copy(from, to).map(|_| ())) {
-                Ok(to) => warn!(target: "edgeproxy::state",
-                    "the state file as it was is kept as {}", to.display()),
-                Err(e) => warn!(target: "edgeproxy::state",
-                    "the state file as it was cannot be kept: {e}"),
-            }
+            keep_aside(path);
         }
         // Otherwise what is obsolete would come back when the configuration changes once more.
         if (lost || stale)
@@ -180,6 +175,26 @@ impl Keeper {
             warn!(target: "edgeproxy::state", "{why}");
         }
         all
+    }
+
+    /// Says of upstreams that the configuration does not have any more what of them was changed at run time and goes
+    /// with them; the file that has it is kept aside.
+    pub fn forget(&self, gone: &[Arc<Upstream>]) {
+        let mut lost = false;
+        for upstream in gone {
+            let drift = upstream.drift();
+            if drift.is_empty() {
+                continue;
+            }
+            lost = true;
+            let (added, changed) = (drift.added.len(), drift.changed.len());
+            let (name, removed) = (&*upstream.settings().name, drift.removed.len());
+            warn!(target: "edgeproxy::state", upstream = name, added, changed, removed;
+                "the configuration does not have this upstream any more: what was changed of its backends is lost");
+        }
+        if let Some(path) = self.path.as_ref().filter(|path| lost && path.exists()) {
+            keep_aside(path);
+        }
     }
 
     /// Waits until nobody else changes anything.
@@ -325,6 +340,16 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
+}
+
+/// Copies the file to a name beside its own, and says so.
+fn keep_aside(path: &Path) {
+    match aside(path, |from, to| fs::copy(from, to).map(|_| ())) {
+        Ok(to) => warn!(target: "edgeproxy::state",
+            "the state file as it was is kept as {}", to.display()),
+        Err(e) => warn!(target: "edgeproxy::state",
+            "the state file as it was cannot be kept: {e}"),
+    }
 }
 
 /// Brings the file to a name beside its own that nothing has yet.

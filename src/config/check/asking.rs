@@ -45,8 +45,8 @@ pub(super) fn asking(
     let retry_at = at.key("retry");
     let retry = match &written.retry {
         Some(Switch::On(written)) => {
-            let upstreams = own.iter().filter_map(|&index| upstreams.get(index));
-            retry(written, upstreams, &retry_at, report)
+            let own: Vec<_> = own.iter().filter_map(|&index| upstreams.get(index)).collect();
+            retry(written, &own, &retry_at, report)
         }
         Some(Switch::Off) => Retry { attempts: Some(1), ..Retry::default() },
         None => Retry::default(),
@@ -54,16 +54,20 @@ pub(super) fn asking(
     let mirror_at = at.key("mirror");
     let mirror = written.mirror.as_ref();
     Asking {
-        hedge: hedge.map(|hedge| self::hedge(hedge, &hedge_at, report)),
+        hedge: hedge.map(|hedge| {
+            let own = own.iter().filter_map(|&index| upstreams.get(index));
+            let total = own.map(|upstream| upstream.timeouts.total).max();
+            self::hedge(hedge, total, &hedge_at, report)
+        }),
         mirror: mirror.and_then(|mirror| self::mirror(mirror, own, config, &mirror_at, report)),
         retry,
     }
 }
 
 /// What differs from what these upstreams say of further attempts.
-fn retry<'a>(
+fn retry(
     written: &schema::asking::RouteRetry,
-    upstreams: impl Iterator<Item = &'a upstream::Settings>,
+    own: &[&upstream::Settings],
     at: &Path,
     report: &mut Report<'_>,
 ) -> Retry {
@@ -79,7 +83,7 @@ fn retry<'a>(
     let per_try = written
         .per_try
         .map(|per_try| per_try.get().map(|time| period(report, &per_try_at, time, MOMENT, DAY)));
-    for upstream in upstreams {
+    for upstream in own {
         if let Some(Some(per_try)) = per_try
             && per_try > upstream.timeouts.total
         {
@@ -87,6 +91,19 @@ fn retry<'a>(
             report
                 .error(&per_try_at, format!("all attempts together have {total}"))
                 .help(format!("upstreams.{}.timeouts.total says so", upstream.name));
+        }
+    }
+    let attempts = |upstream: &upstream::Settings| {
+        written.attempts.unwrap_or(upstream.retry.settings.attempts)
+    };
+    if !own.is_empty() && own.iter().all(|upstream| attempts(upstream) <= 1) {
+        for key in ["statuses", "methods"] {
+            let key_at = at.key(key);
+            if report.has(&key_at) {
+                report
+                    .error_in_key(&key_at, "there is one attempt only")
+                    .help("write `attempts` with more beside it, or remove it");
+            }
         }
     }
     let methods = written.methods.as_ref();
@@ -143,7 +160,20 @@ fn may_hedge(upstream: &upstream::Settings, at: &Path, report: &mut Report<'_>) 
     }
 }
 
-fn hedge(written: &schema::asking::Hedge, at: &Path, report: &mut Report<'_>) -> Hedge {
+/// When a second backend is asked, where there has to be an answer after `total`.
+fn hedge(
+    written: &schema::asking::Hedge,
+    total: Option<Duration>,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Hedge {
+    if let Some(total) = total
+        && written.at_least.0 >= total
+    {
+        report
+            .error(&at.key("at_least"), format!("all attempts together have {}", Period(total)))
+            .help("nobody is asked so late; make it shorter, or the upstream's `timeouts.total` longer");
+    }
     within(report, &at.key("percentile"), written.percentile, 50, 99);
     within(report, &at.key("min_requests"), written.min_requests, 1, 1_000_000);
     within(report, &at.key("budget"), written.budget, 1, 50);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::check::DAY;
 use crate::config::check::period;
+use crate::config::check::upstream;
 use crate::config::check::within;
 use crate::config::path::Path;
 use crate::config::report::Report;
@@ -32,8 +33,17 @@ pub(super) fn breaker(
     within(report, &at.key("min_requests"), written.min_requests, 1, 1_000_000);
     within(report, &at.key("probes"), written.probes, 1, 1000);
     let rate = written.rate.get();
-    if let Some(rate) = rate {
-        within(report, &at.key("rate"), rate, 1, 100);
+    match rate {
+        Some(rate) => within(report, &at.key("rate"), rate, 1, 100),
+        None => {
+            let built_in = schema::upstream::Breaker::default();
+            if written.min_requests != built_in.min_requests {
+                upstream::idle(at, "min_requests", "rate: …", report);
+            }
+            if written.window != built_in.window {
+                upstream::idle(at, "window", "rate: …", report);
+            }
+        }
     }
     statuses(written.statuses.as_deref().unwrap_or_default(), &at.key("statuses"), report);
     let built_in: (&[Fault], &[u16]) = match is_alone {
@@ -113,6 +123,11 @@ pub(super) fn retry(
         0,
         100_000,
     );
+    if written.attempts > 1 && written.budget.percent == 0 && written.budget.min_per_second == 0 {
+        report
+            .error(&at.key("budget"), "it allows no further attempt")
+            .help("allow some, or write `retry: off`");
+    }
     statuses(&written.statuses, &at.key("statuses"), report);
     if written.max_backoff < written.backoff {
         report

@@ -39,6 +39,9 @@ use crate::upstream::introduce::ProxyProtocol;
 use crate::upstream::pins::Pin;
 use crate::upstream::pool;
 
+/// The most bytes of a backend's id: as many as of a host's name.
+const LONGEST_ID: usize = 255;
+
 /// The upstreams, in the order of their names: a route's index counts in this order.
 pub(super) fn upstreams(
     config: &schema::Config,
@@ -112,6 +115,12 @@ fn one(
         report
             .error_in_key(&at.key("panic_threshold"), "nothing says that a backend is not well")
             .help("switch `health` or `ejection` on, or remove it");
+    }
+    let is_set = written.resolve_every != schema::upstream::Upstream::default().resolve_every;
+    if is_set && !backends.is_empty() && !backends.iter().any(|backend| backend.at.is_name()) {
+        report
+            .warning_about_key(&at.key("resolve_every"), "none of the addresses is a name")
+            .help("remove it; it counts again when a backend that is a name is added at run time");
     }
     Settings {
         name: name.into(),
@@ -230,6 +239,18 @@ fn pool(
             .error(&at.key("warm"), "more than `max_connections`")
             .help("what is kept ready counts among the connections");
     }
+    let queue_timeout = at.key("queue_timeout");
+    // The built-in time stands in every configuration that is shown.
+    let is_set = written.queue_timeout != schema::upstream::Pool::default().queue_timeout;
+    if written.queue == 0 && is_set {
+        report
+            .error_in_key(&queue_timeout, "nobody waits where `queue` is 0")
+            .help("remove it, or let some requests wait");
+    } else if written.queue_timeout > upstream.timeouts.total && is_set {
+        report
+            .error(&queue_timeout, "it is longer than `timeouts.total`")
+            .help("nobody waits longer than for the answer; make it shorter, or `total` longer");
+    }
     let moment = Duration::from_millis(1);
     pool::Settings {
         max_connections: written.max_connections,
@@ -260,24 +281,25 @@ fn balance(written: &schema::upstream::Upstream, at: &Path, report: &mut Report<
     if let Some(bound) = written.hash_bound.get() {
         within(report, &at.key("hash_bound"), bound, 100, 1000);
     }
-    let built_in = schema::upstream::Upstream::default();
     let by = hash_by(&written.hash_by, &at.key("hash_by"), report);
     if written.balance != schema::upstream::Balance::Hash {
-        let unused = [
-            ("hash_by", written.hash_by != built_in.hash_by),
-            ("hash_bound", written.hash_bound != built_in.hash_bound),
-        ];
-        for (key, _) in unused.iter().filter(|(_, is_set)| *is_set) {
-            report
-                .error_in_key(
-                    &at.key(*key),
-                    format!("`{key}` has no effect without `balance: hash`"),
-                )
-                .help("write `balance: hash` beside it, or remove it");
+        let built_in = schema::upstream::Upstream::default();
+        if written.hash_by != built_in.hash_by {
+            idle(at, "hash_by", "balance: hash", report);
+        }
+        if written.hash_bound != built_in.hash_bound {
+            idle(at, "hash_bound", "balance: hash", report);
         }
         return Balance { algorithm, by: None };
     }
     Balance { algorithm, by }
+}
+
+/// Says of a setting in the section at `at` that it has no effect without another.
+pub(super) fn idle(at: &Path, key: &str, needed: &str, report: &mut Report<'_>) {
+    report
+        .error_in_key(&at.key(key), format!("`{key}` has no effect without `{needed}`"))
+        .help(format!("write `{needed}` beside it, or remove it"));
 }
 
 /// What requests have in common that come to the same backend.
@@ -399,6 +421,12 @@ pub(in crate::config) fn backend(
         report
             .error(&at.key("id"), format!("\"{id}\" is no id for a backend"))
             .help("write it without spaces and slashes: it stands in logs, metrics and paths");
+    } else if let Some(id) = &written.id
+        && id.len() > LONGEST_ID
+    {
+        report
+            .error(&at.key("id"), format!("it has {} bytes, more than {LONGEST_ID}", id.len()))
+            .help("write a shorter one: it stands in logs, metrics and paths");
     }
     Some(Backend {
         id: written.id.as_deref().unwrap_or(&written.address).into(),
@@ -527,6 +555,14 @@ fn is_authority(text: &str) -> bool {
 
 fn timeouts(written: &schema::upstream::Timeouts, at: &Path, report: &mut Report<'_>) -> Timeouts {
     let moment = Duration::from_millis(1);
+    let connect = at.key("connect");
+    // The built-in time stands in every configuration that is shown.
+    let is_set = written.connect != schema::upstream::Timeouts::default().connect;
+    if written.connect > written.total && is_set {
+        report.error(&connect, "it is longer than `total`").help(
+            "connecting is a part of all that `total` bounds; make it shorter, or `total` longer",
+        );
+    }
     let mut time = |key: &str, value| period(report, &at.key(key), value, moment, DAY);
     Timeouts {
         connect: time("connect", written.connect),

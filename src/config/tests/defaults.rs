@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::config;
 use super::load_text;
 use crate::balance::Algorithm;
+use crate::config::Diagnostics;
 use crate::resilience::breaker;
 use crate::upstream::Settings;
 use crate::upstream::health::Probe;
@@ -32,7 +33,10 @@ fn refused(text: &str) -> Vec<String> {
         "listeners: [{{address: \"127.0.0.1:80\"}}]\n\
          upstreams: {{a: {{addresses: [\"a:80\", \"b:80\"], {text}}}}}\nroutes: [{{upstream: a}}]"
     );
-    let found = load_text(&text, "t.yaml").expect_err("it contradicts itself");
+    messages(&load_text(&text, "t.yaml").expect_err("it contradicts itself"))
+}
+
+fn messages(found: &Diagnostics) -> Vec<String> {
     found.all().iter().map(|one| one.message.clone()).collect()
 }
 
@@ -145,8 +149,57 @@ fn settings_that_contradict_each_other_are_errors() {
         ("concurrency: {min: 10, max: 5}", "below `min`"),
         ("panic_threshold: 50, health: off", "nothing says"),
         ("hash_by: client", "no effect without `balance: hash`"),
+        ("breaker: {window: 20s}", "no effect without `rate: …`"),
+        ("breaker: {min_requests: 50}", "no effect without `rate: …`"),
+        ("retry: {budget: {percent: 0, min_per_second: 0}}", "no further attempt"),
+        ("timeouts: {connect: 40s}", "longer than `total`"),
+        ("pool: {queue: 0, queue_timeout: 3s}", "nobody waits"),
+        ("pool: {queue_timeout: 60s}", "longer than `timeouts.total`"),
     ] {
         let messages = refused(text);
         assert!(messages.iter().any(|one| one.contains(part)), "{text}: {messages:?}");
     }
+}
+
+/// The built-in times stand in what `config show` prints, and contradict nothing that somebody wrote.
+#[test]
+fn a_short_total_alone_contradicts_nothing() {
+    let timeouts = with("timeouts: {total: 1s}, pool: {queue_timeout: 5s}").timeouts;
+    assert!(timeouts.connect > timeouts.total);
+    with("breaker: {window: 20s, min_requests: 50, rate: 40}, timeouts: {connect: 10s, total: 5s}");
+}
+
+#[test]
+fn what_a_route_says_of_attempts_that_there_are_not_is_an_error() {
+    let checked = |upstream: &str, route: &str| {
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:80\"}}]\n\
+             upstreams: {{a: {{addresses: [\"a:80\", \"b:80\"], {upstream}}}}}\n\
+             routes: [{{upstream: a, {route}}}]"
+        );
+        load_text(&text, "t.yaml").map(drop).map_err(|found| messages(&found))
+    };
+    for key in ["statuses: [503]", "methods: [POST]"] {
+        let route = format!("retry: {{{key}}}");
+        let refused = checked("retry: off", &route).expect_err("there is one attempt");
+        assert!(refused[0].contains("one attempt only"), "{refused:?}");
+        checked("retry: off", &format!("retry: {{attempts: 2, {key}}}")).expect("there are two");
+        checked("", &route).expect("there are three");
+    }
+    let refused = checked("timeouts: {total: 5s}", "hedge: {at_least: 6s}");
+    assert!(refused.expect_err("it is too late")[0].contains("all attempts together have 5s"));
+}
+
+#[test]
+fn an_id_has_an_end() {
+    let of = |length: usize| {
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:80\"}}]\n\
+             upstreams: {{a: {{addresses: [{{id: {}, address: \"a:80\"}}]}}}}\nroutes: [{{upstream: a}}]",
+            "i".repeat(length)
+        );
+        load_text(&text, "t.yaml").map(drop).map_err(|found| messages(&found))
+    };
+    assert_eq!(of(255), Ok(()));
+    assert!(of(256).expect_err("it is too long")[0].contains("256 bytes"));
 }

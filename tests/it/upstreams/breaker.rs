@@ -43,6 +43,8 @@ fn five_failures_in_a_row_open_it_and_a_probe_closes_it() {
     assert_eq!(origin.seen().len(), 5, "an open breaker lets nothing through");
     assert_eq!(edge.metric("edgeproxy_backend_breaker_state{"), 2.0);
     assert_eq!(edge.metric("edgeproxy_backend_breaker_opened_total{"), 1.0);
+    let counted = "edgeproxy_upstream_errors_total{reason=\"breaker_open\"";
+    assert_eq!(edge.metric(counted), 1.0);
 
     well.store(true, Ordering::SeqCst);
     let since = Instant::now();

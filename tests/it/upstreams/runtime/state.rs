@@ -117,6 +117,27 @@ fn a_damaged_file_is_told_and_kept_and_the_configuration_counts() {
 }
 
 #[test]
+fn what_goes_with_an_upstream_is_told_and_kept_aside() {
+    let [a, b] = ["a", "b"].map(|name| Origin::always(ok(name)));
+    let folder = folder();
+    let yaml = config(&[&a]);
+    let edge = Edge::in_folder(Arc::clone(&folder), &yaml, &[]);
+    add_origin(&edge, "b", &b);
+    edge.write(&yaml.replace("app", "other"));
+    edge.reload().expect_status(200);
+    let line = edge.wait_for_log("does not have this upstream any more");
+    for part in ["WARN", "upstream=app", "added=1", "changed=0", "removed=0"] {
+        assert!(line.contains(part), "no {part} in: {line}");
+    }
+    let kept = fs::read_to_string(folder.path().join("below/state.json.unused-1"));
+    assert!(kept.expect("it is there").contains(&b.address.to_string()));
+    // Nothing was changed of this one.
+    edge.write(&yaml);
+    edge.reload().expect_status(200);
+    assert!(!folder.path().join("below/state.json.unused-2").exists());
+}
+
+#[test]
 fn a_configuration_that_caught_up_counts() {
     let [a, b] = ["a", "b"].map(|name| Origin::always(ok(name)));
     let folder = folder();
