@@ -4,6 +4,7 @@
 //! Requests under way keep what they began with, each connection takes the new configuration with its
 //! next request.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -285,12 +286,16 @@ impl Reloader {
         let turn = lasting.keeper.turn();
         // Connections that were made with other files are others: an upstream that follows makes them.
         let (next, refused) = Next::renewed(&before);
-        for Unusable { upstream, why } in refused {
+        for Unusable { upstream, backend, why } in &refused {
             error!(
                 target: "edgeproxy::app",
-                "files of upstream \"{upstream}\" cannot be read again: {why}; what is in use stays"
+                "files of upstream \"{upstream}\" cannot be read again: backend \"{backend}\": {why}; what is in use \
+                 there stays"
             );
-            lasting.metrics.upstream_files_read(&upstream, labels::FilesRead::Refused);
+        }
+        // Once for each upstream, however many of its backends it is.
+        for upstream in refused.iter().map(|one| &one.upstream).collect::<BTreeSet<_>>() {
+            lasting.metrics.upstream_files_read(upstream, labels::FilesRead::Refused);
         }
         if next.changed().next().is_none() {
             return;

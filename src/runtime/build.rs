@@ -83,11 +83,13 @@ pub struct Next {
     new: Vec<Arc<Upstream>>,
 }
 
-/// An upstream whose files cannot be used.
+/// A backend whose files cannot be used.
 #[derive(Debug)]
 pub struct Unusable {
-    /// Its name.
-    pub upstream: String,
+    /// The name of its upstream.
+    pub upstream: Arc<str>,
+    /// Its id.
+    pub backend: Arc<str>,
     /// What is wrong with them.
     pub why: String,
 }
@@ -157,8 +159,8 @@ impl Next {
         Ok(next)
     }
 
-    /// The upstreams of `before`, those among them made anew whose files hold something else now. One whose files
-    /// cannot be used goes on as it is.
+    /// The upstreams of `before`, those among them made anew whose files hold something else now. A backend whose
+    /// files cannot be used goes on as it is.
     #[must_use]
     pub fn renewed(before: &Runtime) -> (Self, Vec<Unusable>) {
         let (gone, new) = (Vec::new(), Vec::new());
@@ -170,18 +172,20 @@ impl Next {
                 next.upstreams.push(Arc::clone(old));
                 continue;
             }
-            // The configuration is the same, so nothing that was changed at run time is obsolete by it.
-            match old.followed_by(settings.clone(), Default::default()) {
-                Ok((new, _)) => {
+            let renewed = old.renewed(Default::default());
+            let name = &settings.name;
+            unusable.extend(renewed.refused.into_iter().map(|(backend, e)| Unusable {
+                upstream: Arc::clone(name),
+                backend,
+                why: e.to_string(),
+            }));
+            match renewed.next {
+                Some(new) => {
                     next.follow.push((Arc::clone(&new), Arc::clone(old)));
                     next.new.push(Arc::clone(&new));
                     next.upstreams.push(new);
                 }
-                Err(e) => {
-                    let upstream = settings.name.to_string();
-                    unusable.push(Unusable { upstream, why: e.to_string() });
-                    next.upstreams.push(Arc::clone(old));
-                }
+                None => next.upstreams.push(Arc::clone(old)),
             }
         }
         (next, unusable)

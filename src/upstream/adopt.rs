@@ -27,6 +27,7 @@ use crate::upstream::pattern;
 use crate::upstream::peer::BuildError;
 use crate::upstream::peer::Source;
 use crate::upstream::peer::Upstream;
+use crate::upstream::peer::Way;
 
 /// What an upstream takes over from the one before: whatever is meant as it was there.
 #[derive(Debug)]
@@ -36,6 +37,15 @@ pub(super) struct Kept {
     pub(super) ward: Option<Arc<Ward>>,
     /// Whether its breakers are meant alike.
     pub(super) breaker: As,
+}
+
+/// What comes of reading the files of an upstream again.
+#[derive(Debug)]
+pub struct Renewed {
+    /// What follows it; `None`: nothing that can be used has changed.
+    pub next: Option<Arc<Upstream>>,
+    /// The backends whose files cannot be used, and why.
+    pub refused: Vec<(Arc<str>, BuildError)>,
 }
 
 impl Kept {
@@ -72,8 +82,32 @@ impl Upstream {
         let meant: Vec<Meant> = self.sources.lock().iter().map(Source::meant).collect();
         let drift = Drift::between(&self.settings.backends, &meant);
         let (meant, moot) = drift.over(&settings.backends);
-        let next = Self::build_from(settings, meant, limits, Some(self))?;
+        let next = Self::build_from(settings, meant, limits, Some(self), |_, error| Err(error))?;
         Ok((next, moot))
+    }
+
+    /// The same upstream, as one that goes on where this one is, with what the files that it names for TLS hold now. A
+    /// backend whose files cannot be used is spoken to as before. For this one nothing changes yet.
+    #[must_use]
+    pub fn renewed(&self, limits: ReplyLimits) -> Renewed {
+        let meant: Vec<Meant> = self.sources.lock().iter().map(Source::meant).collect();
+        let mut refused = Vec::new();
+        let settings = self.settings.clone();
+        let next = Self::build_from(settings, meant, limits, Some(self), |one, error| {
+            let Some(way) = self.way_to(&one.id) else { return Err(error) };
+            refused.push((Arc::clone(&one.id), error));
+            Ok(way)
+        });
+        // Without a change that can be used there is nothing to go over to.
+        let next = match next {
+            Ok(next) if next.speaks_as(self) => None,
+            Ok(next) => Some(next),
+            Err(error) => {
+                refused.push((Arc::clone(&self.settings.name), error));
+                None
+            }
+        };
+        Renewed { next, refused }
     }
 
     /// Whether `settings` would make the same upstream: nothing of them is different, and the files that
@@ -159,6 +193,19 @@ impl Upstream {
                 && one.key() == source.key()
         };
         sources.iter().find(is).map(|one| one.backends.clone()).unwrap_or_default()
+    }
+
+    /// How the backend of this id is spoken to.
+    fn way_to(&self, id: &str) -> Option<Way> {
+        let sources = self.sources.lock();
+        let source = sources.iter().find(|source| *source.settings.id == *id)?;
+        Some(Way { pattern: source.pattern.clone(), dial: Arc::clone(&source.dial) })
+    }
+
+    /// Whether each backend is spoken to as it is by `other`, which has the same ones.
+    fn speaks_as(&self, other: &Self) -> bool {
+        let keys = |of: &Self| -> Vec<u64> { of.sources.lock().iter().map(Source::key).collect() };
+        keys(self) == keys(other)
     }
 
     /// The backends of all sources, those that share an address with another among them.

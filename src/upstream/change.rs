@@ -20,6 +20,7 @@ use crate::upstream::drift::is_same;
 use crate::upstream::peer::BuildError;
 use crate::upstream::peer::Source;
 use crate::upstream::peer::Upstream;
+use crate::upstream::peer::Way;
 use crate::upstream::peer::fixed;
 
 /// Why a change is not made.
@@ -94,8 +95,8 @@ impl Upstream {
             return Err(Refused::SamePlace(Arc::clone(&same.settings.id)));
         }
         let addresses = fixed(&backend.at).map_err(Refused::Unusable)?;
-        let made = Source::new(self, backend, &sources, &[]);
-        let mut source = made.map_err(Refused::Unusable)?;
+        let way = Way::new(self, &backend, &sources, &[]).map_err(Refused::Unusable)?;
+        let mut source = Source::new(self, backend, way);
         // Before any request can need it.
         dials.set([&source.dial]);
         source.learn(addresses, self.settings(), self.now());

@@ -192,15 +192,17 @@ impl Upstream {
         meant: Vec<Meant>,
         limits: ReplyLimits,
     ) -> Result<Arc<Self>, BuildError> {
-        Self::build_from(settings, meant, limits, None)
+        Self::build_from(settings, meant, limits, None, |_, error| Err(error))
     }
 
-    /// The same as one that goes on where `before` is, as far as that is meant alike.
+    /// The same as one that goes on where `before` is, as far as that is meant alike. What becomes of a backend whose
+    /// TLS cannot be set up says `otherwise`: an error, or the way in which it is spoken to all the same.
     pub(super) fn build_from(
         settings: Settings,
         meant: Vec<Meant>,
         limits: ReplyLimits,
         before: Option<&Self>,
+        mut otherwise: impl FnMut(&upstream::Backend, BuildError) -> Result<Way, BuildError>,
     ) -> Result<Arc<Self>, BuildError> {
         let kept = Kept::of(before, &settings);
         let upstream = Self {
@@ -228,7 +230,9 @@ impl Upstream {
             let known = before.map(Self::dials).unwrap_or_default();
             for Meant { backend, draining } in meant {
                 let mut addresses = fixed(&backend.at)?;
-                let mut source = Source::new(&upstream, backend, &sources, &known)?;
+                let way = Way::new(&upstream, &backend, &sources, &known);
+                let way = way.or_else(|error| otherwise(&backend, error))?;
+                let mut source = Source::new(&upstream, backend, way);
                 source.draining = draining;
                 let follows = before.map(|before| before.backends_of(&source)).unwrap_or_default();
                 if addresses.is_empty() {
@@ -446,12 +450,19 @@ impl Drop for Upstream {
     }
 }
 
-impl Source {
-    /// The source of `backend`, one more beside `others` of the same upstream.
+/// How a backend is spoken to.
+#[derive(Debug, Clone)]
+pub(super) struct Way {
+    pub(super) pattern: HttpPeer,
+    pub(super) dial: Arc<Dial>,
+}
+
+impl Way {
+    /// That of `backend`, one more beside `others` of the same upstream.
     pub(super) fn new(
         upstream: &Upstream,
-        backend: upstream::Backend,
-        others: &[Self],
+        backend: &upstream::Backend,
+        others: &[Source],
         known: &[Arc<Dial>],
     ) -> Result<Self, BuildError> {
         let (settings, limits) = (&upstream.settings, upstream.limits);
@@ -470,22 +481,28 @@ impl Source {
             (None, Some(tls)) => new(Some(tls::client_config(tls, settings.protocol)?)),
         };
         let pattern = pattern::pattern(settings, &backend.at, tls, key)?;
-        let checker = match settings.health.clone() {
-            Some(health) => Some(Checker::new(health, settings, &backend.at, tls, &dial)),
-            None => None,
-        };
-        let checker = checker.map(Arc::new);
-        let serial = upstream.serial.fetch_add(1, Ordering::Relaxed);
-        Ok(Self {
-            settings: backend,
+        Ok(Self { pattern, dial })
+    }
+}
+
+impl Source {
+    /// The source of `backend`, which is spoken to in this way.
+    pub(super) fn new(upstream: &Upstream, backend: upstream::Backend, way: Way) -> Self {
+        let Way { pattern, dial } = way;
+        let settings = &upstream.settings;
+        let tls = backend.tls.as_ref();
+        let checker = settings.health.clone();
+        let checker = checker.map(|health| Checker::new(health, settings, &backend.at, tls, &dial));
+        Self {
             draining: false,
-            serial,
+            serial: upstream.serial.fetch_add(1, Ordering::Relaxed),
             is_followed: false,
             pattern,
+            checker: checker.map(Arc::new),
+            settings: backend,
             dial,
-            checker,
             backends: Vec::new(),
-        })
+        }
     }
 
     /// The backend as it is meant.

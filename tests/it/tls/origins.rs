@@ -231,6 +231,62 @@ fn what_is_broken_elsewhere_keeps_no_upstream_from_its_files() {
 }
 
 #[test]
+fn what_is_broken_of_one_backend_keeps_no_other_one_of_its_upstream_from_its_files() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (authority, clients, others) = (Authority::new(), Clients::new(), Clients::new());
+    let ca = authority.write(folder.path());
+    let origin = || {
+        let server = authority.server_for(&clients.ca(), &["app.test"], &["http/1.1"], &VERSIONS);
+        Origin::script().otherwise(|_| ok("hello")).start_tls(server)
+    };
+    let (first, second) = (origin(), origin());
+    // The first one does not know who asks yet.
+    let (wrong, well) = (others.client("edge", 1), clients.client("edge", 2));
+    let backend = |id: &str, origin: &Origin, client: &Client| {
+        let (address, ca) = (origin.address, ca.display());
+        format!("{{id: {id}, address: \"{address}\", tls: {{ca: {ca}{}}}}}", shown(client))
+    };
+    let edge = Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
+         upstreams:\n  app:\n    addresses:\n      - {}\n      - {}\n    health: off\n    \
+         breaker: off\nroutes: [{{upstream: app}}]\n",
+        backend("first", &first, &wrong),
+        backend("second", &second, &well),
+    ));
+    let ask = |times: usize| {
+        for _ in 0..times {
+            edge.get("/").expect_status(200);
+        }
+    };
+    ask(4);
+    assert_eq!((first.seen().len(), second.seen().len()), (0, 4));
+    let refused = "edgeproxy_upstream_files_read_total{result=\"refused\",upstream=\"app\"}";
+    let replaced = "edgeproxy_upstream_files_read_total{result=\"replaced\",upstream=\"app\"}";
+
+    let key = fs::read(&well.key).expect("it is there");
+    put(&well.key, b"nothing".to_vec());
+    edge.wait_for_log("files of upstream \"app\" cannot be read again: backend \"second\": ");
+    edge.wait_for_metric(refused, 1.0);
+    // Nothing came of that, and what goes on there goes on.
+    ask(2);
+    assert_eq!((edge.metric(replaced), second.seen().len()), (0.0, 6));
+
+    let good = clients.client("edge", 3);
+    put(&wrong.certificate, fs::read(&good.certificate).expect("it is there"));
+    put(&wrong.key, fs::read(&good.key).expect("it is there"));
+    edge.wait_for_log("files of upstream \"app\" are read again");
+    ask(10);
+    assert_eq!((first.seen().len(), second.seen().len()), (5, 11));
+    let counted = "edgeproxy_backend_requests_total{upstream=\"app\",backend=\"second\"}";
+    edge.wait_for_metric(counted, 11.0);
+
+    // Mended, with what it had.
+    put(&well.key, key);
+    ask(2);
+    assert_eq!((first.seen().len(), second.seen().len()), (6, 12));
+}
+
+#[test]
 fn files_of_a_backend_that_was_added_are_looked_at_like_those_of_the_others() {
     for process in ["", "process: {watch: true, state_dir: $DIR/state}\n"] {
         let folder = tempfile::tempdir().expect("a folder can be made");
