@@ -25,6 +25,7 @@ mod same;
 pub mod schema;
 mod show;
 pub mod suggest;
+mod variables;
 
 use std::io::Read;
 use std::path::Path as FilePath;
@@ -221,7 +222,10 @@ pub fn written(backend: &upstream::Backend) -> schema::upstream::Address {
 /// The JSON Schema of the file, for editors.
 #[must_use]
 pub fn json_schema() -> String {
-    let schema = schemars::schema_for!(schema::Config);
+    let mut schema = schemars::schema_for!(schema::Config).to_value();
+    variables::allow(&mut schema);
+    // It knows in which order its keys are read best.
+    let schema = schemars::Schema::try_from(schema).expect("it was one");
     let mut text = serde_json::to_string_pretty(&schema).expect("a schema is plain JSON");
     text.push('\n');
     text

@@ -1,4 +1,5 @@
 mod defaults;
+mod editors;
 mod golden;
 mod meaning;
 mod planted;

@@ -16,7 +16,7 @@ use crate::config::schema;
 use crate::config::schema::Config;
 use crate::config::schema::value::Switch;
 
-fn conf(name: &str) -> PathBuf {
+pub(super) fn conf(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conf").join(name)
 }
 
