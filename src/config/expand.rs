@@ -4,6 +4,7 @@
 //! document, and every position stays true. Keys are left alone.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 
 use crate::config::diagnostic::Diagnostics;
 use crate::config::diagnostic::Severity;
@@ -13,13 +14,15 @@ use crate::config::document::Place;
 use crate::config::document::Value;
 
 /// Where variables come from.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// What can be wrong with a `${…}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Wrong {
     /// The variable is not set and has no default.
     Unset(String),
+    /// The variable is set to what is no text.
+    NotUtf8(String),
     /// There is no `}`.
     Open,
     /// What stands within is no name.
@@ -110,8 +113,14 @@ fn variable(expression: &str, environment: Environment<'_>) -> Result<String, Wr
     if !starts || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         return Err(Wrong::Name(expression.to_owned()));
     }
+    let value = match environment(name).map(OsString::into_string) {
+        Some(Ok(value)) => Some(value),
+        // A default is for what is not set: this one is, to something else.
+        Some(Err(_)) => return Err(Wrong::NotUtf8(name.to_owned())),
+        None => None,
+    };
     // As in a shell: with `:-` an empty variable counts as none.
-    match (environment(name), default) {
+    match (value, default) {
         (Some(value), Some(default)) if value.is_empty() => Ok(default.to_owned()),
         (Some(value), _) => Ok(value),
         (None, Some(default)) => Ok(default.to_owned()),
@@ -124,6 +133,8 @@ fn pinpoint(document: &Document, id: NodeId, wrong: &Wrong) -> Place {
     let place = document.place(id);
     let written = match wrong {
         Wrong::Unset(name) => format!("${{{name}}}"),
+        // With a default or without one.
+        Wrong::NotUtf8(name) => format!("${{{name}"),
         Wrong::Name(expression) => format!("${{{expression}}}"),
         Wrong::Open => "${".to_owned(),
     };
@@ -132,7 +143,7 @@ fn pinpoint(document: &Document, id: NodeId, wrong: &Wrong) -> Place {
     let found = match wrong {
         // The last one is the one that nothing ends.
         Wrong::Open => line.rfind(&written),
-        Wrong::Unset(_) | Wrong::Name(_) => line.find(&written),
+        Wrong::Unset(_) | Wrong::NotUtf8(_) | Wrong::Name(_) => line.find(&written),
     };
     match found {
         Some(at) => {
@@ -147,7 +158,11 @@ fn report(document: &Document, id: NodeId, place: Place, wrong: &Wrong, found: &
     let (message, help) = match wrong {
         Wrong::Unset(name) => (
             format!("the environment variable {name} is not set"),
-            format!("set it, to text in UTF-8, or give a default: ${{{name}:-default}}"),
+            format!("set it, or give a default: ${{{name}:-default}}"),
+        ),
+        Wrong::NotUtf8(name) => (
+            format!("the environment variable {name} is not text in UTF-8"),
+            "set it to text in UTF-8".to_owned(),
         ),
         Wrong::Open => (
             "`${` without `}`".to_owned(),
@@ -168,11 +183,13 @@ fn report(document: &Document, id: NodeId, place: Place, wrong: &Wrong, found: &
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::os::unix::ffi::OsStringExt;
 
     fn read(text: &str) -> Result<String, Vec<Wrong>> {
         expand(text, &|name| match name {
             "HOST" => Some("example.org".into()),
-            "EMPTY" => Some(String::new()),
+            "EMPTY" => Some(OsString::new()),
+            "BYTES" => Some(OsString::from_vec(b"caf\xe9".to_vec())),
             "NESTED" => Some("${HOST}".into()),
             _ => None,
         })
@@ -199,6 +216,20 @@ mod tests {
     #[test]
     fn an_unset_variable_without_a_default_is_an_error() {
         assert_eq!(read("${NONE}"), Err(vec![Wrong::Unset("NONE".into())]));
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_an_error_of_its_own_with_a_default_too() {
+        let wrong = || Err(vec![Wrong::NotUtf8("BYTES".into())]);
+        assert_eq!(read("${BYTES}"), wrong());
+        assert_eq!(read("${BYTES:-x}"), wrong());
+        let (mut document, mut found) =
+            Document::parse("a: \"x ${BYTES:-y}\"\n", "t.yaml").expect("this is YAML");
+        let bytes = OsString::from_vec(vec![0xff]);
+        expand_all(&mut document, &|_| Some(bytes.clone()), &mut found);
+        let problem = &found.all()[0];
+        assert_eq!(problem.message, "the environment variable BYTES is not text in UTF-8");
+        assert_eq!((problem.line, problem.column), (Some(1), Some(7)));
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl File {
             found
         })?;
         let look = Machine::Look(SystemTime::now());
-        let environment = |name: &str| std::env::var(name).ok();
+        let environment = |name: &str| std::env::var_os(name);
         through(&text, &self.name, &self.surroundings, &environment, look)
     }
 
@@ -143,7 +143,7 @@ impl File {
 /// Everything that is wrong with it, warnings among them.
 pub fn from_text(text: &str, name: &str) -> Result<Loaded, Diagnostics> {
     let surroundings = surroundings(FilePath::new(""));
-    through(text, name, &surroundings, &|name| std::env::var(name).ok(), Machine::Leave)
+    through(text, name, &surroundings, &|name| std::env::var_os(name), Machine::Leave)
 }
 
 /// Takes a configuration that the program put together, as quick mode does.

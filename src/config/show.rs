@@ -56,9 +56,13 @@ pub fn effective(config: &Config) -> Config {
     let defaults = whole.defaults.clone();
     for (position, route) in whole.routes.iter_mut().enumerate() {
         route.name = Some(route::name(route, position));
-        route.timeout.get_or_insert(defaults.timeout);
         route.max_body.get_or_insert(defaults.max_body);
         route.max_header.get_or_insert(defaults.max_header);
+        // To a route that answers by itself the others mean nothing: written out, they would be warned of.
+        if route::answers_itself(route) {
+            continue;
+        }
+        route.timeout.get_or_insert(defaults.timeout);
         route.spool.get_or_insert(defaults.spool);
         let outer = defaults.cache.as_ref().map_or_else(Cache::built_in, Cache::clone);
         route.cache = Some(match &route.cache {

@@ -24,7 +24,7 @@ fn somewhere() -> Surroundings {
 
 /// Loads text without the machine's environment; `HOME_HOST` is the only variable.
 fn load_text(text: &str, name: &str) -> Result<Loaded, Diagnostics> {
-    let environment = |name: &str| (name == "HOME_HOST").then(|| "home.example".to_owned());
+    let environment = |name: &str| (name == "HOME_HOST").then(|| "home.example".into());
     through(text, name, &somewhere(), &environment, Machine::Leave)
 }
 
@@ -175,6 +175,23 @@ proptest! {
             prop_assert!(!found.render(diagnostic::Style::Colour).is_empty());
         }
     }
+}
+
+#[test]
+fn what_is_shown_of_routes_that_answer_by_themselves_is_not_warned_of() {
+    let loaded = config(
+        "defaults: {purge: {from: [10.0.0.0/8]}, timeout: 30s}\n\
+         upstreams: {a: {addresses: [\"127.0.0.1:1\"]}}\n\
+         routes:\n- {match: {path: /fixed}, respond: {status: 204}}\n\
+         - {match: {path: /moved}, redirect: {to: /b}}\n- {match: {path: /a}, upstream: a}\n",
+    );
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let yaml = show(&loaded.config);
+    let again = load_text(&yaml, "shown").unwrap_or_else(|found| panic!("{found}\n{yaml}"));
+    assert!(again.warnings.is_empty(), "{}\n{yaml}", again.warnings);
+    let [fixed, moved, asks] = &again.config.routes[..] else { panic!("three routes") };
+    assert!(fixed.cache.is_none() && moved.cache.is_none() && asks.cache.is_some());
+    assert!(fixed.max_body.is_some() && moved.max_header.is_some() && asks.timeout.is_some());
 }
 
 #[test]

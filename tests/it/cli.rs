@@ -4,8 +4,10 @@ mod paths;
 mod quick;
 mod streams;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
@@ -351,6 +353,23 @@ fn what_is_shown_loads_again_with_every_default_filled_in() {
     fs::write(folder.path().join("shown.yaml"), &shown).expect("the folder can be written to");
     let again = run_in(folder.path(), &["config", "show", "-c", "shown.yaml"]).succeeded();
     assert_eq!(shown, again);
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_not_called_unset() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let file = folder.path().join("edge.yaml");
+    fs::write(&file, "listeners: [{address: \"${BYTES}\"}]\n")
+        .expect("the folder can be written to");
+    let said = Command::new(binary())
+        .args(["check", "-c"])
+        .arg(&file)
+        .env("BYTES", OsStr::from_bytes(b"127.0.0.1:\xff"))
+        .output()
+        .expect("it can be started");
+    assert_eq!(said.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("the environment variable BYTES is not text in UTF-8"), "{said}");
 }
 
 #[test]

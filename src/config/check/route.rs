@@ -255,6 +255,12 @@ fn patience(
     }
 }
 
+/// Whether a route redirects or has a fixed response, and asks no origin.
+pub(in crate::config) fn answers_itself(written: &schema::route::Route) -> bool {
+    let asks = written.upstream.is_some() || !written.split.is_empty();
+    !asks && (written.redirect.is_some() || written.respond.is_some())
+}
+
 /// Keys that mean nothing for a route that asks no origin.
 fn idle_keys(written: &schema::route::Route, what: &str, at: &Path, report: &mut Report<'_>) {
     let cache = matches!(written.cache, Some(Switch::On(_)));
