@@ -307,7 +307,18 @@ struct Directive<'a> {
 /// One byte more than `stale-while-revalidate`, so that nothing longer is taken for it.
 const LONGEST_NAME: usize = 23;
 
-impl Directive<'_> {
+impl<'a> Directive<'a> {
+    fn of(word: &'a [u8], alone: bool) -> Self {
+        let equals = word.iter().position(|&b| b == b'=');
+        let written = &word[..equals.unwrap_or(word.len())];
+        let mut name = [0; LONGEST_NAME];
+        let length = written.len().min(LONGEST_NAME);
+        name[..length].copy_from_slice(&written[..length]);
+        name.make_ascii_lowercase();
+        let argument = equals.map(|at| &word[at + 1..]);
+        Self { name, length, argument, alone }
+    }
+
     fn known(&self) -> &[u8] {
         &self.name[..self.length]
     }
@@ -347,21 +358,19 @@ pub fn delta_seconds(text: &[u8]) -> Option<Duration> {
 }
 
 /// Walks all directives of all Cache-Control lines. A member of several words, such as
-/// `max-age =60` or `no-store; private`, breaks the grammar: its words are shown one by one, marked.
+/// `max-age =60` or `no-store; private`, breaks the grammar: its words are shown one by one, marked. So are those within a
+/// quoted string that is never closed.
 fn for_each_directive(headers: &HeaderMap, mut visit: impl FnMut(&Directive<'_>)) {
     for line in headers.get_all(header::CACHE_CONTROL) {
         for member in fields::members(line.as_bytes()) {
             let alone = fields::words(member).nth(1).is_none();
             for word in fields::words(member) {
-                let equals = word.iter().position(|&b| b == b'=');
-                let written = &word[..equals.unwrap_or(word.len())];
-                let mut name = [0; LONGEST_NAME];
-                let length = written.len().min(LONGEST_NAME);
-                name[..length].copy_from_slice(&written[..length]);
-                name.make_ascii_lowercase();
-                let argument = equals.map(|at| &word[at + 1..]);
-                visit(&Directive { name, length, argument, alone });
+                visit(&Directive::of(word, alone));
             }
+        }
+        // A quoted string that is never closed may have swallowed a restriction.
+        for word in fields::unclosed(line.as_bytes()) {
+            visit(&Directive::of(word, false));
         }
     }
 }

@@ -74,6 +74,25 @@ fn a_directive_inside_a_quoted_string_is_none() {
 }
 
 #[test]
+fn restrictions_in_a_quoted_string_that_is_never_closed_count_and_permissions_do_not() {
+    let swallowed = response("max-age=600, x=\"\\\", private");
+    assert_eq!((swallowed.private, swallowed.max_age), (Reach::Whole, secs(600)));
+    let swallowed = response("public, x=\"a, no-store;no-cache=b, must-revalidate");
+    assert!(swallowed.no_store && swallowed.must_revalidate && swallowed.public);
+    assert_eq!(swallowed.no_cache, Reach::Whole);
+    // The last one is what is not closed, which leaves open what the first one was.
+    assert!(response("x=\"\\\", no-store, y=\"z\"").no_store);
+    let swallowed = response("x=\"a, public, immutable, must-understand, max-age=60");
+    assert!(!swallowed.public && !swallowed.immutable && !swallowed.must_understand);
+    assert_eq!(swallowed.max_age, secs(0));
+    // Of several lines each stands by itself.
+    assert!(!response("x=\"a, no-store\", max-age=1").no_store);
+    let asked = request("x=\"a, no-store, max-stale");
+    assert!(asked.no_store);
+    assert_eq!(asked.max_stale, secs(0));
+}
+
+#[test]
 fn of_repeated_lifetimes_the_first_speaks() {
     assert_eq!(response("max-age=1800, max-age=1").max_age, secs(1800));
     assert_eq!(response("max-age=1, max-age=1800").max_age, secs(1));

@@ -15,6 +15,29 @@ pub(crate) fn words(member: &[u8]) -> impl Iterator<Item = &[u8]> {
     Pieces { rest: Some(member), separator: is_gap }.filter(|word| !word.is_empty())
 }
 
+/// What stands behind the first quotation mark of a line whose last quoted string is never closed, taken apart as if
+/// nothing were quoted: words that somebody may have meant.
+pub(crate) fn unclosed(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let opens = line.iter().position(|&byte| byte == b'"').filter(|_| !is_closed(line));
+    let rest = opens.map_or(&[][..], |at| &line[at + 1..]);
+    let is_between = |byte: &u8| is_comma(*byte) || is_gap(*byte) || matches!(byte, b'"' | b'\\');
+    rest.split(is_between).filter(|word| !word.is_empty())
+}
+
+/// Whether every quoted string of a line is closed.
+fn is_closed(line: &[u8]) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for &byte in line {
+        match (quoted, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => quoted = !quoted,
+            (_, _) => {}
+        }
+    }
+    !quoted
+}
+
 /// The pieces of a value between separators; see [`members`].
 #[derive(Debug, Clone)]
 pub struct Pieces<'a> {
@@ -153,6 +176,18 @@ mod tests {
     #[test]
     fn an_unclosed_string_reaches_to_the_end() {
         assert_eq!(split(r#"a="b, c"#), [&br#"a="b, c"#[..]]);
+    }
+
+    #[test]
+    fn of_an_unclosed_string_the_words_are_known_and_of_a_closed_one_none() {
+        let words = |line: &'static str| -> Vec<&[u8]> { unclosed(line.as_bytes()).collect() };
+        assert_eq!(words(r#"a, b="c, d; e"#), [b"c", b"d", b"e"]);
+        assert_eq!(words(r#"x="\", private"#), [b"private"]);
+        // Which of the marks are a pair is anybody's guess.
+        assert_eq!(words(r#"x="\", private, y="z""#), [&b"private"[..], b"y=", b"z"]);
+        for closed in [r#"a="b, c""#, r#"a="\", c""#, "a, b", "", r#"a="" "#, r#"a="\\""#] {
+            assert!(words(closed).is_empty(), "{closed}");
+        }
     }
 
     #[test]

@@ -62,12 +62,12 @@ pub fn is_of_its_target(target: &Target<'_>, response: &HeaderMap) -> bool {
     })
 }
 
-/// Methods that change nothing, as registered (RFC 9110 §9.2.1, RFC 3253, RFC 4918, RFC 5323). Of any
-/// other, safety is unknown, and unknown counts as unsafe.
+/// Methods that change nothing, as registered (RFC 9110 §9.2.1, RFC 3253, RFC 4918, RFC 5323), and QUERY
+/// (draft-ietf-httpbis-safe-method-w-body). Of any other, safety is unknown, and unknown counts as unsafe.
 pub(crate) fn is_safe(method: &Method) -> bool {
     matches!(
         method.as_str(),
-        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" | "SEARCH"
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" | "SEARCH" | "QUERY"
     )
 }
 

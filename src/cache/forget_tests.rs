@@ -43,7 +43,7 @@ fn an_unsafe_or_unknown_method_invalidates_its_uri() {
 
 #[test]
 fn a_safe_method_invalidates_nothing() {
-    for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH"] {
+    for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"] {
         assert!(forgotten(method, 200, &[("location", "/x")]).is_empty(), "{method}");
     }
 }

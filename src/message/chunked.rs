@@ -61,8 +61,31 @@ pub enum ChunkFault {
     TrailersTooLarge,
     /// The trailer section is not a field section.
     MalformedTrailer,
-    /// A trailer that would change framing, routing or authentication (RFC 9110 §6.5.1).
+    /// A trailer that would change framing, or in a request routing or authentication (RFC 9110 §6.5.1).
     ForbiddenTrailer,
+}
+
+/// Whose body it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Of {
+    /// A client's. Trailers that must be none are a fault: who sends them hopes that somebody takes them for fields.
+    #[default]
+    Request,
+    /// An origin's. Trailers that must be none are as good as not there, like all of them: none is merged into the
+    /// header, and none is passed on (RFC 9110 §6.5.1). Those that frame are a fault all the same: what looks like a
+    /// header there may be one, behind a body whose end somebody saw elsewhere.
+    Answer,
+}
+
+impl Of {
+    fn forbids(self, trailer: &[u8]) -> bool {
+        match self {
+            Self::Request => is_forbidden(trailer),
+            Self::Answer => [&b"content-length"[..], b"transfer-encoding"]
+                .iter()
+                .any(|known| trailer.eq_ignore_ascii_case(known)),
+        }
+    }
 }
 
 impl ChunkFault {
@@ -132,6 +155,7 @@ pub struct ChunkScanner {
     extensions: u64,
     data: u64,
     trailers: Option<Box<Trailers>>,
+    of: Of,
 }
 
 #[derive(Debug, Default)]
@@ -150,11 +174,18 @@ impl Default for ChunkScanner {
             extensions: 0,
             data: 0,
             trailers: None,
+            of: Of::default(),
         }
     }
 }
 
 impl ChunkScanner {
+    /// A scanner at the start of this body.
+    #[must_use]
+    pub fn new(of: Of) -> Self {
+        Self { of, ..Self::default() }
+    }
+
     /// Bytes of chunk data seen so far, without sizes, extensions and trailers.
     #[must_use]
     pub fn data_bytes(&self) -> u64 {
@@ -282,10 +313,11 @@ impl ChunkScanner {
         let section = carry.join(input, MOST_TRAILERS);
         loop {
             match fields.step(section, MOST_TRAILER_FIELDS) {
-                Step::Field(name, _) if is_forbidden(name.of(section)) => {
-                    return Err(ChunkFault::ForbiddenTrailer);
+                Step::Field(name, _) => {
+                    if self.of.forbids(name.of(section)) {
+                        return Err(ChunkFault::ForbiddenTrailer);
+                    }
                 }
-                Step::Field(..) => {}
                 Step::Fault(fault) => return Err(fault.into()),
                 Step::End(end) => {
                     self.place = Place::Done;

@@ -36,6 +36,7 @@ use self::request::Asked;
 use self::request::RequestTap;
 pub use self::seen::Seen;
 use super::chunked::BodyScanner;
+use super::chunked::Of;
 use super::head::MOST_BYTES;
 use super::head::fields::Carry;
 
@@ -329,7 +330,7 @@ impl ReplyGuard {
             Reply::Switched => self.reply = Receiving::Tunnel,
             Reply::Final(framing) => {
                 self.afterwards = afterwards;
-                let body = BodyScanner::new(framing);
+                let body = BodyScanner::of(Of::Answer, framing);
                 self.reply = if body.at_end() { Receiving::Idle } else { Receiving::Body(body) };
             }
         }

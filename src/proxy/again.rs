@@ -9,6 +9,7 @@ use pingora::ErrorSource;
 use pingora::ErrorType;
 use pingora::RetryType;
 
+use crate::cache::forget::is_safe;
 use crate::observe::metrics::UpstreamMetrics;
 use crate::observe::metrics::labels::Retried;
 use crate::observe::metrics::labels::UpstreamError;
@@ -173,7 +174,9 @@ fn failed(
         sent,
         attempts: ctx.origin.attempts - ctx.origin.uncounted,
         uncounted: ctx.origin.uncounted,
-        idempotent: own.unwrap_or_else(|| request.method.is_idempotent()),
+        // What is safe is idempotent, too (RFC 9110 §9.2.2); the library knows no methods of other documents.
+        idempotent: own
+            .unwrap_or_else(|| request.method.is_idempotent() || is_safe(request.method)),
         replayable: request.replayable,
         downstream_started: request.answered,
         left: Some(time_left(ctx, upstream_of(ctx)?.settings())),

@@ -3,6 +3,7 @@
 use super::ChunkFault;
 use super::ChunkScanner;
 use super::Fed;
+use super::Of;
 
 /// How the end of a body is found (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +37,19 @@ enum State {
 }
 
 impl BodyScanner {
-    /// A scanner at the start of a body with this framing.
+    /// A scanner at the start of a request's body with this framing.
     #[must_use]
     pub fn new(framing: BodyFraming) -> Self {
+        Self::of(Of::Request, framing)
+    }
+
+    /// A scanner at the start of this body, with this framing.
+    #[must_use]
+    pub fn of(whose: Of, framing: BodyFraming) -> Self {
         let state = match framing {
             BodyFraming::None => State::Length(0),
             BodyFraming::Length(length) => State::Length(length),
-            BodyFraming::Chunked => State::Chunked(ChunkScanner::default()),
+            BodyFraming::Chunked => State::Chunked(ChunkScanner::new(whose)),
             BodyFraming::UntilClose => State::UntilClose,
             BodyFraming::Tunnel => State::Tunnel,
         };

@@ -156,6 +156,21 @@ fn a_trailer_does_not_frame_route_or_authenticate() {
 }
 
 #[test]
+fn a_trailer_of_an_answer_that_must_be_none_is_passed_over_and_a_malformed_one_is_not() {
+    let fed = |body: &[u8]| BodyScanner::of(Of::Answer, BodyFraming::Chunked).feed(body);
+    for name in ["Cache-Control", "Content-Type", "Set-Cookie", "Vary", "Host"] {
+        let body = format!("1\r\na\r\n0\r\n{name}: 1\r\n\r\nrest");
+        let length = body.len() - 4;
+        assert_eq!(fed(body.as_bytes()), Ok(Fed { consumed: length, done: true }), "{name}");
+    }
+    for name in ["Content-Length", "transfer-encoding"] {
+        let body = format!("0\r\n{name}: 1\r\n\r\n");
+        assert_eq!(fed(body.as_bytes()), Err(ChunkFault::ForbiddenTrailer), "{name}");
+    }
+    assert_eq!(fed(b"0\r\nCache Control: 1\r\n\r\n"), Err(ChunkFault::MalformedTrailer));
+}
+
+#[test]
 fn a_fault_is_final() {
     let mut scanner = ChunkScanner::default();
     assert_eq!(scanner.feed(b"z"), Err(ChunkFault::BadSize));

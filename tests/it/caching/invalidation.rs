@@ -46,7 +46,13 @@ fn an_unsafe_method_invalidates_what_is_stored_for_its_uri() {
 
 #[test]
 fn an_error_and_a_safe_method_invalidate_nothing() {
-    for (answer, method) in [(status(404), "DELETE"), (status(500), "POST"), (ok("x"), "OPTIONS")] {
+    for (answer, method) in [
+        (status(404), "DELETE"),
+        (status(500), "POST"),
+        (ok("x"), "OPTIONS"),
+        // Its answer may be stored nowhere, since nobody asks for it by its URI alone.
+        (minute("x"), "QUERY"),
+    ] {
         let origin = origin(answer);
         let edge = Edge::to(&origin);
         edge.get("/a").expect_miss();

@@ -4,6 +4,7 @@ use crate::caching::minute;
 use crate::caching::numbered;
 use crate::harness::Edge;
 use crate::harness::Origin;
+use crate::harness::Respond;
 use crate::harness::ok;
 use crate::harness::origin::Seen;
 
@@ -145,4 +146,39 @@ fn a_response_may_name_its_cookie_private_and_be_stored_without_it() {
     let edge = Edge::to(&origin);
     assert_eq!(edge.get("/").expect_miss().value("set-cookie"), Some("id=1"));
     assert_eq!(edge.get("/").expect_hit().value("set-cookie"), None);
+}
+
+#[test]
+fn what_a_trailer_says_changes_nothing_of_its_response() {
+    let raw = |trailer: &str| {
+        let head =
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n";
+        Respond::raw(format!("{head}5\r\nhello\r\n0\r\n{trailer}\r\n\r\n"))
+    };
+    for trailer in ["Cache-Control: no-store", "Set-Cookie: a=b", "Age: 100", "Vary: *"] {
+        let edge = Edge::to(&Origin::always(raw(trailer)));
+        let (first, second) = (edge.get("/"), edge.get("/"));
+        for reply in [first.expect_miss(), second.expect_hit()] {
+            reply.expect_status(200).expect_body("hello");
+            let fields = ["cache-control", "set-cookie", "vary"].map(|name| reply.value(name));
+            assert_eq!(fields, [Some("max-age=60"), None, None], "{trailer}");
+        }
+    }
+}
+
+#[test]
+fn what_a_quoted_string_without_an_end_may_have_swallowed_counts() {
+    for directives in [
+        "max-age=600, x=\"\\\", private",
+        "max-age=600, x=\"y, no-store",
+        "max-age=600, x=\"\\\", private, z=\"\"",
+    ] {
+        let (origin, edge) = echoing(directives);
+        edge.get("/").expect_miss();
+        edge.get("/").expect_miss();
+        assert_eq!(origin.seen().len(), 2, "{directives}");
+    }
+    let (_origin, edge) = echoing("max-age=600, x=\"y, no-store\"");
+    edge.get("/").expect_miss();
+    edge.get("/").expect_hit();
 }

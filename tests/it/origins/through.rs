@@ -102,6 +102,10 @@ pub(super) fn good_answers() -> Vec<String> {
         with("Content-Length: 0\r\n\r\n"),
         with("Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n3;ext=1\r\nies\r\n0\r\n\r\n"),
         with("Transfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n4\r\nbody\r\n0\r\nX-T: 1\r\n\r\n"),
+        with(
+            "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nCache-Control: no-store\r\n\
+             Content-Type: text/html\r\nSet-Cookie: late=1\r\n\r\n",
+        ),
         with("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
         with("\r\nthe end of the connection ends it"),
         with("Connection: close\r\nContent-Length: 4\r\n\r\nbody"),

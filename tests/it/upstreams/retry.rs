@@ -52,8 +52,13 @@ fn a_get_that_got_no_answer_goes_to_another_backend() {
     for _ in 0..6 {
         edge.get("/").expect_status(200).expect_body("good");
     }
+    for method in ["QUERY", "SEARCH"] {
+        let reply = edge.wire().request(method, "edge.test", "/", &[], b"a question");
+        reply.expect_status(200).expect_body("good");
+        assert_eq!(good.seen().pop().expect("it was asked").body, b"a question");
+    }
     assert!(!bad.seen().is_empty());
-    assert_eq!(good.seen().len(), 6);
+    assert_eq!(good.seen().len(), 8);
     assert_eq!(
         edge.metric("edgeproxy_upstream_retries_total{outcome=\"sent\""),
         bad.seen().len() as f64
