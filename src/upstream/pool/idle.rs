@@ -76,7 +76,18 @@ impl Waiters {
         now: Instant,
         allowed: impl FnOnce(&Line) -> Option<(Option<Instant>, usize)>,
     ) -> Option<Box<Line>> {
-        let mut shelf = self.own().0.lock();
+        self.put_to(own(), line, now, allowed)
+    }
+
+    /// The same, to the shelf of this number.
+    pub(super) fn put_to(
+        &self,
+        shelf: usize,
+        line: Box<Line>,
+        now: Instant,
+        allowed: impl FnOnce(&Line) -> Option<(Option<Instant>, usize)>,
+    ) -> Option<Box<Line>> {
+        let mut shelf = self.shelves[shelf % SHELVES].0.lock();
         // Asked while the shelf is held: whoever forbids it empties the shelves afterwards.
         let Some((until, most)) = allowed(&line) else {
             drop(shelf);
@@ -94,10 +105,15 @@ impl Waiters {
 
     /// Takes one that speaks for this client: the last that this thread put back, else one of another thread's.
     pub(super) fn take(&self, client: Option<Ends>) -> Option<Waiting> {
+        self.take_from(own(), client)
+    }
+
+    /// The same, from the shelf of this number first.
+    pub(super) fn take_from(&self, shelf: usize, client: Option<Ends>) -> Option<Waiting> {
         if self.len() == 0 {
             return None;
         }
-        let one = one_after_the_other(own()).find_map(|at| {
+        let one = one_after_the_other(shelf % SHELVES).find_map(|at| {
             let mut shelf = self.shelves[at].0.lock();
             of(&mut shelf, client)
         });
@@ -152,10 +168,6 @@ impl Waiters {
                 at = back + 1;
             }
         }
-    }
-
-    fn own(&self) -> &Shelf {
-        &self.shelves[own()]
     }
 
     /// All shelves, held in their order, so that no two who do this wait for each other.

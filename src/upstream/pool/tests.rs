@@ -251,32 +251,36 @@ async fn room_is_made_by_closing_what_came_back_first_of_all_threads() {
 
 #[tokio::test]
 async fn threads_that_share_connections_never_miss_one_that_waits() {
-    let pool = Pool::new(settings());
+    let pool = Pool::new(Settings { max_connections: 2, ..settings() });
     let mut others = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..2 {
         let (line, other) = line(&pool);
         others.push(other);
         pool.park(line, None, Instant::now());
     }
-    let runtime = tokio::runtime::Handle::current();
+    let now = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                let _inside = runtime.enter();
-                for _ in 0..2000 {
+        let pool = &pool;
+        for thread in 0..3 {
+            scope.spawn(move || {
+                let mut random = thread + 1;
+                let mut taken = 0;
+                while taken < 50_000 {
                     // As many places as connections: who has a place finds one.
-                    let Some(slot) = pool.spare() else {
-                        std::thread::yield_now();
-                        continue;
-                    };
-                    let line = pool.take(Instant::now(), None).expect("one waits");
-                    pool.park(line, None, Instant::now());
+                    let Some(slot) = pool.spare() else { continue };
+                    // On one shelf now and on another one then, as tasks are on threads.
+                    random = (random * 75 + 74) % 65_537;
+                    let waiting = pool.idle.take_from(random, None).expect("one waits");
+                    let all = |_: &Line| Some((None, 2));
+                    let too_many = pool.idle.put_to(random / 16, waiting.line, now, all);
+                    assert!(too_many.is_none());
                     drop(slot);
+                    taken += 1;
                 }
             });
         }
     });
-    assert_eq!((pool.stats().idle, pool.stats().open, pool.stats().in_use), (4, 4, 0));
+    assert_eq!((pool.stats().idle, pool.stats().open, pool.stats().in_use), (2, 2, 0));
 }
 
 // ── places ──
