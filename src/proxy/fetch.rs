@@ -117,7 +117,7 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     ctx.origin.interim = 0;
     ctx.refusal = None;
     if let Some(wait) = ctx.origin.wait.take() {
-        tokio::time::sleep(wait).await;
+        Box::pin(tokio::time::sleep(wait)).await;
     }
     let left = time_left(ctx, upstream.settings());
     if left.is_zero() {

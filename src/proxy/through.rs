@@ -134,7 +134,9 @@ impl Passage {
             Err(error) => {
                 let refusal = fail::verdict(&error, &mut self.ctx);
                 match refusal.filter(|_| !relay.has_begun()) {
-                    Some(refusal) if self.refuse(relay, refusal).await => Answered::Refused,
+                    Some(refusal) if Box::pin(self.refuse(relay, refusal)).await => {
+                        Answered::Refused
+                    }
                     // What was begun is cut, visibly; and who is gone is told nothing.
                     Some(_) | None => Answered::Cut,
                 }
@@ -200,7 +202,7 @@ impl Passage {
                 (Stage::Final, Some(framing)) => break (head, framing),
                 (Stage::Final | Stage::Interim, _) => {
                     let response = header_of(head.status, head.version, head.headers);
-                    relay.interim(response).await.map_err(Ended::Broke)?;
+                    Box::pin(relay.interim(response)).await.map_err(Ended::Broke)?;
                     // The connection takes it for an answer.
                     relay.set_patience(Some(allowance.for_all(timeouts.read)));
                 }

@@ -166,8 +166,10 @@ impl Lease {
     /// There is none.
     pub async fn exchange(&self, patience: Duration, kept: Kept) -> Result<Exchange> {
         Ok(match self.upstream.settings().protocol {
-            Protocol::Http1 => Exchange::Http1(Box::new(self.http1(patience, kept).await?)),
-            Protocol::Http2 => Exchange::Http2(Box::new(self.stream(patience, kept).await?)),
+            Protocol::Http1 => Exchange::Http1(self.http1(patience, kept).await?),
+            Protocol::Http2 => {
+                Exchange::Http2(Box::new(Box::pin(self.stream(patience, kept)).await?))
+            }
         })
     }
 
@@ -175,7 +177,7 @@ impl Lease {
     ///
     /// # Errors
     /// None can be made.
-    pub async fn http1(&self, patience: Duration, kept: Kept) -> Result<http1::Exchange> {
+    pub async fn http1(&self, patience: Duration, kept: Kept) -> Result<Box<http1::Exchange>> {
         http1::Exchange::begin(&self.backend.pool, patience, kept, self.client).await
     }
 

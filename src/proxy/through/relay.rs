@@ -234,7 +234,7 @@ async fn wait<T>(
         })
     });
     let Some(patience) = patience else { return comes.await };
-    match timeout(patience, comes).await {
+    match Box::pin(timeout(patience, comes)).await {
         Ok(came) => came,
         Err(_) => {
             exchange.gave_up();

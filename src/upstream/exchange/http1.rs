@@ -71,15 +71,15 @@ impl Exchange {
         patience: Duration,
         kept: Kept,
         client: Option<Ends>,
-    ) -> Result<Self> {
+    ) -> Result<Box<Self>> {
         let io = pool.connect(patience, kept, client).await?;
-        Ok(Self {
+        Ok(Box::new(Self {
             limits: io.limits(),
             io,
             buf: spare::buffer(),
             body: Body::Unknown,
             heard: false,
-        })
+        }))
     }
 
     /// Whether the connection carried requests before.
@@ -115,7 +115,7 @@ impl Exchange {
         // Mostly it leaves at once, and no deadline has to be set up.
         let sent = match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
             Poll::Ready(sent) => Ok(sent),
-            Poll::Pending => timeout(patience, write).await,
+            Poll::Pending => Box::pin(timeout(patience, write)).await,
         };
         match sent {
             Ok(Ok(())) => Ok(()),

@@ -214,7 +214,8 @@ impl Pool {
             return Ok(slot);
         }
         let queue_timeout = self.settings().queue_timeout;
-        queue::wait(self, patience.min(queue_timeout)).await
+        // Boxed, as all that is rare: what is not there takes no room in the futures of all requests.
+        Box::pin(queue::wait(self, patience.min(queue_timeout))).await
     }
 
     /// What it allows.
@@ -318,7 +319,7 @@ impl Pool {
                 if dial.introduces() {
                     self.make_room();
                 }
-                let line = self.make(&dial, patience, client).await?;
+                let line = Box::pin(self.make(&dial, patience, client)).await?;
                 OriginIo::fresh(line, Some(home), dial.limits)
             }
         };

@@ -275,7 +275,7 @@ fn a_backend_that_is_still_being_connected_to_is_overtaken() {
     let fast = fast();
     let edge = Edge::with(&format!(
         "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
-         upstreams:\n  app:\n    health: off\n    protocol: http2\n    timeouts: {{connect: 60s}}\n    \
+         upstreams:\n  app:\n    health: off\n    protocol: http2\n    timeouts: {{connect: 60s, total: 60s}}\n    \
          addresses: [{{id: a, address: \"{}\", active: false}}, \
          {{id: b, address: \"{}\", backup: true}}]\n\
          access_log: {{to: stdout, format: json, fields: [uri, hedge, upstream_address, attempts]}}\n\
