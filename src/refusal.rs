@@ -221,6 +221,12 @@ impl Refusal {
         )
     }
 
+    /// Whether it was the client's body that did not come as it should, and nobody else's fault.
+    #[must_use]
+    pub fn is_of_body(self) -> bool {
+        matches!(self, Self::BodyTimeout | Self::BodyTooLarge)
+    }
+
     /// The status that the client sees.
     #[must_use]
     pub fn status(self) -> StatusCode {

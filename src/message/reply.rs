@@ -221,6 +221,12 @@ impl ReplyGuard {
         self.fault.is_none() && begun
     }
 
+    /// Whether the head of an answer is due, of which some may have come.
+    #[must_use]
+    pub fn awaits_head(&self) -> bool {
+        self.fault.is_none() && matches!(self.reply, Receiving::Head { .. })
+    }
+
     /// Whether a request's body has begun and is not whole.
     #[must_use]
     pub fn awaits_body(&self) -> bool {

@@ -1,6 +1,7 @@
 //! May the request come in, and where does it belong? Refusals and local answers end it here.
 
 use std::sync::Arc;
+use std::time::Instant;
 use std::time::SystemTime;
 
 use http::HeaderName;
@@ -153,7 +154,10 @@ async fn act(session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
             if ctx.cache.key.is_some() {
                 return obtain::answer(session, ctx).await;
             }
-            spool(session, ctx, route.spool, route.max_body).await?;
+            let began = Instant::now();
+            let spooled = spool(session, ctx, route.spool, route.max_body).await;
+            ctx.spooling = began.elapsed();
+            spooled?;
             Ok(false)
         }
         Action::Respond { status, headers, body } => {
@@ -229,14 +233,18 @@ async fn spool(session: &mut Session, ctx: &mut RequestCtx, spool: u64, max: u64
     let least = ctx.runtime.plan.limits.min_body_rate.saturating_mul(window.as_secs().max(1));
     session.as_downstream_mut().enable_retry_buffering();
     let (mut read, mut in_window) = (0u64, 0u64);
-    let mut window_ends = tokio::time::Instant::now() + window;
+    let now = tokio::time::Instant::now();
+    let mut window_ends = now + window;
+    // The time of a route goes for all of a request.
+    let ends = ctx.time_left().map(|left| now + left);
     while read < spool && !session.as_downstream_mut().is_body_done() {
         // HTTP/1 has its pace guarded below us; this holds for HTTP/2 streams as well.
+        let deadline = ends.map_or(window_ends, |ends| ends.min(window_ends));
         let part =
-            tokio::time::timeout_at(window_ends, session.as_downstream_mut().read_request_body());
+            tokio::time::timeout_at(deadline, session.as_downstream_mut().read_request_body());
         let part = match part.await {
             Ok(part) => part.map_err(|e| fail_reading(e, ctx))?,
-            Err(_) if in_window >= least.max(1) => {
+            Err(_) if deadline == window_ends && in_window >= least.max(1) => {
                 in_window = 0;
                 window_ends += window;
                 continue;

@@ -74,9 +74,7 @@ pub(crate) fn broke(
     let unseen =
         matches!(error.retry, RetryType::Decided(true)) && error.etype() == &ErrorType::H2Error;
     let refusal = refusal_of(&error);
-    // Who is at fault? A client that is gone or slow is nobody's failure but its own.
-    let theirs = error.esource() == &ErrorSource::Upstream && refusal != Refusal::BodyTimeout;
-    if !theirs {
+    if !is_theirs(&error, refusal, ctx) {
         error.set_retry(false);
         return error;
     }
@@ -247,11 +245,17 @@ fn upstream_of(ctx: &RequestCtx) -> Option<Arc<Upstream>> {
     ctx.runtime.upstreams.get(ctx.upstream()?).cloned()
 }
 
+/// Whether the origin is at fault. A client that is gone or slow is nobody's failure but its own; and when the time of
+/// a route is over in the middle of an answer, that may as well be one that is slow to read it.
+fn is_theirs(error: &Error, refusal: Refusal, ctx: &RequestCtx) -> bool {
+    let read_slowly = refusal == Refusal::TotalTimeout && ctx.origin.status.is_some();
+    error.esource() == &ErrorSource::Upstream && !refusal.is_of_body() && !read_slowly
+}
+
 /// Counts a failure of the origin.
 fn note(error: &Error, ctx: &RequestCtx) {
     let refusal = refusal_of(error);
-    // Who waits for the client in vain is not at fault.
-    if error.esource() != &ErrorSource::Upstream || refusal == Refusal::BodyTimeout {
+    if !is_theirs(error, refusal, ctx) {
         return;
     }
     if let Some(metrics) = metrics_of(ctx) {

@@ -64,6 +64,8 @@ pub struct RequestCtx {
     pub arrival: Arrival,
     /// When it arrived, for durations.
     pub started: Instant,
+    /// How long the front of its body took to come, for which no origin was asked yet.
+    pub spooling: Duration,
     /// When it arrived, for the log and for ages.
     pub wall: SystemTime,
     /// The version of HTTP that the client speaks.
@@ -254,6 +256,7 @@ impl RequestCtx {
             runtime,
             arrival: Arrival::Client,
             started,
+            spooling: Duration::ZERO,
             wall,
             version: Version::HTTP_11,
             flight: None,

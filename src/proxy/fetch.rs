@@ -24,7 +24,9 @@ use crate::proxy::sticky;
 use crate::refusal::Refusal;
 use crate::route::predicate::pairs;
 use crate::terms;
+use crate::terms::AnswerTime;
 use crate::terms::Terms;
+use crate::terms::Upload;
 use crate::terms::clock;
 use crate::terms::pace::MinRate;
 use crate::upstream::HashBy;
@@ -96,7 +98,10 @@ pub(crate) async fn choose(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Resu
     options.total_connection_timeout =
         options.total_connection_timeout.map(|timeout| allowance.for_answer(timeout));
     // Our own connections know a header from what follows it; see `terms`.
-    if request.offers_tunnel && allowance.upstream.settings().protocol == Protocol::Http1 {
+    if request.body != Body::Here {
+        // It would be held against the origin that the client is slow: the connection knows who is waited for.
+        options.read_timeout = None;
+    } else if request.offers_tunnel && allowance.upstream.settings().protocol == Protocol::Http1 {
         // The origin's deadline for its answer is kept by the connection itself (see `guard`): what
         // Pingora waits for here is also the silence within a tunnel.
         options.read_timeout = Some(TUNNEL_IDLE);
@@ -166,7 +171,7 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         ends,
         answer_by: Some(now + answer),
         header: upstream.settings().timeouts.read,
-        upload: paced_upload(request, ctx),
+        upload: upload(request, upstream.settings(), ctx),
     });
     ctx.origin.stick = upstream
         .settings()
@@ -190,22 +195,25 @@ fn count(refusal: Refusal, ctx: &RequestCtx) {
     }
 }
 
-/// Whether the client still has to send of the request's body. A conversation is none: it ends when both
-/// sides have said all.
+/// Whether the client still has to send of the request's body.
 pub(crate) fn body(session: &mut Session) -> Body {
-    if session.is_upgrade_req() || admit::is_conversation(session) {
+    if session.is_upgrade_req() {
         return Body::Here;
     }
+    let is_conversation = admit::is_conversation(session);
     let downstream = session.as_downstream_mut();
-    match downstream.is_body_empty() || downstream.is_body_done() {
-        true => Body::Here,
-        false => Body::Coming,
+    match (downstream.is_body_empty() || downstream.is_body_done(), is_conversation) {
+        (true, _) => Body::Here,
+        (false, true) => Body::Conversation,
+        (false, false) => Body::Coming,
     }
 }
 
 /// How long there is until the header of an answer has to be there, all attempts together.
 pub(crate) fn time_left(ctx: &RequestCtx, upstream: &Settings) -> Duration {
-    let total = upstream.timeouts.total.saturating_sub(clock::since(ctx.started));
+    // While the client sent what was read ahead, nobody waited for an origin.
+    let waited = clock::since(ctx.started).saturating_sub(ctx.spooling);
+    let total = upstream.timeouts.total.saturating_sub(waited);
     ctx.time_left().map_or(total, |left| left.min(total))
 }
 
@@ -230,11 +238,22 @@ fn hash(by: &HashBy, request: &Outgoing<'_>, ctx: &RequestCtx) -> u64 {
     }
 }
 
-/// How fast the client has to send its body to the origin, where its connection does not see to that.
-fn paced_upload(request: &Outgoing<'_>, ctx: &RequestCtx) -> Option<MinRate> {
+/// What goes while the client sends the rest of its body.
+fn upload(request: &Outgoing<'_>, upstream: &Settings, ctx: &RequestCtx) -> Option<Upload> {
+    let answer = match request.body {
+        Body::Here => return None,
+        Body::Coming => AnswerTime::BehindBody,
+        Body::Conversation => AnswerTime::AtOnce,
+    };
     let limits = &ctx.runtime.plan.limits;
     let rate = MinRate { bytes_per_second: limits.min_body_rate, window: limits.rate_window };
-    request.paces_upload.then_some(rate)
+    Some(Upload {
+        // Where its connection does not see to that.
+        rate: request.paces_upload.then_some(rate),
+        silence: upstream.timeouts.read,
+        refusal: upstream.timeouts.write,
+        answer,
+    })
 }
 
 /// A connection is there.

@@ -38,6 +38,7 @@ use crate::route::Route;
 use crate::route::rewrite::Values;
 use crate::runtime::Runtime;
 use crate::storage::memory::Found;
+use crate::terms;
 use crate::upstream::Protocol;
 use crate::upstream::exchange::Question;
 
@@ -288,6 +289,8 @@ pub(crate) fn pass_body(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCt
     ctx.body_read = ctx.body_read.saturating_add(body.len() as u64);
     let max = ctx.route().map_or(u64::MAX, |route| route.max_body);
     if ctx.body_read > max && !ctx.origin.upgraded {
+        // Of an error here Pingora lets the exchange with an HTTP/2 origin know nothing.
+        terms::refuse_body();
         return Err(refused(ctx, Refusal::BodyTooLarge));
     }
     Ok(())

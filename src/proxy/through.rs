@@ -203,8 +203,6 @@ impl Passage {
                 (Stage::Final | Stage::Interim, _) => {
                     let response = header_of(head.status, head.version, head.headers);
                     Box::pin(relay.interim(response)).await.map_err(Ended::Broke)?;
-                    // The connection takes it for an answer.
-                    relay.set_patience(Some(allowance.for_all(timeouts.read)));
                 }
             }
         };

@@ -11,6 +11,8 @@ use std::any::Any;
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::task::Context;
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,35 +24,87 @@ use crate::terms::pace::MinRate;
 pub struct Terms {
     /// When its response has to be whole; `None` is no limit.
     pub ends: Option<Instant>,
-    /// When the header of the response has to be whole; `None` is no limit.
+    /// When the header of the response has to be whole, if the request is whole by now; `None` is no limit.
     pub answer_by: Option<Instant>,
     /// How long an origin may take from the first byte of its header to the last.
     pub header: Duration,
-    /// The slowest that the client may send its body, where its connection does not see to that.
-    pub upload: Option<MinRate>,
+    /// What goes for a body that the client is still sending; `None`: there is none.
+    pub upload: Option<Upload>,
+}
+
+/// What goes while a client sends its body: its time is not the origin's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upload {
+    /// The slowest that it may come, where the client's connection does not see to that.
+    pub rate: Option<MinRate>,
+    /// How long nothing may come, neither from the client nor from the origin.
+    pub silence: Duration,
+    /// How long the origin may take nothing of what came.
+    pub refusal: Duration,
+    /// What the time for the answer begins with.
+    pub answer: AnswerTime,
+}
+
+/// When the time for an answer begins to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerTime {
+    /// When all of the request's body was passed on.
+    BehindBody,
+    /// At once: both sides talk at the same time.
+    AtOnce,
+}
+
+/// The running request.
+#[derive(Debug, Default)]
+struct Running {
+    terms: Cell<Option<Terms>>,
+    /// The rest of its body is not passed on.
+    body_refused: Cell<bool>,
+    /// Who is told of that.
+    exchange: RefCell<Option<Waker>>,
 }
 
 tokio::task_local! {
-    static CURRENT: Cell<Option<Terms>>;
+    static CURRENT: Running;
     /// What was brought for whoever comes next on the way of the request.
     static BROUGHT: RefCell<Option<Arc<dyn Any + Send + Sync>>>;
 }
 
 /// Runs `work`, one request, whose terms are still to be settled.
 pub(crate) async fn scope<F: Future>(work: F) -> F::Output {
-    CURRENT.scope(Cell::new(None), BROUGHT.scope(RefCell::new(None), work)).await
+    CURRENT.scope(Running::default(), BROUGHT.scope(RefCell::new(None), work)).await
 }
 
 /// Settles the terms of the running request; a further attempt has terms of its own. Without effect
 /// where no client asked.
 pub fn agree(terms: Terms) {
-    let _ = CURRENT.try_with(|current| current.set(Some(terms)));
+    let _ = CURRENT.try_with(|current| current.terms.set(Some(terms)));
 }
 
 /// The terms of the running request, once they are settled.
 #[must_use]
 pub fn current() -> Option<Terms> {
-    CURRENT.try_with(Cell::get).ok().flatten()
+    CURRENT.try_with(|current| current.terms.get()).ok().flatten()
+}
+
+/// The rest of the running request's body is not passed on: whoever waits for an answer to it need not.
+pub fn refuse_body() {
+    let _ = CURRENT.try_with(|current| {
+        current.body_refused.set(true);
+        if let Some(exchange) = current.exchange.take() {
+            exchange.wake();
+        }
+    });
+}
+
+/// Whether the rest of the running request's body is not passed on. Where it is, the task is woken when that changes.
+#[must_use]
+pub fn is_body_refused(cx: &Context<'_>) -> bool {
+    let refused = CURRENT.try_with(|current| {
+        current.exchange.replace(Some(cx.waker().clone()));
+        current.body_refused.get()
+    });
+    refused.unwrap_or(false)
 }
 
 /// Leaves `what` for whoever comes next on the way of the running request, where Pingora lies in between

@@ -52,6 +52,7 @@ use crate::upstream::line::Lent;
 use crate::upstream::line::Line;
 use crate::upstream::pool::Pool;
 use crate::upstream::vigil::Awaited;
+use crate::upstream::vigil::Heard;
 use crate::upstream::vigil::Vigil;
 
 /// Writes are gathered up to this many bytes, so that what belongs together leaves together.
@@ -70,6 +71,7 @@ pub struct OriginIo {
     sent: usize,
     /// How many bytes at the start of the next write the guard has seen already.
     inspected: usize,
+    taking: Taking,
     watch: Vigil,
     /// Whether the connection carried requests before this one.
     history: History,
@@ -97,6 +99,15 @@ enum Answer {
     Awaited,
     /// At least a byte.
     Begun,
+}
+
+/// Whether the origin takes what is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taking {
+    /// As far as it was tried.
+    Readily,
+    /// Not the last time that it was tried.
+    Slowly,
 }
 
 /// Whether what is written still arrives.
@@ -136,6 +147,7 @@ impl OriginIo {
             origin: Origin::Listening,
             sent: 0,
             inspected: 0,
+            taking: Taking::Readily,
             watch,
             history,
             patience: Duration::MAX,
@@ -244,13 +256,27 @@ impl OriginIo {
         }
     }
 
+    /// What is waited for while nothing comes.
+    fn awaited(&self) -> Awaited {
+        match (self.guard.awaits_body(), self.taking) {
+            (false, _) => Awaited::Origin,
+            (true, Taking::Readily) => Awaited::Body,
+            (true, Taking::Slowly) => Awaited::Room,
+        }
+    }
+
+    /// What the last bytes were that came.
+    fn heard(&self) -> Heard {
+        match (self.guard.is_in_head(), self.guard.awaits_head()) {
+            (true, _) => Heard::Part,
+            (false, true) => Heard::Interim,
+            (false, false) => Heard::Answer,
+        }
+    }
+
     /// Nothing comes from the origin: ready when that, or what it waits for itself, takes too long.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
-        let awaited = if self.guard.awaits_body() && self.waiting() == 0 {
-            Awaited::Body
-        } else {
-            Awaited::Origin
-        };
+        let awaited = self.awaited();
         if self.poll_silence(cx).is_ready() {
             return Poll::Ready(Refusal::OriginTimeout);
         }
@@ -279,10 +305,27 @@ impl OriginIo {
     /// Inspects `data` and takes it, or as much of it as the wire does.
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.inspect(data)?;
-        let took =
-            if self.gather(data) { data.len() } else { ready!(self.poll_through(cx, data))? };
+        let took = if self.gather(data) {
+            data.len()
+        } else if let Poll::Ready(took) = self.poll_through(cx, data) {
+            took?
+        } else {
+            self.is_not_taken();
+            return Poll::Pending;
+        };
+        self.is_taken();
         self.inspected = self.inspected.saturating_sub(took);
         Poll::Ready(Ok(took))
+    }
+
+    fn is_not_taken(&mut self) {
+        self.taking = Taking::Slowly;
+        self.watch.takes_nothing();
+    }
+
+    fn is_taken(&mut self) {
+        self.taking = Taking::Readily;
+        self.watch.took();
     }
 
     /// Takes a small write to let it leave with others; `false` leaves a large one to the wire.
@@ -401,8 +444,8 @@ impl AsyncRead for OriginIo {
             // pool does.
             return Poll::Ready(Ok(()));
         }
-        if this.watch.has_ended() {
-            return Poll::Ready(Err(overdue(Refusal::TotalTimeout)));
+        if let Some(refusal) = this.watch.has_ended(this.awaited()) {
+            return Poll::Ready(Err(overdue(refusal)));
         }
         if this.must_hold() {
             this.held = Some(cx.waker().clone());
@@ -430,7 +473,7 @@ impl AsyncRead for OriginIo {
             buf.set_filled(before);
             return Poll::Ready(Err(breach(fault)));
         }
-        this.watch.header_is(this.guard.is_in_head());
+        this.watch.heard(this.heard());
         Poll::Ready(Ok(()))
     }
 }
@@ -477,7 +520,11 @@ impl AsyncWrite for OriginIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_drain(cx))?;
+        if this.poll_drain(cx)?.is_pending() {
+            this.is_not_taken();
+            return Poll::Pending;
+        }
+        this.is_taken();
         ready!(this.line.wire.as_pin().poll_flush(cx))?;
         this.flushes = this.flushes.saturating_add(1);
         if !this.must_hold()

@@ -57,6 +57,8 @@ pub enum Body {
     Here,
     /// The client is still to send of it.
     Coming,
+    /// It is one side of a conversation, which ends when both have said all.
+    Conversation,
 }
 
 /// A place among the requests that the upstream is given at once.

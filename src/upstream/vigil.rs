@@ -13,7 +13,9 @@ use tokio::time::Sleep;
 
 use crate::refusal::Refusal;
 use crate::terms;
+use crate::terms::AnswerTime;
 use crate::terms::Terms;
+use crate::terms::Upload;
 use crate::terms::pace::Pace;
 
 /// What an exchange waits for while nothing comes from the origin.
@@ -21,8 +23,21 @@ use crate::terms::pace::Pace;
 pub(super) enum Awaited {
     /// The rest of the client's body: all that came of it was passed on.
     Body,
+    /// The origin, to take what came of a body that is not whole.
+    Room,
     /// The origin.
     Origin,
+}
+
+/// What was said of an answer with the last bytes that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// A part of a header.
+    Part,
+    /// A whole one, of an interim response: the answer is still to come.
+    Interim,
+    /// The header of the answer, or what follows it.
+    Answer,
 }
 
 /// Wakes a task at a moment that is mostly put off before it comes. It is set once for many exchanges:
@@ -52,9 +67,15 @@ impl Alarm {
 pub(super) struct Vigil {
     terms: Option<Terms>,
     header_ends: Option<Instant>,
-    /// A header has begun and is whole.
+    /// The header of the answer is whole.
     answered: bool,
     upload: Pace,
+    /// When the request was begun that has a body.
+    began: Option<Instant>,
+    /// When all of its body had been passed on.
+    whole: Option<Instant>,
+    /// Since when nothing has happened, and what was waited for.
+    silent: Option<(Awaited, Instant)>,
     alarm: Alarm,
 }
 
@@ -67,7 +88,9 @@ impl Vigil {
     /// Watches the exchange that begins now, on the terms of the running request.
     pub(super) fn begin(&mut self) {
         let alarm = self.end();
-        *self = Self { terms: terms::current(), alarm, ..Self::default() };
+        let terms = terms::current();
+        let began = terms.and_then(|terms| terms.upload).map(|_| Instant::now());
+        *self = Self { terms, began, alarm, ..Self::default() };
     }
 
     /// Gives the alarm back, for the next exchange.
@@ -75,44 +98,101 @@ impl Vigil {
         std::mem::take(&mut self.alarm)
     }
 
-    /// Bytes came from the origin; whether a header has begun with them, or is still not whole.
-    pub(super) fn header_is(&mut self, under_way: bool) {
-        self.answered = !under_way;
-        self.header_ends = match (under_way, self.terms) {
-            (true, Some(terms)) => self.header_ends.or_else(|| Some(Instant::now() + terms.header)),
-            _ => None,
+    /// Bytes came from the origin.
+    pub(super) fn heard(&mut self, what: Heard) {
+        self.silent = None;
+        self.answered |= what == Heard::Answer;
+        self.header_ends = match (what, self.terms) {
+            (Heard::Part, Some(terms)) => {
+                self.header_ends.or_else(|| Some(Instant::now() + terms.header))
+            }
+            (Heard::Part | Heard::Interim | Heard::Answer, _) => None,
         };
     }
 
     /// So many bytes of the request were passed on.
     pub(super) fn client_sent(&mut self, bytes: usize) {
+        self.silent = None;
         self.upload.moved(bytes);
     }
 
-    /// Whether the response should have been whole by now.
-    pub(super) fn has_ended(&self) -> bool {
-        let ends = self.terms.and_then(|terms| terms.ends);
-        ends.is_some_and(|ends| Instant::now() >= ends)
+    /// The origin took something.
+    pub(super) fn took(&mut self) {
+        self.silent = None;
+    }
+
+    /// The origin does not take what is there for it, from now on.
+    pub(super) fn takes_nothing(&mut self) {
+        if self.terms.is_some_and(|terms| terms.upload.is_some()) {
+            self.silent_since(Awaited::Room);
+        }
+    }
+
+    fn silent_since(&mut self, awaited: Awaited) -> Instant {
+        match self.silent {
+            Some((before, since)) if before == awaited => since,
+            Some(_) | None => self.silent.insert((awaited, Instant::now())).1,
+        }
+    }
+
+    /// Why the response should have been whole by now, if it should.
+    pub(super) fn has_ended(&self, awaited: Awaited) -> Option<Refusal> {
+        let terms = self.terms?;
+        let over = terms.ends.is_some_and(|ends| Instant::now() >= ends);
+        over.then(|| late(&terms, awaited, Refusal::TotalTimeout))
+    }
+
+    /// When the header of the answer has to be whole.
+    fn answer_by(&mut self, terms: &Terms, awaited: Awaited) -> Option<Instant> {
+        let by = terms.answer_by.filter(|_| !self.answered)?;
+        let behind = terms.upload.map(|upload| upload.answer) == Some(AnswerTime::BehindBody);
+        let (Some(began), true) = (self.began, behind) else { return Some(by) };
+        match awaited {
+            Awaited::Body | Awaited::Room => None,
+            Awaited::Origin => {
+                let whole = *self.whole.get_or_insert_with(Instant::now);
+                Some(by + whole.saturating_duration_since(began))
+            }
+        }
+    }
+
+    /// When something has to happen.
+    fn stir_by(&mut self, upload: &Upload, awaited: Awaited) -> Instant {
+        let patience = match awaited {
+            Awaited::Room => upload.refusal,
+            Awaited::Body | Awaited::Origin => upload.silence,
+        };
+        self.silent_since(awaited) + patience
     }
 
     /// Ready with the reason when this takes too long; until then the task is woken when it does.
     pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>, awaited: Awaited) -> Poll<Refusal> {
         let Some(terms) = self.terms else { return Poll::Pending };
         if awaited == Awaited::Body
-            && let Some(rate) = terms.upload
+            && let Some(rate) = terms.upload.and_then(|upload| upload.rate)
             && self.upload.poll_too_slow(cx, rate).is_ready()
         {
             return Poll::Ready(Refusal::BodyTimeout);
         }
-        let answer_by = if self.answered { None } else { terms.answer_by };
-        let header_ends = [self.header_ends, answer_by].into_iter().flatten().min();
+        let answer_by = self.answer_by(&terms, awaited);
+        let stir_by = terms.upload.map(|upload| self.stir_by(&upload, awaited));
+        let header_ends = [self.header_ends, answer_by, stir_by].into_iter().flatten().min();
         let (at, refusal) = match (terms.ends, header_ends) {
             (Some(ends), Some(header)) if header < ends => (header, Refusal::OriginTimeout),
             (Some(ends), _) => (ends, Refusal::TotalTimeout),
             (None, Some(header)) => (header, Refusal::OriginTimeout),
             (None, None) => return Poll::Pending,
         };
+        let refusal = late(&terms, awaited, refusal);
         self.alarm.poll_at(cx, at).map(|()| refusal)
+    }
+}
+
+/// Who waits for a client in vain says so, whichever time was over.
+fn late(terms: &Terms, awaited: Awaited, refusal: Refusal) -> Refusal {
+    match awaited {
+        Awaited::Body if terms.upload.is_some() => Refusal::BodyTimeout,
+        Awaited::Body | Awaited::Room | Awaited::Origin => refusal,
     }
 }
 
@@ -128,10 +208,27 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    fn vigil(ends: Option<Duration>, upload: Option<MinRate>) -> Vigil {
-        let ends = ends.map(|after| Instant::now() + after);
+    const UPLOAD: Upload = Upload {
+        rate: None,
+        silence: Duration::from_secs(30),
+        refusal: Duration::from_secs(20),
+        answer: AnswerTime::BehindBody,
+    };
+
+    fn vigil(ends: Option<Duration>, upload: Option<Upload>) -> Vigil {
+        let began = Instant::now();
+        let ends = ends.map(|after| began + after);
         let terms = Terms { ends, answer_by: None, header: secs(10), upload };
-        Vigil { terms: Some(terms), ..Vigil::default() }
+        Vigil { terms: Some(terms), began: Some(began), ..Vigil::default() }
+    }
+
+    /// One whose answer has to be there within 10 seconds, to a body that is being sent.
+    fn vigil_of_upload(answer: AnswerTime) -> Vigil {
+        let mut vigil = vigil(None, Some(Upload { answer, ..UPLOAD }));
+        if let Some(terms) = &mut vigil.terms {
+            terms.answer_by = Some(Instant::now() + secs(10));
+        }
+        vigil
     }
 
     /// What it comes to, and after how many seconds; `None` after an hour.
@@ -160,16 +257,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_terms_nothing_is_ever_overdue() {
         let mut vigil = Vigil::default();
-        vigil.header_is(true);
+        vigil.heard(Heard::Part);
         assert_eq!(outcome(&mut vigil, Awaited::Origin).await, None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn bytes_of_a_header_do_not_move_its_deadline() {
         let mut vigil = vigil(None, None);
-        vigil.header_is(true);
+        vigil.heard(Heard::Part);
         tokio::time::advance(secs(6)).await;
-        vigil.header_is(true);
+        vigil.heard(Heard::Part);
         let expected = Some((Refusal::OriginTimeout, 4));
         assert_eq!(outcome(&mut vigil, Awaited::Origin).await, expected);
     }
@@ -177,8 +274,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_header_that_is_whole_has_no_deadline_any_more() {
         let mut vigil = vigil(None, None);
-        vigil.header_is(true);
-        vigil.header_is(false);
+        vigil.heard(Heard::Part);
+        vigil.heard(Heard::Answer);
         assert_eq!(outcome(&mut vigil, Awaited::Origin).await, None);
     }
 
@@ -190,7 +287,7 @@ mod tests {
             (11, (Refusal::OriginTimeout, 10)),
         ] {
             let mut vigil = vigil(Some(secs(ends)), None);
-            vigil.header_is(true);
+            vigil.heard(Heard::Part);
             assert_eq!(outcome(&mut vigil, Awaited::Origin).await, Some(expected));
         }
     }
@@ -198,20 +295,85 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_a_body_that_is_waited_for_can_be_too_slow() {
         let rate = MinRate { bytes_per_second: 10, window: secs(5) };
-        let mut waiting = vigil(None, Some(rate));
+        let paced = Upload { rate: Some(rate), ..UPLOAD };
+        let mut waiting = vigil(None, Some(paced));
         waiting.client_sent(49);
         let expected = Some((Refusal::BodyTimeout, 5));
         assert_eq!(outcome(&mut waiting, Awaited::Body).await, expected);
-        let mut other = vigil(None, Some(rate));
-        assert_eq!(outcome(&mut other, Awaited::Origin).await, None);
+        let mut other = vigil(None, Some(paced));
+        let expected = Some((Refusal::OriginTimeout, 30));
+        assert_eq!(outcome(&mut other, Awaited::Origin).await, expected);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_end_is_the_first_moment_that_is_too_late() {
         let vigil = vigil(Some(secs(5)), None);
         tokio::time::advance(secs(5) - Duration::from_nanos(1)).await;
-        assert!(!vigil.has_ended());
+        assert_eq!(vigil.has_ended(Awaited::Origin), None);
         tokio::time::advance(Duration::from_nanos(1)).await;
-        assert!(vigil.has_ended());
+        assert_eq!(vigil.has_ended(Awaited::Origin), Some(Refusal::TotalTimeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_for_an_answer_begins_behind_the_body() {
+        let mut vigil = vigil_of_upload(AnswerTime::BehindBody);
+        for _ in 0..10 {
+            // Somebody sends, or takes, something in good time.
+            for awaited in [Awaited::Body, Awaited::Room] {
+                let waiting = poll_fn(|cx| vigil.poll_overdue(cx, awaited));
+                assert!(tokio::time::timeout(secs(19), waiting).await.is_err());
+                vigil.client_sent(1);
+            }
+        }
+        let expected = Some((Refusal::OriginTimeout, 10));
+        assert_eq!(outcome(&mut vigil, Awaited::Origin).await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_talks_at_the_same_time_has_the_same_time() {
+        for (awaited, refusal) in [
+            (Awaited::Body, Refusal::BodyTimeout),
+            (Awaited::Room, Refusal::OriginTimeout),
+            (Awaited::Origin, Refusal::OriginTimeout),
+        ] {
+            let mut vigil = vigil_of_upload(AnswerTime::AtOnce);
+            assert_eq!(outcome(&mut vigil, awaited).await, Some((refusal, 10)), "{awaited:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nothing_stirs_it_is_the_one_who_was_waited_for() {
+        for (awaited, expected) in [
+            (Awaited::Body, (Refusal::BodyTimeout, 30)),
+            (Awaited::Room, (Refusal::OriginTimeout, 20)),
+            (Awaited::Origin, (Refusal::OriginTimeout, 30)),
+        ] {
+            let mut vigil = vigil(None, Some(UPLOAD));
+            assert_eq!(outcome(&mut vigil, awaited).await, Some(expected), "{awaited:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_all_time_is_over_it_is_the_one_who_was_waited_for() {
+        let mut vigil = vigil(Some(secs(5)), Some(UPLOAD));
+        let expected = Some((Refusal::BodyTimeout, 5));
+        assert_eq!(outcome(&mut vigil, Awaited::Body).await, expected);
+        assert_eq!(vigil.has_ended(Awaited::Body), Some(Refusal::BodyTimeout));
+        assert_eq!(vigil.has_ended(Awaited::Room), Some(Refusal::TotalTimeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_interim_response_is_no_answer() {
+        let mut vigil = vigil_of_upload(AnswerTime::AtOnce);
+        for _ in 0..9 {
+            tokio::time::advance(secs(1)).await;
+            vigil.heard(Heard::Part);
+            vigil.heard(Heard::Interim);
+        }
+        let expected = Some((Refusal::OriginTimeout, 1));
+        assert_eq!(outcome(&mut vigil, Awaited::Origin).await, expected);
+        vigil.heard(Heard::Answer);
+        let expected = Some((Refusal::OriginTimeout, 30));
+        assert_eq!(outcome(&mut vigil, Awaited::Origin).await, expected);
     }
 }

@@ -3,6 +3,7 @@
 mod carriers;
 mod faults;
 mod multiplexed;
+mod patience;
 mod through;
 mod through_http2;
 mod through_to_http2;

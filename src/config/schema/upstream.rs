@@ -286,7 +286,7 @@ pub struct Timeouts {
     pub write: Period,
     /// How long an unused connection is kept.
     pub idle: Period,
-    /// From the arrival of a request to the header of its answer, all attempts together.
+    /// From when a request is whole to the header of its answer, all attempts together.
     pub total: Period,
 }
 

@@ -77,6 +77,9 @@ impl Client<'_> {
     }
 }
 
+/// What there is of a body without waiting.
+type Next = Poll<Result<Part>>;
+
 /// What an origin sends after its head, and what is given back with the last byte of it, before the
 /// client has that.
 pub(super) struct Coming<'a> {
@@ -90,7 +93,7 @@ pub(super) struct Coming<'a> {
 
 impl Coming<'_> {
     /// What there is without waiting.
-    async fn now(&mut self) -> Poll<Result<Part>> {
+    async fn now(&mut self) -> Next {
         poll_fn(|cx| Poll::Ready(self.exchange.poll_part(cx))).await
     }
 
@@ -178,11 +181,17 @@ impl<'a> Relay<'a> {
     pub(super) async fn answer(
         &mut self,
         opening: Opening,
-        coming: Coming<'_>,
+        mut coming: Coming<'_>,
         keep: bool,
     ) -> Result<()> {
+        let next = match coming.now().await {
+            // Nothing has left yet: it may fail as if there had been no head.
+            Poll::Ready(Err(error)) => return Err(error),
+            next @ (Poll::Ready(Ok(_)) | Poll::Pending) => next,
+        };
         self.status = Some(opening.status.as_u16());
         let Self { client, patience, sent, .. } = self;
+        let coming = (coming, next);
         match (client, opening.head) {
             (Client::Http1(io), Opened::Text(text)) => {
                 http1::answer(io, *patience, sent, text, coming, keep).await

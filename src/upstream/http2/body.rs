@@ -23,6 +23,7 @@ use pingora::Result;
 use tokio::time::timeout;
 
 use super::fault;
+use crate::upstream::vigil::Awaited;
 
 /// A body that is being sent.
 pub struct Sending {
@@ -31,6 +32,8 @@ pub struct Sending {
     passed: AtomicU64,
     /// A part of it waits for the origin.
     waits: AtomicBool,
+    /// No more of it is sent.
+    given_up: AtomicBool,
 }
 
 impl Sending {
@@ -45,8 +48,12 @@ impl Sending {
     }
 
     fn with(stream: Option<SendStream<Bytes>>) -> Arc<Self> {
-        let (passed, waits) = (AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Self { stream: Mutex::new(stream), passed, waits })
+        Arc::new(Self {
+            stream: Mutex::new(stream),
+            passed: AtomicU64::new(0),
+            waits: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+        })
     }
 
     /// How many bytes were passed on.
@@ -54,28 +61,42 @@ impl Sending {
         self.passed.load(Ordering::Relaxed)
     }
 
-    /// Whether more of it is to come, and all that came was passed on.
-    pub(super) fn awaits_client(&self) -> bool {
-        !self.waits.load(Ordering::Relaxed) && self.stream.lock().is_some()
+    /// What its exchange waits for.
+    pub(super) fn awaited(&self) -> Awaited {
+        if self.given_up.load(Ordering::Relaxed) || self.stream.lock().is_none() {
+            Awaited::Origin
+        } else if self.waits.load(Ordering::Relaxed) {
+            Awaited::Room
+        } else {
+            Awaited::Body
+        }
     }
 
-    /// Sends the next part, each piece of it within `patience`.
+    /// Sends the next part, within `patience`.
     ///
     /// # Errors
     /// The origin takes no more, or not in time.
     pub async fn write(&self, data: &mut Bytes, patience: Option<Duration>) -> Result<()> {
+        let sent = match patience {
+            Some(patience) => timeout(patience, self.pass(data)).await.unwrap_or_else(|_| {
+                let what = "writing the request's body";
+                Err(Error::explain(ErrorType::WriteTimedout, what).into_up())
+            }),
+            None => self.pass(data).await,
+        };
+        self.waits.store(false, Ordering::Relaxed);
+        if sent.is_err() {
+            // What is to be waited for is the answer, if there is one.
+            self.given_up.store(true, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    async fn pass(&self, data: &mut Bytes) -> Result<()> {
         while data.has_remaining() {
             self.waits.store(true, Ordering::Relaxed);
-            let room = self.room(data.remaining());
-            let room = match patience {
-                Some(patience) => timeout(patience, room).await.unwrap_or_else(|_| {
-                    let what = "writing the request's body";
-                    Err(Error::explain(ErrorType::WriteTimedout, what).into_up())
-                }),
-                None => room.await,
-            };
-            self.waits.store(false, Ordering::Relaxed);
-            let part = data.split_to(room?.min(data.remaining()));
+            let room = self.room(data.remaining()).await?;
+            let part = data.split_to(room.min(data.remaining()));
             self.passed.fetch_add(part.len() as u64, Ordering::Relaxed);
             self.put(part, false)?;
         }

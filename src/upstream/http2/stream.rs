@@ -34,8 +34,10 @@ use super::herald::Herald;
 use super::herald::Said;
 use crate::message::reply::OriginFault;
 use crate::refusal::Refusal;
+use crate::terms;
 use crate::upstream::fault::overdue;
 use crate::upstream::vigil::Awaited;
+use crate::upstream::vigil::Heard;
 use crate::upstream::vigil::Vigil;
 
 /// What belongs to one connection of HTTP/1 and is malformed here (RFC 9113 §8.2.2).
@@ -159,8 +161,8 @@ impl Stream {
     /// # Errors
     /// There is none, or not in time.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head>> {
-        if self.vigil.has_ended() {
-            return Poll::Ready(Err(self.late(Refusal::TotalTimeout)));
+        if let Some(refusal) = self.vigil.has_ended(self.sending.awaited()) {
+            return Poll::Ready(Err(self.late(refusal)));
         }
         let said = loop {
             let said = match &mut self.answer {
@@ -180,8 +182,7 @@ impl Stream {
         };
         match said {
             Poll::Ready(Some(Said::Interim(head))) => {
-                // Whoever says so is at work.
-                self.vigil.header_is(false);
+                self.vigil.heard(Heard::Interim);
                 Poll::Ready(Ok(Head::Interim(head)))
             }
             Poll::Ready(Some(Said::TooMany)) => {
@@ -191,7 +192,7 @@ impl Stream {
                 Poll::Ready(Err(malformed(OriginFault::TooManyInterim)))
             }
             Poll::Ready(Some(Said::Final(Ok(response)))) => {
-                self.vigil.header_is(false);
+                self.vigil.heard(Heard::Answer);
                 let (head, body) = response.into_parts();
                 let has_none = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
                 let head = Box::new(head);
@@ -258,8 +259,8 @@ impl Stream {
     /// # Errors
     /// It is not whole, or not in time.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        if self.vigil.has_ended() {
-            return Poll::Ready(Err(self.late(Refusal::TotalTimeout)));
+        if let Some(refusal) = self.vigil.has_ended(self.sending.awaited()) {
+            return Poll::Ready(Err(self.late(refusal)));
         }
         loop {
             let Answer::Begun(body) = &mut self.answer else { return Poll::Ready(Ok(None)) };
@@ -269,6 +270,7 @@ impl Stream {
                         return Poll::Ready(Err(fault::not_whole(e)));
                     }
                     if !data.is_empty() {
+                        self.vigil.heard(Heard::Answer);
                         return Poll::Ready(Ok(Some(data)));
                     }
                 }
@@ -322,16 +324,19 @@ impl Stream {
             self.vigil.client_sent(more);
             self.passed = passed;
         }
-        let awaited = match self.sending.awaits_client() {
-            true => Awaited::Body,
-            false => Awaited::Origin,
-        };
+        let awaited = self.sending.awaited();
+        // Nobody else tells of it here: what Pingora is told of the client's body it keeps to itself.
+        if awaited != Awaited::Origin && terms::is_body_refused(cx) {
+            return Poll::Ready(Err(self.late(Refusal::BodyTooLarge)));
+        }
         let refusal = ready!(self.vigil.poll_overdue(cx, awaited));
         Poll::Ready(Err(self.late(refusal)))
     }
 
     fn late(&self, refusal: Refusal) -> Box<Error> {
-        self.gave_up();
+        if !refusal.is_of_body() {
+            self.gave_up();
+        }
         Error::because(ErrorType::ReadError, "waiting for the origin", overdue(refusal)).into_up()
     }
 }

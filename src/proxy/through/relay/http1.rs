@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::Client;
 use super::Coming;
+use super::Next;
 use crate::listen::io::EdgeIo;
 use crate::message::chunked::BodyFraming;
 use crate::message::spare;
@@ -44,7 +45,7 @@ pub(super) async fn answer(
     patience: Option<Duration>,
     sent: &mut u64,
     mut out: Vec<u8>,
-    mut coming: Coming<'_>,
+    (mut coming, mut next): (Coming<'_>, Next),
     keep: bool,
 ) -> Result<()> {
     let framing = match coming.framing {
@@ -57,7 +58,6 @@ pub(super) async fn answer(
     let connection: &[u8] =
         if keep { b"Connection: keep-alive\r\n\r\n" } else { b"Connection: close\r\n\r\n" };
     out.extend_from_slice(connection);
-    let mut next = coming.now().await;
     loop {
         let part = match next {
             Poll::Ready(part) => part?,

@@ -8,6 +8,7 @@ use pingora::http::ResponseHeader;
 
 use super::Client;
 use super::Coming;
+use super::Next;
 use crate::listen::stream::Http2Stream;
 use crate::proxy::receive;
 use crate::upstream::exchange::Part;
@@ -19,9 +20,8 @@ pub(super) async fn answer(
     patience: Option<Duration>,
     sent: &mut u64,
     response: ResponseHeader,
-    mut coming: Coming<'_>,
+    (mut coming, mut next): (Coming<'_>, Next),
 ) -> Result<()> {
-    let mut next = coming.now().await;
     if is_end(&next) {
         coming.ended();
         return stream.begin(response, true);
@@ -55,6 +55,6 @@ pub(super) async fn answer(
 }
 
 /// Whether the body is whole, and nothing follows it.
-fn is_end(next: &Poll<Result<Part>>) -> bool {
+fn is_end(next: &Next) -> bool {
     matches!(next, Poll::Ready(Ok(Part::End(None))))
 }
