@@ -99,6 +99,11 @@ pub(super) fn any_captures(written: &schema::route::Route) -> Vec<String> {
     words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
+/// Whether requests are shared among nobody.
+fn has_empty_split(written: &schema::route::Route, at: &Path, report: &Report<'_>) -> bool {
+    written.split.is_empty() && report.has(at) && !report.is_broken(at)
+}
+
 /// Who serves beside the upstream of the action.
 pub(super) fn standins(
     written: &schema::route::Route,
@@ -119,7 +124,8 @@ pub(super) fn standins(
         }
         split.push(Share { upstream, weight: share.weight });
     }
-    if !split.is_empty() && split.iter().all(|share| share.weight == 0) {
+    let is_empty = has_empty_split(written, &at.key("split"), report);
+    if is_empty || !split.is_empty() && split.iter().all(|share| share.weight == 0) {
         report
             .error(&at.key("split"), "nobody has a share")
             .help("write a weight above 0: `{upstream: app, weight: 95}`");
