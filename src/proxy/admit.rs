@@ -31,6 +31,7 @@ use crate::route::Ask;
 use crate::route::action::Action;
 use crate::route::purging::is_purge;
 use crate::route::rewrite::Values;
+use crate::upstream::Protocol;
 
 /// The most that is read of a body before an origin connection is taken. Pingora replays at most
 /// 64 KiB to an origin; one read gives out at most 16 KiB, and must not overshoot.
@@ -225,7 +226,7 @@ async fn spool(session: &mut Session, ctx: &mut RequestCtx, spool: u64, max: u64
         // Pingora takes it for an early answer, after which it would close the connection.
         downstream.set_keepalive(keep_alive);
     }
-    if spool == 0 || is_conversation(session) {
+    if spool == 0 || may_converse(session, ctx) {
         return Ok(());
     }
     let spool = spool.min(SPOOL_MOST);
@@ -259,6 +260,14 @@ async fn spool(session: &mut Session, ctx: &mut RequestCtx, spool: u64, max: u64
         }
     }
     Ok(())
+}
+
+/// Whether both sides may talk at once: the client says so, and the origin could. Of one that speaks HTTP/1 it would only get
+/// around what goes for uploads.
+pub(crate) fn may_converse(session: &Session, ctx: &RequestCtx) -> bool {
+    let upstream = ctx.upstream().and_then(|index| ctx.runtime.upstreams.get(index));
+    let speaks_http2 = upstream.is_some_and(|one| one.settings().protocol == Protocol::Http2);
+    speaks_http2 && is_conversation(session)
 }
 
 /// gRPC and its like talk in both directions at once: the client may wait for the origin before it

@@ -196,11 +196,11 @@ fn count(refusal: Refusal, ctx: &RequestCtx) {
 }
 
 /// Whether the client still has to send of the request's body.
-pub(crate) fn body(session: &mut Session) -> Body {
+pub(crate) fn body(session: &mut Session, ctx: &RequestCtx) -> Body {
     if session.is_upgrade_req() {
         return Body::Here;
     }
-    let is_conversation = admit::is_conversation(session);
+    let is_conversation = admit::may_converse(session, ctx);
     let downstream = session.as_downstream_mut();
     match (downstream.is_body_empty() || downstream.is_body_done(), is_conversation) {
         (true, _) => Body::Here,
@@ -248,8 +248,8 @@ fn upload(request: &Outgoing<'_>, upstream: &Settings, ctx: &RequestCtx) -> Opti
     let limits = &ctx.runtime.plan.limits;
     let rate = MinRate { bytes_per_second: limits.min_body_rate, window: limits.rate_window };
     Some(Upload {
-        // Where its connection does not see to that.
-        rate: request.paces_upload.then_some(rate),
+        // Where its connection does not see to that; and in a conversation each side sends when it has something to say.
+        rate: (request.paces_upload && request.body == Body::Coming).then_some(rate),
         silence: upstream.timeouts.read,
         refusal: upstream.timeouts.write,
         answer,

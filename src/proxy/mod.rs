@@ -153,7 +153,7 @@ impl ProxyHttp for EdgeProxy {
         session: &mut Session,
         ctx: &mut RequestCtx,
     ) -> Result<Box<HttpPeer>> {
-        let body = fetch::body(session);
+        let body = fetch::body(session, ctx);
         // A fetch of ours has none.
         let is_ours = ctx.arrival == Arrival::Refresh;
         let bodiless = is_ours || session.as_downstream_mut().is_body_empty();

@@ -5,7 +5,6 @@ use http::Method;
 use http::Version;
 use pingora_proxy::Session;
 
-use crate::proxy::admit;
 use crate::upstream::lease::Body;
 
 /// A request on its way to an origin.
@@ -38,9 +37,8 @@ impl<'a> Outgoing<'a> {
             method: &request.method,
             headers: &request.headers,
             offers_tunnel: session.is_upgrade_req(),
-            // On HTTP/1 the connection sees to that, and in a conversation each side sends when it has
-            // something to say.
-            paces_upload: request.version == Version::HTTP_2 && !admit::is_conversation(session),
+            // On HTTP/1 the connection sees to that.
+            paces_upload: request.version == Version::HTTP_2,
             body: Body::Here,
             bodiless: false,
             replayable: !session.as_ref().retry_buffer_truncated(),

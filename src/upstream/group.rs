@@ -23,7 +23,8 @@ use crate::upstream::backend::Wish;
 pub(super) struct Group {
     /// In order: each serves while none of those before it can.
     tiers: Vec<Tier>,
-    by_key: HashMap<u64, Arc<Backend>>,
+    /// Each with the place of its tier.
+    by_key: HashMap<u64, (usize, Arc<Backend>)>,
 }
 
 /// Backends that stand for each other.
@@ -69,12 +70,15 @@ struct Candidates<'a> {
 impl Group {
     /// The group of these backends.
     pub(super) fn new(backends: Vec<Arc<Backend>>, algorithm: &Algorithm) -> Self {
-        let by_key = backends.iter().map(|one| (one.key(), Arc::clone(one))).collect();
         let mut tiers: BTreeMap<u32, Vec<Arc<Backend>>> = BTreeMap::new();
         for backend in backends {
             tiers.entry(backend.tier()).or_default().push(backend);
         }
-        let tiers = tiers.into_values().map(|tier| Tier::new(tier, algorithm)).collect();
+        let tiers: Vec<Tier> = tiers.into_values().map(|tier| Tier::new(tier, algorithm)).collect();
+        let of_tier = |(place, tier): (usize, &Tier)| {
+            tier.backends.iter().map(move |one| (one.key(), (place, Arc::clone(one)))).collect()
+        };
+        let by_key = tiers.iter().enumerate().flat_map(|one| -> Vec<_> { of_tier(one) }).collect();
         Self { tiers, by_key }
     }
 
@@ -85,9 +89,25 @@ impl Group {
 
     /// Whether requests still have a choice beside `tried`.
     pub(super) fn has_other(&self, tried: &[Arc<Backend>], now: Now) -> bool {
-        self.backends().any(|backend| {
-            backend.is_usable(Heed::Health, now.at) && backend.fits(Wish::Untried, tried, now.at)
+        self.tiers.iter().enumerate().any(|(place, tier)| {
+            let heed = self.heed(place, now);
+            tier.backends.iter().any(|backend| {
+                backend.is_usable(heed, now.at) && backend.fits(Wish::Untried, tried, now.at)
+            })
         })
+    }
+
+    /// What is looked at when one of this tier is chosen. Where so few are well that the checks may be what is wrong, all
+    /// are tried; but not while enough of a tier behind them are well, for whom it was made.
+    fn heed(&self, place: usize, now: Now) -> Heed {
+        if now.panic_threshold == 0 {
+            return Heed::Health;
+        }
+        let mut from_here = self.tiers.iter().skip(place);
+        match from_here.any(|tier| tier.has_enough(now)) {
+            true => Heed::Health,
+            false => Heed::Panic,
+        }
     }
 
     /// The backend for a request.
@@ -99,8 +119,9 @@ impl Group {
             return Ok(backend);
         }
         for wish in [Wish::Rested, Wish::Untried, Wish::Any] {
-            for tier in &self.tiers {
-                if let Some(backend) = tier.pick(wanted, wish, now) {
+            for (place, tier) in self.tiers.iter().enumerate() {
+                let heed = self.heed(place, now);
+                if let Some(backend) = tier.pick(wanted, wish, heed, now) {
                     return Ok(backend);
                 }
             }
@@ -111,10 +132,10 @@ impl Group {
 
     /// The backend that the request was served by before, if it can serve it again.
     fn served_before(&self, wanted: &Wanted<'_>, now: Now) -> Option<&Arc<Backend>> {
-        self.by_key.get(&wanted.sticky?).filter(|backend| {
-            backend.is_usable(Heed::Health, now.at)
-                && backend.fits(Wish::Rested, wanted.tried, now.at)
-        })
+        let (place, backend) = self.by_key.get(&wanted.sticky?)?;
+        let serves = backend.is_usable(self.heed(*place, now), now.at)
+            && backend.fits(Wish::Rested, wanted.tried, now.at);
+        serves.then_some(backend)
     }
 }
 
@@ -128,28 +149,20 @@ impl Tier {
         Self { backends, balancer }
     }
 
-    fn pick(&self, wanted: &Wanted<'_>, wish: Wish, now: Now) -> Option<&Arc<Backend>> {
-        let candidates = Candidates {
-            backends: &self.backends,
-            tried: wanted.tried,
-            wish,
-            heed: self.heed(now),
-            now,
-        };
+    fn pick(&self, wanted: &Wanted<'_>, wish: Wish, heed: Heed, now: Now) -> Option<&Arc<Backend>> {
+        let candidates =
+            Candidates { backends: &self.backends, tried: wanted.tried, wish, heed, now };
         let ask = Ask { random: wanted.random, hash: wanted.hash };
         self.balancer.pick(&ask, &candidates).and_then(|index| self.backends.get(index))
     }
 
-    /// Whether so few are well that all are tried.
-    fn heed(&self, now: Now) -> Heed {
-        if now.panic_threshold == 0 {
-            return Heed::Health;
-        }
+    /// Whether there are any that are wanted, and so many of them are well that they are believed.
+    fn has_enough(&self, now: Now) -> bool {
         let wanted = self.backends.iter().filter(|backend| backend.is_wanted());
         let (all, well) = wanted.fold((0_u64, 0_u64), |(all, well), backend| {
             (all + 1, well + u64::from(backend.is_well(now.at)))
         });
-        if well * 100 < all * u64::from(now.panic_threshold) { Heed::Panic } else { Heed::Health }
+        all > 0 && well * 100 >= all * u64::from(now.panic_threshold)
     }
 }
 

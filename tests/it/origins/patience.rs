@@ -120,6 +120,26 @@ fn the_time_of_a_route_goes_for_what_comes_of_a_body() {
 }
 
 #[test]
+fn what_calls_itself_grpc_is_an_upload_where_the_origin_speaks_http_1() {
+    let (one, _) = well();
+    let edge = in_front_of(one.address, "http1", "pool: {max_connections: 2, queue: 0}", "");
+    let grpc = "POST /a HTTP/1.1\r\nHost: edge.test\r\nContent-Type: application/grpc\r\n\
+                Content-Length: 10000\r\n\r\n";
+    let mut waiting: Vec<_> = (0..4).map(|_| edge.wire()).collect();
+    for wire in &mut waiting {
+        wire.send(grpc);
+        wire.send(PART);
+    }
+    // They are waited for without a connection.
+    expect_no_failure(&edge, "grpc");
+    for wire in &mut waiting {
+        wire.send(PART.repeat(9));
+        wire.reply_to("POST").expect_status(200);
+    }
+    assert_eq!(one.seen().len(), 5);
+}
+
+#[test]
 fn a_body_that_turns_out_too_large_is_refused_at_once_whatever_the_origin_speaks() {
     let (one, two) = well();
     for (protocol, address) in [("http1", one.address), ("http2", two.address)] {

@@ -238,6 +238,50 @@ fn below_the_panic_threshold_health_is_not_heeded() {
 }
 
 #[test]
+fn a_backup_that_is_well_goes_before_panic() {
+    let (a, _) = moody("a", false);
+    let (b, _) = moody("b", false);
+    let (spare, well) = moody("spare", true);
+    let addresses = format!(
+        "{{id: a, address: \"{}\"}}, {{id: b, address: \"{}\"}}, {{id: c, address: \"{}\", backup: true}}",
+        a.address, b.address, spare.address
+    );
+    let edge = with(
+        &addresses,
+        "    panic_threshold: 60\n    health: {path: /health, interval: 500ms, initial: unknown, fall: 1}\n",
+    );
+    edge.wait_for_gauge("edgeproxy_backend_health_state{", 4.0);
+    for _ in 0..6 {
+        edge.get("/").expect_body("spare");
+    }
+    well.store(false, Ordering::SeqCst);
+    edge.wait_for_gauge("edgeproxy_backend_health_state{", 6.0);
+    // None is well: the first ones are tried before the backup.
+    for _ in 0..4 {
+        assert_ne!(edge.get("/").expect_status(200).text(), "spare");
+    }
+}
+
+#[test]
+fn in_panic_clients_stay_where_they_are_and_attempts_go_on() {
+    let (a, _) = moody("a", false);
+    let (b, _) = moody("b", false);
+    let edge = before(
+        &[&a, &b],
+        "    panic_threshold: 50\n    sticky: on\n    \
+         health: {path: /health, interval: 500ms, initial: unknown}\n",
+    );
+    edge.wait_for_gauge("edgeproxy_backend_health_state{", 4.0);
+    let first = edge.get("/");
+    let told = first.value("set-cookie").expect("the client is told").to_owned();
+    let pair = told.split(';').next().unwrap_or_default();
+    for n in 0..5 {
+        let again = edge.get_with(&format!("/{n}"), &[("Cookie", pair)]);
+        assert_eq!(again.text(), first.text());
+    }
+}
+
+#[test]
 fn the_answer_must_contain_the_text() {
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
                    6\r\nall sy\r\n8\r\nstems go\r\n0\r\n\r\n";
