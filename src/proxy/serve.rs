@@ -135,6 +135,10 @@ fn forwards(selection: Selection, length: Option<u64>) -> Selection {
     if plan.is_ascending() { selection } else { Selection::Whole }
 }
 
+/// The most that is read of a body that nobody wants, as of what a HEAD made us ask for and is not stored. The connection to
+/// the origin is worth so much, and not a whole download, which may have no end.
+const UNWANTED_MOST: u64 = 64 * 1024;
+
 /// Answers with a response that was fetched for this client alone; it is dressed already.
 pub(crate) async fn handed(
     session: &mut Session,
@@ -146,11 +150,21 @@ pub(crate) async fn handed(
     let bodiless = is_bodiless(session, &response);
     deliver::suit(session, &mut response, ctx);
     frame(session, &mut response, bodiless)?;
-    let mut left = if bodiless { Some(0) } else { announced(&response) };
+    let announced = announced(&response);
+    let mut left = if bodiless { Some(0) } else { announced };
     send_head(session, *response, bodiless).await?;
+    if bodiless && announced.is_some_and(|length| length > UNWANTED_MOST) {
+        return whole(ctx);
+    }
+    let mut unwanted = 0;
     loop {
         match unless_gone(session, rest.next()).await? {
-            Piece::Body(_) if bodiless => {}
+            Piece::Body(part) if bodiless => {
+                unwanted += part.len() as u64;
+                if unwanted > UNWANTED_MOST {
+                    return whole(ctx);
+                }
+            }
             Piece::Body(part) => {
                 left = left.and_then(|left| left.checked_sub(part.len() as u64));
                 body(session, part).await?;

@@ -377,3 +377,25 @@ fn a_stored_body_reaches_http_2_readers_without_copies() {
         drop(waiting);
     });
 }
+
+#[test]
+fn of_what_a_head_asks_for_and_nobody_stores_little_is_read() {
+    let (over, is_over) = mpsc::channel();
+    let origin = Origin::script()
+        .take_over("/a", move |_, mut stream| {
+            let mut listens =
+                stream.write_all(b"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\n\r\n").is_ok();
+            while listens {
+                listens = stream.write_all(&[b'x'; 1000]).is_ok();
+            }
+            let _ = over.send(());
+        })
+        .otherwise(|_| ok("other"))
+        .start();
+    let edge = Edge::to(&origin);
+    let mut wire = edge.wire();
+    wire.request("HEAD", "edge.test", "/a", &[], b"").expect_status(200);
+    is_over.recv_timeout(PATIENCE).expect("the origin is let go");
+    wire.get("edge.test", "/b", &[]).expect_status(200).expect_body("other");
+    edge.wait_for_gauge("edgeproxy_backend_pool_in_use{", 0.0);
+}
