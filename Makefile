@@ -74,6 +74,12 @@ bench-handshakes: ## TLS handshakes and CPU for each beside nginx and HAProxy
 	cargo build --locked --release
 	python3 benches/compare/handshakes.py $(ARGS)
 
+.PHONY: bench-instructions
+bench-instructions: ## instructions of a request beside nginx and HAProxy, counted by callgrind
+	@scripts/setup bench
+	cargo build --release --locked --bin edgeproxy
+	python3 benches/compare/instructions.py $(ARGS)
+
 .PHONY: bench-memory
 bench-memory: ## memory per idle connection, plain and TLS
 	@scripts/setup bench
