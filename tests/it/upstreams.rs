@@ -16,6 +16,8 @@ mod shed;
 mod srv;
 mod sticky;
 
+use std::collections::BTreeMap;
+
 use crate::harness::Edge;
 use crate::harness::Origin;
 
@@ -41,4 +43,20 @@ fn with(addresses: &str, more: &str) -> Edge {
 fn nobody() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
     listener.local_addr().expect("a bound socket has an address").to_string()
+}
+
+/// Who answers so many requests, how often.
+fn shares(edge: &Edge, requests: usize) -> BTreeMap<String, usize> {
+    let mut shares = BTreeMap::new();
+    let mut wire = edge.wire();
+    for _ in 0..requests {
+        let reply = wire.get("edge.test", "/", &[]);
+        *shares.entry(reply.expect_status(200).text()).or_default() += 1;
+    }
+    shares
+}
+
+/// The same, as written.
+fn of(shares: &[(&str, usize)]) -> BTreeMap<String, usize> {
+    shares.iter().map(|(who, share)| ((*who).to_owned(), *share)).collect()
 }

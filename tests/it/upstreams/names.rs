@@ -1,7 +1,5 @@
 //! Backends by name, as the system's resolver knows them.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 use crate::harness::Edge;
@@ -10,6 +8,8 @@ use crate::harness::Origin;
 use crate::harness::ok;
 use crate::process::daemon::eventually;
 use crate::process::free_address;
+use crate::upstreams::of;
+use crate::upstreams::shares;
 
 /// Origins called `a`, `b` and `c`, at 127.0.0.1, .2 and .3, and the port that they have in common.
 fn origins() -> ([Origin; 3], u16) {
@@ -28,21 +28,6 @@ fn yaml(port: u16, more: &str) -> String {
          addresses: [{{id: app, address: \"one.test:{port}\"}}]\n    resolve_every: 1s\n{more}\
          routes: [{{upstream: app}}]\n"
     )
-}
-
-/// Who answers so many requests, how often.
-fn shares(edge: &Edge, requests: usize) -> BTreeMap<String, usize> {
-    let mut shares = BTreeMap::new();
-    let mut wire = edge.wire();
-    for _ in 0..requests {
-        let reply = wire.get("edge.test", "/", &[]);
-        *shares.entry(reply.expect_status(200).text()).or_default() += 1;
-    }
-    shares
-}
-
-fn of(shares: &[(&str, usize)]) -> BTreeMap<String, usize> {
-    shares.iter().map(|(who, share)| ((*who).to_owned(), *share)).collect()
 }
 
 /// The addresses of a backend, as they are listed, without their ports.

@@ -1,6 +1,5 @@
 //! Real look-ups of a real DNS server.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use hickory_resolver::proto::rr::RecordType;
@@ -15,6 +14,8 @@ use crate::harness::ok;
 use crate::process::daemon::eventually;
 use crate::process::free_address;
 use crate::upstreams::nobody;
+use crate::upstreams::of;
+use crate::upstreams::shares;
 use crate::upstreams::with;
 
 const NAME: &str = "_http._tcp.app.test";
@@ -51,21 +52,6 @@ fn and(dns: &Dns, addresses: &str, more: &str) -> Edge {
         &format!("{{id: app, address: \"srv:{NAME}\"}}{addresses}"),
         &format!("    resolvers: [\"{server}\"]\n{more}"),
     )
-}
-
-/// Who answers so many requests, how often.
-fn shares(edge: &Edge, requests: usize) -> BTreeMap<String, usize> {
-    let mut shares = BTreeMap::new();
-    let mut wire = edge.wire();
-    for _ in 0..requests {
-        let reply = wire.get("edge.test", "/", &[]);
-        *shares.entry(reply.expect_status(200).text()).or_default() += 1;
-    }
-    shares
-}
-
-fn of(shares: &[(&str, usize)]) -> BTreeMap<String, usize> {
-    shares.iter().map(|(who, share)| ((*who).to_owned(), *share)).collect()
 }
 
 /// The addresses of the service, as they are listed: (port, weight, backup).
