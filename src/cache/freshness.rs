@@ -215,11 +215,12 @@ fn apparent_age(headers: &HeaderMap, arrived: SystemTime) -> Duration {
 /// The age that the caches between have counted: the first member of the first Age line; what is not
 /// a number of seconds is ignored (§5.1).
 pub fn age_value(headers: &HeaderMap) -> Duration {
-    headers
-        .get(header::AGE)
-        .and_then(|line| fields::members(line.as_bytes()).next())
-        .and_then(delta_seconds)
-        .unwrap_or_default()
+    headers.get(header::AGE).map(|line| age_of(line.as_bytes())).unwrap_or_default()
+}
+
+/// The same of the first Age line.
+pub fn age_of(line: &[u8]) -> Duration {
+    fields::members(line).next().and_then(delta_seconds).unwrap_or_default()
 }
 
 /// When the origin says that it made the response; `None` when it does not say so, says it twice

@@ -106,12 +106,13 @@ pub fn check_connection(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Whether a field, in lower case, is one that we or the origin act upon by its meaning.
 pub(super) fn has_fixed_meaning(name: &str) -> bool {
-    is_standard(name) || ESSENTIAL.contains(&name)
+    is_standard(name.as_bytes()) || ESSENTIAL.contains(&name)
 }
 
-/// Whether a field, in lower case, is one of [`STANDARD`]. Few names are so long.
-fn is_standard(name: &str) -> bool {
-    matches!(name.len(), 2 | 7 | 10 | 14 | 16..=19 | 25) && STANDARD.contains(&name)
+/// Whether a field is one of [`STANDARD`]. Few names are so long.
+fn is_standard(name: &[u8]) -> bool {
+    matches!(name.len(), 2 | 7 | 10 | 14 | 16..=19 | 25)
+        && STANDARD.iter().any(|standard| name.eq_ignore_ascii_case(standard.as_bytes()))
 }
 
 fn is_essential(option: &[u8]) -> bool {
@@ -126,7 +127,7 @@ fn is_essential(option: &[u8]) -> bool {
 #[must_use]
 pub fn hop_by_hop(headers: &HeaderMap) -> Names {
     let mut found: Names =
-        headers.keys().filter(|name| is_standard(name.as_str())).cloned().collect();
+        headers.keys().filter(|name| is_standard(name.as_str().as_bytes())).cloned().collect();
     if !headers.contains_key(header::CONNECTION) {
         return found;
     }
@@ -142,6 +143,34 @@ pub fn hop_by_hop(headers: &HeaderMap) -> Names {
         }
     }
     found
+}
+
+/// The names of fields that end here because Connection names them, in any case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nominated<'a>(SmallVec<[&'a [u8]; 3]>);
+
+impl<'a> Nominated<'a> {
+    /// What these lines of Connection name, the essential fields aside; `None` of what is better looked up in a map.
+    pub fn by(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+        let mut named = SmallVec::new();
+        for option in lines.flat_map(list::split) {
+            // Nearly all say no more than how long the connection lasts, which names nobody's field.
+            if option.eq_ignore_ascii_case(b"keep-alive") || is_essential(option) {
+                continue;
+            }
+            if named.len() == MOST_OPTIONS {
+                return None;
+            }
+            named.push(option);
+        }
+        Some(Self(named))
+    }
+
+    /// Whether a field ends here: it is a standard one, or named.
+    #[must_use]
+    pub fn ends(&self, name: &[u8]) -> bool {
+        is_standard(name) || self.0.iter().any(|named| named.eq_ignore_ascii_case(name))
+    }
 }
 
 /// Whether the sender takes trailers: `TE: trailers` (RFC 9110 §10.1.4). gRPC servers insist on it,
@@ -172,26 +201,32 @@ pub fn joined_cookie(headers: &HeaderMap) -> Option<HeaderValue> {
 /// version in which the message reached us.
 #[must_use]
 pub fn via(headers: &HeaderMap, received: Version) -> HeaderValue {
-    let own = match received {
+    let own = HeaderValue::from_static(own_via(received));
+    if !headers.contains_key(header::VIA) {
+        return own;
+    }
+    let mut whole = Vec::new();
+    write_via(&mut whole, headers.get_all(header::VIA).iter().map(HeaderValue::as_bytes), received);
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(whole)).unwrap_or(own)
+}
+
+/// Writes the Via field to send behind what `out` has: these lines that came, and ourselves.
+pub fn write_via<'a>(out: &mut Vec<u8>, came: impl Iterator<Item = &'a [u8]>, received: Version) {
+    for line in came.map(list::trim).filter(|line| !line.is_empty()) {
+        out.extend_from_slice(line);
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(own_via(received).as_bytes());
+}
+
+/// Ourselves in Via.
+fn own_via(received: Version) -> &'static str {
+    match received {
         Version::HTTP_10 => "1.0 edgeproxy",
         Version::HTTP_2 => "2 edgeproxy",
         Version::HTTP_3 => "3 edgeproxy",
         _ => "1.1 edgeproxy",
-    };
-    if !headers.contains_key(header::VIA) {
-        return HeaderValue::from_static(own);
     }
-    let mut whole = Vec::new();
-    for line in headers.get_all(header::VIA) {
-        let line = list::trim(line.as_bytes());
-        if !line.is_empty() {
-            whole.extend_from_slice(line);
-            whole.extend_from_slice(b", ");
-        }
-    }
-    whole.extend_from_slice(own.as_bytes());
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(whole))
-        .unwrap_or_else(|_| HeaderValue::from_static(own))
 }
 
 /// How often this message went through a proxy of our name: more often than the topology explains
@@ -262,8 +297,9 @@ mod tests {
 
     #[test]
     fn no_standard_field_is_overlooked_for_its_length() {
-        assert!(STANDARD.iter().all(|name| is_standard(name)));
-        assert!(!is_standard("x-or"));
+        assert!(STANDARD.iter().all(|name| is_standard(name.as_bytes())));
+        assert!(is_standard(b"Keep-Alive"));
+        assert!(!is_standard(b"x-or"));
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod request;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub use self::message::ReplyMessage;
 use self::request::Asked;
 use self::request::RequestTap;
 pub use self::seen::Seen;
+pub use self::text::Line;
+pub use self::text::ReplyText;
 use super::chunked::BodyScanner;
 use super::chunked::Of;
 use super::head::MOST_BYTES;

@@ -173,9 +173,11 @@ pub(crate) fn dress_for<'c>(
     let mut dress = Dress::of(ctx);
     if confirmed.is_some() {
         dress.age = confirmed;
-    } else if response.all().contains_key(header::AGE) && ctx.origin.status.is_some() {
+    } else if let Some(line) = response.first(&header::AGE)
+        && ctx.origin.status.is_some()
+    {
         // From the origin: many lines or no number would confuse the caches behind us.
-        dress.age = Some(freshness::age_value(response.all()).as_secs());
+        dress.age = Some(freshness::age_of(line).as_secs());
     }
     dress
 }

@@ -86,18 +86,17 @@ impl<'a> Dress<'a> {
         }
     }
 
-    /// Whether a field of the response does not show beneath it, a route's changes aside. Connection
+    /// Whether a field of the response, in any case, does not show beneath it, a route's changes aside. Connection
     /// is not a response's to say.
-    pub(crate) fn covers(&self, name: &HeaderName) -> bool {
-        match *name {
-            header::AGE => self.age.is_some(),
-            header::STRICT_TRANSPORT_SECURITY => self.hsts.is_some(),
-            header::VIA | header::CONNECTION => true,
-            _ => {
-                *name == REQUEST_ID
-                    || (*name == X_CACHE && self.cache.is_some())
-                    || directives::targeted_fields().contains(&name)
-            }
+    pub(crate) fn covers(&self, name: &[u8]) -> bool {
+        let is = |known: &HeaderName| name.eq_ignore_ascii_case(known.as_str().as_bytes());
+        match name.len() {
+            3 => is(&header::VIA) || (self.age.is_some() && is(&header::AGE)),
+            7 => self.cache.is_some() && is(&X_CACHE),
+            10 => is(&header::CONNECTION),
+            12 => is(&REQUEST_ID),
+            25 => self.hsts.is_some() && is(&header::STRICT_TRANSPORT_SECURITY),
+            _ => directives::targeted_fields().into_iter().any(is),
         }
     }
 
@@ -166,12 +165,20 @@ pub(crate) trait Fields {
     fn remove(&mut self, name: &HeaderName);
 }
 
-/// The head of a response, as whoever holds it lets it be changed.
-pub(crate) trait Head: Fields {
+/// The head of a response, as whoever holds it lets it be read.
+pub(crate) trait Head {
     /// The status.
     fn status(&self) -> StatusCode;
     /// The version that its sender spoke.
     fn version(&self) -> Version;
+    /// The first value of a field.
+    fn first(&self, name: &HeaderName) -> Option<&[u8]>;
+    /// All fields, where they are in a map.
+    fn map(&self) -> Option<&HeaderMap>;
+}
+
+/// The head of a response, as whoever holds it lets it be changed.
+pub(crate) trait HeadMut: Head + Fields {
     /// Replaces the status.
     fn set_status(&mut self, status: StatusCode) -> Result<()>;
 }
@@ -185,6 +192,16 @@ impl Head for ResponseHeader {
         self.version
     }
 
+    fn first(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.headers.get(name).map(HeaderValue::as_bytes)
+    }
+
+    fn map(&self) -> Option<&HeaderMap> {
+        Some(&self.headers)
+    }
+}
+
+impl HeadMut for ResponseHeader {
     fn set_status(&mut self, status: StatusCode) -> Result<()> {
         Self::set_status(self, status)
     }

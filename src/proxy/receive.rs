@@ -26,7 +26,9 @@ use crate::message::reply::fields;
 use crate::proxy::again;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
+use crate::proxy::dress::Fields;
 use crate::proxy::dress::Head;
+use crate::proxy::dress::HeadMut;
 use crate::proxy::freshen;
 use crate::proxy::hedge;
 use crate::proxy::outgoing::Outgoing;
@@ -77,9 +79,11 @@ pub(crate) fn take_note(
 ) -> Result<Stage> {
     hedge::settle(ctx);
     let status = response.status();
-    if response.version() == Version::HTTP_2 {
+    if response.version() == Version::HTTP_2
+        && let Some(all) = response.map()
+    {
         // The connection itself sees to HTTP/1.
-        fields::check(status, response.all(), &ReplyLimits::default())
+        fields::check(status, all, &ReplyLimits::default())
             .map_err(|fault| malformed(ctx, fault.to_string()))?;
     }
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -98,7 +102,8 @@ pub(crate) fn take_note(
         return Ok(Stage::Interim);
     }
     note(status, ctx);
-    match again::try_another(request, status, retry_after(response.all()), ctx) {
+    let retry_after = response.first(&header::RETRY_AFTER).and_then(retry_after);
+    match again::try_another(request, status, retry_after, ctx) {
         Some(error) => Err(error),
         None => Ok(Stage::Final),
     }
@@ -108,7 +113,23 @@ pub(crate) fn take_note(
 ///
 /// # Errors
 /// It answers something else than was asked.
-pub(crate) fn settle(response: &mut impl Head, ctx: &mut RequestCtx) -> Result<()> {
+pub(crate) fn settle(response: &mut impl HeadMut, ctx: &mut RequestCtx) -> Result<()> {
+    strip(response)?;
+    was_asked_for(response.status(), ctx)?;
+    if response.status() == StatusCode::NOT_MODIFIED {
+        ctx.origin.not_modified = Some(response.all().clone());
+    }
+    if let Some(piece) = ctx.cache.piece {
+        take_for_piece(piece, response, ctx)?;
+    }
+    if ctx.cache.range.is_some() {
+        take_for_range(response)?;
+    }
+    Ok(())
+}
+
+/// Removes what belongs to the origin's connection, and says when the answer came if it does not.
+pub(crate) fn strip(response: &mut impl Fields) -> Result<()> {
     for name in hops::hop_by_hop(response.all()) {
         // Framing of this message, written anew for the client.
         if name != header::TRANSFER_ENCODING {
@@ -120,27 +141,26 @@ pub(crate) fn settle(response: &mut impl Head, ctx: &mut RequestCtx) -> Result<(
         let now = HeaderValue::try_from(date::format(SystemTime::now()));
         response.insert(header::DATE, now.or_err(ErrorType::InvalidHTTPHeader, "a date")?)?;
     }
-    if response.status() == StatusCode::NOT_MODIFIED {
-        if ctx.origin.conditions != Asked::OnCondition {
-            // Of what? Whoever asked without a condition has nothing to keep (RFC 9110 §15.4.5).
-            return Err(malformed(ctx, "a 304 that nobody asked for"));
-        }
-        ctx.origin.not_modified = Some(response.all().clone());
-    }
-    if let Some(piece) = ctx.cache.piece {
-        take_for_piece(piece, response, ctx)?;
-    }
-    if ctx.cache.range.is_some() {
-        take_for_range(response)?;
-    }
     // Another connection's offer; ours makes its own.
     response.remove(&header::ALT_SVC);
     Ok(())
 }
 
+/// Whether an answer of this status is one to what was asked.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn was_asked_for(status: StatusCode, ctx: &mut RequestCtx) -> Result<()> {
+    if status == StatusCode::NOT_MODIFIED && ctx.origin.conditions != Asked::OnCondition {
+        // Of what? Whoever asked without a condition has nothing to keep (RFC 9110 §15.4.5).
+        return Err(malformed(ctx, "a 304 that nobody asked for"));
+    }
+    Ok(())
+}
+
 /// What answers the request for a piece. The piece is an object of its own to the store: 200, told from
 /// the whole by the Content-Range that it keeps.
-fn take_for_piece(piece: Piece, response: &mut impl Head, ctx: &mut RequestCtx) -> Result<()> {
+fn take_for_piece(piece: Piece, response: &mut impl HeadMut, ctx: &mut RequestCtx) -> Result<()> {
     match piece.judge(response.status(), response.all()) {
         Answer::Piece(_) => response.set_status(StatusCode::OK)?,
         // As it is, it is not stored.
@@ -157,7 +177,7 @@ fn take_for_piece(piece: Piece, response: &mut impl Head, ctx: &mut RequestCtx) 
 }
 
 /// What answers the request for a range that is stored by itself: within the store it is a 200 as well.
-fn take_for_range(response: &mut impl Head) -> Result<()> {
+fn take_for_range(response: &mut impl HeadMut) -> Result<()> {
     match part::judge(response.status(), response.all()) {
         part::Answer::Part => response.set_status(StatusCode::OK)?,
         // As it is, it is not stored.
@@ -193,8 +213,8 @@ fn note(status: StatusCode, ctx: &mut RequestCtx) {
 }
 
 /// How long the origin asks to be left alone (RFC 9110 §10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+fn retry_after(line: &[u8]) -> Option<Duration> {
+    let value = std::str::from_utf8(line).ok()?.trim();
     if let Ok(seconds) = value.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }

@@ -26,8 +26,11 @@ use crate::cache::date;
 use crate::listen::io::EdgeIo;
 use crate::listen::shortcut::Through;
 use crate::listen::stream::Http2Stream;
+use crate::message::chunked::BodyFraming;
 use crate::message::conditional;
+use crate::message::hops::Nominated;
 use crate::message::reply::ReplyMessage;
+use crate::message::reply::ReplyText;
 use crate::message::spare;
 use crate::proxy::again;
 use crate::proxy::answer;
@@ -36,6 +39,7 @@ use crate::proxy::context::RequestCtx;
 use crate::proxy::deliver;
 use crate::proxy::dress::Fields;
 use crate::proxy::dress::Head;
+use crate::proxy::dress::HeadMut;
 use crate::proxy::fail;
 use crate::proxy::fetch;
 use crate::proxy::finish;
@@ -44,11 +48,15 @@ use crate::proxy::outgoing::Outgoing;
 use crate::proxy::receive;
 use crate::proxy::receive::Stage;
 use crate::proxy::through::relay::Coming;
+use crate::proxy::through::relay::Opening;
 use crate::proxy::through::relay::Relay;
 use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::route::action::Action;
+use crate::upstream::exchange::Came;
+use crate::upstream::exchange::Exchange;
 use crate::upstream::exchange::Question;
+use crate::upstream::exchange::http1;
 use crate::upstream::lease::Body;
 
 /// How often Pingora, too, lets an attempt follow another.
@@ -196,19 +204,16 @@ impl Passage {
         exchange.send(question, timeouts.write).await.map_err(Ended::Broke)?;
         // The time for the answer, which its connection watches, may be over before this one is.
         relay.set_patience((timeouts.read < allowance.answer).then_some(timeouts.read));
-        let (mut response, framing) = loop {
-            let head = relay.head(&mut exchange).await.map_err(Ended::Broke)?;
-            match (receive::take_note(&request, &head, ctx).map_err(Ended::Broke)?, head.body) {
-                (Stage::Final, Some(framing)) => break (head, framing),
-                (Stage::Final | Stage::Interim, _) => {
-                    let response = header_of(head.status, head.version, head.headers);
-                    Box::pin(relay.interim(response)).await.map_err(Ended::Broke)?;
+        let (opening, framing) = loop {
+            let came = relay.head(&mut exchange).await.map_err(Ended::Broke)?;
+            let begun = begin(&request, &mut exchange, came, relay, ctx).map_err(Ended::Broke)?;
+            match begun {
+                Begun::Answer(opening, framing) => break (opening, framing),
+                Begun::Interim(response) => {
+                    Box::pin(relay.interim(*response)).await.map_err(Ended::Broke)?;
                 }
             }
         };
-        receive::settle(&mut response, ctx).map_err(Ended::Broke)?;
-        let dress = deliver::dress_for(&Method::GET, &response, None, ctx);
-        let opening = relay.opening(response, &dress).map_err(Ended::Broke)?;
         relay.set_patience(Some(allowance.for_all(timeouts.read)));
         let keep = self.may_keep();
         let coming = Coming { framing, exchange, lent: &mut self.ctx.origin.lease };
@@ -250,6 +255,70 @@ impl Passage {
     }
 }
 
+/// What a head of the origin's begins.
+enum Begun {
+    /// The answer: how it begins for the client, and how its body is framed.
+    Answer(Opening, BodyFraming),
+    /// An interim response, which another head follows.
+    Interim(Box<ResponseHeader>),
+}
+
+/// Takes note of the head that came, and dresses it for the client.
+fn begin(
+    request: &Outgoing<'_>,
+    exchange: &mut Exchange,
+    came: Came,
+    relay: &Relay<'_>,
+    ctx: &mut RequestCtx,
+) -> Result<Begun> {
+    let mut head = match came {
+        Came::Text => {
+            let exchange = exchange.with_text()?;
+            if relay.writes_text()
+                && let Some(answer) = begin_text(request, exchange, ctx)?
+            {
+                return Ok(answer);
+            }
+            exchange.take_head()?
+        }
+        Came::Fields(head) => *head,
+    };
+    match (receive::take_note(request, &head, ctx)?, head.body) {
+        (Stage::Final, Some(framing)) => {
+            receive::settle(&mut head, ctx)?;
+            let dress = deliver::dress_for(&Method::GET, &head, None, ctx);
+            Ok(Begun::Answer(relay.opening(head, &dress)?, framing))
+        }
+        (Stage::Final | Stage::Interim, _) => {
+            Ok(Begun::Interim(Box::new(header_of(head.status, head.version, head.headers))))
+        }
+    }
+}
+
+/// The same of an answer whose head goes from text to text; `None` of what has to be in a map for what is done with it.
+fn begin_text(
+    request: &Outgoing<'_>,
+    exchange: &mut http1::Exchange,
+    ctx: &mut RequestCtx,
+) -> Result<Option<Begun>> {
+    let head = exchange.text()?;
+    let (Some(framing), Some(ends)) = (head.body, Nominated::by(head.values(&header::CONNECTION)))
+    else {
+        return Ok(None);
+    };
+    if ctx.route().is_none_or(|route| !route.headers.response.is_empty()) {
+        return Ok(None);
+    }
+    receive::take_note(request, &head, ctx)?;
+    receive::was_asked_for(head.status, ctx)?;
+    let dress = deliver::dress_for(&Method::GET, &head, None, ctx);
+    let opening = Relay::opening_of(&head, &ends, &dress);
+    let length = head.len;
+    drop(ends);
+    exchange.pass_head(length, Some(framing));
+    Ok(Some(Begun::Answer(opening, framing)))
+}
+
 /// A request of these fields that is passed through.
 fn outgoing(headers: &HeaderMap) -> Outgoing<'_> {
     Outgoing {
@@ -274,9 +343,38 @@ impl Head for ReplyMessage {
         self.version
     }
 
+    fn first(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.headers.get(name).map(HeaderValue::as_bytes)
+    }
+
+    fn map(&self) -> Option<&HeaderMap> {
+        Some(&self.headers)
+    }
+}
+
+impl HeadMut for ReplyMessage {
     fn set_status(&mut self, status: StatusCode) -> Result<()> {
         self.status = status;
         Ok(())
+    }
+}
+
+/// The same where it stands.
+impl Head for ReplyText<'_> {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn version(&self) -> Version {
+        self.version
+    }
+
+    fn first(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.values(name).next()
+    }
+
+    fn map(&self) -> Option<&HeaderMap> {
+        None
     }
 }
 

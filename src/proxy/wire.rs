@@ -2,21 +2,25 @@
 //! `dress` would make of it, in the same order, written at once.
 
 use std::fmt;
+use std::time::SystemTime;
 
-use http::HeaderMap;
 use http::HeaderName;
 use http::StatusCode;
 use http::header;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 
+use crate::cache::date;
 use crate::listen::shortcut::Afterwards;
 use crate::message::hops;
+use crate::message::hops::Nominated;
 use crate::message::range;
+use crate::message::reply::ReplyText;
 use crate::message::title;
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::dress::CACHE_STATUS;
 use crate::proxy::dress::Dress;
+use crate::proxy::dress::Fields;
 use crate::proxy::dress::Head;
 use crate::proxy::dress::SERVER_TIMING;
 use crate::proxy::dress::X_CACHE;
@@ -39,10 +43,8 @@ pub(crate) fn write(
     if dress.rules.is_empty() {
         kept(out, entry, selection, dress);
         described(out, entry, selection);
-        // Hardly any response comes through another proxy, and a map of its fields has its price.
-        let passed = entry.lines().any(|line| line.name.eq_ignore_ascii_case("via"));
-        let stored = if passed { entry.headers() } else { HeaderMap::new() };
-        dressed(out, &stored, dress);
+        let via = entry.lines().filter(|line| line.name.eq_ignore_ascii_case("via"));
+        dressed(out, via.map(|line| line.value), dress);
     } else {
         // What a route's rules change is only known when all is there.
         let mut response: ResponseHeader =
@@ -66,26 +68,54 @@ pub(crate) fn write(
 /// A route adds what no header can hold.
 pub(crate) fn write_passed(
     out: &mut Vec<u8>,
-    response: &mut impl Head,
+    response: &mut (impl Head + Fields),
     dress: &Dress<'_>,
 ) -> Result<()> {
-    let plain = dress.rules.is_empty();
-    if !plain {
-        // What a route's rules change is only known when all is there.
-        dress.put_on(response)?;
-    }
+    dress.put_on(response)?;
     status_line(out, response.status());
     for (name, value) in response.all() {
-        let is_framing = *name == header::TRANSFER_ENCODING || *name == header::CONNECTION;
-        let is_covered = plain && dress.covers(name);
-        if !is_framing && !is_covered {
+        if *name != header::TRANSFER_ENCODING && *name != header::CONNECTION {
             line(out, title::of(name), value.as_bytes());
         }
     }
-    if plain {
-        dressed(out, response.all(), dress);
-    }
     Ok(())
+}
+
+/// The same of one that stands where it was read and that no rules of a route change, without what belongs to its
+/// origin's connection: most of it is copied as it is. `ends` are the fields that Connection names.
+pub(crate) fn write_text(
+    out: &mut Vec<u8>,
+    response: &ReplyText<'_>,
+    ends: &Nominated<'_>,
+    dress: &Dress<'_>,
+) {
+    status_line(out, response.status);
+    let mut run = 0..0;
+    let mut is_dated = false;
+    for field in response.lines() {
+        // Alt-Svc is another connection's offer; ours makes its own.
+        let is = |name: &HeaderName| field.name.eq_ignore_ascii_case(name.as_str().as_bytes());
+        if ends.ends(field.name) || dress.covers(field.name) || is(&header::ALT_SVC) {
+            continue;
+        }
+        is_dated |= is(&header::DATE);
+        match field.place {
+            Some((begin, end)) if begin == run.end => run.end = end,
+            Some((begin, end)) => {
+                let before = std::mem::replace(&mut run, begin..end);
+                out.extend_from_slice(response.bytes(before));
+            }
+            None => {
+                out.extend_from_slice(response.bytes(std::mem::take(&mut run)));
+                line(out, field.name, field.value);
+            }
+        }
+    }
+    out.extend_from_slice(response.bytes(run));
+    if !is_dated {
+        line(out, "date", date::format(SystemTime::now()).as_bytes());
+    }
+    dressed(out, response.values(&header::VIA), dress);
 }
 
 fn status_line(out: &mut Vec<u8>, status: StatusCode) {
@@ -99,31 +129,13 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode) {
 /// What is stored, without what this answer does not say or says anew.
 fn kept(out: &mut Vec<u8>, entry: &Entry, selection: &Selection, dress: &Dress<'_>) {
     for line in entry.lines() {
-        let shows = || {
-            // To make a name of text costs more than to write the line.
-            HeaderName::from_bytes(line.name.as_bytes())
-                .is_ok_and(|name| !dress.covers(&name) && !selection.changes(&name))
-        };
-        if (*selection == Selection::Whole && !may_be_covered(line.name)) || shows() {
+        let name = line.name.as_bytes();
+        // To make a name of text costs more than to write the line.
+        let changes = || HeaderName::from_bytes(name).is_ok_and(|name| selection.changes(&name));
+        if !dress.covers(name) && (*selection == Selection::Whole || !changes()) {
             out.extend_from_slice(line.whole);
         }
     }
-}
-
-/// Whether a name is one of those that [`Dress::covers`] can speak of.
-fn may_be_covered(name: &str) -> bool {
-    const COVERED: [&str; 9] = [
-        "age",
-        "via",
-        "x-cache",
-        "connection",
-        "x-request-id",
-        "cdn-cache-control",
-        "surrogate-control",
-        "edgeproxy-cache-control",
-        "strict-transport-security",
-    ];
-    COVERED.iter().any(|covered| covered.len() == name.len() && covered.eq_ignore_ascii_case(name))
 }
 
 /// What this answer says of its content that is not stored, or not so.
@@ -151,14 +163,16 @@ fn described(out: &mut Vec<u8>, entry: &Entry, selection: &Selection) {
     }
 }
 
-/// What `Dress` says of a response that came with these fields, without a route's rules.
-fn dressed(out: &mut Vec<u8>, came: &HeaderMap, dress: &Dress<'_>) {
+/// What `Dress` says of a response that came with these lines of Via, without a route's rules.
+fn dressed<'a>(out: &mut Vec<u8>, via: impl Iterator<Item = &'a [u8]>, dress: &Dress<'_>) {
     if let Some(age) = dress.age {
         out.extend_from_slice(b"Age: ");
         decimal(out, age);
         out.extend_from_slice(b"\r\n");
     }
-    line(out, "via", hops::via(came, dress.received).as_bytes());
+    out.extend_from_slice(b"via: ");
+    hops::write_via(out, via, dress.received);
+    out.extend_from_slice(b"\r\n");
     line(out, REQUEST_ID.as_str(), dress.id.as_bytes());
     if let Some((status, outcome)) = &dress.cache {
         out.extend_from_slice(CACHE_STATUS.as_str().as_bytes());
@@ -188,8 +202,8 @@ impl fmt::Write for Text<'_> {
     }
 }
 
-fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
+fn line(out: &mut Vec<u8>, name: impl AsRef<[u8]>, value: &[u8]) {
+    out.extend_from_slice(name.as_ref());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
@@ -215,6 +229,8 @@ mod tests {
     use std::time::SystemTime;
 
     use crate::proxy::dress::timing;
+    use bytes::BytesMut;
+    use http::HeaderMap;
     use http::HeaderValue;
     use http::Version;
     use proptest::prelude::*;
@@ -224,7 +240,11 @@ mod tests {
     use crate::cache::status::Forward;
     use crate::cache::status::Outcome;
     use crate::message::range::Multipart;
+    use crate::message::reply::ReplyLimits;
+    use crate::message::reply::ReplyMessage;
+    use crate::message::reply::Seen;
     use crate::message::title;
+    use crate::proxy::receive;
     use crate::route::HeaderRule;
     use crate::storage::memory::Arrival;
     use crate::storage::memory::Memory;
@@ -256,11 +276,61 @@ mod tests {
         "x-request-id",
     ];
 
+    /// What origins say of their connection as well.
+    const NAMES_OF_ORIGINS: [&str; 26] = [
+        "accept-ranges",
+        "age",
+        "alt-svc",
+        "cache-control",
+        "cache-status",
+        "cdn-cache-control",
+        "connection",
+        "connection",
+        "content-type",
+        "date",
+        "edgeproxy-cache-control",
+        "etag",
+        "keep-alive",
+        "proxy-authenticate",
+        "server",
+        "server",
+        "set-cookie",
+        "strict-transport-security",
+        "surrogate-control",
+        "te",
+        "trailer",
+        "vary",
+        "via",
+        "x-cache",
+        "x-custom",
+        "x-request-id",
+    ];
+
     fn field() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
         (prop::sample::select(&NAMES[..]), "[!-~]( ?[!-~]){0,8}").prop_map(|(name, value)| {
             let value = HeaderValue::from_str(&value).expect("visible text");
             (HeaderName::from_static(name), value)
         })
+    }
+
+    /// A field line as origins write them.
+    fn line_of_origin() -> impl Strategy<Value = String> {
+        let (names, values) = (
+            &NAMES_OF_ORIGINS[..],
+            &["x-custom, close", "keep-alive", "server, etag", "7", ""][..],
+        );
+        let value = prop_oneof![
+            "[!-~]( ?[!-~]){0,8}",
+            prop::sample::select(values).prop_map(str::to_owned)
+        ];
+        let spaces = prop::sample::select(&[": ", ": ", ": ", ":", ":  ", ": \t"][..]);
+        let end = prop::sample::select(&["", "", "", " ", "\t "][..]);
+        (prop::sample::select(names), any::<bool>(), spaces, value, end).prop_map(
+            |(name, loud, spaces, value, end)| {
+                let name = if loud { name.to_ascii_uppercase() } else { name.to_owned() };
+                format!("{name}{spaces}{value}{end}\r\n")
+            },
+        )
     }
 
     fn rule() -> impl Strategy<Value = HeaderRule> {
@@ -383,12 +453,12 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
-        /// The same of an answer that is passed through: what is written is what a map would be.
+        /// The same of an answer that is passed through: what is written of its text is what a map would be.
         #[test]
         fn what_is_passed_is_what_would_be_built(
-            fields in prop::collection::vec(field(), 0..12),
+            fields in prop::collection::vec(line_of_origin(), 0..12),
             rules in prop_oneof![Just(Vec::new()), prop::collection::vec(rule(), 0..4)],
-            status in prop::sample::select(&[200_u16, 204, 304, 404, 502][..]),
+            status in prop::sample::select(&[200_u16, 204, 404, 502][..]),
             age in prop::option::of(0_u64..1 << 32),
             cached in any::<bool>(),
             sticks in any::<bool>(),
@@ -401,20 +471,27 @@ mod tests {
             let dress = Dress {
                 received: Version::HTTP_11, id: "the-id", age, cache, timing, stick, hsts, rules: &rules,
             };
-            let mut came = ResponseHeader::build_no_case(status, None).expect("a status");
-            for (name, value) in &fields {
-                came.append_header(name, value).expect("a valid field");
-            }
-            let mut built = came.clone();
-            dress.put_on(&mut built).expect("valid fields");
+            let came = format!("HTTP/1.1 {status} Whatever\r\n{}\r\nbody", fields.concat());
+            let seen = Seen::read(came.as_bytes(), &ReplyLimits::default());
+            let seen = seen.expect("a good head").expect("a whole head");
+            let head = ReplyText::of(came.as_bytes(), &seen).expect("a good head");
+            let mut map = ReplyMessage::take_seen(&mut BytesMut::from(&*came), &seen).expect("a good head");
+            receive::strip(&mut map).expect("valid fields");
 
             let mut text = Vec::new();
-            write_passed(&mut text, &mut came, &dress).expect("valid fields");
+            write_passed(&mut text, &mut map, &dress).expect("valid fields");
             text.extend_from_slice(b"\r\n");
-            let (line, written) = read(&text);
-            let reason = built.status.canonical_reason().expect("the tests use known statuses");
-            prop_assert_eq!(line, format!("HTTP/1.1 {status} {reason}"));
-            prop_assert_eq!(&written, &built.headers);
+            let by_map = read(&text);
+            let reason = map.status.canonical_reason().expect("the tests use known statuses");
+            prop_assert_eq!(&by_map.0, &format!("HTTP/1.1 {status} {reason}"));
+            if !rules.is_empty() {
+                return Ok(());
+            }
+            text.clear();
+            let ends = Nominated::by(head.values(&header::CONNECTION)).expect("few names");
+            write_text(&mut text, &head, &ends, &dress);
+            text.extend_from_slice(b"\r\n");
+            prop_assert_eq!(&read(&text), &by_map);
         }
     }
 

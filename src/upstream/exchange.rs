@@ -46,6 +46,14 @@ pub enum Part {
     End(Option<HeaderMap>),
 }
 
+/// The head of an answer that has come.
+pub enum Came {
+    /// As text; it stands in the exchange.
+    Text,
+    /// As fields.
+    Fields(Box<ReplyMessage>),
+}
+
 impl Exchange {
     /// Whether the connection carried requests before.
     #[must_use]
@@ -78,16 +86,42 @@ impl Exchange {
     ///
     /// # Errors
     /// There is none, or what came is none.
-    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReplyMessage>> {
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Came>> {
         match self {
-            Self::Http1(exchange) => exchange.poll_head(cx),
-            Self::Http2(stream) => Poll::Ready(Ok(match ready!(stream.poll_head(cx))? {
-                Head::Interim(head) => message(*head, None),
-                Head::Final(head) => {
-                    let framing = framing(&head);
-                    message(*head, Some(framing))
-                }
-            })),
+            Self::Http1(exchange) => exchange.poll_text(cx).map_ok(|()| Came::Text),
+            Self::Http2(stream) => {
+                Poll::Ready(Ok(Came::Fields(match ready!(stream.poll_head(cx))? {
+                    Head::Interim(head) => message(*head, None),
+                    Head::Final(head) => {
+                        let framing = framing(&head);
+                        message(*head, Some(framing))
+                    }
+                })))
+            }
+        }
+    }
+
+    /// The exchange in which a head stands as text.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn with_text(&mut self) -> Result<&mut http1::Exchange> {
+        match self {
+            Self::Http1(exchange) => Ok(exchange),
+            Self::Http2(_) => {
+                let what = "an answer in the other version of HTTP";
+                pingora::Error::e_explain(pingora::ErrorType::InternalError, what)
+            }
+        }
+    }
+
+    /// Writes all that is to come of the answer's body behind `out`, if it is here and no longer than `most`: how
+    /// long it is.
+    pub fn take_rest(&mut self, out: &mut Vec<u8>, most: usize) -> Option<usize> {
+        match self {
+            Self::Http1(exchange) => exchange.take_rest(out, most),
+            // Its end may be a frame of its own, with trailers.
+            Self::Http2(_) => None,
         }
     }
 
@@ -119,8 +153,9 @@ impl Exchange {
     }
 }
 
-fn message(head: response::Parts, body: Option<BodyFraming>) -> ReplyMessage {
-    ReplyMessage { status: head.status, version: head.version, headers: head.headers, body }
+fn message(head: response::Parts, body: Option<BodyFraming>) -> Box<ReplyMessage> {
+    let response::Parts { status, version, headers, .. } = head;
+    Box::new(ReplyMessage { status, version, headers, body })
 }
 
 /// How a client would find the end of what follows this head. That it ends there the stream has seen to.

@@ -17,9 +17,24 @@ impl Span {
         Self { start: position(start), end: position(end) }
     }
 
+    /// Its first position.
+    pub(in crate::message) fn start(self) -> usize {
+        self.start as usize
+    }
+
+    /// The position behind it.
+    pub(in crate::message) fn end(self) -> usize {
+        self.end as usize
+    }
+
+    /// How many bytes it is long.
+    pub(in crate::message) fn len(self) -> usize {
+        self.end().saturating_sub(self.start())
+    }
+
     /// The bytes of the range; nothing when the buffer is not the one it was found in.
     pub(in crate::message) fn of(self, buf: &[u8]) -> &[u8] {
-        buf.get(self.start as usize..self.end as usize).unwrap_or_default()
+        buf.get(self.start()..self.end()).unwrap_or_default()
     }
 }
 
@@ -67,7 +82,43 @@ enum Place {
     SectionEnd,
 }
 
-/// Reads a field section from a buffer that only grows, and looks at every byte once.
+/// A field line as nearly all are: there as a whole, and nothing wrong with it.
+struct Line {
+    name: Span,
+    value: Span,
+    /// The position behind it.
+    end: usize,
+}
+
+impl Line {
+    /// The line that begins there; `None` leaves it to who looks at one byte after the other.
+    fn at(at: usize, buf: &[u8]) -> Option<Self> {
+        let rest = buf.get(at..)?;
+        let name = skip_token(rest);
+        if name == 0 || *rest.get(name)? != b':' {
+            return None;
+        }
+        let mut begin = name + 1;
+        while let b' ' | b'\t' = rest.get(begin)? {
+            begin += 1;
+        }
+        let mut end = begin + skip_value(rest.get(begin..)?);
+        let behind = end + 2;
+        if rest.get(end..behind)? != b"\r\n" {
+            return None;
+        }
+        while end > begin && matches!(rest.get(end - 1), Some(b' ' | b'\t')) {
+            end -= 1;
+        }
+        Some(Self {
+            name: Span::new(at, at + name),
+            value: Span::new(at + begin, at + end),
+            end: at + behind,
+        })
+    }
+}
+
+/// Reads a field section from a buffer that only grows, and looks at every byte once where it comes whole.
 #[derive(Debug, Default)]
 pub(in crate::message) struct FieldScanner {
     at: usize,
@@ -86,6 +137,14 @@ impl FieldScanner {
 
     /// The next field, or the end. `buf` is the buffer of the last call, possibly grown.
     pub(in crate::message) fn step(&mut self, buf: &[u8], most: usize) -> Step {
+        if matches!(self.place, Place::LineStart)
+            && self.count < most
+            && let Some(line) = Line::at(self.at, buf)
+        {
+            self.count += 1;
+            self.at = line.end;
+            return Step::Field(line.name, line.value);
+        }
         loop {
             let rest = buf.get(self.at..).unwrap_or_default();
             let Some(&first) = rest.first() else { return Step::NeedMore };

@@ -10,13 +10,8 @@ use http::Version;
 use super::OriginFault;
 use super::ReplyLimits;
 use super::Seen;
-use super::head::Reply;
-use super::head::ReplyHead;
-use super::head::ReplyScan;
-use super::head::ReplyScanner;
-use super::request::Asked;
+use super::text::meaning;
 use crate::message::chunked::BodyFraming;
-use crate::message::head::fields::Span;
 use crate::message::spare;
 
 /// The head of a response to a request that was neither HEAD nor offered a tunnel.
@@ -39,39 +34,25 @@ impl ReplyMessage {
     /// # Errors
     /// What a [`ReplyGuard`](super::ReplyGuard) does not let pass either.
     pub fn take(buf: &mut BytesMut, limits: &ReplyLimits) -> Result<Option<Self>, OriginFault> {
-        let mut spans = Vec::with_capacity(16);
-        let mut scanner = ReplyScanner::default();
-        let scan = scanner.scan(buf, limits, |name, value| spans.push((name, value)))?;
-        let ReplyScan::Head { end, reply } = scan else { return Ok(None) };
-        Self::read(buf, &spans, end, reply).map(Some)
+        let Some(seen) = Seen::read(buf, limits)? else { return Ok(None) };
+        Self::take_seen(buf, &seen).map(Some)
     }
 
-    /// Takes the head off the front of `buf` that a guard has seen there.
+    /// Takes the head off the front of `buf` that was seen there.
     ///
     /// # Errors
     /// What a [`ReplyGuard`](super::ReplyGuard) does not let pass either.
-    pub fn take_seen(buf: &mut BytesMut, seen: &Seen) -> Result<Option<Self>, OriginFault> {
-        let Some((end, reply)) = seen.whole().filter(|&(end, _)| end <= buf.len()) else {
-            return Ok(None);
-        };
-        Self::read(buf, seen.spans(), end, reply).map(Some)
-    }
-
-    fn read(
-        buf: &mut BytesMut,
-        spans: &[(Span, Span)],
-        end: usize,
-        reply: ReplyHead,
-    ) -> Result<Self, OriginFault> {
-        let body = match reply.judge(Asked::Content)? {
-            Reply::Interim => None,
-            Reply::Switched => return Err(OriginFault::UnaskedUpgrade),
-            Reply::Final(framing) => Some(framing),
-        };
+    pub fn take_seen(buf: &mut BytesMut, seen: &Seen) -> Result<Self, OriginFault> {
+        let (end, reply) = seen.whole().ok_or(OriginFault::TruncatedHead)?;
+        if end > buf.len() {
+            return Err(OriginFault::TruncatedHead);
+        }
+        let (status, body) = meaning(&reply)?;
         let text = buf.split_to(end).freeze();
         let mut headers = spare::fields();
-        headers.try_reserve(spans.len() + ROOM).map_err(|_| OriginFault::TooManyFields)?;
-        for &(name, value) in spans {
+        let room = seen.spans().len() + ROOM;
+        headers.try_reserve(room).map_err(|_| OriginFault::TooManyFields)?;
+        for &(name, value) in seen.spans() {
             let name = HeaderName::from_bytes(name.of(&text));
             let value = match value.of(&text) {
                 // An empty value lies nowhere.
@@ -83,7 +64,6 @@ impl ReplyMessage {
             };
             headers.try_append(name, value).map_err(|_| OriginFault::TooManyFields)?;
         }
-        let status = StatusCode::from_u16(reply.status()).map_err(|_| OriginFault::BadStatus)?;
         Ok(Self { status, version: reply.version(), headers, body })
     }
 }
@@ -152,7 +132,7 @@ mod tests {
             guard.on_reply_bytes(text.as_bytes()).expect("an answer");
             let mut buf = BytesMut::from(text);
             let seen = guard.take_seen().expect("it came in one piece");
-            let taken = ReplyMessage::take_seen(&mut buf, &seen);
+            let taken = ReplyMessage::take_seen(&mut buf, &seen).map(Some);
             assert_eq!((taken, buf), take(text), "{text}");
             assert!(guard.take_seen().is_none(), "once");
         }

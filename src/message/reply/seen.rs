@@ -1,6 +1,10 @@
-//! What a guard has seen of a head that came in one piece, so that nobody has to read it again.
+//! What was seen of a head that came in one piece, so that nobody has to read it again.
 
+use super::OriginFault;
+use super::ReplyLimits;
 use super::head::ReplyHead;
+use super::head::ReplyScan;
+use super::head::ReplyScanner;
 use crate::message::head::fields::Span;
 
 /// Room for the fields of most heads.
@@ -14,6 +18,19 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Reads the head at the front of `buf`; `None` while it is not whole.
+    ///
+    /// # Errors
+    /// What a [`ReplyGuard`](super::ReplyGuard) does not let pass either.
+    pub fn read(buf: &[u8], limits: &ReplyLimits) -> Result<Option<Self>, OriginFault> {
+        let mut seen = Self::default();
+        let scan =
+            ReplyScanner::default().scan(buf, limits, |name, value| seen.note(name, value))?;
+        let ReplyScan::Head { end, reply } = scan else { return Ok(None) };
+        seen.ends(end, reply);
+        Ok(Some(seen))
+    }
+
     /// A field was found, by its name and its value.
     pub(super) fn note(&mut self, name: Span, value: Span) {
         if self.spans.is_empty() {

@@ -22,11 +22,14 @@ use tokio::time::timeout;
 use crate::listen::io::EdgeIo;
 use crate::listen::stream::Http2Stream;
 use crate::message::chunked::BodyFraming;
+use crate::message::hops::Nominated;
 use crate::message::reply::ReplyMessage;
+use crate::message::reply::ReplyText;
 use crate::message::spare;
 use crate::proxy::dress::Dress;
 use crate::proxy::through::header_of;
 use crate::proxy::wire;
+use crate::upstream::exchange::Came;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::exchange::Part;
 use crate::upstream::lease::Lease;
@@ -145,7 +148,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Waits for the next head of the origin's.
-    pub(super) async fn head(&mut self, exchange: &mut Exchange) -> Result<ReplyMessage> {
+    pub(super) async fn head(&mut self, exchange: &mut Exchange) -> Result<Came> {
         wait(&mut self.client, self.patience, exchange, Exchange::poll_head).await
     }
 
@@ -157,13 +160,29 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// How the final answer begins in this dress.
+    /// Whether the client is written text.
+    pub(super) fn writes_text(&self) -> bool {
+        matches!(self.client, Client::Http1(_))
+    }
+
+    /// How the final answer begins in this dress, which has no rules, for a client that is written text. `ends` are
+    /// the fields that its Connection names.
+    pub(super) fn opening_of(
+        response: &ReplyText<'_>,
+        ends: &Nominated<'_>,
+        dress: &Dress<'_>,
+    ) -> Opening {
+        let mut text = room();
+        wire::write_text(&mut text, response, ends, dress);
+        Opening { status: response.status, head: Opened::Text(text) }
+    }
+
+    /// The same of one in a map, for any client.
     pub(super) fn opening(&self, mut response: ReplyMessage, dress: &Dress<'_>) -> Result<Opening> {
         let status = response.status;
         Ok(match self.client {
             Client::Http1(_) => {
-                let mut text = spare::text();
-                text.reserve(ROOM);
+                let mut text = room();
                 wire::write_passed(&mut text, &mut response, dress)?;
                 spare::leave_fields(response.headers);
                 Opening { status, head: Opened::Text(text) }
@@ -184,17 +203,28 @@ impl<'a> Relay<'a> {
         mut coming: Coming<'_>,
         keep: bool,
     ) -> Result<()> {
+        let Opening { status, mut head } = opening;
+        if let (Client::Http1(io), Opened::Text(text)) = (&mut self.client, &mut head) {
+            http1::end_head(text, coming.framing, keep);
+            if let Some(length) = coming.exchange.take_rest(text, http1::SMALL) {
+                self.status = Some(status.as_u16());
+                coming.ended();
+                http1::send_text(io, std::mem::take(text)).await?;
+                self.sent += length as u64;
+                return http1::flush(io).await;
+            }
+        }
         let next = match coming.now().await {
             // Nothing has left yet: it may fail as if there had been no head.
             Poll::Ready(Err(error)) => return Err(error),
             next @ (Poll::Ready(Ok(_)) | Poll::Pending) => next,
         };
-        self.status = Some(opening.status.as_u16());
+        self.status = Some(status.as_u16());
         let Self { client, patience, sent, .. } = self;
         let coming = (coming, next);
-        match (client, opening.head) {
+        match (client, head) {
             (Client::Http1(io), Opened::Text(text)) => {
-                http1::answer(io, *patience, sent, text, coming, keep).await
+                Box::pin(http1::answer(io, *patience, sent, text, coming)).await
             }
             (Client::Http2(stream), Opened::Fields(head)) => {
                 http2::answer(stream, *patience, sent, *head, coming).await
@@ -221,6 +251,13 @@ impl<'a> Relay<'a> {
             }
         }
     }
+}
+
+/// Room for a head.
+fn room() -> Vec<u8> {
+    let mut text = spare::text();
+    text.reserve(ROOM);
+    text
 }
 
 /// Waits for the origin while it may be silent and the client is there.

@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
+use bytes::Buf;
 use bytes::Bytes;
 use bytes::BytesMut;
 use pingora::Error;
@@ -27,8 +28,11 @@ use crate::message::chunked::BodyFraming;
 use crate::message::chunked::Chunk;
 use crate::message::chunked::ChunkReader;
 use crate::message::ends::Ends;
+use crate::message::reply::OriginFault;
 use crate::message::reply::ReplyLimits;
 use crate::message::reply::ReplyMessage;
+use crate::message::reply::ReplyText;
+use crate::message::reply::Seen;
 use crate::message::spare;
 use crate::upstream::connect::Kept;
 use crate::upstream::guard::OriginIo;
@@ -46,6 +50,8 @@ pub struct Exchange {
     limits: ReplyLimits,
     /// Read and not taken yet.
     buf: BytesMut,
+    /// The head that stands at the front of it, once that is whole.
+    seen: Option<Seen>,
     body: Body,
     /// The origin has said something.
     heard: bool,
@@ -77,6 +83,7 @@ impl Exchange {
             limits: io.limits(),
             io,
             buf: spare::buffer(),
+            seen: None,
             body: Body::Unknown,
             heard: false,
         }))
@@ -131,19 +138,23 @@ impl Exchange {
     /// # Errors
     /// There is none, or what came is none.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReplyMessage>> {
-        loop {
+        ready!(self.poll_text(cx))?;
+        Poll::Ready(self.take_head())
+    }
+
+    /// Ready when that head is whole: for [`Self::text`] and [`Self::take_head`].
+    ///
+    /// # Errors
+    /// There is none, or what came is none.
+    pub fn poll_text(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        while self.seen.is_none() {
             if !self.buf.is_empty() {
-                let head = match self.io.take_seen() {
-                    Some(seen) => ReplyMessage::take_seen(&mut self.buf, &seen),
-                    None => ReplyMessage::take(&mut self.buf, &self.limits),
+                self.seen = match self.io.take_seen() {
+                    Some(seen) => Some(seen),
+                    None => Seen::read(&self.buf, &self.limits).map_err(no_head)?,
                 };
-                let head = head.map_err(|fault| {
-                    let fault = io::Error::new(io::ErrorKind::InvalidData, fault);
-                    broken(ErrorType::ReadError, "reading the answer's head", fault)
-                })?;
-                if let Some(head) = head {
-                    self.expect(head.body);
-                    return Poll::Ready(Ok(head));
+                if self.seen.is_some() {
+                    break;
                 }
             }
             let already = self.buf.len();
@@ -160,6 +171,35 @@ impl Exchange {
                 }
             }
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The head that is whole, where it stands.
+    ///
+    /// # Errors
+    /// None is, or what came is none.
+    pub fn text(&self) -> Result<ReplyText<'_>> {
+        let seen = self.seen.as_ref().ok_or(OriginFault::TruncatedHead);
+        seen.and_then(|seen| ReplyText::of(&self.buf, seen)).map_err(no_head)
+    }
+
+    /// Leaves a head behind that is so long, and whose body is framed like this.
+    pub fn pass_head(&mut self, length: usize, body: Option<BodyFraming>) {
+        self.seen = None;
+        self.buf.advance(length.min(self.buf.len()));
+        self.expect(body);
+    }
+
+    /// Takes the head that is whole.
+    ///
+    /// # Errors
+    /// None is, or what came is none.
+    pub fn take_head(&mut self) -> Result<ReplyMessage> {
+        let seen = self.seen.take().ok_or(OriginFault::TruncatedHead);
+        let head = seen.and_then(|seen| ReplyMessage::take_seen(&mut self.buf, &seen));
+        let head = head.map_err(no_head)?;
+        self.expect(head.body);
+        Ok(head)
     }
 
     /// Marks an error as one of a connection that may have died while it was idle, as Pingora does.
@@ -178,6 +218,17 @@ impl Exchange {
             Some(BodyFraming::Chunked) => Body::Chunked(ChunkReader::default()),
             Some(BodyFraming::UntilClose | BodyFraming::Tunnel) => Body::UntilClose,
         };
+    }
+
+    /// Writes all that is to come of the answer's body behind `out`, if it is here and no longer than `most`: how
+    /// long it is.
+    pub fn take_rest(&mut self, out: &mut Vec<u8>, most: usize) -> Option<usize> {
+        let Body::Length(left) = &mut self.body else { return None };
+        let length = usize::try_from(*left).ok().filter(|length| *length <= most)?;
+        out.extend_from_slice(self.buf.get(..length)?);
+        self.buf.advance(length);
+        *left = 0;
+        Some(length)
     }
 
     /// The next bytes of the answer's body, never none of them; `None` at its end.
@@ -232,6 +283,12 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         spare::leave_buffer(std::mem::take(&mut self.buf));
     }
+}
+
+/// What came is no head.
+fn no_head(fault: OriginFault) -> Box<Error> {
+    let fault = io::Error::new(io::ErrorKind::InvalidData, fault);
+    broken(ErrorType::ReadError, "reading the answer's head", fault)
 }
 
 /// A connection that broke in the middle of something.

@@ -22,7 +22,7 @@ use crate::message::spare;
 use crate::upstream::exchange::Part;
 
 /// Bodies up to here are copied behind their head: one buffer costs the kernel less than two.
-const SMALL: usize = 4 * 1024;
+pub(super) const SMALL: usize = 4 * 1024;
 
 /// How the client finds the end of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,25 +39,42 @@ pub(super) async fn interim(io: &mut EdgeIo, response: &ResponseHeader) -> Resul
     flush(io).await
 }
 
-/// Passes the final answer on.
+impl Framing {
+    /// That of an answer which came framed like this.
+    fn of(came: BodyFraming) -> Self {
+        match came {
+            BodyFraming::None | BodyFraming::Length(_) => Self::Said,
+            BodyFraming::Chunked | BodyFraming::UntilClose | BodyFraming::Tunnel => Self::Chunks,
+        }
+    }
+}
+
+/// Writes the last lines of a head: how the body is framed that came like this, and what becomes of the connection.
+pub(super) fn end_head(out: &mut Vec<u8>, came: BodyFraming, keep: bool) {
+    if Framing::of(came) == Framing::Chunks {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    let connection: &[u8] =
+        if keep { b"Connection: keep-alive\r\n\r\n" } else { b"Connection: close\r\n\r\n" };
+    out.extend_from_slice(connection);
+}
+
+/// Sends text that is all of what is to be sent now.
+pub(super) async fn send_text(io: &mut EdgeIo, text: Vec<u8>) -> Result<()> {
+    send(io, &[&text]).await?;
+    spare::leave_text(text);
+    Ok(())
+}
+
+/// Passes the final answer on, whose head is this.
 pub(super) async fn answer(
     io: &mut EdgeIo,
     patience: Option<Duration>,
     sent: &mut u64,
     mut out: Vec<u8>,
     (mut coming, mut next): (Coming<'_>, Next),
-    keep: bool,
 ) -> Result<()> {
-    let framing = match coming.framing {
-        BodyFraming::None | BodyFraming::Length(_) => Framing::Said,
-        BodyFraming::Chunked | BodyFraming::UntilClose | BodyFraming::Tunnel => Framing::Chunks,
-    };
-    if framing == Framing::Chunks {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-    }
-    let connection: &[u8] =
-        if keep { b"Connection: keep-alive\r\n\r\n" } else { b"Connection: close\r\n\r\n" };
-    out.extend_from_slice(connection);
+    let framing = Framing::of(coming.framing);
     loop {
         let part = match next {
             Poll::Ready(part) => part?,
@@ -77,8 +94,7 @@ pub(super) async fn answer(
                 if framing == Framing::Chunks {
                     out.extend_from_slice(b"0\r\n\r\n");
                 }
-                send(io, &[&out]).await?;
-                spare::leave_text(out);
+                send_text(io, out).await?;
                 return flush(io).await;
             }
         };
@@ -134,7 +150,7 @@ async fn send<const N: usize>(io: &mut EdgeIo, parts: &[&[u8]; N]) -> Result<()>
     Ok(())
 }
 
-async fn flush(io: &mut EdgeIo) -> Result<()> {
+pub(super) async fn flush(io: &mut EdgeIo) -> Result<()> {
     io.flush().await.map_err(unsent)
 }
 
