@@ -75,18 +75,14 @@ impl Conn {
     }
 }
 
-tokio::task_local! {
-    static CURRENT: Arc<Conn>;
-}
-
 /// Runs `work`, one request, as something that happens on `conn`.
-pub(crate) async fn on<F: Future>(conn: Arc<Conn>, work: F) -> F::Output {
-    CURRENT.scope(conn, terms::scope(work)).await
+pub(crate) fn on<F: Future>(conn: Arc<Conn>, work: F) -> impl Future<Output = F::Output> {
+    terms::scope(conn, work)
 }
 
 /// The connection that the running request came on; `None` for what no client asked for, such as a
 /// background refresh.
 #[must_use]
 pub fn current() -> Option<Arc<Conn>> {
-    CURRENT.try_with(Arc::clone).ok()
+    terms::source()
 }

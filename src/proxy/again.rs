@@ -158,6 +158,17 @@ fn may_try_again(
     (allowed && fall_back(ctx)).then_some(Counted::Yes)
 }
 
+/// Whether the request may be sent once more although it may have been seen.
+pub(crate) fn may_be_repeated(request: &Outgoing<'_>, ctx: &RequestCtx) -> bool {
+    request.replayable && is_idempotent(request, ctx)
+}
+
+fn is_idempotent(request: &Outgoing<'_>, ctx: &RequestCtx) -> bool {
+    let own = ctx.route().and_then(|route| route.asking.retry.repeats(request.method));
+    // What is safe is idempotent, too (RFC 9110 §9.2.2); the library knows no methods of other documents.
+    own.unwrap_or_else(|| request.method.is_idempotent() || is_safe(request.method))
+}
+
 /// What there is to know of a failed attempt.
 fn failed(
     request: &Outgoing<'_>,
@@ -166,15 +177,12 @@ fn failed(
     sent: Sent,
     retry_after: Option<Duration>,
 ) -> Option<Failed> {
-    let own = ctx.route().and_then(|route| route.asking.retry.repeats(request.method));
     Some(Failed {
         what,
         sent,
         attempts: ctx.origin.attempts - ctx.origin.uncounted,
         uncounted: ctx.origin.uncounted,
-        // What is safe is idempotent, too (RFC 9110 §9.2.2); the library knows no methods of other documents.
-        idempotent: own
-            .unwrap_or_else(|| request.method.is_idempotent() || is_safe(request.method)),
+        idempotent: is_idempotent(request, ctx),
         replayable: request.replayable,
         downstream_started: request.answered,
         left: Some(time_left(ctx, upstream_of(ctx)?.settings())),

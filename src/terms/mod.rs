@@ -55,24 +55,42 @@ pub enum AnswerTime {
 }
 
 /// The running request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Running {
+    /// What it came on.
+    source: Arc<dyn Any + Send + Sync>,
     terms: Cell<Option<Terms>>,
     /// The rest of its body is not passed on.
     body_refused: Cell<bool>,
     /// Who is told of that.
     exchange: RefCell<Option<Waker>>,
+    /// What was brought for whoever comes next on its way.
+    brought: RefCell<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 tokio::task_local! {
     static CURRENT: Running;
-    /// What was brought for whoever comes next on the way of the request.
-    static BROUGHT: RefCell<Option<Arc<dyn Any + Send + Sync>>>;
 }
 
-/// Runs `work`, one request, whose terms are still to be settled.
-pub(crate) async fn scope<F: Future>(work: F) -> F::Output {
-    CURRENT.scope(Running::default(), BROUGHT.scope(RefCell::new(None), work)).await
+/// Runs `work`, one request that came on `source`, whose terms are still to be settled.
+pub(crate) fn scope<F: Future>(
+    source: Arc<dyn Any + Send + Sync>,
+    work: F,
+) -> impl Future<Output = F::Output> {
+    let running = Running {
+        source,
+        terms: Cell::new(None),
+        body_refused: Cell::new(false),
+        exchange: RefCell::new(None),
+        brought: RefCell::new(None),
+    };
+    CURRENT.scope(running, work)
+}
+
+/// What the running request came on; `None` where no client asked, or if it is something else.
+#[must_use]
+pub fn source<T: Any + Send + Sync>() -> Option<Arc<T>> {
+    CURRENT.try_with(|current| Arc::clone(&current.source)).ok()?.downcast().ok()
 }
 
 /// Settles the terms of the running request; a further attempt has terms of its own. Without effect
@@ -110,13 +128,13 @@ pub fn is_body_refused(cx: &Context<'_>) -> bool {
 /// Leaves `what` for whoever comes next on the way of the running request, where Pingora lies in between
 /// and passes nothing on. It replaces what was left before; without effect where no client asked.
 pub fn bring(what: Arc<dyn Any + Send + Sync>) {
-    let _ = BROUGHT.try_with(|brought| brought.replace(Some(what)));
+    let _ = CURRENT.try_with(|current| current.brought.replace(Some(what)));
 }
 
 /// Takes what was left; `None` if nothing was, or something else.
 #[must_use]
 pub fn brought<T: Any + Send + Sync>() -> Option<Arc<T>> {
-    let what = BROUGHT.try_with(RefCell::take).ok().flatten()?;
+    let what = CURRENT.try_with(|current| current.brought.take()).ok().flatten()?;
     what.downcast().ok()
 }
 
@@ -128,10 +146,13 @@ mod tests {
     async fn what_is_brought_is_taken_once_and_within_its_request() {
         bring(Arc::new(1_u32));
         assert_eq!(brought::<u32>(), None, "there is no request");
-        scope(async {
+        assert_eq!(source::<u8>(), None);
+        scope(Arc::new(7_u8), async {
+            assert_eq!((source(), source::<u32>()), (Some(Arc::new(7_u8)), None));
             bring(Arc::new(1_u32));
             bring(Arc::new(2_u32));
-            assert_eq!(scope(async { brought::<u32>() }).await, None, "another request");
+            let other = scope(Arc::new(()), async { brought::<u32>() });
+            assert_eq!(other.await, None, "another request");
             assert_eq!(brought(), Some(Arc::new(2_u32)));
             assert_eq!(brought::<u32>(), None);
             bring(Arc::new("a word"));

@@ -60,6 +60,30 @@ async fn a_connection_that_was_closed_while_idle_is_never_taken() {
     assert!(pool.take(Instant::now(), None).is_none());
 }
 
+/// What the runtime was told suffices where that is all that is asked, and the kernel is believed as before.
+#[tokio::test]
+async fn what_the_runtime_was_told_of_is_not_presumed_to_be_open() {
+    for spoke in [true, false] {
+        let pool = Pool::new(settings());
+        let (quiet, _listening) = line(&pool);
+        let (line, mut other) = line(&pool);
+        if spoke {
+            other.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+        } else {
+            drop(other);
+        }
+        let Socket::Unix(ours) = line.socket() else { panic!("it was made of a Unix socket") };
+        ours.readable().await.unwrap();
+        pool.park(quiet, None, Instant::now());
+        pool.park(line, None, Instant::now());
+        let presumed = || pool.take_by(Instant::now(), None, Line::listen);
+        let taken = presumed().expect("the other one");
+        assert!(presumed().is_none());
+        assert_eq!(pool.stats().open, 1);
+        drop(taken);
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_spoke_while_idle_is_closed() {
     let pool = Pool::new(settings());
