@@ -19,6 +19,7 @@
 //! which are tried one by one.
 
 mod explain;
+mod hash;
 mod index;
 mod precedence;
 mod shadow;

@@ -1,7 +1,6 @@
 //! Hosts and paths as maps: the candidates for a request, in the order of precedence.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use crate::route::Route;
@@ -11,12 +10,13 @@ use crate::route::path;
 use crate::route::path::Kind;
 use crate::route::path::Segment;
 use crate::route::path::first_segment;
+use crate::route::table::hash::ByText;
 use crate::route::table::precedence;
 
 /// The routes of every host.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Hosts {
-    exact: HashMap<Box<str>, Paths>,
+    exact: ByText<Paths>,
     /// By what follows the `*`, which begins with a dot.
     below: LongestFirst<Paths>,
     default: Paths,
@@ -25,7 +25,7 @@ pub(super) struct Hosts {
 /// The routes of one host. Every list is in the order of precedence.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Paths {
-    exact: HashMap<Box<str>, Vec<usize>>,
+    exact: ByText<Vec<usize>>,
     patterns: Node,
     prefixes: LongestFirst<Vec<usize>>,
     regexes: Vec<usize>,
@@ -37,7 +37,7 @@ pub(super) struct Paths {
 /// Patterns that have the same segments up to here.
 #[derive(Debug, Clone, Default)]
 struct Node {
-    literals: HashMap<Box<str>, Self>,
+    literals: ByText<Self>,
     one: Option<Box<Self>>,
     rest: Vec<usize>,
     here: Vec<usize>,
@@ -48,7 +48,7 @@ struct Node {
 struct LongestFirst<T> {
     /// The lengths that occur, in bytes, longest first.
     lengths: Vec<usize>,
-    values: HashMap<Box<str>, T>,
+    values: ByText<T>,
 }
 
 impl Hosts {
@@ -218,7 +218,7 @@ impl<T: Default> LongestFirst<T> {
 
 impl<T> Default for LongestFirst<T> {
     fn default() -> Self {
-        Self { lengths: Vec::new(), values: HashMap::new() }
+        Self { lengths: Vec::new(), values: ByText::default() }
     }
 }
 
