@@ -20,6 +20,7 @@
 
 pub(in crate::message) mod bytes;
 mod canonical;
+mod common;
 pub(in crate::message) mod fields;
 pub(in crate::message) mod framing;
 mod line;
@@ -223,7 +224,7 @@ impl HeadScanner {
                     LineStep::Refused(refusal) => return Scan::Refused(refusal),
                     LineStep::Done(at) => {
                         self.fields = FieldScanner::new(at);
-                        self.found.reserve(16);
+                        self.found = Vec::with_capacity(16);
                         self.phase = Phase::Fields;
                     }
                 },
@@ -232,7 +233,11 @@ impl HeadScanner {
                     Step::Fault(fault) => return Scan::Refused(fault.into()),
                     Step::Field(name, value) => {
                         let kind = kind_of(name.of(buf));
-                        if let Err(refusal) = self.facts.note(kind, value, buf, self.line.version) {
+                        // Most say nothing of the message itself.
+                        if kind != FieldKind::Plain
+                            && let Err(refusal) =
+                                self.facts.note(kind, value, buf, self.line.version)
+                        {
                             return Scan::Refused(refusal);
                         }
                         self.found.push(Field { name, value, kind });

@@ -108,6 +108,12 @@ impl RequestLine {
                     return LineStep::Refused(Refusal::MalformedRequestLine);
                 }
                 Place::TargetReturn => return LineStep::Refused(Refusal::BareLineFeed),
+                // What nearly all say, in one look where all of it is there.
+                Place::Version if self.at == self.part && rest.starts_with(b"HTTP/1.1\r\n") => {
+                    self.version = Version::HTTP_11;
+                    self.place = Place::LineEnd;
+                    self.at += b"HTTP/1.1\r".len();
+                }
                 Place::Version => {
                     if let Some(refusal) = self.version_step(first) {
                         return LineStep::Refused(refusal);

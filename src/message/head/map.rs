@@ -9,6 +9,7 @@ use http::header;
 use super::RequestHead;
 use super::canonical::Value;
 use super::canonical::lines;
+use super::common::common;
 use crate::refusal::Refusal;
 
 /// Puts the fields of the canonical form of `head` into `fields`, which is emptied before. Values share
@@ -50,7 +51,10 @@ fn append(
     // The most frequent name need not be looked up.
     let name = match name {
         b"Host" => header::HOST,
-        name => HeaderName::from_bytes(name).map_err(|_| Refusal::MalformedField)?,
+        name => match common(name) {
+            Some(name) => name,
+            None => HeaderName::from_bytes(name).map_err(|_| Refusal::MalformedField)?,
+        },
     };
     fields.try_append(name, value).map_err(|_| Refusal::TooManyFields)?;
     Ok(())

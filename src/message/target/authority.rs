@@ -35,30 +35,31 @@ impl Authority {
         if bytes.is_empty() || bytes.len() > LONGEST {
             return Err(Refusal::BadHost);
         }
-        let mut text = String::with_capacity(bytes.len());
-        let port = match bytes {
+        let given = std::str::from_utf8(bytes).map_err(|_| Refusal::BadHost)?;
+        let (host, rest) = match bytes {
             [b'[', rest @ ..] => {
                 let end = rest.iter().position(|&byte| byte == b']').ok_or(Refusal::BadHost)?;
-                text = ipv6_host(&rest[..end])?;
-                &rest[end + 1..]
+                (Host::Ipv6(&given[1..=end]), &given[end + 2..])
             }
             _ => {
-                let end = bytes.iter().position(|&byte| byte == b':').unwrap_or(bytes.len());
-                push_named_host(&mut text, &bytes[..end])?;
-                &bytes[end..]
+                let (end, last) = named_host(bytes)?;
+                let rest = &given[end..];
+                // The root's dot names the same host; "a.." does not.
+                (Host::Named(&given[..end], last), rest.strip_prefix('.').unwrap_or(rest))
             }
         };
-        let host = text.len();
-        let port = match port {
+        let port = match rest.as_bytes() {
             [] => None,
-            [b':', digits @ ..] => {
-                let port = parse_port(digits)?;
-                text.push(':');
-                text.extend(digits.iter().copied().map(char::from));
-                Some(port)
-            }
+            [b':', digits @ ..] => Some(parse_port(digits)?),
             _ => return Err(Refusal::BadHost),
         };
+        let mut text = String::with_capacity(bytes.len());
+        match host {
+            Host::Ipv6(address) => push_ipv6(&mut text, address)?,
+            Host::Named(name, last) => push_name(&mut text, name, last)?,
+        }
+        let host = text.len();
+        text.push_str(rest);
         Ok(Self { text, host, port })
     }
 
@@ -116,28 +117,60 @@ impl fmt::Display for Authority {
     }
 }
 
-fn ipv6_host(bytes: &[u8]) -> Result<String, Refusal> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Refusal::BadHost)?;
-    let address: Ipv6Addr = text.parse().map_err(|_| Refusal::BadHost)?;
-    Ok(format!("[{address}]"))
+/// A host as it is written.
+enum Host<'a> {
+    /// What stands in brackets.
+    Ipv6(&'a str),
+    /// A registered name or an IPv4 address, without the root's dot, and where its last label begins.
+    Named(&'a str, usize),
 }
 
-/// Writes a registered name or an IPv4 address; `to` is empty.
-fn push_named_host(to: &mut String, bytes: &[u8]) -> Result<(), Refusal> {
-    // The root's dot names the same host; "a.." does not.
-    let bytes = bytes.strip_suffix(b".").unwrap_or(bytes);
-    let mut label_start = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {}
-            b'.' if at > label_start => label_start = at + 1,
-            _ => return Err(Refusal::BadHost),
+fn push_ipv6(to: &mut String, text: &str) -> Result<(), Refusal> {
+    let address: Ipv6Addr = text.parse().map_err(|_| Refusal::BadHost)?;
+    to.push_str(&format!("[{address}]"));
+    Ok(())
+}
+
+/// Which bytes may stand in a label.
+static LABEL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        byte += 1;
+    }
+    table
+};
+
+/// Where a name at the start ends, before the root's dot, and where its last label begins. What follows is for others to
+/// judge.
+fn named_host(bytes: &[u8]) -> Result<(usize, usize), Refusal> {
+    let mut label = 0;
+    let mut at = 0;
+    loop {
+        let length = bytes[at..].iter().take_while(|byte| LABEL[usize::from(**byte)]).count();
+        if length == 0 {
+            // Nothing, or nothing behind a dot, which may be the root's.
+            return match at.checked_sub(1) {
+                Some(end) => Ok((end, label)),
+                None => Err(Refusal::BadHost),
+            };
+        }
+        label = at;
+        at += length;
+        match bytes.get(at) {
+            Some(b'.') => at += 1,
+            Some(_) | None => return Ok((at, label)),
         }
     }
-    to.push_str(std::str::from_utf8(bytes).map_err(|_| Refusal::BadHost)?);
+}
+
+/// Writes a registered name or an IPv4 address whose last label begins there; `to` is empty.
+fn push_name(to: &mut String, name: &str, last: usize) -> Result<(), Refusal> {
+    to.push_str(name);
     to.make_ascii_lowercase();
-    let last = &to[label_start..];
-    if last.is_empty() || (is_number(last) && to.parse::<Ipv4Addr>().is_err()) {
+    if is_number(&to[last..]) && to.parse::<Ipv4Addr>().is_err() {
         return Err(Refusal::BadHost);
     }
     Ok(())
@@ -145,6 +178,10 @@ fn push_named_host(to: &mut String, bytes: &[u8]) -> Result<(), Refusal> {
 
 /// Whether a resolver may read this label as a number: decimal, octal or hexadecimal.
 fn is_number(label: &str) -> bool {
+    // Few last labels begin so, and none of the others is one.
+    if !label.starts_with(|first: char| first.is_ascii_digit()) {
+        return false;
+    }
     match label.strip_prefix("0x") {
         Some(hex) => hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
         None => label.bytes().all(|byte| byte.is_ascii_digit()),
@@ -263,8 +300,39 @@ mod tests {
         assert!(!authority("a").agrees_with(&authority("b"), Scheme::Http));
     }
 
+    /// Byte by byte, as it is said: the same without haste.
+    fn plainly(text: &str) -> Option<String> {
+        let at = text.find(':').unwrap_or(text.len());
+        let (name, port) = text.split_at(at);
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let is_label = |label: &str| {
+            let may = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            !label.is_empty() && label.chars().all(may)
+        };
+        let last = name.rsplit('.').next()?;
+        let digits = |text: &str, radix| text.chars().all(|c| c.is_digit(radix));
+        let is_number =
+            digits(last, 10) || last.strip_prefix("0x").is_some_and(|hex| digits(hex, 16));
+        let port_is_good = port.is_empty()
+            || port[1..]
+                .parse::<u16>()
+                .is_ok_and(|number| port == format!(":{number}") && number > 0);
+        let is_good = name.split('.').all(is_label)
+            && (!is_number || name.parse::<Ipv4Addr>().is_ok())
+            && port_is_good
+            && text.len() <= LONGEST;
+        is_good.then(|| format!("{name}{port}"))
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn names_are_read_as_it_is_said(
+            text in "([a-cA-F0-9xX_-]{0,3}\\.){0,4}[a-cA-F0-9xX_-]{0,3}[.:@ \u{e9}]?[.:]?[0-9]{0,6}"
+        ) {
+            prop_assert_eq!(read(&text), plainly(&text));
+        }
 
         #[test]
         fn what_is_accepted_is_already_normal_when_printed(
