@@ -17,8 +17,10 @@ use http::Version;
 use http::header;
 
 pub use crate::message::admit::fields::DROPPED;
+use crate::message::admit::fields::Present;
 pub use crate::message::admit::fields::header_size;
 pub use crate::message::admit::fields::is_dropped;
+pub use crate::message::admit::fields::is_ordinary;
 use crate::message::forwarded::Trust;
 use crate::message::list;
 use crate::message::target::Authority;
@@ -123,12 +125,14 @@ pub fn admit(
     if request.target.len() > limits.target_bytes {
         return Err(Refusal::TargetTooLong);
     }
-    fields::check(request.headers, request.version, limits)?;
-    let body = framing(request.headers, request.version)?;
-    check_expect(request.headers)?;
-    let upgrade = upgrade(request, body)?;
+    let present = fields::check(request.headers, request.version, limits)?;
+    let body = framing(request.headers, request.version, &present)?;
+    if present.expect {
+        check_expect(request.headers)?;
+    }
+    let upgrade = if present.upgrade { upgrade(request, body)? } else { Upgrade::None };
     let (target, named) = locate(request, how)?;
-    let authority = authority(request, named)?;
+    let authority = authority(request, named, &present)?;
     Ok(Admitted {
         scheme: request.scheme,
         authority: authority.without_default_port(request.scheme),
@@ -156,10 +160,9 @@ pub fn check_scheme(named: Option<&[u8]>, connection: Scheme, peer: Trust) -> Re
 }
 
 /// The body's framing, of which there must be exactly one reading (RFC 9112 §6).
-fn framing(headers: &HeaderMap, version: Version) -> Result<Body, Refusal> {
-    let codings = headers.contains_key(header::TRANSFER_ENCODING);
-    let length = content_length(headers)?;
-    if codings {
+fn framing(headers: &HeaderMap, version: Version, present: &Present<'_>) -> Result<Body, Refusal> {
+    let length = if present.length { content_length(headers)? } else { None };
+    if present.codings {
         // HTTP/1.0 has none, and who sends one anyway may share a connection with one who does not
         // (§6.1). In HTTP/2 the field was refused before.
         if version != Version::HTTP_11 {
@@ -222,13 +225,12 @@ fn check_expect(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// An upgrade to WebSocket is a GET without a body (RFC 6455 §4.1): bytes of a body behind it could
+/// Of a request with an Upgrade field: an upgrade to WebSocket is a GET without a body (RFC 6455 §4.1): bytes of a body behind it could
 /// be read as frames, or frames as requests. Other protocols, h2c above all, are not spoken behind
 /// us; a server may ignore Upgrade (RFC 9110 §7.8), and curl sends h2c by itself.
 fn upgrade(request: &Received<'_>, body: Body) -> Result<Upgrade, Refusal> {
     let headers = request.headers;
     let asked = request.version == Version::HTTP_11
-        && headers.contains_key(header::UPGRADE)
         && list::names_token(headers, &header::CONNECTION, "upgrade")
         && list::names_token(headers, &header::UPGRADE, "websocket");
     if !asked {
@@ -316,10 +318,13 @@ pub fn origin_form<'a>(
 
 /// Whom the request is for. Host and the target's authority may both say so, and must agree: the
 /// RFC lets a proxy prefer the latter (RFC 9112 §3.2.2), but what is behind us may not.
-fn authority(request: &Received<'_>, named: Option<Authority>) -> Result<Authority, Refusal> {
-    let mut hosts = request.headers.get_all(header::HOST).into_iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+fn authority(
+    request: &Received<'_>,
+    named: Option<Authority>,
+    present: &Present<'_>,
+) -> Result<Authority, Refusal> {
+    let host = present.host;
+    if present.hosts {
         return Err(Refusal::DuplicateHost);
     }
     let named = match (named, request.authority) {

@@ -30,7 +30,9 @@ pub static FIELDS: [HeaderName; 6] = [VERIFIED, FINGERPRINT, SUBJECT, NAMES, CER
 /// the private key is in the handshake, and that of everybody else is none.
 #[must_use]
 pub fn is_claim(name: &str) -> bool {
-    name.strip_prefix(PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    // Every field of every request is looked at, and few begin so.
+    name.starts_with('c')
+        && name.strip_prefix(PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// How much an origin is told of a client's certificate.

@@ -4,9 +4,9 @@
 //! vouches for them, read from the nearest hop outwards: the first address that is not a trusted
 //! proxy is the client, and what stands beyond it is its own claim and dropped.
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::net::Ipv6Addr;
-use std::ops::Range;
 
 use http::HeaderMap;
 use http::HeaderName;
@@ -14,6 +14,7 @@ use http::header;
 use ipnet::IpNet;
 
 use crate::message::list;
+use crate::message::names::NameList;
 use crate::message::target::Authority;
 use crate::message::target::Scheme;
 
@@ -44,10 +45,12 @@ pub const ADDRESS_CLAIMS: &[&str] = &[
     "x-remote-ip",
 ];
 
+static CLAIMS: NameList = NameList::of(ADDRESS_CLAIMS);
+
 /// Whether this is one of [`ADDRESS_CLAIMS`].
 #[must_use]
-pub fn is_address_claim(name: &HeaderName) -> bool {
-    ADDRESS_CLAIMS.contains(&name.as_str())
+pub fn is_address_claim(name: &str) -> bool {
+    CLAIMS.contains(name)
 }
 
 /// The most hops that are followed. A longer chain ends at this distance.
@@ -77,19 +80,27 @@ pub struct Client {
     hops: Vec<IpAddr>,
 }
 
-/// The values of the fields that tell the origin who the client is, as parts of the text that they were
-/// written to. They replace whatever the request had.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    /// X-Forwarded-For: the client and the trusted proxies; `None` without an address.
-    pub x_forwarded_for: Option<Range<usize>>,
-    /// X-Real-IP: the client alone; `None` without an address.
-    pub x_real_ip: Option<Range<usize>>,
-    /// X-Forwarded-Proto: `http` or `https`.
-    pub x_forwarded_proto: &'static str,
-    /// Forwarded: the same, and the host that the client asked for, in one field.
-    pub forwarded: Range<usize>,
+/// What the origin is told of a client: the values of fields that replace whatever the request had. Each is
+/// visible ASCII and spaces.
+#[derive(Debug, Clone)]
+pub struct Said<'a> {
+    client: &'a Client,
+    /// What the client asked for.
+    host: &'a Authority,
+    /// Of the client; three of the fields name it.
+    address: Option<Address>,
 }
+
+/// An address as it is written.
+#[derive(Debug, Clone, Copy)]
+struct Address {
+    text: [u8; LONGEST_ADDRESS],
+    length: usize,
+    is_v6: bool,
+}
+
+/// The longest address, in bytes: that of an IPv6 one that ends in an IPv4 one.
+const LONGEST_ADDRESS: usize = 45;
 
 /// Finds the client of a request. `peer` is the other end of the connection, `None` on a Unix
 /// socket, which is never a trusted proxy.
@@ -215,78 +226,135 @@ fn is_port(text: &str) -> bool {
 }
 
 impl Client {
-    /// Writes what the origin is told of it behind what `text` has: visible ASCII and spaces. `host` is what
-    /// the client asked for.
-    pub fn say(&self, host: &Authority, text: &mut String) -> Said {
-        let begins = text.len();
-        let real = self.address.map(|address| {
-            push_address(text, address);
-            begins..text.len()
-        });
-        let chain = real.is_some().then(|| {
-            for hop in &self.hops {
-                text.push_str(", ");
-                push_address(text, *hop);
+    /// What the origin is told of it. `host` is what the client asked for.
+    #[must_use]
+    pub fn say<'a>(&'a self, host: &'a Authority) -> Said<'a> {
+        Said { client: self, host, address: self.address.map(Address::of) }
+    }
+}
+
+impl<'a> Said<'a> {
+    /// Whether the client has an address. Without one there is neither X-Forwarded-For nor X-Real-IP.
+    #[must_use]
+    pub fn has_address(&self) -> bool {
+        self.address.is_some()
+    }
+
+    /// X-Forwarded-Proto: `http` or `https`.
+    #[must_use]
+    pub fn proto(&self) -> &'static str {
+        self.client.scheme.as_str()
+    }
+
+    /// X-Forwarded-Host: what the client asked for.
+    #[must_use]
+    pub fn host(&self) -> &'a str {
+        self.host.as_str()
+    }
+
+    /// Whether the peer's word about the client counts.
+    #[must_use]
+    pub fn peer(&self) -> Trust {
+        self.client.peer
+    }
+
+    /// Writes X-Real-IP: the client's address alone.
+    pub fn write_address(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.address.as_ref().map_or(b"", Address::text));
+    }
+
+    /// Writes X-Forwarded-For: the client and the trusted proxies.
+    pub fn write_chain(&self, out: &mut Vec<u8>) {
+        self.write_address(out);
+        for hop in &self.client.hops {
+            out.extend_from_slice(b", ");
+            out.extend_from_slice(Address::of(*hop).text());
+        }
+    }
+
+    /// Writes Forwarded: the same, and the host that the client asked for, in one field. There is one element for
+    /// each hop. The first says how the client asked, which is what origins look at; the last how the
+    /// request came to us.
+    pub fn write_forwarded(&self, out: &mut Vec<u8>) {
+        let Client { hops, scheme, connection, .. } = self.client;
+        write_node(out, self.address.as_ref());
+        self.write_request(out, *scheme);
+        for (at, hop) in hops.iter().enumerate() {
+            out.extend_from_slice(b", ");
+            write_node(out, Some(&Address::of(*hop)));
+            if at + 1 == hops.len() {
+                self.write_request(out, *connection);
             }
-            begins..text.len()
-        });
-        Said {
-            x_forwarded_for: chain,
-            x_real_ip: real,
-            x_forwarded_proto: self.scheme.as_str(),
-            forwarded: self.say_forwarded(host.as_str(), text),
         }
     }
 
-    /// The Forwarded field: one element for each hop. The first says how the client asked, which
-    /// is what origins look at; the last how the request came to us.
-    fn say_forwarded(&self, host: &str, text: &mut String) -> Range<usize> {
-        let begins = text.len();
-        push_element(text, self.address, Some((host, self.scheme)));
-        for (at, hop) in self.hops.iter().enumerate() {
-            text.push_str(", ");
-            let last = at + 1 == self.hops.len();
-            push_element(text, Some(*hop), last.then_some((host, self.connection)));
+    fn write_request(&self, out: &mut Vec<u8>, scheme: Scheme) {
+        // An Authority has nothing in it that needs escaping within quotes, and colons and brackets, which are no
+        // token bytes, only around a port or an IPv6 address.
+        let host = self.host.as_str().as_bytes();
+        let is_token = self.host.port().is_none() && !host.starts_with(b"[");
+        if is_token {
+            out.extend_from_slice(b";host=");
+            out.extend_from_slice(host);
+            out.extend_from_slice(b";proto=");
+        } else {
+            out.extend_from_slice(b";host=\"");
+            out.extend_from_slice(host);
+            out.extend_from_slice(b"\";proto=");
         }
-        begins..text.len()
+        out.extend_from_slice(scheme.as_str().as_bytes());
     }
 }
 
-fn push_element(text: &mut String, node: Option<IpAddr>, request: Option<(&str, Scheme)>) {
-    text.push_str("for=");
+fn write_node(out: &mut Vec<u8>, node: Option<&Address>) {
     match node {
-        Some(address @ IpAddr::V4(_)) => push_address(text, address),
-        // Brackets and colons are no token bytes, hence the quotes (RFC 7239 §6).
-        Some(IpAddr::V6(address)) => text.push_str(&format!("\"[{address}]\"")),
-        None => text.push_str("unknown"),
-    }
-    let Some((host, scheme)) = request else {
-        return;
-    };
-    text.push_str(";host=");
-    // The host is an Authority: nothing in it needs escaping within quotes.
-    match list::is_token(host.as_bytes()) {
-        true => text.push_str(host),
-        false => {
-            text.push('"');
-            text.push_str(host);
-            text.push('"');
+        Some(address) if address.is_v6 => {
+            // Brackets and colons are no token bytes, hence the quotes (RFC 7239 §6).
+            out.extend_from_slice(b"for=\"[");
+            out.extend_from_slice(address.text());
+            out.extend_from_slice(b"]\"");
         }
+        Some(address) => {
+            out.extend_from_slice(b"for=");
+            out.extend_from_slice(address.text());
+        }
+        None => out.extend_from_slice(b"for=unknown"),
     }
-    text.push_str(";proto=");
-    text.push_str(scheme.as_str());
 }
 
-/// Writes an address as its `Display` does, which takes ten times as long for IPv4.
-fn push_address(text: &mut String, address: IpAddr) {
-    let IpAddr::V4(address) = address else { return text.push_str(&address.to_string()) };
-    for (at, byte) in address.octets().into_iter().enumerate() {
-        if at > 0 {
-            text.push('.');
-        }
-        let digits = [byte / 100, byte / 10 % 10, byte % 10];
-        let zeros = usize::from(byte < 100) + usize::from(byte < 10);
-        text.extend(digits[zeros..].iter().map(|digit| char::from(b'0' + digit)));
+impl Address {
+    /// As its `Display` does, which takes ten times as long for IPv4.
+    fn of(address: IpAddr) -> Self {
+        let mut text = [0; LONGEST_ADDRESS];
+        let length = match address {
+            IpAddr::V4(address) => {
+                let mut at = 0;
+                for byte in address.octets() {
+                    if byte >= 100 {
+                        text[at] = b'0' + byte / 100;
+                        at += 1;
+                    }
+                    if byte >= 10 {
+                        text[at] = b'0' + byte / 10 % 10;
+                        at += 1;
+                    }
+                    text[at] = b'0' + byte % 10;
+                    text[at + 1] = b'.';
+                    at += 2;
+                }
+                at - 1
+            }
+            IpAddr::V6(address) => {
+                let mut rest = &mut text[..];
+                write!(rest, "{address}").expect("none is longer");
+                LONGEST_ADDRESS - rest.len()
+            }
+        };
+        Self { text, length, is_v6: address.is_ipv6() }
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.text[..self.length]
     }
 }
 

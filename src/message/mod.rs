@@ -9,6 +9,7 @@ pub mod forwarded;
 pub mod head;
 pub mod hops;
 pub mod list;
+pub mod names;
 pub mod range;
 pub mod reply;
 pub mod secret;

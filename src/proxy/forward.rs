@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::Method;
 use http::Uri;
 use http::Version;
@@ -21,22 +20,19 @@ use pingora_proxy::Session;
 use crate::cache::revalidate::Conditions;
 use crate::listen::conn::Conn;
 use crate::message::admit::Admitted;
-use crate::message::hops;
-use crate::message::hops::MaxForwards;
 use crate::message::spare;
 use crate::message::target::Authority;
-use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::Arrival;
 use crate::proxy::context::Asked;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::forward::changes::Changes;
+use crate::proxy::forward::changes::Own;
 use crate::proxy::mirror;
 use crate::proxy::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::route::HeaderRule;
 use crate::route::Route;
 use crate::route::rewrite::Values;
-use crate::runtime::Runtime;
 use crate::storage::memory::Found;
 use crate::terms;
 use crate::upstream::Protocol;
@@ -77,24 +73,13 @@ pub(crate) fn write_anew(
     stale: Option<&Found>,
     ctx: &mut RequestCtx,
 ) -> Result<()> {
-    let Some(admitted) = &ctx.admitted else { return Err(refused(ctx, Refusal::Internal)) };
     let runtime = Arc::clone(&ctx.runtime);
     let Some(route) = ctx.route.map(|index| &runtime.plan.routes.routes()[index]) else {
         return Err(refused(ctx, Refusal::NoRoute));
     };
-    let to_http2 = request.version == Version::HTTP_2;
-    let (target, host, changes) = match changes(asked, request.version, admitted, route, ctx) {
-        Ok(changes) => changes,
-        Err(refusal) => return Err(refused(ctx, refusal)),
-    };
-    changes.apply(request)?;
-    let uri = if to_http2 {
-        Uri::builder().scheme("http").authority(&*host).path_and_query(target.as_str()).build().ok()
-    } else {
-        target.parse::<Uri>().ok()
-    };
-    let Some(uri) = uri else { return Err(refused(ctx, Refusal::BadTarget)) };
-    request.set_uri(uri);
+    if let Err(unable) = address(asked, request, route, ctx) {
+        return Err(unable.of(ctx));
+    }
     set_conditions(request, stale, ctx)?;
     if let Some(piece) = ctx.cache.piece {
         request.insert_header(header::RANGE, piece.wanted())?;
@@ -115,6 +100,53 @@ pub(crate) fn write_anew(
         }
     }
     Ok(())
+}
+
+/// Addresses the header `request` of what was `asked` to its origin, and says all that is said to every origin.
+fn address(
+    asked: &Outgoing<'_>,
+    request: &mut RequestHeader,
+    route: &Route,
+    ctx: &RequestCtx,
+) -> std::result::Result<(), Unable> {
+    let destination = destination(route, ctx)?;
+    let towards = request.version;
+    changes(asked, towards, &destination, route, ctx)?.apply(request)?;
+    let Destination { target, host, .. } = &destination;
+    let uri = if towards == Version::HTTP_2 {
+        Uri::builder().scheme("http").authority(&**host).path_and_query(&**target).build().ok()
+    } else {
+        target.parse::<Uri>().ok()
+    };
+    request.set_uri(uri.ok_or(Refusal::BadTarget)?);
+    Ok(())
+}
+
+/// Why a request cannot be rebuilt.
+enum Unable {
+    Refused(Refusal),
+    Failed(Box<Error>),
+}
+
+impl Unable {
+    fn of(self, ctx: &mut RequestCtx) -> Box<Error> {
+        match self {
+            Self::Refused(refusal) => refused(ctx, refusal),
+            Self::Failed(error) => error,
+        }
+    }
+}
+
+impl From<Refusal> for Unable {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Box<Error>> for Unable {
+    fn from(error: Box<Error>) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// A GET past the cache as its origin gets it.
@@ -139,22 +171,14 @@ pub(crate) fn question(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Que
 /// The whole header of a GET past the cache, as an HTTP/1 origin gets it; what [`write_anew`] would make
 /// of it.
 fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
-    let runtime = Arc::clone(&ctx.runtime);
-    let route = ctx.route.map(|index| &runtime.plan.routes.routes()[index]);
-    let (Some(admitted), Some(route)) = (&ctx.admitted, route) else {
-        return Err(refused(ctx, Refusal::Internal));
-    };
+    let Some(route) = ctx.route() else { return Err(refused(ctx, Refusal::Internal)) };
     let mut text = spare::text();
     text.reserve(TEXT);
     text.extend_from_slice(b"GET ");
     if route.headers.request.is_empty() {
-        let (target, _, changes) = match changes(asked, Version::HTTP_11, admitted, route, ctx) {
-            Ok(changes) => changes,
-            Err(refusal) => return Err(refused(ctx, refusal)),
-        };
-        text.extend_from_slice(target.as_bytes());
-        text.extend_from_slice(b" HTTP/1.1\r\n");
-        changes.write(asked.headers, &mut text);
+        if let Err(unable) = write_plainly(asked, route, ctx, &mut text) {
+            return Err(unable.of(ctx));
+        }
         ctx.origin.conditions = Asked::Plainly;
     } else {
         // What a route's rules change is only known when all is there.
@@ -171,30 +195,43 @@ fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The target and the host that the origin sees, and what changes of the fields.
-fn changes<'a>(
+/// Writes the target and the fields of a request on a route without rules for them.
+fn write_plainly(
     asked: &Outgoing<'_>,
+    route: &Route,
+    ctx: &RequestCtx,
+    text: &mut Vec<u8>,
+) -> std::result::Result<(), Unable> {
+    let destination = destination(route, ctx)?;
+    text.extend_from_slice(destination.target.as_bytes());
+    text.extend_from_slice(b" HTTP/1.1\r\n");
+    changes(asked, Version::HTTP_11, &destination, route, ctx)?.write(text)?;
+    Ok(())
+}
+
+/// What changes of the fields on their way to `destination`.
+fn changes<'a>(
+    asked: &Outgoing<'a>,
     towards: Version,
-    admitted: &'a Admitted,
+    destination: &'a Destination<'_>,
     route: &Route,
     ctx: &'a RequestCtx,
-) -> std::result::Result<(String, Cow<'a, str>, Changes), Refusal> {
-    let (target, host) = destination(&ctx.runtime, route, admitted, ctx)?;
-    let mut changes = Changes::of(asked, ctx.version, towards);
-    changes.set_underscores(route.headers.underscores);
-    if let MaxForwards::PassOn(number) = hops::max_forwards(asked.method, asked.headers) {
-        changes.put(header::MAX_FORWARDS, HeaderValue::from(number));
-    }
-    if let Some(client) = &ctx.client {
-        changes.introduce(client, &authority(route, admitted));
-    }
-    changes.present(route.headers.client, ctx.conn.as_deref().and_then(Conn::client));
-    if ![&*ctx.id, &host].into_iter().all(|text| text.bytes().all(|byte| byte.is_ascii_graphic())) {
+) -> std::result::Result<Changes<'a>, Refusal> {
+    // All bytes of a text: one look less for each of them than to stop at the first that is not.
+    let is_visible =
+        |text: &str| text.bytes().fold(true, |so_far, b| so_far & b.is_ascii_graphic());
+    if !is_visible(&ctx.id) || !is_visible(&destination.host) {
         return Err(Refusal::BadHost);
     }
-    changes.put_text(REQUEST_ID, &ctx.id);
-    changes.put_text(header::HOST, &host);
-    Ok((target, host, changes))
+    let own = Own {
+        underscores: route.headers.underscores,
+        client: ctx.client.as_ref().map(|client| (client, &*destination.authority)),
+        introduction: route.headers.client,
+        certificate: ctx.conn.as_deref().and_then(Conn::client),
+        id: &ctx.id,
+        host: &destination.host,
+    };
+    Ok(Changes::of(asked, ctx.version, towards, own))
 }
 
 /// Asks about what is stored, if that is what the request is for, with the validators that are
@@ -240,41 +277,51 @@ fn authority<'a>(route: &Route, admitted: &'a Admitted) -> Cow<'a, Authority> {
     }
 }
 
-/// The target and the Host that the origin sees.
+/// What a request to an origin is for.
+struct Destination<'a> {
+    /// The target that the origin sees.
+    target: Cow<'a, str>,
+    /// The Host that it sees.
+    host: Cow<'a, str>,
+    /// What the client asked for.
+    authority: Cow<'a, Authority>,
+}
+
+/// Where a request goes on its route.
 fn destination<'a>(
-    runtime: &'a Runtime,
     route: &Route,
-    admitted: &'a Admitted,
-    ctx: &RequestCtx,
-) -> std::result::Result<(String, Cow<'a, str>), Refusal> {
+    ctx: &'a RequestCtx,
+) -> std::result::Result<Destination<'a>, Refusal> {
+    let Some(admitted) = &ctx.admitted else { return Err(Refusal::Internal) };
     let (path, query) = (admitted.target.path(), admitted.target.query());
-    let asked = authority(route, admitted);
-    let target = if admitted.asterisk {
-        "*".to_owned()
+    let authority = authority(route, admitted);
+    let target = if admitted.asterisk || route.rewrite.keeps_path() {
+        Cow::Borrowed(admitted.target.as_str())
     } else {
         // A path that climbs out of where the rewrite put it is the client's doing.
-        route.rewrite.apply(path, query, &ctx.captures).map_err(|_| Refusal::BadTarget)?
-    };
-    let values = Values {
-        scheme: ctx.scheme().as_str(),
-        host: asked.host(),
-        path,
-        query,
-        captures: &ctx.captures,
+        let rewritten = route.rewrite.apply(path, query, &ctx.captures);
+        Cow::Owned(rewritten.map_err(|_| Refusal::BadTarget)?)
     };
     let upstream_host =
-        ctx.upstream().and_then(|index| runtime.plan.upstreams[index].host.as_deref());
+        ctx.upstream().and_then(|index| ctx.runtime.plan.upstreams[index].host.as_deref());
     let host = match (&route.rewrite.host, upstream_host) {
         (Some(template), _) => {
+            let values = Values {
+                scheme: ctx.scheme().as_str(),
+                host: authority.host(),
+                path,
+                query,
+                captures: &ctx.captures,
+            };
             Cow::Owned(template.render_host(&values).map_err(|_| Refusal::BadHost)?)
         }
         (None, Some(host)) => Cow::Borrowed(host),
-        (None, None) => match asked {
+        (None, None) => match &authority {
             Cow::Borrowed(asked) => Cow::Borrowed(asked.as_str()),
             Cow::Owned(asked) => Cow::Owned(asked.to_string()),
         },
     };
-    Ok((target, host))
+    Ok(Destination { target, host, authority })
 }
 
 /// Counts the body on its way to the origin and holds it under the route's limit.

@@ -35,14 +35,17 @@ struct Sent {
 }
 
 fn sent(client: &Client, host: &Authority) -> Sent {
-    let mut text = "before".to_owned();
-    let said = client.say(host, &mut text);
-    let read = |part: Range<usize>| text[part].to_owned();
+    let said = client.say(host);
+    let read = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut text = Vec::new();
+        write(&mut text);
+        String::from_utf8(text).unwrap()
+    };
     Sent {
-        x_forwarded_for: said.x_forwarded_for.map(read),
-        x_real_ip: said.x_real_ip.map(read),
-        x_forwarded_proto: said.x_forwarded_proto,
-        forwarded: read(said.forwarded),
+        x_forwarded_for: said.has_address().then(|| read(&|out| said.write_chain(out))),
+        x_real_ip: said.has_address().then(|| read(&|out| said.write_address(out))),
+        x_forwarded_proto: said.proto(),
+        forwarded: read(&|out| said.write_forwarded(out)),
     }
 }
 
@@ -233,5 +236,24 @@ proptest! {
     fn a_stranger_never_moves_its_address(chain in "[ -~]{0,30}") {
         let client = found("192.0.2.9", &[("x-forwarded-for", chain.as_str())]);
         prop_assert_eq!(client.address, Some(ip("192.0.2.9")));
+    }
+
+    #[test]
+    fn addresses_are_written_as_they_display(v4 in any::<[u8; 4]>(), v6 in any::<[u8; 16]>()) {
+        let mapped = std::net::Ipv4Addr::from(v4).to_ipv6_mapped();
+        for address in [IpAddr::from(v4), IpAddr::from(v6), IpAddr::from(mapped)] {
+            let written = Address::of(address);
+            let written = std::str::from_utf8(written.text()).unwrap();
+            prop_assert_eq!(written, &address.to_string());
+        }
+    }
+
+    #[test]
+    fn a_host_is_quoted_where_it_is_no_token(text in "[a-z0-9_.-]{1,12}(:[1-9]{1,4})?|\\[[0-9a-f:]{2,12}\\](:80)?") {
+        if let Ok(host) = Authority::parse(text.as_bytes()) {
+            let forwarded = sent(&found("192.0.2.9", &[]), &host).forwarded;
+            let quote = if list::is_token(host.as_str().as_bytes()) { "" } else { "\"" };
+            prop_assert_eq!(forwarded, format!("for=192.0.2.9;host={quote}{host}{quote};proto=http"));
+        }
     }
 }

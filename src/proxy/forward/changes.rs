@@ -1,8 +1,6 @@
 //! What changes of a request's fields on their way to the origin: said once, carried out on a map or
 //! while the fields are written.
 
-use std::ops::Range;
-
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -17,50 +15,87 @@ use crate::message::certificate::ClientCertificate;
 use crate::message::certificate::Introduction;
 use crate::message::forwarded;
 use crate::message::forwarded::Client;
+use crate::message::forwarded::Said;
 use crate::message::forwarded::Trust;
 use crate::message::hops;
+use crate::message::hops::MaxForwards;
 use crate::message::hops::Names;
+use crate::message::hops::Nominated;
+use crate::message::names::has_underscore;
 use crate::message::target::Authority;
 use crate::message::title;
 use crate::message::trace::TRACEPARENT;
 use crate::message::trace::TRACESTATE;
 use crate::message::trace::TraceContext;
+use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::outgoing::Outgoing;
 use crate::route::Underscores;
 
 /// What changes of a request's fields, a route's own changes aside.
-#[derive(Debug)]
-pub(super) struct Changes {
-    /// The fields of the client's connection.
-    hop: Names,
+pub(super) struct Changes<'a> {
+    /// The client's fields.
+    headers: &'a HeaderMap,
+    /// Whether the client says something of its connection.
+    connection: bool,
+    /// The fields of that.
+    hop: Hop<'a>,
     /// The handshake for a tunnel passes.
     handshake: bool,
-    /// What the peer says of whom it stands for is not believed.
-    stranger: bool,
-    underscores: Underscores,
     trace: Trace,
-    /// Fields of ours instead of all others of their names; `None` has none.
-    puts: Vec<(HeaderName, Put)>,
-    /// What some of them say, one behind the other.
-    text: String,
+    /// Trailers are taken.
+    trailers: bool,
+    /// The client's cookies in one line, where they came in several.
+    cookie: Option<HeaderValue>,
+    /// The version in which the request came.
+    came: Version,
+    /// It came through others that say so.
+    via: bool,
+    max_forwards: MaxForwards,
+    own: Own<'a>,
+    said: Option<Said<'a>>,
 }
 
-/// What stands in a field of ours.
-#[derive(Debug)]
-enum Put {
-    /// There is none.
-    Nothing,
-    /// This.
-    Value(HeaderValue),
-    /// This part of the text.
-    Text(Range<usize>),
-    /// This word.
-    Word(&'static str),
+/// What an origin is told that the client's fields do not say.
+#[derive(Clone, Copy)]
+pub(super) struct Own<'a> {
+    /// What is done with names that have underscores.
+    pub(super) underscores: Underscores,
+    /// Who the client is, and what it asked for.
+    pub(super) client: Option<(&'a Client, &'a Authority)>,
+    /// How much is told of a client's certificate.
+    pub(super) introduction: Introduction,
+    /// The certificate that the client showed.
+    pub(super) certificate: Option<&'a ClientCertificate>,
+    /// The request's id: visible ASCII, as whoever calls has seen to.
+    pub(super) id: &'a str,
+    /// The host that the origin is asked for: the same.
+    pub(super) host: &'a str,
 }
 
-/// Room for the fields of ours that most requests have, and for what they say.
-const PUTS: usize = 10;
-const TEXT: usize = 256;
+/// The fields that belong to the client's connection.
+enum Hop<'a> {
+    /// The standard ones, and those that Connection names.
+    Named(Nominated<'a>),
+    /// All that there are, where it names many.
+    Found(Names),
+}
+
+impl<'a> Hop<'a> {
+    /// Of these fields, which may have a Connection or not.
+    fn of(headers: &'a HeaderMap, connection: bool) -> Self {
+        let lines = connection.then(|| headers.get_all(header::CONNECTION));
+        let lines = lines.into_iter().flatten().map(HeaderValue::as_bytes);
+        Nominated::by(lines).map_or_else(|| Self::Found(hops::hop_by_hop(headers)), Self::Named)
+    }
+
+    /// Whether a field that there is belongs to them.
+    fn has(&self, name: &HeaderName) -> bool {
+        match self {
+            Self::Named(named) => named.ends(name.as_str().as_bytes()),
+            Self::Found(found) => found.contains(name),
+        }
+    }
+}
 
 /// What passes of a trace context (W3C Trace Context §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,97 +105,85 @@ enum Trace {
     Nothing,
 }
 
-impl Changes {
+/// The name of a field of ours.
+struct Name {
+    name: HeaderName,
+    /// How its line begins.
+    line: &'static [u8],
+}
+
+static TE: Name = Name { name: header::TE, line: b"te: " };
+static COOKIE: Name = Name { name: header::COOKIE, line: b"cookie: " };
+static VIA: Name = Name { name: header::VIA, line: b"via: " };
+static MAX_FORWARDS: Name = Name { name: header::MAX_FORWARDS, line: b"max-forwards: " };
+static CHAIN: Name = Name { name: forwarded::X_FORWARDED_FOR, line: b"x-forwarded-for: " };
+static ADDRESS: Name = Name { name: forwarded::X_REAL_IP, line: b"x-real-ip: " };
+static PROTO: Name = Name { name: forwarded::X_FORWARDED_PROTO, line: b"x-forwarded-proto: " };
+static FORWARDED: Name = Name { name: header::FORWARDED, line: b"forwarded: " };
+static ASKED_HOST: Name = Name { name: forwarded::X_FORWARDED_HOST, line: b"x-forwarded-host: " };
+static ID: Name = Name { name: REQUEST_ID, line: b"x-request-id: " };
+static HOST: Name = Name { name: header::HOST, line: b"host: " };
+
+/// Where the fields of ours go, each instead of all others of its name.
+trait Fields {
+    /// A field that says what `write` writes: what a value may hold.
+    fn put(&mut self, name: &Name, write: impl FnOnce(&mut Vec<u8>)) -> Result<()>;
+
+    /// One that says this.
+    fn put_value(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
+
+    /// None of this name.
+    fn put_nothing(&mut self, name: &Name);
+}
+
+impl<'a> Changes<'a> {
     /// What changes on the way of a request `asked` to an origin that speaks `towards`; of the request
     /// that came in this version.
-    pub(super) fn of(asked: &Outgoing<'_>, came: Version, towards: Version) -> Self {
+    pub(super) fn of(asked: &Outgoing<'a>, came: Version, towards: Version, own: Own<'a>) -> Self {
         let headers = asked.headers;
-        let mut puts = Vec::with_capacity(PUTS);
-        if towards == Version::HTTP_2 && hops::wants_trailers(headers) {
-            puts.push((header::TE, Put::Word("trailers")));
+        // One pass over the names is less than a look-up for each of those that most requests do not have.
+        let (mut cookies, mut connection, mut via, mut traced) = (false, false, false, false);
+        for name in headers.keys() {
+            match *name {
+                header::COOKIE => cookies = true,
+                header::CONNECTION => connection = true,
+                header::VIA => via = true,
+                _ => traced |= *name == TRACEPARENT,
+            }
         }
-        if towards != Version::HTTP_2
-            && let Some(cookie) = hops::joined_cookie(headers)
-        {
-            puts.push((header::COOKIE, Put::Value(cookie)));
-        }
-        puts.push((header::VIA, Put::Value(hops::via(headers, came))));
         Self {
-            hop: hops::hop_by_hop(headers),
+            headers,
+            connection,
+            hop: Hop::of(headers, connection),
             handshake: asked.offers_tunnel,
-            stranger: false,
-            underscores: Underscores::Drop,
-            trace: match TraceContext::of(headers) {
-                TraceContext::Valid(_) => Trace::All,
-                TraceContext::Absent | TraceContext::WithoutState(_) => Trace::WithoutState,
-                TraceContext::Malformed => Trace::Nothing,
+            trace: match traced.then(|| TraceContext::of(headers)) {
+                Some(TraceContext::Valid(_)) => Trace::All,
+                None | Some(TraceContext::Absent | TraceContext::WithoutState(_)) => {
+                    Trace::WithoutState
+                }
+                Some(TraceContext::Malformed) => Trace::Nothing,
             },
-            puts,
-            text: String::with_capacity(TEXT),
+            trailers: towards == Version::HTTP_2 && hops::wants_trailers(headers),
+            cookie: match cookies && towards != Version::HTTP_2 {
+                true => hops::joined_cookie(headers),
+                false => None,
+            },
+            came,
+            via,
+            max_forwards: hops::max_forwards(asked.method, headers),
+            said: own.client.map(|(client, host)| client.say(host)),
+            own,
         }
-    }
-
-    /// What the route says of names with underscores.
-    pub(super) fn set_underscores(&mut self, underscores: Underscores) {
-        self.underscores = underscores;
-    }
-
-    /// Says who the client is; what strangers say about it does not pass.
-    pub(super) fn introduce(&mut self, client: &Client, host: &Authority) {
-        self.stranger = client.peer == Trust::Untrusted;
-        let said = client.say(host, &mut self.text);
-        let part = |part: Option<Range<usize>>| part.map_or(Put::Nothing, Put::Text);
-        self.puts.extend([
-            (forwarded::X_FORWARDED_FOR, part(said.x_forwarded_for)),
-            (forwarded::X_REAL_IP, part(said.x_real_ip)),
-            (forwarded::X_FORWARDED_PROTO, Put::Word(said.x_forwarded_proto)),
-            (header::FORWARDED, Put::Text(said.forwarded)),
-        ]);
-        self.put_text(forwarded::X_FORWARDED_HOST, host.as_str());
-    }
-
-    /// Says whose certificate the client showed, as far as the origin is to know.
-    pub(super) fn present(
-        &mut self,
-        introduction: Introduction,
-        client: Option<&ClientCertificate>,
-    ) {
-        match client {
-            Some(client) => self.all(client.fields(introduction)),
-            None => self.all(certificate::fields_of_none(introduction)),
-        }
-    }
-
-    fn all(&mut self, fields: impl Iterator<Item = (HeaderName, HeaderValue)>) {
-        self.puts.extend(fields.map(|(name, value)| (name, Put::Value(value))));
-    }
-
-    /// Puts a field in the place of all others of its name.
-    pub(super) fn put(&mut self, name: HeaderName, value: HeaderValue) {
-        self.puts.push((name, Put::Value(value)));
-    }
-
-    /// The same with a value that is visible ASCII, as whoever calls has seen to.
-    pub(super) fn put_text(&mut self, name: HeaderName, value: &str) {
-        let begins = self.text.len();
-        self.text.push_str(value);
-        self.puts.push((name, Put::Text(begins..self.text.len())));
-    }
-
-    /// The bytes of a field of ours; `None` of one that there is not.
-    fn said<'a>(&'a self, put: &'a Put) -> Option<&'a [u8]> {
-        Some(match put {
-            Put::Nothing => return None,
-            Put::Value(value) => value.as_bytes(),
-            Put::Text(part) => self.text[part.clone()].as_bytes(),
-            Put::Word(word) => word.as_bytes(),
-        })
     }
 
     /// Whether a field of the client's does not pass, for whatever reason but that one of ours takes its
     /// place.
     fn drops(&self, name: &HeaderName) -> bool {
-        let dropped = match *name {
+        if admit::is_ordinary(name) {
+            // The standard fields of a connection are not among these.
+            return self.connection && self.hop.has(name);
+        }
+        let ends_here = match *name {
             // Framing of this message, written anew for the origin.
             header::TRANSFER_ENCODING => false,
             // We answered it ourselves.
@@ -168,12 +191,81 @@ impl Changes {
             header::CONNECTION | header::UPGRADE if self.handshake => false,
             _ if *name == TRACEPARENT => self.trace == Trace::Nothing,
             _ if *name == TRACESTATE => self.trace != Trace::All,
-            _ => self.hop.contains(name),
+            _ => self.hop.has(name),
         };
-        dropped
+        ends_here
             || admit::is_dropped(name)
-            || (self.stranger && forwarded::is_address_claim(name))
-            || (self.underscores == Underscores::Drop && name.as_str().contains('_'))
+            || (self.is_of_a_stranger() && forwarded::is_address_claim(name.as_str()))
+            || (self.own.underscores == Underscores::Drop && has_underscore(name.as_str()))
+    }
+
+    /// What the peer says of whom it stands for is not believed.
+    fn is_of_a_stranger(&self) -> bool {
+        self.said.as_ref().is_some_and(|said| said.peer() == Trust::Untrusted)
+    }
+
+    /// Whether one of ours takes the place of a field of the client's. Those on a certificate are dropped in any case.
+    fn replaces(&self, name: &HeaderName) -> bool {
+        match *name {
+            header::HOST | header::VIA => true,
+            header::COOKIE => self.cookie.is_some(),
+            header::FORWARDED => self.said.is_some(),
+            header::TE => self.trailers,
+            header::MAX_FORWARDS => matches!(self.max_forwards, MaxForwards::PassOn(_)),
+            _ => match name.as_str() {
+                "x-request-id" => true,
+                "x-forwarded-for" | "x-real-ip" | "x-forwarded-proto" | "x-forwarded-host" => {
+                    self.said.is_some()
+                }
+                _ => false,
+            },
+        }
+    }
+
+    /// Puts all fields of ours.
+    fn put_own(&self, to: &mut impl Fields) -> Result<()> {
+        let own = &self.own;
+        if self.trailers {
+            to.put(&TE, |out| out.extend_from_slice(b"trailers"))?;
+        }
+        if let Some(cookie) = &self.cookie {
+            to.put(&COOKIE, |out| out.extend_from_slice(cookie.as_bytes()))?;
+        }
+        to.put(&VIA, |out| {
+            let before = self.via.then(|| self.headers.get_all(header::VIA));
+            let before = before.into_iter().flatten().map(HeaderValue::as_bytes);
+            hops::write_via(out, before, self.came);
+        })?;
+        if let MaxForwards::PassOn(number) = self.max_forwards {
+            to.put(&MAX_FORWARDS, |out| out.extend_from_slice(number.to_string().as_bytes()))?;
+        }
+        if let Some(said) = &self.said {
+            if said.has_address() {
+                to.put(&CHAIN, |out| said.write_chain(out))?;
+                to.put(&ADDRESS, |out| said.write_address(out))?;
+            } else {
+                to.put_nothing(&CHAIN);
+                to.put_nothing(&ADDRESS);
+            }
+            to.put(&PROTO, |out| out.extend_from_slice(said.proto().as_bytes()))?;
+            to.put(&FORWARDED, |out| said.write_forwarded(out))?;
+            to.put(&ASKED_HOST, |out| out.extend_from_slice(said.host().as_bytes()))?;
+        }
+        if own.introduction != Introduction::Nothing {
+            self.put_certificate(to)?;
+        }
+        to.put(&ID, |out| out.extend_from_slice(own.id.as_bytes()))?;
+        to.put(&HOST, |out| out.extend_from_slice(own.host.as_bytes()))
+    }
+
+    /// Says whose certificate the client showed, as far as the origin is to know.
+    fn put_certificate(&self, to: &mut impl Fields) -> Result<()> {
+        let introduction = self.own.introduction;
+        let Some(certificate) = self.own.certificate else {
+            return certificate::fields_of_none(introduction)
+                .try_for_each(|(name, value)| to.put_value(name, value));
+        };
+        certificate.fields(introduction).try_for_each(|(name, value)| to.put_value(name, value))
     }
 
     /// Changes a header.
@@ -183,28 +275,57 @@ impl Changes {
         for name in &dropped {
             request.remove_header(name);
         }
-        for (name, put) in &self.puts {
-            match self.said(put) {
-                Some(value) => request.insert_header(name, value)?,
-                None => drop(request.remove_header(name)),
-            }
-        }
-        Ok(())
+        self.put_own(&mut Header { request, value: Vec::new() })
     }
 
-    /// Writes what `headers` become, line by line.
-    pub(super) fn write(&self, headers: &HeaderMap, out: &mut Vec<u8>) {
-        for (name, value) in headers {
-            if !self.drops(name) && !self.puts.iter().any(|(put, _)| put == name) {
+    /// Writes what the client's fields become, line by line.
+    pub(super) fn write(&self, out: &mut Vec<u8>) -> Result<()> {
+        for (name, value) in self.headers {
+            if !self.drops(name) && !self.replaces(name) {
                 line(out, name, value.as_bytes());
             }
         }
-        for (name, put) in &self.puts {
-            if let Some(value) = self.said(put) {
-                line(out, name, value);
-            }
-        }
+        self.put_own(out)
     }
+}
+
+/// A header, and room for a value.
+struct Header<'r> {
+    request: &'r mut RequestHeader,
+    value: Vec<u8>,
+}
+
+impl Fields for Header<'_> {
+    fn put(&mut self, name: &Name, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        self.value.clear();
+        write(&mut self.value);
+        self.request.insert_header(&name.name, &*self.value)
+    }
+
+    fn put_value(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.request.insert_header(name, value)
+    }
+
+    fn put_nothing(&mut self, name: &Name) {
+        self.request.remove_header(&name.name);
+    }
+}
+
+/// Where lines are written, those of a client that have these names are left out.
+impl Fields for Vec<u8> {
+    fn put(&mut self, name: &Name, write: impl FnOnce(&mut Self)) -> Result<()> {
+        self.extend_from_slice(name.line);
+        write(self);
+        self.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    fn put_value(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        line(self, &name, value.as_bytes());
+        Ok(())
+    }
+
+    fn put_nothing(&mut self, _: &Name) {}
 }
 
 fn line(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
@@ -216,7 +337,10 @@ fn line(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use http::Method;
+    use ipnet::IpNet;
     use proptest::prelude::*;
 
     use super::*;
@@ -228,7 +352,7 @@ mod tests {
     use crate::upstream::lease::Body;
 
     /// Names that something is done with, and some that nothing is.
-    const NAMES: [&str; 26] = [
+    const NAMES: [&str; 28] = [
         "accept",
         "client-cert",
         "client_cert_verified",
@@ -239,6 +363,7 @@ mod tests {
         "forwarded",
         "host",
         "keep-alive",
+        "max-forwards",
         "proxy-authorization",
         "te",
         "trailer",
@@ -248,6 +373,7 @@ mod tests {
         "user-agent",
         "via",
         "x-custom",
+        "x-forwarded-port",
         "x-forwarded-for",
         "x-forwarded-host",
         "x-forwarded-proto",
@@ -261,6 +387,8 @@ mod tests {
         let value = prop_oneof![
             Just("trailers".to_owned()),
             Just("x-named".to_owned()),
+            Just("192.0.2.1, 2001:db8::1".to_owned()),
+            Just("7".to_owned()),
             Just("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
             "[!-~]( ?[!-~]){0,8}",
         ];
@@ -270,20 +398,101 @@ mod tests {
         })
     }
 
+    fn option() -> impl Strategy<Value = String> {
+        prop_oneof![
+            prop::sample::select(&NAMES[..]).prop_map(str::to_owned),
+            prop::sample::select(&NAMES[..]).prop_map(str::to_ascii_uppercase),
+            "[a-z ]{0,6}",
+        ]
+    }
+
+    fn peer() -> impl Strategy<Value = Option<IpAddr>> {
+        prop_oneof![
+            Just(None),
+            any::<[u8; 4]>().prop_map(|octets| Some(octets.into())),
+            any::<[u8; 16]>().prop_map(|octets| Some(octets.into())),
+        ]
+    }
+
+    fn everyone() -> [IpNet; 2] {
+        ["0.0.0.0/0", "::/0"].map(|network| network.parse().expect("a network"))
+    }
+
+    fn introduction() -> impl Strategy<Value = Introduction> {
+        use Introduction::Identity;
+        use Introduction::Nothing;
+        use Introduction::Whole;
+        prop::sample::select(vec![Nothing, Identity, Whole])
+    }
+
+    fn version() -> impl Strategy<Value = Version> {
+        prop::sample::select(vec![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2])
+    }
+
+    #[test]
+    fn the_lines_of_ours_begin_with_their_names() {
+        let all = [
+            &TE,
+            &COOKIE,
+            &VIA,
+            &MAX_FORWARDS,
+            &CHAIN,
+            &ADDRESS,
+            &PROTO,
+            &FORWARDED,
+            &ASKED_HOST,
+            &ID,
+            &HOST,
+        ];
+        for Name { name, line } in all {
+            assert_eq!([title::of(name).as_bytes(), b": "].concat(), *line);
+        }
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(512))]
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn what_belongs_to_a_connection_is_told_in_all_ways_alike(
+            fields in prop::collection::vec(field(), 0..12),
+            options in prop::collection::vec(option(), 0..24),
+        ) {
+            let mut headers = HeaderMap::from_iter(fields);
+            headers.remove(header::CONNECTION);
+            let found = hops::hop_by_hop(&headers);
+            for name in headers.keys() {
+                let has = Hop::of(&headers, false).has(name);
+                prop_assert_eq!(has, found.contains(name), "{}", name);
+                prop_assert!(!(has && admit::is_ordinary(name)), "{}", name);
+            }
+            let options = HeaderValue::from_str(&options.join(", ")).expect("tokens");
+            headers.insert(header::CONNECTION, options);
+            let (hop, found) = (Hop::of(&headers, true), hops::hop_by_hop(&headers));
+            for name in headers.keys() {
+                prop_assert_eq!(hop.has(name), found.contains(name), "{}", name);
+            }
+        }
 
         /// What is written at once is what a map becomes, and beyond doubt one request.
         #[test]
         fn both_ways_to_carry_changes_out_come_to_the_same(
             fields in prop::collection::vec(field(), 0..12),
-            known in any::<bool>(),
+            peer in peer(),
+            trusted in any::<bool>(),
+            introduced in any::<bool>(),
+            underscores in prop::sample::select(vec![Underscores::Drop, Underscores::Pass]),
+            introduction in introduction(),
+            shown in any::<bool>(),
+            method in prop::sample::select(vec![Method::GET, Method::OPTIONS]),
+            came in version(),
+            towards in version(),
+            host in prop::sample::select(&["example.org", "example.org:8080", "[2001:db8::1]"][..]),
             offers_tunnel in any::<bool>(),
         ) {
             let headers = HeaderMap::from_iter(fields);
             let asked = Outgoing {
                 bodiless: true,
-                method: &Method::GET,
+                method: &method,
                 headers: &headers,
                 offers_tunnel,
                 paces_upload: false,
@@ -291,11 +500,24 @@ mod tests {
                 replayable: true,
                 answered: false,
             };
-            let mut changes = Changes::of(&asked, Version::HTTP_11, Version::HTTP_11);
-            let peer = known.then(|| [192, 0, 2, 1].into());
-            let host = Authority::parse(b"example.org").expect("a host");
-            changes.introduce(&client(peer, Scheme::Http, &[], &headers), &host);
-            changes.put(header::HOST, HeaderValue::from_static("example.org"));
+            let networks: &[IpNet] = if trusted { &everyone() } else { &[] };
+            let client = client(peer, Scheme::Http, networks, &headers);
+            let authority = Authority::parse(host.as_bytes()).expect("a host");
+            let certificate = ClientCertificate::new(
+                "CN=a".to_owned(),
+                vec!["DNS:a.example".to_owned()],
+                "00ff".to_owned(),
+                vec![b"foo".to_vec(), b"fo".to_vec()],
+            );
+            let own = Own {
+                underscores,
+                client: introduced.then_some((&client, &authority)),
+                introduction,
+                certificate: shown.then_some(&certificate),
+                id: "0af7651916cd43dd",
+                host: "origin.example",
+            };
+            let changes = Changes::of(&asked, came, towards, own);
 
             let mut request =
                 RequestHeader::build_no_case(Method::GET, b"/", None).expect("a request");
@@ -305,7 +527,7 @@ mod tests {
             changes.apply(&mut request).expect("valid fields");
 
             let mut text = b"GET / HTTP/1.1\r\n".to_vec();
-            changes.write(&headers, &mut text);
+            changes.write(&mut text).expect("valid fields");
             text.extend_from_slice(b"\r\n");
             let lines = text.split(|byte| *byte == b'\n').skip(1);
             let written: HeaderMap = lines

@@ -2,6 +2,9 @@ use proptest::prelude::*;
 
 use super::DotSegment;
 use super::Rewrite;
+use crate::message::target::EncodedSlash;
+use crate::message::target::Normalisation;
+use crate::message::target::Target;
 use crate::route::captures::Captures;
 use crate::route::path::PathPattern;
 
@@ -169,6 +172,23 @@ proptest! {
             prop_assert!(!target.contains('#'), "{target}");
             let path = target.split('?').next().expect("a first piece");
             prop_assert!(!path.split('/').any(|s| s == "." || s == ".."), "{target}");
+        }
+    }
+
+    /// Whoever asks for none may leave out the way through here.
+    #[test]
+    fn without_a_rewrite_the_normal_form_stays_as_it_is(
+        raw in "/([a-z/.;%\\\\{}\\[\\]^|`\"é_~2eEfF=&-]){0,24}(\\?[ -~é]{0,24})?",
+        merge_slashes in any::<bool>(),
+        refuse in any::<bool>(),
+    ) {
+        let encoded_slash = if refuse { EncodedSlash::Refuse } else { EncodedSlash::Keep };
+        let how = Normalisation { merge_slashes, encoded_slash };
+        if let Ok(target) = Target::normalise(raw.as_bytes(), &how) {
+            let nothing = Rewrite::default();
+            prop_assert!(nothing.keeps_path());
+            let same = nothing.apply(target.path(), target.query(), &Captures::default());
+            prop_assert_eq!(same.as_deref(), Ok(target.as_str()));
         }
     }
 }
