@@ -26,6 +26,7 @@ use crate::resilience::retry::Failed;
 use crate::resilience::retry::Sent;
 use crate::resilience::retry::What;
 use crate::route::asking;
+use crate::terms::clock;
 use crate::upstream::Fault;
 use crate::upstream::backend::random;
 use crate::upstream::fault::refusal_of;
@@ -185,7 +186,7 @@ fn failed(
         idempotent: is_idempotent(request, ctx),
         replayable: request.replayable,
         downstream_started: request.answered,
-        left: Some(time_left(ctx, upstream_of(ctx)?.settings())),
+        left: Some(time_left(ctx, upstream_of(ctx)?.settings(), clock::now())),
         retry_after,
     })
 }

@@ -1,6 +1,6 @@
 //! A request arrives: who asks, on which connection, under which id.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::hash::BuildHasher;
 use std::hash::RandomState;
 use std::time::Duration;
@@ -55,38 +55,29 @@ pub(crate) fn request_id(headers: &HeaderMap, now: SystemTime) -> String {
 /// A UUID of version 7, without hyphens. It has to be unique, not a secret: asking the system for
 /// random bytes would cost more than all else that is done for a short answer.
 pub(crate) fn new_id(now: SystemTime) -> String {
-    thread_local! {
-        static RANDOM: RefCell<Random> = RefCell::new(Random::default());
-    }
     let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(since_1970.as_millis()).unwrap_or_default();
     let mut random = [0; 10];
-    RANDOM.with_borrow_mut(|source| {
-        random[..8].copy_from_slice(&source.next().to_le_bytes());
-        random[8..].copy_from_slice(&source.next().to_le_bytes()[..2]);
-    });
+    random[..8].copy_from_slice(&next_random().to_le_bytes());
+    random[8..].copy_from_slice(&next_random().to_le_bytes()[..2]);
     let id = Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
     id.simple().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
 /// SplitMix64, from a seed that no two threads and no two processes share.
-struct Random(u64);
-
-impl Default for Random {
-    fn default() -> Self {
-        // The standard library's keys come from the system's random source.
-        Self(RandomState::new().hash_one(std::thread::current().id()))
+fn next_random() -> u64 {
+    thread_local! {
+        // Nothing to set up and nothing to drop, which each look would ask about.
+        static STATE: Cell<Option<u64>> = const { Cell::new(None) };
     }
-}
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
+    // The standard library's keys come from the system's random source.
+    let seed = || RandomState::new().hash_one(std::thread::current().id());
+    let state = STATE.get().unwrap_or_else(seed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    STATE.set(Some(state));
+    let mut mixed = state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use http::HeaderValue;
 use pingora::Error;
@@ -124,7 +125,8 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     if let Some(wait) = ctx.origin.wait.take() {
         Box::pin(tokio::time::sleep(wait)).await;
     }
-    let left = time_left(ctx, upstream.settings());
+    let asked = clock::now();
+    let mut left = time_left(ctx, upstream.settings(), asked);
     if left.is_zero() {
         return Err(refused(ctx, Refusal::TotalTimeout));
     }
@@ -156,20 +158,22 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         count(refusal, ctx);
         return Err(refused(ctx, refusal));
     }
-    // Some of it was spent waiting.
-    let left = time_left(ctx, upstream.settings());
+    let now = clock::now();
+    if now != asked {
+        // Some of it was spent waiting.
+        left = time_left(ctx, upstream.settings(), now);
+    }
     if ctx.origin.attempts == 0 {
-        upstream.budget().deposit(upstream.now());
+        upstream.budget().deposit(upstream.at(now));
     }
     let whole = ctx.time_left();
     let own = ctx.route().and_then(|route| route.asking.retry.per_try);
     let per_try = own.unwrap_or(upstream.settings().retry.per_try);
     let answer = per_try.map_or(left, |per_try| per_try.min(left));
-    let now = tokio::time::Instant::from_std(clock::now());
-    let ends = whole.map(|whole| now + whole);
+    let began = tokio::time::Instant::from_std(now);
     terms::agree(Terms {
-        ends,
-        answer_by: Some(now + answer),
+        ends: whole.map(|whole| began + whole),
+        answer_by: Some(began + answer),
         header: upstream.settings().timeouts.read,
         upload: upload(request, upstream.settings(), ctx),
     });
@@ -186,7 +190,7 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         _ => Kept::Unwanted,
     };
     ctx.origin.attempts += 1;
-    ctx.origin.began = Some(clock::now());
+    ctx.origin.began = Some(now);
     ctx.origin.address = Some(Arc::clone(lease.backend().shown()));
     ctx.origin.lease = Some(lease);
     Ok(Allowance { upstream, answer, whole, kept })
@@ -214,9 +218,9 @@ pub(crate) fn body(session: &mut Session, ctx: &RequestCtx) -> Body {
 }
 
 /// How long there is until the header of an answer has to be there, all attempts together.
-pub(crate) fn time_left(ctx: &RequestCtx, upstream: &Settings) -> Duration {
+pub(crate) fn time_left(ctx: &RequestCtx, upstream: &Settings, now: Instant) -> Duration {
     // While the client sent what was read ahead, nobody waited for an origin.
-    let waited = clock::since(ctx.started).saturating_sub(ctx.spooling);
+    let waited = now.saturating_duration_since(ctx.started).saturating_sub(ctx.spooling);
     let total = upstream.timeouts.total.saturating_sub(waited);
     ctx.time_left().map_or(total, |left| left.min(total))
 }

@@ -124,21 +124,30 @@ enum Origin {
 impl OriginIo {
     /// Puts a connection under guard that was made for this request. It will go back to `home`.
     pub(super) fn fresh(line: Line, home: Option<Arc<Pool>>, limits: ReplyLimits) -> Self {
-        Self::new(Box::new(line), home, limits, History::Fresh)
+        Self::new(Box::new(line), home, limits, Duration::MAX)
     }
 
-    /// Puts a connection under guard that waited in `home`.
-    pub(super) fn again(line: Box<Line>, home: Arc<Pool>, limits: ReplyLimits) -> Self {
-        let history = if line.carried > 0 { History::Used } else { History::Fresh };
-        Self::new(line, Some(home), limits, history)
+    /// Puts a connection of `home` under guard: one that waited there, or a new one. The origin may be silent for
+    /// so long after a request that offers a tunnel. For all others Pingora keeps that deadline, but it would go
+    /// on with it in the tunnel.
+    #[inline]
+    pub(super) fn again(
+        line: Box<Line>,
+        home: Arc<Pool>,
+        limits: ReplyLimits,
+        patience: Duration,
+    ) -> Self {
+        Self::new(line, Some(home), limits, patience)
     }
 
+    #[inline]
     fn new(
         mut line: Box<Line>,
         home: Option<Arc<Pool>>,
         limits: ReplyLimits,
-        history: History,
+        patience: Duration,
     ) -> Self {
+        let history = if line.carried > 0 { History::Used } else { History::Fresh };
         let watch = Vigil::with(std::mem::take(&mut line.alarm));
         Self {
             line: Lent::new(line, home),
@@ -150,7 +159,7 @@ impl OriginIo {
             taking: Taking::Readily,
             watch,
             history,
-            patience: Duration::MAX,
+            patience,
             silence: None,
             flushes: 0,
             held: None,
@@ -198,9 +207,9 @@ impl OriginIo {
         clean.then_some(patience)
     }
 
-    /// Sets how long the origin may be silent after a request that offers a tunnel. For all others
-    /// Pingora keeps that deadline, but it would go on with it in the tunnel.
-    pub(super) fn with_patience(mut self, patience: Duration) -> Self {
+    /// The same where the origin may be silent for so long.
+    #[cfg(test)]
+    fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }

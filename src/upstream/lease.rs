@@ -237,9 +237,8 @@ impl Lease {
 
     /// Says how it went, the first time.
     fn conclude(&mut self, verdict: Verdict) {
-        let now = self.upstream.now();
         if let (Some(breaker), Some(pass)) = (&self.backend.breaker, self.pass.take())
-            && let Some(transition) = breaker.leave(pass, verdict, now)
+            && let Some(transition) = breaker.leave(pass, verdict, self.upstream.now())
         {
             tell(&self.upstream, &self.backend, transition);
         }

@@ -288,7 +288,13 @@ impl Upstream {
     /// The time by which everything here goes: since it was started.
     #[must_use]
     pub fn now(&self) -> Duration {
-        clock::since(self.started)
+        self.at(clock::now())
+    }
+
+    /// The same at this moment.
+    #[must_use]
+    pub fn at(&self, moment: Instant) -> Duration {
+        moment.saturating_duration_since(self.started)
     }
 
     /// Says where the demo origin of this process listens.

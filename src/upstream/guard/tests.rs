@@ -294,6 +294,6 @@ async fn a_connection_says_whether_it_was_used_before_and_is_new_to_the_guard() 
         assert!(io.read(&mut [0; 256]).await.unwrap() > 0);
         drop(io);
         let line = pool.take(Instant::now(), None).unwrap();
-        io = OriginIo::again(line, pool.clone(), ReplyLimits::default());
+        io = OriginIo::again(line, pool.clone(), ReplyLimits::default(), Duration::MAX);
     }
 }

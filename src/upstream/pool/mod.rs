@@ -309,23 +309,22 @@ impl Pool {
             return Error::e_explain(ErrorType::InternalError, "nothing makes connections here");
         };
         dial.tend();
-        let home = Arc::clone(self);
         let waiting = match kept {
             Kept::Welcome => self.take(clock::now(), client),
             Kept::Presumed => self.take_by(clock::now(), client, Line::listen),
             Kept::Unwanted => None,
         };
-        let io = match waiting {
-            Some(line) => OriginIo::again(line, home, dial.limits),
+        let line = match waiting {
+            Some(line) => line,
             None => {
                 if dial.introduces() {
                     self.make_room();
                 }
-                let line = Box::pin(self.make(&dial, patience, client)).await?;
-                OriginIo::fresh(line, Some(home), dial.limits)
+                Box::new(Box::pin(self.make(&dial, patience, client)).await?)
             }
         };
-        Ok(io.with_patience(dial.read()))
+        // At the end, and all of it at once: it is large, and would be moved with each step.
+        Ok(OriginIo::again(line, Arc::clone(self), dial.limits, dial.read()))
     }
 
     /// Makes a connection that nobody asked for.
