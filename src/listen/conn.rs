@@ -61,11 +61,16 @@ impl Conn {
     }
 
     pub(crate) fn count_in(&self, bytes: usize) {
-        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        count(&self.bytes_in, bytes as u64);
     }
 
     pub(crate) fn count_out(&self, bytes: usize) {
-        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+        count(&self.bytes_out, bytes as u64);
+    }
+
+    /// One more request was begun.
+    pub(crate) fn count_request(&self) {
+        count(&self.requests, 1);
     }
 
     /// Notes that a whole response was written although HTTP will not keep the connection: it is
@@ -73,6 +78,11 @@ impl Conn {
     pub fn response_is_whole(&self) {
         self.whole.store(true, Ordering::Relaxed);
     }
+}
+
+/// Only the connection's own task counts, which need not lock the number against others.
+fn count(number: &AtomicU64, more: u64) {
+    number.store(number.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }
 
 /// Runs `work`, one request, as something that happens on `conn`.

@@ -141,7 +141,7 @@ where
             heard = true;
             match accepted {
                 Some(Ok(mut request)) => {
-                    conn.requests.fetch_add(1, Ordering::Relaxed);
+                    conn.count_request();
                     match self.offer_stream(&mut request, conn, active) {
                         Offered::Declined => self.stream(request, conn, active, shutdown),
                         Offered::Answered => {}

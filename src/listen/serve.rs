@@ -262,7 +262,7 @@ where
         let answered = match &offered {
             Offered::Refused(_) | Offered::Declined(_) => 0,
             Offered::Answered(_) | Offered::Begun(..) | Offered::Through(_) | Offered::Broken => {
-                conn.requests.fetch_add(1, Ordering::Relaxed);
+                conn.count_request();
                 head.len
             }
         };
@@ -323,14 +323,18 @@ where
     async fn through(&self, mut io: Box<EdgeIo>, work: Box<dyn Through>) -> Option<Box<EdgeIo>> {
         let conn = Arc::clone(io.conn());
         io.lend();
-        let run = AssertUnwindSafe(work.run(io)).catch_unwind();
-        match conn::on(Arc::clone(&conn), run).await {
-            Ok(back) => back,
-            Err(_) => {
-                self.watch.panicked(&conn);
-                None
-            }
-        }
+        let mut run = AssertUnwindSafe(work.run(io)).catch_unwind();
+        let run = poll_fn(|cx| {
+            run.poll_unpin(cx).map(|back| {
+                back.unwrap_or_else(|_| {
+                    if let Some(conn) = conn::current() {
+                        self.watch.panicked(&conn);
+                    }
+                    None
+                })
+            })
+        });
+        conn::on(conn, run).await
     }
 
     /// Lends the connection to HTTP for one request; gives it back when it can carry another.
@@ -342,7 +346,7 @@ where
         shutdown: &ShutdownWatch,
     ) -> Option<Box<EdgeIo>> {
         let conn = Arc::clone(io.conn());
-        conn.requests.fetch_add(1, Ordering::Relaxed);
+        conn.count_request();
         io.begin(&head, Bytes::from(text));
 
         let session = ServerSession::new_http1(io);

@@ -213,7 +213,7 @@ fn may_try_here(
     sent: Sent,
     retry_after: Option<Duration>,
 ) -> Option<Counted> {
-    let upstream = upstream_of(ctx)?;
+    let upstream = Arc::clone(upstream_of(ctx)?);
     // What one backend asks for does not concern the others. Where there is no other, one that says when
     // it may be asked again is asked again.
     let has_other = upstream.has_other(&ctx.origin.tried);
@@ -250,8 +250,8 @@ fn metrics_of(ctx: &RequestCtx) -> Option<&UpstreamMetrics> {
 }
 
 /// The upstream that serves the request.
-fn upstream_of(ctx: &RequestCtx) -> Option<Arc<Upstream>> {
-    ctx.runtime.upstreams.get(ctx.upstream()?).cloned()
+fn upstream_of(ctx: &RequestCtx) -> Option<&Arc<Upstream>> {
+    ctx.runtime.upstreams.get(ctx.upstream()?)
 }
 
 /// Whether the origin is at fault. A client that is gone or slow is nobody's failure but its own; and when the time of

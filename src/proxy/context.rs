@@ -6,6 +6,7 @@ use std::time::Instant;
 use std::time::SystemTime;
 
 use http::HeaderMap;
+use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
 use http::Version;
@@ -56,7 +57,7 @@ pub enum Arrival {
     Refresh,
 }
 
-/// What one request knows.
+/// What one request knows. What few have to know is in a box: all of it is moved for each.
 pub struct RequestCtx {
     /// The generation that serves it, to its end.
     pub runtime: Arc<Runtime>,
@@ -111,7 +112,7 @@ pub enum Posted {
     /// It may be. Where the sequence of purges stood before the origin was asked.
     Asked(Generation),
     /// It is being stored.
-    Filling(Fill),
+    Filling(Box<Fill>),
 }
 
 /// What the cache has to do with a request.
@@ -213,7 +214,7 @@ pub struct OriginSide {
     /// Whether the connection was used before.
     pub reused: bool,
     /// The header of a 304 that it answered.
-    pub not_modified: Option<HeaderMap>,
+    pub not_modified: Option<Box<HeaderMap>>,
     /// Whether it was asked on a condition, so that it may answer 304.
     pub conditions: Asked,
     /// Interim responses seen.
@@ -221,7 +222,7 @@ pub struct OriginSide {
     /// The request asked for an upgrade and the origin agreed.
     pub upgraded: bool,
     /// The fields of its response that are not stored.
-    pub private: HeaderMap,
+    pub private: Option<Box<HeaderMap>>,
     /// All this was learned from a fetch that counted it.
     pub by_errand: bool,
 }
@@ -236,6 +237,13 @@ pub enum Asked {
     OnCondition,
     /// It was, and its answer spoke of something else: it is asked again, without.
     Again,
+}
+
+impl OriginSide {
+    /// The fields of its response that are not stored.
+    pub(crate) fn private(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.private.iter().flat_map(|fields| fields.iter())
+    }
 }
 
 impl RequestCtx {
@@ -286,7 +294,7 @@ impl RequestCtx {
             concerns: self.cache.concerns,
             refusal: self.refusal,
             private: {
-                let mut private = self.origin.private.clone();
+                let mut private = self.origin.private.as_deref().cloned().unwrap_or_default();
                 if let Some(cookie) = &self.origin.stick {
                     private.append(header::SET_COOKIE, cookie.clone());
                 }
@@ -335,5 +343,16 @@ impl RequestCtx {
 impl Drop for RequestCtx {
     fn drop(&mut self) {
         finish::record_abandoned(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::proxy::through::Passage;
+
+    #[test]
+    fn what_is_known_of_a_request_fits_into_a_kibibyte() {
+        // What is larger costs the allocator several times as much.
+        assert!(size_of::<Passage>() <= 1024, "{}", size_of::<Passage>());
     }
 }

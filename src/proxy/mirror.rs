@@ -58,7 +58,7 @@ pub(crate) enum Copying {
     #[default]
     Unasked,
     /// Its body is still coming.
-    Gathering(Copy),
+    Gathering(Box<Copy>),
     /// It was sent, or there is none.
     Over,
 }
@@ -112,7 +112,7 @@ pub(crate) fn begin(
     let copy = Copy { mirror, place, method, client: ctx.ends(), said, body: Vec::new() };
     match asked.bodiless {
         true => copy.send(&ctx.runtime),
-        false => ctx.copy = Copying::Gathering(copy),
+        false => ctx.copy = Copying::Gathering(Box::new(copy)),
     }
 }
 

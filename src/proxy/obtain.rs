@@ -403,7 +403,7 @@ pub(super) fn learn(ctx: &mut RequestCtx, flight: &Flight) {
     ctx.origin.took = told.origin.took;
     ctx.origin.hedge = told.origin.hedge;
     ctx.origin.status = told.origin.status;
-    ctx.origin.private = told.private;
+    ctx.origin.private = Some(told.private).filter(|fields| !fields.is_empty()).map(Box::new);
     ctx.origin.by_errand = true;
 }
 

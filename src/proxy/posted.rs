@@ -69,7 +69,7 @@ pub(crate) fn begin(
     }
     let fill = as_stored(session, response, ctx, now, |arrival| memory.begin_fill(arrival).ok());
     if let Some(fill) = fill.flatten() {
-        ctx.cache.posted = Posted::Filling(fill);
+        ctx.cache.posted = Posted::Filling(Box::new(fill));
         ctx.cache.status = ctx.cache.status.stored();
     }
 }

@@ -117,7 +117,7 @@ pub(crate) fn settle(response: &mut impl HeadMut, ctx: &mut RequestCtx) -> Resul
     strip(response)?;
     was_asked_for(response.status(), ctx)?;
     if response.status() == StatusCode::NOT_MODIFIED {
-        ctx.origin.not_modified = Some(response.all().clone());
+        ctx.origin.not_modified = Some(Box::new(response.all().clone()));
     }
     if let Some(piece) = ctx.cache.piece {
         take_for_piece(piece, response, ctx)?;

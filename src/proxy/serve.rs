@@ -80,7 +80,7 @@ pub(crate) async fn live(
 ) -> Result<()> {
     let mut response = header_of(live)?;
     // What is not stored is for the one for whom it was fetched.
-    for (name, value) in &ctx.origin.private {
+    for (name, value) in ctx.origin.private() {
         response.append_header(name, value)?;
     }
     let may_have_length = live.status() != StatusCode::NO_CONTENT;

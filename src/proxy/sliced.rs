@@ -109,7 +109,7 @@ pub(crate) async fn answer(
         let mut object = Object { base: base.clone(), size, version, held };
         let mut response = object.header(response)?;
         // What is not stored is for the one for whom it was fetched.
-        for (name, value) in &ctx.origin.private {
+        for (name, value) in ctx.origin.private() {
             response.append_header(name, value)?;
         }
         let selection = deliver::selection(session, &response);

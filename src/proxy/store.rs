@@ -162,7 +162,7 @@ fn judge(session: &Session, response: &ResponseHeader, ctx: &mut RequestCtx) -> 
     header.remove_header(&header::AGE);
     for name in &kept.strip {
         for value in header.headers.get_all(name) {
-            ctx.origin.private.append(name, value.clone());
+            ctx.origin.private.get_or_insert_default().append(name, value.clone());
         }
         header.remove_header(name);
     }

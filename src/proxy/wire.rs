@@ -17,13 +17,10 @@ use crate::message::hops::Nominated;
 use crate::message::range;
 use crate::message::reply::ReplyText;
 use crate::message::title;
-use crate::proxy::arrive::REQUEST_ID;
-use crate::proxy::dress::CACHE_STATUS;
 use crate::proxy::dress::Dress;
 use crate::proxy::dress::Fields;
 use crate::proxy::dress::Head;
 use crate::proxy::dress::SERVER_TIMING;
-use crate::proxy::dress::X_CACHE;
 use crate::proxy::stored;
 use crate::proxy::stored::Selection;
 use crate::storage::memory::Entry;
@@ -170,17 +167,18 @@ fn dressed<'a>(out: &mut Vec<u8>, via: impl Iterator<Item = &'a [u8]>, dress: &D
         decimal(out, age);
         out.extend_from_slice(b"\r\n");
     }
+    // The end of a line and the beginning of the next at once: each piece has its price.
     out.extend_from_slice(b"via: ");
     hops::write_via(out, via, dress.received);
-    out.extend_from_slice(b"\r\n");
-    line(out, REQUEST_ID.as_str(), dress.id.as_bytes());
+    out.extend_from_slice(b"\r\nx-request-id: ");
+    out.extend_from_slice(dress.id.as_bytes());
     if let Some((status, outcome)) = &dress.cache {
-        out.extend_from_slice(CACHE_STATUS.as_str().as_bytes());
-        out.extend_from_slice(b": ");
+        out.extend_from_slice(b"\r\ncache-status: ");
         status.write_to(&mut Text(out)).expect("a Vec takes everything");
-        out.extend_from_slice(b"\r\n");
-        line(out, X_CACHE.as_str(), outcome.x_cache().as_bytes());
+        out.extend_from_slice(b"\r\nx-cache: ");
+        out.extend_from_slice(outcome.x_cache().as_bytes());
     }
+    out.extend_from_slice(b"\r\n");
     if let Some(timing) = &dress.timing {
         line(out, SERVER_TIMING.as_str(), timing.as_bytes());
     }

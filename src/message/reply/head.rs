@@ -207,6 +207,9 @@ impl ReplyScanner {
         limits: &ReplyLimits,
         mut found: impl FnMut(Span, Span),
     ) -> Result<ReplyScan, OriginFault> {
+        if matches!(self.phase, Phase::Status) && self.at == 0 {
+            self.usual_start(buf)?;
+        }
         loop {
             if matches!(self.phase, Phase::Fields) {
                 match self.fields.step(buf, limits.fields) {
@@ -259,6 +262,21 @@ impl ReplyScanner {
                 Phase::LineFeed | Phase::Fields => return Err(OriginFault::BareLineFeed),
             }
         }
+    }
+
+    /// Reads a status line as nearly all begin, where so much of it is there; leaves everything else to who looks at
+    /// one byte after the other.
+    fn usual_start(&mut self, buf: &[u8]) -> Result<(), OriginFault> {
+        if let Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', code @ .., b' ']) =
+            buf.first_chunk::<{ STATUS_END + 1 }>()
+            && code.iter().all(u8::is_ascii_digit)
+        {
+            self.head.status = code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+            self.check_status()?;
+            self.at = STATUS_END + 1;
+            self.phase = Phase::Reason;
+        }
+        Ok(())
     }
 
     /// One byte of `HTTP/` DIGIT `.` DIGIT SP 3DIGIT.
