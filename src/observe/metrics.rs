@@ -7,11 +7,13 @@
 mod backends;
 mod ends;
 pub mod labels;
+mod lanes;
 mod orders;
 pub mod process;
 mod reasons;
 pub mod requests;
 mod sampled;
+mod times;
 mod upstream;
 
 pub use upstream::UpstreamMetrics;
@@ -22,8 +24,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
-use prometheus::HistogramOpts;
-use prometheus::HistogramVec;
 use prometheus::IntCounter;
 use prometheus::IntCounterVec;
 use prometheus::IntGauge;
@@ -64,6 +64,7 @@ use requests::RouteMetrics;
 use requests::RouteTable;
 use sampled::Sampled;
 use sampled::SampledCollector;
+use times::TimesVec;
 use upstream::Upstreams;
 
 /// The kind of a metric.
@@ -596,7 +597,10 @@ pub struct ListenerMetrics {
 impl ListenerMetrics {
     /// Counts bytes of a request body and of its response's body.
     pub fn transferred(&self, received: u64, sent: u64) {
-        self.received.inc_by(received);
+        // Most requests have no body.
+        if received > 0 {
+            self.received.inc_by(received);
+        }
         self.sent.inc_by(sent);
     }
 
@@ -663,9 +667,8 @@ impl Maker<'_> {
         made
     }
 
-    fn histograms(&self, definition: &Definition) -> HistogramVec {
-        let opts = HistogramOpts::new(definition.name, definition.help).buckets(BUCKETS.to_vec());
-        let made = HistogramVec::new(opts, definition.labels).expect(DEFINED);
+    fn histograms(&self, definition: &'static Definition) -> TimesVec {
+        let made = TimesVec::new(definition);
         self.register(made.clone());
         made
     }
@@ -700,15 +703,20 @@ fn counter(definition: &Definition, labels: &[&str], count: u64) -> proto::Metri
     sample(definition, labels, count as f64)
 }
 
-/// One sample of a counter or gauge.
-fn sample(definition: &Definition, labels: &[&str], value: f64) -> proto::Metric {
+/// A metric that has these values of its labels, and none of its own yet.
+fn labelled(definition: &Definition, labels: &[&str]) -> proto::Metric {
     let pairs = definition.labels.iter().zip(labels).map(|(&name, &value)| {
         let mut pair = proto::LabelPair::default();
         pair.set_name(name.to_owned());
         pair.set_value(value.to_owned());
         pair
     });
-    let mut metric = proto::Metric::from_label(pairs.collect());
+    proto::Metric::from_label(pairs.collect())
+}
+
+/// One sample of a counter or gauge.
+fn sample(definition: &Definition, labels: &[&str], value: f64) -> proto::Metric {
+    let mut metric = labelled(definition, labels);
     let mut counter = proto::Counter::default();
     counter.set_value(value);
     metric.set_counter(counter);

@@ -10,13 +10,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus::Histogram;
-use prometheus::HistogramVec;
 use prometheus::core::Collector;
 use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
@@ -26,12 +23,14 @@ use super::labels::CacheResult;
 use super::labels::Label;
 use super::labels::Method;
 use super::labels::StatusLabel;
+use super::lanes::Laned;
+use super::times::Times;
+use super::times::TimesVec;
 
 const METHODS: usize = Method::ALL.len();
 const RESULTS: usize = CacheResult::ALL.len();
 
-type ByStatus = [AtomicU64; StatusLabel::COUNT];
-type ByResult = [OnceLock<Box<ByStatus>>; RESULTS];
+type ByResult = [OnceLock<Laned>; RESULTS];
 
 /// What a request reports at its end.
 #[derive(Debug, Clone, Copy)]
@@ -70,9 +69,9 @@ impl RouteMetrics {
     pub fn record(&self, finished: &Finished) {
         let results = self.methods[finished.method.index()]
             .get_or_init(|| Box::new(array::from_fn(|_| OnceLock::new())));
-        let statuses = results[finished.cache.index()]
-            .get_or_init(|| Box::new(array::from_fn(|_| AtomicU64::new(0))));
-        statuses[StatusLabel::of(finished.status).index()].fetch_add(1, Ordering::Relaxed);
+        let statuses =
+            results[finished.cache.index()].get_or_init(|| Laned::new(StatusLabel::COUNT));
+        statuses.add([(StatusLabel::of(finished.status).index(), 1)]);
         self.times.observe(finished);
     }
 
@@ -82,8 +81,8 @@ impl RouteMetrics {
             let Some(results) = self.methods[method.index()].get() else { continue };
             for &result in CacheResult::ALL {
                 let Some(statuses) = results[result.index()].get() else { continue };
-                for (status, count) in statuses.iter().enumerate() {
-                    let count = count.load(Ordering::Relaxed);
+                for status in 0..StatusLabel::COUNT {
+                    let count = statuses.get(status);
                     if count > 0 {
                         visit(method, status, result, count);
                     }
@@ -97,9 +96,9 @@ impl RouteMetrics {
 #[derive(Debug)]
 struct RouteTimes {
     route: Box<str>,
-    durations: HistogramVec,
-    first_bytes: HistogramVec,
-    by_result: [OnceLock<(Histogram, Histogram)>; RESULTS],
+    durations: TimesVec,
+    first_bytes: TimesVec,
+    by_result: [OnceLock<(Arc<Times>, Arc<Times>)>; RESULTS],
     /// The route is not configured any more: what is not there yet is not made.
     is_forgotten: AtomicBool,
 }
@@ -112,11 +111,11 @@ impl RouteTimes {
         }
         let (duration, first_byte) = known.get_or_init(|| {
             let labels = [&*self.route, finished.cache.label()];
-            (self.durations.with_label_values(&labels), self.first_bytes.with_label_values(&labels))
+            (self.durations.of(&labels), self.first_bytes.of(&labels))
         });
-        duration.observe(finished.duration.as_secs_f64());
+        duration.observe(finished.duration);
         if let Some(time) = finished.time_to_first_byte {
-            first_byte.observe(time.as_secs_f64());
+            first_byte.observe(time);
         }
     }
 }
@@ -124,8 +123,8 @@ impl RouteTimes {
 /// Every route on every listener that ever was; counters outlive a reload.
 pub(super) struct Requests {
     routes: Mutex<Known>,
-    durations: HistogramVec,
-    first_bytes: HistogramVec,
+    durations: TimesVec,
+    first_bytes: TimesVec,
     descriptions: [Desc; 2],
 }
 
@@ -136,7 +135,7 @@ struct Known {
 }
 
 impl Requests {
-    pub(super) fn new(durations: HistogramVec, first_bytes: HistogramVec) -> Self {
+    pub(super) fn new(durations: TimesVec, first_bytes: TimesVec) -> Self {
         Self {
             routes: Mutex::default(),
             durations,
@@ -183,9 +182,8 @@ impl Requests {
         for route in routes {
             for result in CacheResult::ALL {
                 let labels = [*route, result.label()];
-                // What was never measured is not there, and that is as well.
-                let _ = self.durations.remove_label_values(&labels);
-                let _ = self.first_bytes.remove_label_values(&labels);
+                self.durations.forget(&labels);
+                self.first_bytes.forget(&labels);
             }
         }
     }

@@ -1,9 +1,8 @@
 //! The counters of upstreams.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::Histogram;
-use prometheus::HistogramVec;
 use prometheus::IntCounter;
 use prometheus::IntCounterVec;
 
@@ -23,12 +22,14 @@ use super::labels::Retried;
 use super::labels::Reused;
 use super::labels::StatusClass;
 use super::labels::UpstreamError;
+use super::times::Times;
+use super::times::TimesVec;
 
 /// The counters of all upstreams.
 pub(super) struct Upstreams {
     requests: IntCounterVec,
     errors: IntCounterVec,
-    duration: HistogramVec,
+    duration: TimesVec,
     connections: IntCounterVec,
     retries: IntCounterVec,
     hedges: IntCounterVec,
@@ -63,7 +64,7 @@ impl Upstreams {
         each::<Retried>(retries, name);
         each::<Hedged>(hedges, name);
         each::<Copied>(copies, name);
-        let _ = duration.remove_label_values(&[name]);
+        duration.forget(&[name]);
     }
 
     /// Those of the upstream of this name.
@@ -72,7 +73,7 @@ impl Upstreams {
         UpstreamMetrics {
             requests: each::<StatusClass, _>(|class| counters(&self.requests, class)),
             errors: each::<UpstreamError, _>(|reason| counters(&self.errors, reason)),
-            duration: self.duration.with_label_values(&[name]),
+            duration: self.duration.of(&[name]),
             connections: each::<Reused, _>(|reused| counters(&self.connections, reused)),
             retries: each::<Retried, _>(|outcome| counters(&self.retries, outcome)),
             hedges: each::<Hedged, _>(|outcome| counters(&self.hedges, outcome)),
@@ -86,7 +87,7 @@ impl Upstreams {
 pub struct UpstreamMetrics {
     requests: Box<[IntCounter]>,
     errors: Box<[IntCounter]>,
-    duration: Histogram,
+    duration: Arc<Times>,
     connections: Box<[IntCounter]>,
     retries: Box<[IntCounter]>,
     hedges: Box<[IntCounter]>,
@@ -97,7 +98,7 @@ impl UpstreamMetrics {
     /// Counts a request that an origin answered, and the time to its header.
     pub fn answered(&self, status: u16, duration: Duration) {
         self.requests[StatusClass::of(Some(status)).index()].inc();
-        self.duration.observe(duration.as_secs_f64());
+        self.duration.observe(duration);
     }
 
     /// Counts a request that an origin did not answer.
