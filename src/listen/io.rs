@@ -359,6 +359,11 @@ impl EdgeIo {
     /// next request early (kept, unread beyond one buffer), or that a 101 opens the tunnel.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.idle = Some(cx.waker().clone());
+        self.poll_left(cx)
+    }
+
+    /// The same, where no tunnel can be opened.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_cut() {
             return Poll::Ready(Err(cut()));
         }

@@ -23,6 +23,8 @@ use crate::terms::clock;
 pub(crate) struct Patience {
     /// Never later than what is waited for; set anew when it went off too early.
     timer: Pin<Box<Sleep>>,
+    /// Whom it wakes when it goes off, which it has not done since.
+    armed: Option<Waker>,
     /// Resolves when the process is ending.
     ending: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Says without a lock whether `ending` has something new.
@@ -38,6 +40,7 @@ impl Patience {
         let mut until_ending = shutdown.clone();
         Self {
             timer: Box::pin(tokio::time::sleep(wait)),
+            armed: None,
             ending: Box::pin(async move {
                 // A sender that is gone means the end as well.
                 let _ = until_ending.wait_for(|down| *down).await;
@@ -92,8 +95,16 @@ impl Patience {
         loop {
             if self.timer.deadline() > until {
                 self.timer.as_mut().reset(until);
+                self.armed = None;
             }
+            let wakes = self.armed.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            if wakes && !self.timer.is_elapsed() {
+                // To ask it once more would not change that, and costs as much as a look at the socket.
+                return Poll::Pending;
+            }
+            self.armed = Some(cx.waker().clone());
             ready!(self.timer.as_mut().poll(cx));
+            self.armed = None;
             if Instant::now() >= until {
                 return Poll::Ready(());
             }
@@ -109,4 +120,39 @@ pub(crate) enum Came {
     Something,
     /// It did not in time, went away, or the process is ending.
     Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+
+    /// However often the task is woken by others meanwhile, and wherever the moment is put.
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_when_it_should() {
+        let (_running, shutdown) = watch::channel(false);
+        let mut patience = Patience::new(Duration::from_secs(10), &shutdown);
+        let begins = Instant::now();
+        for (after, until) in [(0, 7), (7, 20), (20, 21), (21, 21), (21, 60)] {
+            assert_eq!(begins.elapsed().as_secs(), after);
+            let mut others = tokio::time::interval(Duration::from_millis(300));
+            let until = begins + Duration::from_secs(until);
+            poll_fn(|cx| {
+                while others.poll_tick(cx).is_ready() {}
+                patience.poll_until(cx, until)
+            })
+            .await;
+            assert!(Instant::now() >= until);
+        }
+        assert_eq!(begins.elapsed().as_secs(), 60);
+        // Nearer than it was put before.
+        poll_fn(|cx| {
+            assert!(patience.poll_until(cx, begins + Duration::from_secs(90)).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        poll_fn(|cx| patience.poll_until(cx, begins + Duration::from_secs(70))).await;
+        assert_eq!(begins.elapsed().as_secs(), 70);
+    }
 }

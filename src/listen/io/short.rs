@@ -50,7 +50,7 @@ impl EdgeIo {
 
     /// While an answer is waited for: ready when the client goes away. What it sends early is kept.
     pub(crate) fn poll_client_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_gone(cx)
+        self.poll_left(cx)
     }
 
     /// Sends what the connection takes of these parts, at a decent pace.
