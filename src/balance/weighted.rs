@@ -63,7 +63,11 @@ impl WeightedRoundRobin {
             return None;
         }
         let tries = TRIES.min(self.cycle.len());
-        let next = |_: &mut Chance| self.cycle[self.step() % self.cycle.len()] as usize;
+        let next = |_: &mut Chance| match *self.cycle {
+            // All threads count, each waiting for the others, and of one there is nothing to count.
+            [only] => only as usize,
+            ref cycle => cycle[self.step() % cycle.len()] as usize,
+        };
         // Most slots may be unusable, or other threads took the usable ones. A step in the weights
         // of the usable peers, spread evenly, holds their shares then, too.
         draw(tries, peers, &mut Chance::new(random), next).or_else(|| {
