@@ -54,6 +54,9 @@ pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// No limit on the bytes of a head goes beyond this.
 pub(in crate::message) const MOST_BYTES: usize = 16 << 20;
 
+/// Room for the fields of most requests: browsers send up to twenty.
+const ROOM: usize = 24;
+
 /// The empty lines before a request line that are passed over. One is what RFC 9112 §2.2 asks for,
 /// after clients that end a body with a line end of their own.
 const MOST_EMPTY_LINES: u8 = 2;
@@ -224,7 +227,7 @@ impl HeadScanner {
                     LineStep::Refused(refusal) => return Scan::Refused(refusal),
                     LineStep::Done(at) => {
                         self.fields = FieldScanner::new(at);
-                        self.found = Vec::with_capacity(16);
+                        self.found = Vec::with_capacity(ROOM);
                         self.phase = Phase::Fields;
                     }
                 },

@@ -57,23 +57,30 @@ pub(crate) fn request_id(headers: &HeaderMap, now: SystemTime) -> String {
 pub(crate) fn new_id(now: SystemTime) -> String {
     let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(since_1970.as_millis()).unwrap_or_default();
+    let (first, second) = two_random();
     let mut random = [0; 10];
-    random[..8].copy_from_slice(&next_random().to_le_bytes());
-    random[8..].copy_from_slice(&next_random().to_le_bytes()[..2]);
+    random[..8].copy_from_slice(&first.to_le_bytes());
+    random[8..].copy_from_slice(&second.to_le_bytes()[..2]);
     let id = Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
     id.simple().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
-/// SplitMix64, from a seed that no two threads and no two processes share.
-fn next_random() -> u64 {
+/// The next two numbers of SplitMix64, from a seed that no two threads and no two processes share.
+fn two_random() -> (u64, u64) {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     thread_local! {
         // Nothing to set up and nothing to drop, which each look would ask about.
         static STATE: Cell<Option<u64>> = const { Cell::new(None) };
     }
     // The standard library's keys come from the system's random source.
     let seed = || RandomState::new().hash_one(std::thread::current().id());
-    let state = STATE.get().unwrap_or_else(seed).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    STATE.set(Some(state));
+    let first = STATE.get().unwrap_or_else(seed).wrapping_add(STEP);
+    let second = first.wrapping_add(STEP);
+    STATE.set(Some(second));
+    (mixed(first), mixed(second))
+}
+
+fn mixed(state: u64) -> u64 {
     let mut mixed = state;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

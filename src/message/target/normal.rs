@@ -67,56 +67,64 @@ const fn is_unreserved(byte: u8) -> bool {
 
 /// The normal form of a target, and where its path ends.
 pub(super) fn normalise(raw: &[u8], how: &Normalisation) -> Result<(String, usize), Refusal> {
-    let question = raw.iter().position(|&byte| byte == b'?');
-    let (path, query) = match question {
-        Some(at) => (&raw[..at], Some(&raw[at + 1..])),
-        None => (raw, None),
-    };
-    if path.first() != Some(&b'/') {
+    let Some(b'/') = raw.first() else {
         return Err(refusal_of(raw.first().copied().unwrap_or(b' ')));
-    }
-
-    let mut text = Vec::with_capacity(raw.len());
-    if path_is_normal(path, how) {
-        text.extend_from_slice(path);
-    } else {
-        text = remove_dots(&escape_path(path, how)?, how)?;
-    }
-    let path_end = text.len();
-
-    if let Some(query) = query {
-        text.push(b'?');
-        if query.iter().all(|&byte| QUERY[usize::from(byte)] == Class::Plain) {
-            text.extend_from_slice(query);
-        } else {
-            escape_query(query, &mut text)?;
-        }
-    }
+    };
+    let (text, path_end) = match normal_path(raw, how) {
+        Some(end) if query_is_normal(&raw[end..]) => (raw.to_vec(), end),
+        Some(_) | None => rewrite(raw, how)?,
+    };
     // Every byte written is a class Plain one, a slash, or part of an escape.
     let text = String::from_utf8(text).map_err(|_| Refusal::Internal)?;
     Ok((text, path_end))
 }
 
-/// Whether a path that begins with `/` is its own normal form, as far as one look can tell.
-fn path_is_normal(path: &[u8], how: &Normalisation) -> bool {
-    let mut previous = 0;
-    if path.starts_with(b"//") {
-        return false;
+/// Brings a target that begins with `/` into its normal form, part by part.
+fn rewrite(raw: &[u8], how: &Normalisation) -> Result<(Vec<u8>, usize), Refusal> {
+    let question = raw.iter().position(|&byte| byte == b'?');
+    let (path, query) = match question {
+        Some(at) => (&raw[..at], Some(&raw[at + 1..])),
+        None => (raw, None),
+    };
+    let mut text = match normal_path(path, how) {
+        Some(_) => path.to_vec(),
+        None => remove_dots(&escape_path(path, how)?, how)?,
+    };
+    let path_end = text.len();
+    if let Some(query) = query {
+        text.push(b'?');
+        escape_query(query, &mut text)?;
     }
-    for &byte in path {
+    Ok((text, path_end))
+}
+
+/// Where the path of a target that begins with `/` ends, if that is its own normal form as far as one look can
+/// tell.
+fn normal_path(raw: &[u8], how: &Normalisation) -> Option<usize> {
+    let mut previous = 0;
+    if raw.starts_with(b"//") {
+        return None;
+    }
+    for (at, &byte) in raw.iter().enumerate() {
         match PATH[usize::from(byte)] {
             Class::Plain => {}
             // Only a dot or a slash at the start of a segment can change the structure.
             Class::Structure => match byte {
-                b'.' if previous == b'/' => return false,
-                b'/' if previous == b'/' && how.merge_slashes => return false,
+                b'.' if previous == b'/' => return None,
+                b'/' if previous == b'/' && how.merge_slashes => return None,
                 _ => {}
             },
-            Class::Escape | Class::Percent | Class::Refused => return false,
+            Class::Escape if byte == b'?' => return Some(at),
+            Class::Escape | Class::Percent | Class::Refused => return None,
         }
         previous = byte;
     }
-    true
+    Some(raw.len())
+}
+
+/// Whether what follows a path, the `?` included, is its own normal form.
+fn query_is_normal(rest: &[u8]) -> bool {
+    rest.iter().skip(1).all(|&byte| QUERY[usize::from(byte)] == Class::Plain)
 }
 
 /// Escapes in their normal form; the structure is left as it is.
@@ -250,5 +258,28 @@ fn refusal_of(byte: u8) -> Refusal {
     match byte {
         0..=0x1f | 0x7f => Refusal::ControlByte,
         _ => Refusal::BadTarget,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn what_is_taken_over_at_once_is_what_comes_of_its_parts(
+            raw in "/[a-c/.;?%25ef\u{e9}\\\\&=#\\[|~ -]{0,16}|/[a-c/.;-]{0,12}(\\?[a-c/?=&\\[|%-]{0,8})?",
+            merge_slashes in any::<bool>(),
+            refuse in any::<bool>(),
+        ) {
+            let encoded_slash = if refuse { EncodedSlash::Refuse } else { EncodedSlash::Keep };
+            let how = Normalisation { merge_slashes, encoded_slash };
+            let at_once = normalise(raw.as_bytes(), &how).map(|(text, end)| (text.into_bytes(), end));
+            prop_assert_eq!(at_once, rewrite(raw.as_bytes(), &how));
+        }
     }
 }
