@@ -194,9 +194,9 @@ impl<'a> Changes<'a> {
             _ => self.hop.has(name),
         };
         ends_here
+            || (self.own.underscores == Underscores::Drop && has_underscore(name.as_str()))
             || admit::is_dropped(name)
             || (self.is_of_a_stranger() && forwarded::is_address_claim(name.as_str()))
-            || (self.own.underscores == Underscores::Drop && has_underscore(name.as_str()))
     }
 
     /// What the peer says of whom it stands for is not believed.
