@@ -214,7 +214,7 @@ impl Lease {
         }
         let outcome = if strange { Outcome::Error } else { Outcome::Success };
         eject::note(&self.upstream, &self.backend, outcome, now);
-        self.conclude(if failed { Verdict::Failure } else { Verdict::Success });
+        self.conclude(if failed { Verdict::Failure } else { Verdict::Success }, Some(now));
     }
 
     /// It asked to be left alone for so long: its siblings go before it meanwhile.
@@ -232,22 +232,23 @@ impl Lease {
             Fault::Closed | Fault::Malformed => {}
         }
         let counts = counts(&self.upstream, fault);
-        self.conclude(if counts { Verdict::Failure } else { Verdict::Neutral });
+        self.conclude(if counts { Verdict::Failure } else { Verdict::Neutral }, None);
     }
 
-    /// Says how it went, the first time.
-    fn conclude(&mut self, verdict: Verdict) {
-        if let (Some(breaker), Some(pass)) = (&self.backend.breaker, self.pass.take())
-            && let Some(transition) = breaker.leave(pass, verdict, self.upstream.now())
-        {
-            tell(&self.upstream, &self.backend, transition);
+    /// Says how it went, the first time; at this moment, or `None`, where the time was not asked for.
+    fn conclude(&mut self, verdict: Verdict, now: Option<Duration>) {
+        if let (Some(breaker), Some(pass)) = (&self.backend.breaker, self.pass.take()) {
+            let now = now.unwrap_or_else(|| self.upstream.now());
+            if let Some(transition) = breaker.leave(pass, verdict, now) {
+                tell(&self.upstream, &self.backend, transition);
+            }
         }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.conclude(Verdict::Neutral);
+        self.conclude(Verdict::Neutral, None);
         self.backend.end();
     }
 }

@@ -76,7 +76,9 @@ pub(super) fn lines(
     mut emit: impl FnMut(&[u8], Value<'_>),
 ) {
     if let Some(authority) = authority {
-        emit(b"Host", Value::Ours(authority.as_bytes()));
+        // Mostly it is in its normal form already, and then where it was received is memory enough for it.
+        let received = head.host(buf).filter(|received| *received == authority.as_bytes());
+        emit(b"Host", received.map_or(Value::Ours(authority.as_bytes()), Value::Received));
     }
     for field in &head.fields {
         if field.kind == FieldKind::Plain {

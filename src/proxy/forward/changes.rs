@@ -1,6 +1,8 @@
 //! What changes of a request's fields on their way to the origin: said once, carried out on a map or
 //! while the fields are written.
 
+use std::iter;
+
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -231,10 +233,12 @@ impl<'a> Changes<'a> {
         if let Some(cookie) = &self.cookie {
             to.put(&COOKIE, |out| out.extend_from_slice(cookie.as_bytes()))?;
         }
-        to.put(&VIA, |out| {
-            let before = self.via.then(|| self.headers.get_all(header::VIA));
-            let before = before.into_iter().flatten().map(HeaderValue::as_bytes);
-            hops::write_via(out, before, self.came);
+        to.put(&VIA, |out| match self.via {
+            true => {
+                let before = self.headers.get_all(header::VIA).iter().map(HeaderValue::as_bytes);
+                hops::write_via(out, before, self.came);
+            }
+            false => hops::write_via(out, iter::empty(), self.came),
         })?;
         if let MaxForwards::PassOn(number) = self.max_forwards {
             to.put(&MAX_FORWARDS, |out| out.extend_from_slice(number.to_string().as_bytes()))?;
