@@ -112,11 +112,11 @@ pub(super) fn has_fixed_meaning(name: &str) -> bool {
 /// Whether a field is one of [`STANDARD`]. Few names are so long.
 fn is_standard(name: &[u8]) -> bool {
     matches!(name.len(), 2 | 7 | 10 | 14 | 16..=19 | 25)
-        && STANDARD.iter().any(|standard| name.eq_ignore_ascii_case(standard.as_bytes()))
+        && STANDARD.iter().any(|standard| list::is_word(name, standard.as_bytes()))
 }
 
 fn is_essential(option: &[u8]) -> bool {
-    ESSENTIAL.iter().any(|name| option.eq_ignore_ascii_case(name.as_bytes()))
+    ESSENTIAL.iter().any(|name| list::is_word(option, name.as_bytes()))
 }
 
 /// The fields of this message that end here: the standard ones, and those that Connection names,
@@ -155,7 +155,7 @@ impl<'a> Nominated<'a> {
         let mut named = SmallVec::new();
         for option in lines.flat_map(list::split) {
             // Nearly all say no more than how long the connection lasts, which names nobody's field.
-            if option.eq_ignore_ascii_case(b"keep-alive") || is_essential(option) {
+            if list::is_word(option, b"keep-alive") || is_essential(option) {
                 continue;
             }
             if named.len() == MOST_OPTIONS {

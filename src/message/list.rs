@@ -24,6 +24,20 @@ pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
 }
 
+/// Whether this is a word, in any case; `lower` is the word in small letters, digits and hyphens.
+///
+/// Of bytes that were read as a name or a value, which have no control bytes but tabs, it says what
+/// `eq_ignore_ascii_case` does, in a fraction of the time: only a letter differs from what has one bit more.
+#[inline]
+#[must_use]
+pub fn is_word(bytes: &[u8], lower: &[u8]) -> bool {
+    const SMALL: u8 = 0x20;
+    debug_assert!(lower.iter().all(|byte| byte & SMALL != 0), "{}", lower.escape_ascii());
+    bytes.len() == lower.len()
+        && bytes.iter().zip(lower).fold(0, |other, (byte, small)| other | ((byte | SMALL) ^ small))
+            == 0
+}
+
 /// Without the spaces and tabs at both ends (OWS, RFC 9110 §5.6.3).
 #[must_use]
 pub fn trim(mut bytes: &[u8]) -> &[u8] {
@@ -283,6 +297,23 @@ mod tests {
         assert!(is_token(b"x-A_9!#$%&'*+.^`|~"));
         for bad in [&b""[..], b"a b", b"a,b", b"a\"", b"a/b", b"a=b", b"a(", b"\xe9", b"a\0"] {
             assert!(!is_token(bad), "{bad:?}");
+        }
+    }
+
+    /// All that can stand in a name or a value that was read.
+    #[test]
+    fn a_word_is_one_in_any_case_and_nothing_else_is() {
+        for lower in [&b"x-cache"[..], b"http2-settings", b"te", b"0-9"] {
+            assert!(is_word(lower, lower) && is_word(&lower.to_ascii_uppercase(), lower));
+            assert!(!is_word(&lower[1..], lower) && !is_word(&[lower, b"s"].concat(), lower));
+            for at in 0..lower.len() {
+                for byte in (0..=u8::MAX).filter(|byte| *byte == b'\t' || !byte.is_ascii_control())
+                {
+                    let mut word = lower.to_vec();
+                    word[at] = byte;
+                    assert_eq!(is_word(&word, lower), word.eq_ignore_ascii_case(lower), "{word:?}");
+                }
+            }
         }
     }
 

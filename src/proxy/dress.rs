@@ -18,6 +18,7 @@ use crate::cache::directives;
 use crate::cache::status::CacheStatus;
 use crate::cache::status::Outcome;
 use crate::message::hops;
+use crate::message::list;
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::RequestCtx;
 use crate::route::HeaderRule;
@@ -89,14 +90,18 @@ impl<'a> Dress<'a> {
     /// Whether a field of the response, in any case, does not show beneath it, a route's changes aside. Connection
     /// is not a response's to say.
     pub(crate) fn covers(&self, name: &[u8]) -> bool {
-        let is = |known: &HeaderName| name.eq_ignore_ascii_case(known.as_str().as_bytes());
+        let is = |known: &[u8]| list::is_word(name, known);
+        // By their letters: a name as the library has it takes longer to tell them.
         match name.len() {
-            3 => is(&header::VIA) || (self.age.is_some() && is(&header::AGE)),
-            7 => self.cache.is_some() && is(&X_CACHE),
-            10 => is(&header::CONNECTION),
-            12 => is(&REQUEST_ID),
-            25 => self.hsts.is_some() && is(&header::STRICT_TRANSPORT_SECURITY),
-            _ => directives::targeted_fields().into_iter().any(is),
+            3 => is(b"via") || (self.age.is_some() && is(b"age")),
+            7 => self.cache.is_some() && is(b"x-cache"),
+            10 => is(b"connection"),
+            12 => is(b"x-request-id"),
+            25 => self.hsts.is_some() && is(b"strict-transport-security"),
+            17 | 23 => {
+                directives::targeted_fields().iter().any(|known| is(known.as_str().as_bytes()))
+            }
+            _ => false,
         }
     }
 

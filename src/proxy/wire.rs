@@ -14,6 +14,7 @@ use crate::cache::date;
 use crate::listen::shortcut::Afterwards;
 use crate::message::hops;
 use crate::message::hops::Nominated;
+use crate::message::list;
 use crate::message::range;
 use crate::message::reply::ReplyText;
 use crate::message::title;
@@ -91,11 +92,11 @@ pub(crate) fn write_text(
     let mut is_dated = false;
     for field in response.lines() {
         // Alt-Svc is another connection's offer; ours makes its own.
-        let is = |name: &HeaderName| field.name.eq_ignore_ascii_case(name.as_str().as_bytes());
-        if ends.ends(field.name) || dress.covers(field.name) || is(&header::ALT_SVC) {
+        let is = |name: &[u8]| list::is_word(field.name, name);
+        if ends.ends(field.name) || dress.covers(field.name) || is(b"alt-svc") {
             continue;
         }
-        is_dated |= is(&header::DATE);
+        is_dated |= is(b"date");
         match field.place {
             Some((begin, end)) if begin == run.end => run.end = end,
             Some((begin, end)) => {

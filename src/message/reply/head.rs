@@ -17,6 +17,7 @@ use crate::message::head::framing::Coding;
 use crate::message::head::framing::content_length;
 use crate::message::head::framing::lists;
 use crate::message::head::framing::transfer_coding;
+use crate::message::list::is_word;
 
 /// Where the status code ends: behind `HTTP/1.1 200`.
 const STATUS_END: usize = 12;
@@ -70,7 +71,7 @@ impl Default for ReplyHead {
 impl ReplyHead {
     /// Takes note of a field that concerns the message itself.
     fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), OriginFault> {
-        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        let is = |known: &[u8]| is_word(name, known);
         match name.len() {
             7 if is(b"upgrade") => {
                 self.websocket |= lists(value, b"websocket");

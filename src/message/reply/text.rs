@@ -13,6 +13,7 @@ use super::head::ReplyHead;
 use super::request::Asked;
 use crate::message::chunked::BodyFraming;
 use crate::message::head::fields::Span;
+use crate::message::list::is_word;
 
 /// The head of a response to a request that was neither HEAD nor offered a tunnel, where it stands.
 #[derive(Debug, Clone, Copy)]
@@ -74,9 +75,7 @@ impl<'a> ReplyText<'a> {
         let (text, name) = (self.text, name.as_str().as_bytes());
         self.spans
             .iter()
-            .filter(move |(span, _)| {
-                span.len() == name.len() && span.of(text).eq_ignore_ascii_case(name)
-            })
+            .filter(move |(span, _)| span.len() == name.len() && is_word(span.of(text), name))
             .map(move |(_, value)| value.of(text))
     }
 }
