@@ -61,7 +61,7 @@ pub(crate) fn broke(
 ) -> Box<Error> {
     hedge::settle(ctx);
     if error.etype() == &ErrorType::Custom(ASK_AGAIN) {
-        ctx.origin.tried.pop();
+        ctx.origin.forget_last();
         error.set_retry(true);
         return error;
     }
@@ -90,7 +90,7 @@ pub(crate) fn broke(
     };
     let again = may_try_again(request, ctx, what, sent, None);
     if again == Some(Counted::No) {
-        ctx.origin.tried.pop();
+        ctx.origin.forget_last();
     } else {
         note(&error, ctx);
         ctx.origin.failed = Some(refusal);
@@ -135,7 +135,7 @@ pub(crate) fn fall_back(ctx: &mut RequestCtx) -> bool {
         return false;
     }
     ctx.origin.upstream = Some(fallback);
-    ctx.origin.tried.clear();
+    ctx.origin.forget_tried();
     ctx.origin.wait = None;
     true
 }

@@ -203,8 +203,8 @@ pub struct OriginSide {
     pub uncounted: u32,
     /// How often an origin was asked.
     pub attempts: u32,
-    /// The address that answered, or was asked last.
-    pub address: Option<Arc<str>>,
+    /// The address that answered, or was asked last, where that is not the last of those that were tried.
+    address: Option<Arc<str>>,
     /// When the current attempt began.
     pub began: Option<Instant>,
     /// How long it took to the header.
@@ -240,6 +240,35 @@ pub enum Asked {
 }
 
 impl OriginSide {
+    /// The address that answered, or was asked last.
+    pub(crate) fn address(&self) -> Option<&Arc<str>> {
+        let last = || self.tried.last().map(|backend| backend.shown());
+        self.address.as_ref().or_else(last)
+    }
+
+    /// `backend` is tried.
+    pub(crate) fn tries(&mut self, backend: Arc<Backend>) {
+        self.tried.push(backend);
+        self.address = None;
+    }
+
+    /// Another has tried for it, at this address.
+    pub(crate) fn was_tried_at(&mut self, address: Option<Arc<str>>) {
+        self.address = address;
+    }
+
+    /// The last one that was tried may be tried as if it had not been.
+    pub(crate) fn forget_last(&mut self) {
+        self.address = self.address().cloned();
+        self.tried.pop();
+    }
+
+    /// The same of all of them.
+    pub(crate) fn forget_tried(&mut self) {
+        self.address = self.address().cloned();
+        self.tried.clear();
+    }
+
     /// The fields of its response that are not stored.
     pub(crate) fn private(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.private.iter().flat_map(|fields| fields.iter())
@@ -303,7 +332,7 @@ impl RequestCtx {
             origin: Origin {
                 upstream: self.origin.upstream,
                 attempts: self.origin.attempts,
-                address: self.origin.address.clone(),
+                address: self.origin.address().cloned(),
                 took: self.origin.took,
                 status: self.origin.status,
                 hedge: self.origin.hedge,

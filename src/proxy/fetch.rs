@@ -38,7 +38,6 @@ use crate::upstream::connect::Kept;
 use crate::upstream::connect::Wanted;
 use crate::upstream::fault::error_of;
 use crate::upstream::lease::Body;
-use crate::upstream::peer::Upstream;
 use crate::upstream::peer::Wish;
 use crate::upstream::pool;
 
@@ -63,7 +62,6 @@ pub(crate) async fn may_go(session: &mut Session, ctx: &mut RequestCtx) -> Resul
 
 /// What an attempt is given beside its backend.
 pub(crate) struct Allowance {
-    pub(crate) upstream: Arc<Upstream>,
     /// The time to the end of the answer's header.
     pub(crate) answer: Duration,
     /// The time to the end of the answer, where the route bounds it.
@@ -102,7 +100,7 @@ pub(crate) async fn choose(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Resu
     if request.body != Body::Here {
         // It would be held against the origin that the client is slow: the connection knows who is waited for.
         options.read_timeout = None;
-    } else if request.offers_tunnel && allowance.upstream.settings().protocol == Protocol::Http1 {
+    } else if request.offers_tunnel && lease.upstream().settings().protocol == Protocol::Http1 {
         // The origin's deadline for its answer is kept by the connection itself (see `guard`): what
         // Pingora waits for here is also the silence within a tunnel.
         options.read_timeout = Some(TUNNEL_IDLE);
@@ -114,7 +112,6 @@ pub(crate) async fn choose(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Resu
 /// Lends the request a backend for the next attempt, and one of its connections.
 pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Allowance> {
     let Some(index) = ctx.upstream() else { return Err(refused(ctx, Refusal::Internal)) };
-    let upstream = Arc::clone(&ctx.runtime.upstreams[index]);
     // What the last attempt came to is no news of this one.
     ctx.origin.lease = None;
     ctx.origin.race = None;
@@ -126,6 +123,8 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         Box::pin(tokio::time::sleep(wait)).await;
     }
     let asked = clock::now();
+    // Borrowed, since each share of it has its price; what is lent has one.
+    let upstream = &ctx.runtime.upstreams[index];
     let mut left = time_left(ctx, upstream.settings(), asked);
     if left.is_zero() {
         return Err(refused(ctx, Refusal::TotalTimeout));
@@ -148,9 +147,8 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         }
     };
     lease.speak_for(ctx.ends());
-    if let Err(full) =
-        lease.connection(request.body, left.min(upstream.settings().pool.queue_timeout)).await
-    {
+    let queue_timeout = lease.upstream().settings().pool.queue_timeout;
+    if let Err(full) = lease.connection(request.body, left.min(queue_timeout)).await {
         let refusal = match full {
             pool::Refused::QueueFull => Refusal::QueueFull,
             pool::Refused::QueueTimeout => Refusal::QueueTimeout,
@@ -158,6 +156,7 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         count(refusal, ctx);
         return Err(refused(ctx, refusal));
     }
+    let upstream = lease.upstream();
     let now = clock::now();
     if now != asked {
         // Some of it was spent waiting.
@@ -182,8 +181,8 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         .sticky
         .as_ref()
         .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
-    ctx.origin.tried.push(Arc::clone(lease.backend()));
-    ctx.origin.race = hedge::begin(request, &upstream, wished, ctx);
+    ctx.origin.tries(Arc::clone(lease.backend()));
+    ctx.origin.race = hedge::begin(request, upstream, wished, ctx);
     let kept = match ctx.origin.uncounted {
         0 if again::may_be_repeated(request, ctx) => Kept::Presumed,
         0 => Kept::Welcome,
@@ -191,9 +190,8 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     };
     ctx.origin.attempts += 1;
     ctx.origin.began = Some(now);
-    ctx.origin.address = Some(Arc::clone(lease.backend().shown()));
     ctx.origin.lease = Some(lease);
-    Ok(Allowance { upstream, answer, whole, kept })
+    Ok(Allowance { answer, whole, kept })
 }
 
 /// Counts that the upstream could not be asked.

@@ -236,7 +236,7 @@ pub(crate) fn tell(told: &Told<'_>) {
         time_to_first_byte: told.first_byte,
         route: route.map(|route| &*route.name),
         upstream,
-        upstream_address: origin.and_then(|origin| origin.address.as_deref()),
+        upstream_address: origin.and_then(|origin| origin.address().map(|address| &**address)),
         upstream_status: told.origin.and_then(|origin| origin.status),
         upstream_time: told.origin.and_then(|origin| origin.took),
         attempts: told.origin.map_or(0, |origin| origin.attempts),

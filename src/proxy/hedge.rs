@@ -64,8 +64,7 @@ pub(crate) fn settle(ctx: &mut RequestCtx) {
     }
     if let Some(second) = ended.second {
         let backend = Arc::clone(second.lease.backend());
-        ctx.origin.address = Some(Arc::clone(backend.shown()));
-        ctx.origin.tried.push(backend);
+        ctx.origin.tries(backend);
         ctx.origin.began = Some(second.began.into_std());
         ctx.origin.reused = second.used;
         // A first one that was only slow is told nothing.

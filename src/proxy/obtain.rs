@@ -399,7 +399,7 @@ pub(super) fn learn(ctx: &mut RequestCtx, flight: &Flight) {
     ctx.refusal = told.refusal;
     ctx.origin.upstream = told.origin.upstream;
     ctx.origin.attempts = told.origin.attempts;
-    ctx.origin.address = told.origin.address;
+    ctx.origin.was_tried_at(told.origin.address);
     ctx.origin.took = told.origin.took;
     ctx.origin.hedge = told.origin.hedge;
     ctx.origin.status = told.origin.status;

@@ -192,10 +192,10 @@ impl Passage {
         let Self { ctx, headers, .. } = self;
         let request = outgoing(headers);
         let allowance = fetch::lend(&request, ctx).await.map_err(Ended::Refused)?;
-        let timeouts = allowance.upstream.settings().timeouts;
         let Some(lease) = &ctx.origin.lease else {
             return Err(Ended::Refused(fetch::refused(ctx, Refusal::Internal)));
         };
+        let timeouts = lease.upstream().settings().timeouts;
         let mut exchange = lease
             .exchange(allowance.for_answer(timeouts.connect), allowance.kept)
             .await

@@ -39,7 +39,6 @@ const MOST_ALONE: Duration = Duration::from_secs(60);
 /// A backend that a request is lent.
 #[derive(Debug)]
 pub struct Lease {
-    upstream: Arc<Upstream>,
     backend: Arc<Backend>,
     pass: Option<Pass>,
     slot: Option<Slot>,
@@ -99,7 +98,6 @@ impl Lease {
         let turn = turn.take()?;
         backend.begin();
         Some(Self {
-            upstream: Arc::clone(upstream),
             backend: Arc::clone(backend),
             pass,
             slot: None,
@@ -112,7 +110,7 @@ impl Lease {
     /// Whose it is.
     #[must_use]
     pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
+        &self.turn.upstream
     }
 
     /// Which one it is.
@@ -123,7 +121,7 @@ impl Lease {
 
     /// Has its connections speak for the client at these ends of a connection, where the backend is told.
     pub fn speak_for(&mut self, client: Option<Ends>) {
-        self.client = client.filter(|_| self.upstream.settings().proxy_protocol.is_some());
+        self.client = client.filter(|_| self.turn.upstream.settings().proxy_protocol.is_some());
     }
 
     /// For whom its connections speak.
@@ -167,7 +165,7 @@ impl Lease {
     /// # Errors
     /// There is none.
     pub async fn exchange(&self, patience: Duration, kept: Kept) -> Result<Exchange> {
-        Ok(match self.upstream.settings().protocol {
+        Ok(match self.turn.upstream.settings().protocol {
             Protocol::Http1 => Exchange::Http1(self.http1(patience, kept).await?),
             Protocol::Http2 => {
                 Exchange::Http2(Box::new(Box::pin(self.stream(patience, kept)).await?))
@@ -180,7 +178,8 @@ impl Lease {
     /// # Errors
     /// None can be made.
     pub async fn http1(&self, patience: Duration, kept: Kept) -> Result<Box<http1::Exchange>> {
-        http1::Exchange::begin(&self.backend.pool, patience, kept, self.client).await
+        let (pool, dial) = (&self.backend.pool, self.backend.dial());
+        http1::Exchange::begin(pool, dial, patience, kept, self.client).await
     }
 
     /// A stream to it for one exchange past Pingora, within `patience`; an HTTP/2 backend's only.
@@ -198,13 +197,13 @@ impl Lease {
 
     /// It answered with this status, after this time.
     pub fn answered(&mut self, status: u16, took: Duration) {
-        let now = self.upstream.now();
+        let now = self.turn.upstream.now();
         self.backend.answered(took, now);
         self.turn.ended = match status {
             503 => Ended::Dropped,
             _ => Ended::Answered(took),
         };
-        let settings = self.upstream.settings();
+        let settings = self.turn.upstream.settings();
         let counts = &settings.breaker;
         let failed = counts.as_ref().is_some_and(|breaker| breaker.statuses.contains(&status));
         let counts = &settings.ejection;
@@ -213,34 +212,34 @@ impl Lease {
             self.backend.failed();
         }
         let outcome = if strange { Outcome::Error } else { Outcome::Success };
-        eject::note(&self.upstream, &self.backend, outcome, now);
+        eject::note(&self.turn.upstream, &self.backend, outcome, now);
         self.conclude(if failed { Verdict::Failure } else { Verdict::Success }, Some(now));
     }
 
     /// It asked to be left alone for so long: its siblings go before it meanwhile.
     pub fn leave_alone(&self, time: Duration) {
-        self.backend.rest_for(time.min(MOST_ALONE), self.upstream.now());
+        self.backend.rest_for(time.min(MOST_ALONE), self.turn.upstream.now());
     }
 
     /// It gave no answer, or none that is one.
     pub fn failed(&mut self, fault: Fault) {
         self.backend.failed();
-        eject::note(&self.upstream, &self.backend, Outcome::Error, self.upstream.now());
+        eject::note(&self.turn.upstream, &self.backend, Outcome::Error, self.turn.upstream.now());
         match fault {
-            Fault::Connect => self.backend.rest(self.upstream.now()),
+            Fault::Connect => self.backend.rest(self.turn.upstream.now()),
             Fault::Timeout => self.turn.ended = Ended::Dropped,
             Fault::Closed | Fault::Malformed => {}
         }
-        let counts = counts(&self.upstream, fault);
+        let counts = counts(&self.turn.upstream, fault);
         self.conclude(if counts { Verdict::Failure } else { Verdict::Neutral }, None);
     }
 
     /// Says how it went, the first time; at this moment, or `None`, where the time was not asked for.
     fn conclude(&mut self, verdict: Verdict, now: Option<Duration>) {
         if let (Some(breaker), Some(pass)) = (&self.backend.breaker, self.pass.take()) {
-            let now = now.unwrap_or_else(|| self.upstream.now());
+            let now = now.unwrap_or_else(|| self.turn.upstream.now());
             if let Some(transition) = breaker.leave(pass, verdict, now) {
-                tell(&self.upstream, &self.backend, transition);
+                tell(&self.turn.upstream, &self.backend, transition);
             }
         }
     }

@@ -34,6 +34,7 @@ use crate::message::reply::ReplyMessage;
 use crate::message::reply::ReplyText;
 use crate::message::reply::Seen;
 use crate::message::spare;
+use crate::upstream::connect::Dial;
 use crate::upstream::connect::Kept;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::pool::Pool;
@@ -68,17 +69,21 @@ enum Body {
 
 impl Exchange {
     /// Takes a connection of `pool`: one that waits, where that is welcome, or a new one, made within `patience`;
-    /// in either case one for this client, where the origin is told.
+    /// in either case one for this client, where the origin is told. `dial` makes them, where that is known.
     ///
     /// # Errors
     /// None can be made.
     pub async fn begin(
         pool: &Arc<Pool>,
+        dial: Option<&Arc<Dial>>,
         patience: Duration,
         kept: Kept,
         client: Option<Ends>,
     ) -> Result<Box<Self>> {
-        let io = pool.connect(patience, kept, client).await?;
+        let io = match dial {
+            Some(dial) => pool.connect_by(dial, patience, kept, client).await?,
+            None => pool.connect(patience, kept, client).await?,
+        };
         Ok(Box::new(Self {
             limits: io.limits(),
             io,

@@ -308,6 +308,20 @@ impl Pool {
         let Some(dial) = dial else {
             return Error::e_explain(ErrorType::InternalError, "nothing makes connections here");
         };
+        self.connect_by(&dial, patience, kept, client).await
+    }
+
+    /// The same for who knows what makes its connections.
+    ///
+    /// # Errors
+    /// None can be made.
+    pub(super) async fn connect_by(
+        self: &Arc<Self>,
+        dial: &Arc<Dial>,
+        patience: Duration,
+        kept: Kept,
+        client: Option<Ends>,
+    ) -> Result<OriginIo> {
         dial.tend();
         let waiting = match kept {
             Kept::Welcome => self.take(clock::now(), client),
@@ -320,7 +334,7 @@ impl Pool {
                 if dial.introduces() {
                     self.make_room();
                 }
-                Box::new(Box::pin(self.make(&dial, patience, client)).await?)
+                Box::new(Box::pin(self.make(dial, patience, client)).await?)
             }
         };
         // At the end, and all of it at once: it is large, and would be moved with each step.
