@@ -8,6 +8,11 @@ use std::cell::RefCell;
 use bytes::BytesMut;
 use http::HeaderMap;
 
+use crate::message::head::fields::Span;
+
+/// The places of names and values in a head.
+pub(in crate::message) type Places = Vec<(Span, Span)>;
+
 /// How many pieces of a kind a thread keeps.
 const MOST: usize = 8;
 /// The largest piece of memory that is kept, in bytes.
@@ -19,6 +24,7 @@ thread_local! {
     static TEXTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static MAPS: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
     static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static PLACES: RefCell<Vec<Places>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An empty text.
@@ -66,6 +72,20 @@ pub fn leave_buffer(mut buffer: BytesMut) {
     }
 }
 
+/// No places yet.
+pub(in crate::message) fn places() -> Places {
+    PLACES.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Leaves the memory of places behind.
+pub(in crate::message) fn leave_places(mut places: Places) {
+    if places.capacity() > 0 && places.capacity() <= MOST_FIELDS {
+        places.clear();
+        // Not at the very end of the thread.
+        let _ = PLACES.try_with(|kept| keep(kept, places));
+    }
+}
+
 fn keep<T>(kept: &RefCell<Vec<T>>, piece: T) {
     let mut kept = kept.borrow_mut();
     if kept.len() < MOST {
@@ -95,6 +115,13 @@ mod tests {
         leave_fields(map);
         let map = fields();
         assert_eq!((map.len(), map.capacity()), (0, room));
+
+        let mut places = places();
+        places.push((Span::new(0, 1), Span::new(2, 3)));
+        let (at, room) = (places.as_ptr(), places.capacity());
+        leave_places(places);
+        let places = super::places();
+        assert_eq!((places.as_ptr(), places.capacity(), places.len()), (at, room, 0));
 
         let mut bytes = buffer();
         bytes.extend_from_slice(b"some bytes");

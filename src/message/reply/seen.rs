@@ -6,6 +6,8 @@ use super::head::ReplyHead;
 use super::head::ReplyScan;
 use super::head::ReplyScanner;
 use crate::message::head::fields::Span;
+use crate::message::spare;
+use crate::message::spare::Places;
 
 /// Room for the fields of most heads.
 const USUAL: usize = 16;
@@ -13,7 +15,7 @@ const USUAL: usize = 16;
 /// The fields of a head by their places in it, and what was understood of it.
 #[derive(Debug, Default)]
 pub struct Seen {
-    spans: Vec<(Span, Span)>,
+    spans: Places,
     whole: Option<(usize, ReplyHead)>,
 }
 
@@ -33,7 +35,8 @@ impl Seen {
 
     /// A field was found, by its name and its value.
     pub(super) fn note(&mut self, name: Span, value: Span) {
-        if self.spans.is_empty() {
+        if self.spans.capacity() == 0 {
+            self.spans = spare::places();
             self.spans.reserve(USUAL);
         }
         self.spans.push((name, value));
@@ -58,5 +61,11 @@ impl Seen {
     /// Where the head ends and what it means, once it is whole.
     pub(super) fn whole(&self) -> Option<(usize, ReplyHead)> {
         self.whole
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        spare::leave_places(std::mem::take(&mut self.spans));
     }
 }
