@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::pin::pin;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
@@ -13,6 +14,7 @@ use std::task::ready;
 use std::time::Duration;
 
 use pingora::server::ShutdownWatch;
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 use tokio::time::Sleep;
 
@@ -84,8 +86,10 @@ impl Patience {
         if known && matches!(self.shutdown.has_changed(), Ok(false)) {
             return Poll::Pending;
         }
+        // As below: without a budget, so that it is remembered who is to be woken.
+        let ended = pin!(unconstrained(self.ending.as_mut())).poll(cx);
         self.woken = Some(cx.waker().clone());
-        ready!(self.ending.as_mut().poll(cx));
+        ready!(ended);
         self.ended = true;
         Poll::Ready(())
     }
@@ -102,8 +106,10 @@ impl Patience {
                 // To ask it once more would not change that, and costs as much as a look at the socket.
                 return Poll::Pending;
             }
+            // With a budget, a task that has used its own up would not be told of the end, but only asked to come again.
+            let rung = pin!(unconstrained(self.timer.as_mut())).poll(cx);
             self.armed = Some(cx.waker().clone());
-            ready!(self.timer.as_mut().poll(cx));
+            ready!(rung);
             self.armed = None;
             if Instant::now() >= until {
                 return Poll::Ready(());
@@ -127,6 +133,40 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+
+    /// A task that has used up what it may do at once is asked to come again, and then nothing may be missing.
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_in_time_for_a_task_that_has_done_much_at_once() {
+        for ends in [true, false] {
+            let (running, shutdown) = watch::channel(false);
+            let mut patience = Patience::new(Duration::from_secs(10), &shutdown);
+            let begins = Instant::now();
+            let waiting = tokio::spawn(async move {
+                let mut much = Box::pin(async {
+                    loop {
+                        tokio::task::consume_budget().await;
+                    }
+                });
+                let mut tired = true;
+                poll_fn(|cx| {
+                    if std::mem::take(&mut tired) {
+                        assert!(much.as_mut().poll(cx).is_pending());
+                    }
+                    if patience.poll_ending(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                    patience.poll_until(cx, begins + Duration::from_secs(10))
+                })
+                .await;
+                begins.elapsed().as_secs()
+            });
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            running.send_replace(ends);
+            let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+            let expected = if ends { 5 } else { 10 };
+            assert_eq!(waited.expect("it was told").expect("no panic"), expected);
+        }
+    }
 
     /// However often the task is woken by others meanwhile, and wherever the moment is put.
     #[tokio::test(start_paused = true)]
