@@ -2,10 +2,14 @@ use std::sync::atomic::AtomicUsize;
 
 use parking_lot::Mutex;
 use pingora::protocols::l4::socket::SocketAddr;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::ServerName;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::upstream::socket::Socket;
@@ -81,6 +85,53 @@ async fn what_the_runtime_was_told_of_is_not_presumed_to_be_open() {
         assert!(presumed().is_none());
         assert_eq!(pool.stats().open, 1);
         drop(taken);
+    }
+}
+
+/// What TLS read together with the end of an answer is no news to the runtime, and somebody's answer all the less.
+#[tokio::test]
+async fn what_tls_has_read_and_nobody_took_is_not_presumed_to_be_nothing() {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    let certificate = certificate.self_signed(&key).unwrap().der().clone();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], PrivateKeyDer::try_from(key.serialize_der()).unwrap());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+
+    let (near, far) = UnixStream::pair().unwrap();
+    let name = ServerName::try_from("a.test").unwrap();
+    let (ours, theirs) = tokio::join!(
+        TlsConnector::from(Arc::new(client)).connect(name, Socket::Unix(near)),
+        TlsAcceptor::from(Arc::new(server.unwrap())).accept(far),
+    );
+    let (pool, mut theirs) = (Pool::new(settings()), theirs.unwrap());
+    let peer = SocketAddr::Inet(([127, 0, 0, 1], 1).into());
+    let mut line = Box::new(Line::tls(ours.unwrap(), &peer, Duration::ZERO));
+    pool.count(&mut line);
+    for said in ["an answer", "an answer, and one that nobody asked for"] {
+        theirs.write_all(said.as_bytes()).await.unwrap();
+        theirs.flush().await.unwrap();
+        let mut answer = [0; 9];
+        line.wire.as_pin().read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, *b"an answer");
+        assert!(!line.socket().has_news(), "all that came was read");
+        pool.park(line, None, Instant::now());
+        let Some(taken) = pool.take_by(Instant::now(), None, Line::listen) else {
+            assert_ne!(said, "an answer");
+            return;
+        };
+        assert_eq!(said, "an answer");
+        line = taken;
     }
 }
 
