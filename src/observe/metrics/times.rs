@@ -107,6 +107,10 @@ impl Collector for TimesVec {
         let metrics = known.iter().map(|(labels, times)| {
             let labels: Vec<_> = labels.iter().map(|label| &**label).collect();
             let mut metric = super::labelled(self.definition, &labels);
+            // By their names, as the library tells the labels of its own.
+            let mut pairs = metric.take_label();
+            pairs.sort_by(|one, other| one.name().cmp(other.name()));
+            metric.set_label(pairs);
             metric.set_histogram(times.told());
             metric
         });
@@ -140,6 +144,31 @@ mod tests {
     }
 
     #[test]
+    fn they_are_told_as_the_library_tells_its_own() {
+        let definition = &crate::observe::metrics::DURATION;
+        let (ours, theirs) = (TimesVec::new(definition), {
+            let opts = prometheus::HistogramOpts::new(definition.name, definition.help);
+            prometheus::HistogramVec::new(opts.buckets(BUCKETS.to_vec()), definition.labels)
+                .expect("it is well-formed")
+        });
+        for (route, result) in [("b", "hit"), ("a", "miss"), ("a", "hit")] {
+            ours.of(&[route, result]);
+            // Halves, quarters and eighths have no rounding.
+            for millis in [0, 125, 250, 500, 1_000, 60_000, 61_000, 3_600_000] {
+                let time = Duration::from_millis(millis);
+                ours.of(&[route, result]).observe(time);
+                theirs.with_label_values(&[route, result]).observe(time.as_secs_f64());
+            }
+        }
+        let text = |of: Box<dyn Collector>| {
+            let all = prometheus::Registry::new();
+            all.register(of).expect("it is the only one");
+            prometheus::TextEncoder::new().encode_to_string(&all.gather()).expect("it is text")
+        };
+        assert_eq!(text(Box::new(ours)), text(Box::new(theirs)));
+    }
+
+    #[test]
     fn labels_keep_times_apart_until_they_are_forgotten() {
         let all = TimesVec::new(&crate::observe::metrics::DURATION);
         all.of(&["a", "hit"]).observe(Duration::from_secs(1));
@@ -148,7 +177,7 @@ mod tests {
             let families = all.collect();
             let metrics = families[0].get_metric().iter();
             let counts = metrics.map(|metric| {
-                let label = metric.get_label()[0].value().to_owned();
+                let label = metric.get_label()[1].value().to_owned();
                 (label, metric.get_histogram().get_sample_count())
             });
             counts.collect()
