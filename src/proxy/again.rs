@@ -159,11 +159,6 @@ fn may_try_again(
     (allowed && fall_back(ctx)).then_some(Counted::Yes)
 }
 
-/// Whether the request may be sent once more although it may have been seen.
-pub(crate) fn may_be_repeated(request: &Outgoing<'_>, ctx: &RequestCtx) -> bool {
-    request.replayable && is_idempotent(request, ctx)
-}
-
 fn is_idempotent(request: &Outgoing<'_>, ctx: &RequestCtx) -> bool {
     let own = ctx.route().and_then(|route| route.asking.retry.repeats(request.method));
     // What is safe is idempotent, too (RFC 9110 §9.2.2); the library knows no methods of other documents.

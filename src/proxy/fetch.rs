@@ -183,11 +183,7 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
         .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
     ctx.origin.tries(Arc::clone(lease.backend()));
     ctx.origin.race = hedge::begin(request, upstream, wished, ctx);
-    let kept = match ctx.origin.uncounted {
-        0 if again::may_be_repeated(request, ctx) => Kept::Presumed,
-        0 => Kept::Welcome,
-        _ => Kept::Unwanted,
-    };
+    let kept = if ctx.origin.uncounted == 0 { Kept::Welcome } else { Kept::Unwanted };
     ctx.origin.attempts += 1;
     ctx.origin.began = Some(now);
     ctx.origin.lease = Some(lease);

@@ -92,9 +92,6 @@ pub enum Kept {
     /// It is what is wanted, if it is open at this moment, as far as the kernel knows.
     #[default]
     Welcome,
-    /// It is what is wanted, if nothing was heard of its end: a request that can be sent again does not suffer from
-    /// one that has ended just now.
-    Presumed,
     /// A new one is: another that waited was dead, and so may all of them be.
     Unwanted,
 }

@@ -164,21 +164,8 @@ impl Line {
         }
     }
 
-    /// What has come of it while it was idle, as far as the runtime was told, which costs no call of the kernel.
-    pub(super) fn listen(&mut self) -> Idle {
-        if self.holds_text() || self.socket().has_news() { self.look() } else { Idle::Quiet }
-    }
-
-    /// Whether TLS has something that it read of the socket and nobody took, which is no news of the socket's.
-    fn holds_text(&self) -> bool {
-        match &self.wire {
-            Wire::Plain(_) => false,
-            // It wants no more while it has some, or at the end.
-            Wire::Tls(stream) => !stream.get_ref().1.wants_read(),
-        }
-    }
-
-    /// What has come of it while it was idle, asked of the kernel: what the runtime knows may be older.
+    /// What has come of it while it was idle, asked of the kernel: what the runtime knows may be older, and
+    /// what came meanwhile would be the answer to the next request.
     pub(super) fn look(&mut self) -> Idle {
         if let Wire::Tls(stream) = &mut self.wire {
             // TLS says things of its own, as new session tickets; they are taken here.

@@ -16,7 +16,6 @@ use socket2::SockRef;
 use socket2::TcpKeepalive;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
-use tokio::io::Interest;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
@@ -54,18 +53,6 @@ impl Socket {
                 Ok(Self::Unix(UnixStream::connect(path).await?))
             }
         }
-    }
-}
-
-impl Socket {
-    /// Whether the runtime was told of something to be read, or of the end, since all that came was read.
-    pub(super) fn has_news(&self) -> bool {
-        // What is to be tried is tried only then.
-        let tried = match self {
-            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(())),
-            Self::Unix(stream) => stream.try_io(Interest::READABLE, || Ok(())),
-        };
-        tried.is_ok()
     }
 }
 

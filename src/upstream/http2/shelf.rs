@@ -166,7 +166,7 @@ impl Shelf {
         let (stay, gone): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|carrier| carrier.room() != Room::Never);
         state.carriers = stay;
-        let is_welcome = kept != Kept::Unwanted || state.carriers.len() >= most;
+        let is_welcome = kept == Kept::Welcome || state.carriers.len() >= most;
         if is_welcome && let Some(place) = state.place(pool, &settings) {
             return Offer::Place(place);
         }

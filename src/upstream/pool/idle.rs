@@ -50,16 +50,12 @@ impl fmt::Debug for Waiting {
 }
 
 impl Waiting {
-    /// The connection, if it may still be used and nothing has happened on it, as far as `look` says.
-    pub(super) fn still_good(
-        mut self,
-        now: Instant,
-        look: impl Fn(&mut Line) -> Idle,
-    ) -> Option<Box<Line>> {
+    /// The connection, if it may still be used and nothing has happened on it.
+    pub(super) fn still_good(mut self, now: Instant) -> Option<Box<Line>> {
         if self.until.is_some_and(|until| until <= now) {
             return None;
         }
-        match look(&mut self.line) {
+        match self.line.look() {
             Idle::Quiet => Some(self.line),
             Idle::Closed | Idle::Spoke => None,
         }
@@ -162,7 +158,7 @@ impl Waiters {
             loop {
                 let Some(waiting) = shelf.0.lock().remove(at) else { break };
                 let (since, until) = (waiting.since, waiting.until);
-                let Some(line) = waiting.still_good(now, Line::look) else {
+                let Some(line) = waiting.still_good(now) else {
                     self.taken(1);
                     continue;
                 };

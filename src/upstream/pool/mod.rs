@@ -39,7 +39,6 @@ use crate::upstream::connect::Kept;
 use crate::upstream::connect::To;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::http2;
-use crate::upstream::line::Idle;
 use crate::upstream::line::Line;
 
 /// The shortest and the longest time between two looks at what is idle. In the longest one a connection
@@ -325,7 +324,6 @@ impl Pool {
         dial.tend();
         let waiting = match kept {
             Kept::Welcome => self.take(clock::now(), client),
-            Kept::Presumed => self.take_by(clock::now(), client, Line::listen),
             Kept::Unwanted => None,
         };
         let line = match waiting {
@@ -379,19 +377,9 @@ impl Pool {
     /// An idle connection that speaks for this client, and on which nothing has happened. Those on which something
     /// has are closed.
     pub(super) fn take(&self, now: Instant, client: Option<Ends>) -> Option<Box<Line>> {
-        self.take_by(now, client, Line::look)
-    }
-
-    /// The same, as far as `look` says.
-    fn take_by(
-        &self,
-        now: Instant,
-        client: Option<Ends>,
-        look: impl Fn(&mut Line) -> Idle,
-    ) -> Option<Box<Line>> {
         loop {
             let waiting = self.idle.take(client)?;
-            if let Some(line) = waiting.still_good(now, &look) {
+            if let Some(line) = waiting.still_good(now) {
                 self.count_reuse();
                 return Some(line);
             }
