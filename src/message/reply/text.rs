@@ -37,7 +37,7 @@ pub struct Line<'a> {
     pub name: &'a [u8],
     /// The value, without the whitespace around it.
     pub value: &'a [u8],
-    /// Where the line stands in [`ReplyText::text`], if it is written as we write lines: a colon, one space and the
+    /// Where the line stands in what [`ReplyText::bytes`] gives out, if it is written as we write lines: a colon, one space and the
     /// line end.
     pub place: Option<(usize, usize)>,
 }
