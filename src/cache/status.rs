@@ -5,6 +5,8 @@ use std::fmt;
 use http::HeaderValue;
 use http::StatusCode;
 
+use crate::message::digits::Digits;
+
 /// The name under which this cache speaks in Cache-Status.
 pub const CACHE_NAME: &str = "edgeproxy";
 
@@ -234,22 +236,12 @@ impl CacheStatus {
     }
 }
 
-/// Writes a number as its `Display` does, which takes three times as long.
+/// Writes a number.
 fn write_integer(to: &mut impl fmt::Write, number: i64) -> fmt::Result {
     if number < 0 {
         to.write_char('-')?;
     }
-    let mut digits = [0; 20];
-    let mut left = number.unsigned_abs();
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            return to.write_str(str::from_utf8(&digits[at..]).map_err(|_| fmt::Error)?);
-        }
-    }
+    to.write_str(Digits::of(number.unsigned_abs()).as_str())
 }
 
 /// A token where the text is one, else a string without what a string may not hold.

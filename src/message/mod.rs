@@ -4,6 +4,7 @@ pub mod admit;
 pub mod certificate;
 pub mod chunked;
 pub mod conditional;
+pub mod digits;
 pub mod ends;
 pub mod forwarded;
 pub mod head;
