@@ -27,6 +27,8 @@ pub mod listen;
 #[cfg(feature = "server")]
 pub mod observe;
 #[cfg(feature = "server")]
+pub mod socket;
+#[cfg(feature = "server")]
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod terms;

@@ -57,22 +57,23 @@ const MODULES: &[(&str, Kind, &str)] = &[
     // that certificates are ordered over connections like those to origins; what a request is held to (terms)
     // all of them may ask.
     ("terms",    Server, ""),
+    ("socket",   Server, ""),
     ("tls",      Server, "units message"),
-    ("listen",   Server, "refusal units message terms tls"),
+    ("listen",   Server, "refusal units message terms socket tls"),
     ("observe",  Server, "refusal units message cache"),
     ("storage",  Server, "refusal units message cache"),
-    ("upstream", Server, "refusal units message balance resilience terms tls"),
+    ("upstream", Server, "refusal units message balance resilience terms socket tls"),
     ("acme",     Server, "tls upstream"),
     // L3: configuration.
-    ("config",   Data,   "refusal units message balance resilience cache route terms tls listen observe storage upstream acme"),
+    ("config",   Data,   "refusal units message balance resilience cache route terms socket tls listen observe storage upstream acme"),
     // L4: a running generation.
-    ("runtime",  Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream acme config"),
+    ("runtime",  Server, "refusal units message balance resilience cache route terms socket tls listen observe storage upstream acme config"),
     // L5: faces, which do not know each other.
-    ("admin",    Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream acme config runtime"),
+    ("admin",    Server, "refusal units message balance resilience cache route terms socket tls listen observe storage upstream acme config runtime"),
     ("demo",     Server, "units"),
-    ("proxy",    Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream acme config runtime"),
+    ("proxy",    Server, "refusal units message balance resilience cache route terms socket tls listen observe storage upstream acme config runtime"),
     // L6: the program.
-    ("app",      Server, "refusal units message balance resilience cache route terms tls listen observe storage upstream acme config runtime admin demo proxy"),
+    ("app",      Server, "refusal units message balance resilience cache route terms socket tls listen observe storage upstream acme config runtime admin demo proxy"),
 ];
 
 /// What the tests of a module may name besides: they try it together with what stands beside it in the program.

@@ -150,7 +150,9 @@ fn admitted(
         Scan::Refused(refusal) => return Err(refusal),
         Scan::NeedMore | Scan::Preface => return Err(Refusal::MalformedRequestLine),
     };
-    let (host, target) = origin_form(&head.method, head.target(sent), head.host(sent), scheme)?;
+    let mut known = None;
+    let (host, target) =
+        origin_form(&head.method, head.target(sent), head.host(sent), scheme, &mut known)?;
     let host = host.map(|host| host.to_string());
     let mut headers = HeaderMap::new();
     canonical_fields(sent, &head, host.as_deref(), &mut headers)?;

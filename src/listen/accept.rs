@@ -269,12 +269,13 @@ where
     ) {
         let mut h2 = false;
         let transport = match (stream, tls) {
-            (Accepted::Unix(unix), _) => Transport::Unix(unix),
-            (Accepted::Tcp(tcp), None) => Transport::Plain(tcp),
+            (Accepted::Unix(unix), _) => Transport::Plain(unix.into()),
+            (Accepted::Tcp(tcp), None) => Transport::Plain(tcp.into()),
             (Accepted::Tcp(tcp), Some(certificates)) => {
                 let within = self.limits.handshake_timeout;
                 let hands = (&self.census.hands, self.limits.handshakes);
-                let shaken = Box::pin(handshake::shake(tcp, &certificates, within, hands)).await;
+                let shaken =
+                    Box::pin(handshake::shake(tcp.into(), &certificates, within, hands)).await;
                 let ready = match shaken {
                     Ok(Shaken::Ready(ready)) => *ready,
                     Ok(Shaken::Proven) => return,

@@ -8,7 +8,6 @@ use std::time::SystemTime;
 use rustls::server::Acceptor;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
 use tokio_rustls::LazyConfigAcceptor;
@@ -18,6 +17,7 @@ use crate::listen::conn::TlsFacts;
 use crate::listen::hands::Hands;
 use crate::listen::watch::Handshake;
 use crate::listen::watch::Why;
+use crate::socket::Socket;
 use crate::tls::CertificateStore;
 use crate::tls::clients::Shown;
 use crate::tls::meet;
@@ -30,7 +30,7 @@ const PARTING_BYTES: usize = 64 * 1024;
 
 /// A connection that is ready for requests.
 pub(super) struct Ready {
-    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) stream: TlsStream<Socket>,
     pub(super) facts: TlsFacts,
     /// HTTP/2 was agreed on.
     pub(super) h2: bool,
@@ -53,14 +53,14 @@ pub(super) enum Shaken {
 /// # Errors
 /// How it failed.
 pub(super) async fn shake(
-    tcp: TcpStream,
+    socket: Socket,
     certificates: &CertificateStore,
     within: Duration,
     (hands, most): (&Hands, u64),
 ) -> Result<Shaken, Handshake> {
     let deadline = Instant::now() + within;
     let late = |_| Handshake::TimedOut;
-    let start = timeout_at(deadline, LazyConfigAcceptor::new(Acceptor::default(), tcp));
+    let start = timeout_at(deadline, LazyConfigAcceptor::new(Acceptor::default(), socket));
     let start = start.await.map_err(late)?.map_err(|_| Handshake::Failed(Why::Disagreed))?;
     // From here on it costs something. Who only connects takes nobody's place.
     let hand = timeout_at(deadline, hands.take(most)).await.map_err(late)?;
@@ -77,10 +77,10 @@ pub(super) async fn shake(
     };
     let stream = match ended {
         Ok(stream) => stream,
-        Err((error, tcp)) => {
+        Err((error, socket)) => {
             let why = why(&error);
             if matches!(why, Why::Certificate(_)) {
-                part(tcp, deadline.min(Instant::now() + PARTING)).await;
+                part(socket, deadline.min(Instant::now() + PARTING)).await;
             }
             return Err(Handshake::Failed(why));
         }
@@ -101,12 +101,12 @@ pub(super) async fn shake(
 
 /// Lets a client read why its certificate is refused. Over TLS 1.3 it has sent its request by then; to close the
 /// connection before that was read would reset it, and take the alert back.
-async fn part(mut tcp: TcpStream, until: Instant) {
+async fn part(mut socket: Socket, until: Instant) {
     let listen = async {
-        tcp.shutdown().await?;
+        socket.shutdown().await?;
         let (mut rest, mut heard) = ([0; 1024], 0);
         while heard < PARTING_BYTES {
-            match tcp.read(&mut rest).await? {
+            match socket.read(&mut rest).await? {
                 0 => break,
                 some => heard += some,
             }

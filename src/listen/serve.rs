@@ -146,14 +146,16 @@ where
         let mut wait = self.limits.header_timeout;
         let mut grace = Grace::First;
         let mut patience = Patience::new(wait, shutdown);
+        let mut host = None;
         loop {
             let (next, started) = self.next(&mut io, &mut patience, wait, grace).await;
             match next {
                 Next::Head(mut head) => {
                     left -= 1;
                     head.keep_alive &= left > 0 && !*shutdown.borrow();
-                    let offered = poll_fn(|cx| Poll::Ready(self.offer(cx, &mut io, &head))).await;
-                    let back = match offered {
+                    let offer =
+                        poll_fn(|cx| Poll::Ready(self.offer(cx, &mut io, &head, &mut host)));
+                    let back = match offer.await {
                         Offered::Refused(refusal) => {
                             return self.refuse(io, refusal, started.elapsed()).await;
                         }
@@ -239,16 +241,23 @@ where
     }
 
     /// Offers a request to the short way. What that declines gets a head that HTTP can be given:
-    /// rewritten from what was understood, in origin-form, with one valid Host.
-    fn offer(&self, cx: &mut Context<'_>, io: &mut EdgeIo, head: &RequestHead) -> Offered {
+    /// rewritten from what was understood, in origin-form, with one valid Host. `host` is what the last request
+    /// said there.
+    fn offer(
+        &self,
+        cx: &mut Context<'_>,
+        io: &mut EdgeIo,
+        head: &RequestHead,
+        host: &mut Option<Authority>,
+    ) -> Offered {
         let conn = Arc::clone(io.conn());
         let scheme = if conn.is_secure() { Scheme::Https } else { Scheme::Http };
         let received = io.offer(head);
         let named = head.host(&received);
-        let offered = match origin_form(&head.method, head.target(&received), named, scheme) {
+        let offered = match origin_form(&head.method, head.target(&received), named, scheme, host) {
             Err(refusal) => Offered::Refused(refusal),
             Ok((host, target)) => {
-                let host = host.as_ref();
+                let host = host.as_deref();
                 let asked = Asked { head, received: &received, host, target: &target, conn: &conn };
                 match self.ask(cx, io, &asked) {
                     Offered::Declined(_) => {

@@ -12,41 +12,34 @@ use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
-use tokio::net::TcpStream;
-use tokio::net::UnixStream;
 use tokio_rustls::server::TlsStream;
+
+use crate::socket::Socket;
 
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) enum Transport {
-    /// Plain TCP.
-    Plain(TcpStream),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
-    /// A Unix socket.
-    Unix(UnixStream),
+    /// As it is.
+    Plain(Socket),
+    /// Under TLS.
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Transport {
-    fn tcp(&self) -> Option<&TcpStream> {
+    fn socket(&self) -> &Socket {
         match self {
-            Self::Plain(tcp) => Some(tcp),
-            Self::Tls(tls) => Some(tls.get_ref().0),
-            Self::Unix(_) => None,
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.get_ref().0,
         }
     }
 
     pub(crate) fn fd(&self) -> RawFd {
-        match self {
-            Self::Plain(tcp) => tcp.as_raw_fd(),
-            Self::Tls(tls) => tls.get_ref().0.as_raw_fd(),
-            Self::Unix(unix) => unix.as_raw_fd(),
-        }
+        self.socket().as_raw_fd()
     }
 
     /// Makes the coming close a reset: what was sent is visibly not the whole of it.
     pub(crate) fn reset_on_close(&self) {
-        if let Some(tcp) = self.tcp() {
+        if let Some(tcp) = self.socket().tcp() {
             // A failure leaves an ordinary close; there is nothing better to do then.
             let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
@@ -60,9 +53,8 @@ impl AsyncRead for Transport {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
-            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
         }
     }
 }
@@ -74,9 +66,8 @@ impl AsyncWrite for Transport {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, buf),
-            Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
         }
     }
 
@@ -86,9 +77,8 @@ impl AsyncWrite for Transport {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
-            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -98,17 +88,15 @@ impl AsyncWrite for Transport {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
-            Self::Unix(unix) => Pin::new(unix).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
-            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
         }
     }
 }

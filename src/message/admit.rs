@@ -282,9 +282,13 @@ fn split_absolute(absolute: &[u8], scheme: Scheme) -> Result<(Authority, &[u8]),
     Ok((Authority::parse(authority)?, rest))
 }
 
+/// Whom a request is for, if it says so, and what of it is asked for.
+pub type OriginForm<'a> = (Option<Cow<'a, Authority>>, Cow<'a, [u8]>);
+
 /// The request line and Host that the parser behind us is given: origin-form, and one Host that
 /// names what the client meant. [`admit`] judges the whole request afterwards; what only that parser
-/// would refuse, in its own words and uncounted, is refused here.
+/// would refuse, in its own words and uncounted, is refused here. `known` keeps what Host was read as, for the next
+/// request of the same client, which mostly says the same.
 ///
 /// # Errors
 /// The target is in no form that this method may use, or Host does not go with it.
@@ -293,17 +297,18 @@ pub fn origin_form<'a>(
     target: &'a [u8],
     host: Option<&[u8]>,
     scheme: Scheme,
-) -> Result<(Option<Authority>, Cow<'a, [u8]>), Refusal> {
+    known: &'a mut Option<Authority>,
+) -> Result<OriginForm<'a>, Refusal> {
     if matches!(*method, Method::TRACE | Method::CONNECT) {
         return Err(Refusal::MethodNotAllowed);
     }
-    let host = host.map(Authority::parse).transpose()?;
+    let host = host.map(|host| read_again(host, known)).transpose()?;
     match target {
-        [b'/', ..] => Ok((host, Cow::Borrowed(target))),
-        b"*" if *method == Method::OPTIONS => Ok((host, Cow::Borrowed(target))),
+        [b'/', ..] => Ok((host.map(Cow::Borrowed), Cow::Borrowed(target))),
+        b"*" if *method == Method::OPTIONS => Ok((host.map(Cow::Borrowed), Cow::Borrowed(target))),
         absolute => {
             let (authority, rest) = split_absolute(absolute, scheme)?;
-            if host.is_some_and(|host| !authority.agrees_with(&host, scheme)) {
+            if host.is_some_and(|host| !authority.agrees_with(host, scheme)) {
                 return Err(Refusal::ConflictingHost);
             }
             let target = match rest {
@@ -311,9 +316,18 @@ pub fn origin_form<'a>(
                 [b'/', ..] => Cow::Borrowed(rest),
                 _ => Cow::Owned([b"/", rest].concat()),
             };
-            Ok((Some(authority), target))
+            Ok((Some(Cow::Owned(authority)), target))
         }
     }
+}
+
+/// Reads Host, if it is not what is known already: what is in normal form is read as itself.
+fn read_again<'k>(host: &[u8], known: &'k mut Option<Authority>) -> Result<&'k Authority, Refusal> {
+    let known = match known.take().filter(|known| known.as_str().as_bytes() == host) {
+        Some(same) => known.insert(same),
+        None => known.insert(Authority::parse(host)?),
+    };
+    Ok(known)
 }
 
 /// Whom the request is for. Host and the target's authority may both say so, and must agree: the

@@ -12,9 +12,9 @@ use http::header::HeaderName;
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
 use uuid::Builder;
-use uuid::Uuid;
 
 use crate::listen::conn;
+use crate::message::digits::hex;
 use crate::message::trace;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::errand;
@@ -61,8 +61,13 @@ pub(crate) fn new_id(now: SystemTime) -> String {
     let mut random = [0; 10];
     random[..8].copy_from_slice(&first.to_le_bytes());
     random[8..].copy_from_slice(&second.to_le_bytes()[..2]);
-    let id = Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
-    id.simple().encode_lower(&mut Uuid::encode_buffer()).to_owned()
+    let (upper, lower) =
+        Builder::from_unix_timestamp_millis(millis, &random).into_uuid().as_u64_pair();
+    let mut id = String::with_capacity(32);
+    for half in [upper, lower] {
+        id.push_str(std::str::from_utf8(&hex(half)).unwrap_or_default());
+    }
+    id
 }
 
 /// The next two numbers of SplitMix64, from a seed that no two threads and no two processes share.
@@ -90,6 +95,8 @@ fn mixed(state: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+
+    use uuid::Uuid;
 
     use super::*;
 

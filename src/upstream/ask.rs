@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use crate::message::reply::ReplyLimits;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::line::Line;
-use crate::upstream::socket::Socket;
+use crate::upstream::socket;
 use crate::upstream::tls;
 
 /// Sends `request`, whose target is a whole `https` URL, and waits for the answer, the body of which may have
@@ -95,7 +95,7 @@ async fn connect(host: &str, port: u16, trust: &Arc<ClientConfig>) -> Result<Lin
     let mut why = format!("{host} has no address");
     for address in found {
         let address = SocketAddr::Inet(address);
-        match Socket::connect(&address).await {
+        match socket::connect(&address).await {
             Ok(socket) => {
                 let name = tls::server_name(host)
                     .map_err(|e| Error::because(ErrorType::InvalidCert, "server name", e))?;

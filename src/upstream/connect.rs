@@ -51,7 +51,7 @@ use crate::upstream::pool;
 use crate::upstream::pool::Pool;
 use crate::upstream::race::Race;
 use crate::upstream::race::io::RacedIo;
-use crate::upstream::socket::Socket;
+use crate::upstream::socket;
 use crate::upstream::tls;
 
 /// The time to connect when a peer says none.
@@ -361,7 +361,7 @@ impl Dial {
         let started = Instant::now();
         let deadline = started + patience;
 
-        let mut socket = match timeout_at(deadline, Socket::connect(&to.address)).await {
+        let mut socket = match timeout_at(deadline, socket::connect(&to.address)).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(e)) => return Err(not_connected(to, e)),
             Err(_) => return Err(failed(ErrorType::ConnectTimedout, to, None)),

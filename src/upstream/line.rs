@@ -3,8 +3,6 @@
 //! While a request runs, a [`Line`] is lent to an [`OriginIo`](crate::upstream::guard::OriginIo); in
 //! between it waits in its [`Pool`](crate::upstream::pool::Pool).
 
-use std::io;
-use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::ops::DerefMut;
 use std::os::fd::AsRawFd;
@@ -20,17 +18,17 @@ use std::time::SystemTime;
 use pingora::protocols::SocketDigest;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::tls::SslDigest;
-use socket2::SockRef;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio_rustls::client::TlsStream;
 
 use crate::message::ends::Ends;
+use crate::socket::Idle;
+use crate::socket::Socket;
 use crate::terms::clock;
 use crate::upstream::pool::Opened;
 use crate::upstream::pool::Pool;
-use crate::upstream::socket::Socket;
 use crate::upstream::vigil::Alarm;
 
 /// A connection to an origin.
@@ -96,17 +94,6 @@ impl DerefMut for Lent {
 pub(super) enum Wire {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
-}
-
-/// What came of an idle connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Idle {
-    /// Nothing: it can carry the next request.
-    Quiet,
-    /// The origin closed it, or it broke.
-    Closed,
-    /// The origin said something that nobody asked for.
-    Spoke,
 }
 
 impl Line {
@@ -178,13 +165,7 @@ impl Line {
                 Poll::Ready(_) => return Idle::Closed,
             }
         }
-        let mut byte = [MaybeUninit::uninit(); 1];
-        match SockRef::from(self.socket()).peek(&mut byte) {
-            Ok(0) => Idle::Closed,
-            Ok(_) => Idle::Spoke,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Idle::Quiet,
-            Err(_) => Idle::Closed,
-        }
+        self.socket().look()
     }
 }
 

@@ -196,7 +196,7 @@ mod tests {
             whole: AtomicBool::new(false),
         });
         let rate = MinRate { bytes_per_second: 1, window: Duration::from_secs(60) };
-        let mut io = EdgeIo::new(Transport::Unix(ours), conn, rate, rate);
+        let mut io = EdgeIo::new(Transport::Plain(ours.into()), conn, rate, rate);
         let cork = Arc::new(Cork::default());
         io.become_http2(Arc::new(Nobody), Arc::clone(&cork));
         (io, theirs, cork)

@@ -1,5 +1,7 @@
 //! Which bytes may stand where: one table, and loops that skip the bytes of a class.
 
+mod wide;
+
 /// A byte of a token (RFC 9110 §5.6.2).
 const TOKEN: u8 = 1;
 /// A byte of a request target that we pass on.
@@ -40,7 +42,9 @@ pub(in crate::message) fn is_token(byte: u8) -> bool {
 
 /// How many bytes at the start belong to a token.
 pub(in crate::message) fn skip_token(bytes: &[u8]) -> usize {
-    skip(bytes, TOKEN)
+    // Names of fields are letters and hyphens, and short.
+    let usual = bytes.first_chunk().map_or(0, wide::usual_token);
+    usual + skip(bytes.get(usual..).unwrap_or_default(), TOKEN)
 }
 
 /// How many bytes at the start may stand in a request target.
@@ -60,31 +64,15 @@ pub(in crate::message) fn is_value(byte: u8) -> bool {
 /// How many bytes at the start may stand in a field value.
 pub(in crate::message) fn skip_value(bytes: &[u8]) -> usize {
     let mut clean = 0;
-    while let Some(word) = bytes.get(clean..).and_then(<[u8]>::first_chunk) {
-        let Some(control) = first_control(u64::from_le_bytes(*word)) else {
-            clean += word.len();
-            continue;
-        };
-        clean += control;
-        if bytes[clean] != b'\t' {
+    while let Some(block) = bytes.get(clean..).and_then(<[u8]>::first_chunk) {
+        let here = wide::value(block);
+        clean += here;
+        if here < block.len() {
             return clean;
         }
-        clean += 1;
     }
     let rest = bytes.get(clean..).unwrap_or_default();
     clean + rest.iter().position(|byte| !is_value(*byte)).unwrap_or(rest.len())
-}
-
-/// The place of the first control byte of eight, a tab among them, the lowest first.
-fn first_control(word: u64) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = 0x80 * ONES;
-    // What is subtracted borrows from the next byte only where this one has what is looked for.
-    let below_space = word.wrapping_sub(0x20 * ONES) & !word;
-    let delete = word ^ (0x7f * ONES);
-    let delete = delete.wrapping_sub(ONES) & !delete;
-    let found = (below_space | delete) & TOPS;
-    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 /// The bytes without the optional whitespace around them (RFC 9110 §5.6.3).
@@ -101,7 +89,36 @@ pub(in crate::message) fn trim(bytes: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_skipped_at_once_is_what_is_skipped_byte_by_byte(
+            bytes in prop_oneof![
+                "[a-zA-Z0-9-]{0,40}[:_!{`@\\[/ ]?[a-z]{0,20}".prop_map(String::into_bytes),
+                "[ -~\t\u{80}-\u{ff}]{0,40}[\r\u{7f}\u{0}\u{1f}]?[a-z]{0,20}".prop_map(String::into_bytes),
+                proptest::collection::vec(any::<u8>(), 0..40),
+            ]
+        ) {
+            let token = bytes.iter().take_while(|byte| is_token(**byte)).count();
+            prop_assert_eq!(skip_token(&bytes), token);
+            let value = bytes.iter().take_while(|byte| is_value(**byte)).count();
+            prop_assert_eq!(skip_value(&bytes), value);
+        }
+    }
+
+    #[test]
+    fn a_token_ends_at_each_byte_that_is_none_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            for at in 0..34 {
+                let mut name = vec![b'n'; 34];
+                name[at] = byte;
+                assert_eq!(skip_token(&name), if is_token(byte) { 34 } else { at }, "{byte:#x}");
+            }
+        }
+    }
 
     #[test]
     fn a_token_has_exactly_the_bytes_of_the_grammar() {

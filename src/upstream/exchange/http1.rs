@@ -80,18 +80,28 @@ impl Exchange {
         kept: Kept,
         client: Option<Ends>,
     ) -> Result<Box<Self>> {
-        let io = match dial {
-            Some(dial) => pool.connect_by(dial, patience, kept, client).await?,
-            None => pool.connect(patience, kept, client).await?,
+        let Some(dial) = dial else {
+            return Ok(Self::on(pool.connect(patience, kept, client).await?));
         };
-        Ok(Box::new(Self {
+        let line = match pool.waiting(dial, kept, client) {
+            Some(line) => line,
+            None => pool.fresh(dial, patience, client).await?,
+        };
+        // What is large is made here at the end, and goes where it stays: each future that gave it to the next
+        // would move it.
+        Ok(Self::on(OriginIo::again(line, Arc::clone(pool), dial.limits, dial.read())))
+    }
+
+    #[inline]
+    fn on(io: OriginIo) -> Box<Self> {
+        Box::new(Self {
             limits: io.limits(),
             io,
             buf: spare::buffer(),
             seen: None,
             body: Body::Unknown,
             heard: false,
-        }))
+        })
     }
 
     /// Whether the connection carried requests before.

@@ -8,8 +8,8 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::message::reply::ReplyLimits;
+use crate::socket::Socket;
 use crate::upstream::pool::Settings;
-use crate::upstream::socket::Socket;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 

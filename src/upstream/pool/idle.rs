@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use parking_lot::MutexGuard;
 
 use crate::message::ends::Ends;
-use crate::upstream::line::Idle;
+use crate::socket::Idle;
 use crate::upstream::line::Line;
 
 /// How many shelves there are. With more threads than that some share one.

@@ -307,36 +307,41 @@ impl Pool {
         let Some(dial) = dial else {
             return Error::e_explain(ErrorType::InternalError, "nothing makes connections here");
         };
-        self.connect_by(&dial, patience, kept, client).await
+        let line = match self.waiting(&dial, kept, client) {
+            Some(line) => line,
+            None => self.fresh(&dial, patience, client).await?,
+        };
+        Ok(OriginIo::again(line, Arc::clone(self), dial.limits, dial.read()))
     }
 
-    /// The same for who knows what makes its connections.
+    /// A connection that waits, where that is welcome; for this client, where the origin is told.
+    pub(super) fn waiting(
+        &self,
+        dial: &Arc<Dial>,
+        kept: Kept,
+        client: Option<Ends>,
+    ) -> Option<Box<Line>> {
+        dial.tend();
+        match kept {
+            Kept::Welcome => self.take(clock::now(), client),
+            Kept::Unwanted => None,
+        }
+    }
+
+    /// A new connection.
     ///
     /// # Errors
     /// None can be made.
-    pub(super) async fn connect_by(
-        self: &Arc<Self>,
-        dial: &Arc<Dial>,
+    pub(super) async fn fresh(
+        &self,
+        dial: &Dial,
         patience: Duration,
-        kept: Kept,
         client: Option<Ends>,
-    ) -> Result<OriginIo> {
-        dial.tend();
-        let waiting = match kept {
-            Kept::Welcome => self.take(clock::now(), client),
-            Kept::Unwanted => None,
-        };
-        let line = match waiting {
-            Some(line) => line,
-            None => {
-                if dial.introduces() {
-                    self.make_room();
-                }
-                Box::new(Box::pin(self.make(dial, patience, client)).await?)
-            }
-        };
-        // At the end, and all of it at once: it is large, and would be moved with each step.
-        Ok(OriginIo::again(line, Arc::clone(self), dial.limits, dial.read()))
+    ) -> Result<Box<Line>> {
+        if dial.introduces() {
+            self.make_room();
+        }
+        Ok(Box::new(Box::pin(self.make(dial, patience, client)).await?))
     }
 
     /// Makes a connection that nobody asked for.

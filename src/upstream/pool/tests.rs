@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::upstream::socket::Socket;
+use crate::socket::Socket;
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
