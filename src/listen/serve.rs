@@ -29,6 +29,7 @@ use tokio::time::Instant;
 
 use crate::listen::Limits;
 use crate::listen::conn;
+use crate::listen::conn::Conn;
 use crate::listen::io::EdgeIo;
 use crate::listen::patience::Came;
 use crate::listen::patience::Patience;
@@ -147,6 +148,7 @@ where
         let mut grace = Grace::First;
         let mut patience = Patience::new(wait, shutdown);
         let mut host = None;
+        let conn = Arc::clone(io.conn());
         loop {
             let (next, started) = self.next(&mut io, &mut patience, wait, grace).await;
             match next {
@@ -154,7 +156,7 @@ where
                     left -= 1;
                     head.keep_alive &= left > 0 && !*shutdown.borrow();
                     let offer =
-                        poll_fn(|cx| Poll::Ready(self.offer(cx, &mut io, &head, &mut host)));
+                        poll_fn(|cx| Poll::Ready(self.offer(cx, &mut io, &conn, &head, &mut host)));
                     let back = match offer.await {
                         Offered::Refused(refusal) => {
                             return self.refuse(io, refusal, started.elapsed()).await;
@@ -247,10 +249,10 @@ where
         &self,
         cx: &mut Context<'_>,
         io: &mut EdgeIo,
+        conn: &Arc<Conn>,
         head: &RequestHead,
         host: &mut Option<Authority>,
     ) -> Offered {
-        let conn = Arc::clone(io.conn());
         let scheme = if conn.is_secure() { Scheme::Https } else { Scheme::Http };
         let received = io.offer(head);
         let named = head.host(&received);
@@ -258,7 +260,7 @@ where
             Err(refusal) => Offered::Refused(refusal),
             Ok((host, target)) => {
                 let host = host.as_deref();
-                let asked = Asked { head, received: &received, host, target: &target, conn: &conn };
+                let asked = Asked { head, received: &received, host, target: &target, conn };
                 match self.ask(cx, io, &asked) {
                     Offered::Declined(_) => {
                         let host = host.map(Authority::as_str);

@@ -46,6 +46,7 @@ use self::line::LineStep;
 use self::line::RequestLine;
 pub use self::map::canonical_fields;
 pub use super::chunked::BodyFraming;
+use crate::message::spare;
 use crate::refusal::Refusal;
 
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
@@ -125,15 +126,33 @@ pub struct RequestHead {
     pub accepts_trailers: bool,
     target: Span,
     host: Option<Span>,
-    fields: Vec<Field>,
+    fields: Fields,
     nominated: Vec<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Field {
+pub(in crate::message) struct Field {
     name: Span,
     value: Span,
     kind: FieldKind,
+}
+
+/// The field lines of a head. Their memory is left to the next one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Fields(Vec<Field>);
+
+impl Fields {
+    fn empty() -> Self {
+        let mut fields = spare::lines();
+        fields.reserve(ROOM);
+        Self(fields)
+    }
+}
+
+impl Drop for Fields {
+    fn drop(&mut self) {
+        spare::leave_lines(std::mem::take(&mut self.0));
+    }
 }
 
 impl RequestHead {
@@ -152,7 +171,7 @@ impl RequestHead {
     /// How many field lines there are.
     #[must_use]
     pub fn field_count(&self) -> usize {
-        self.fields.len()
+        self.fields.0.len()
     }
 
     /// Every field line in the order received: the name as written, the value without the whitespace
@@ -161,7 +180,7 @@ impl RequestHead {
         &'a self,
         buf: &'a [u8],
     ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        self.fields.iter().map(|field| (field.name.of(buf), field.value.of(buf)))
+        self.fields.0.iter().map(|field| (field.name.of(buf), field.value.of(buf)))
     }
 
     /// Whether Connection names this field as one for this hop only (RFC 9110 §7.6.1).
@@ -180,7 +199,7 @@ pub struct HeadScanner {
     phase: Phase,
     line: RequestLine,
     fields: FieldScanner,
-    found: Vec<Field>,
+    found: Fields,
     facts: Facts,
 }
 
@@ -227,28 +246,44 @@ impl HeadScanner {
                     LineStep::Refused(refusal) => return Scan::Refused(refusal),
                     LineStep::Done(at) => {
                         self.fields = FieldScanner::new(at);
-                        self.found = Vec::with_capacity(ROOM);
+                        self.found = Fields::empty();
                         self.phase = Phase::Fields;
                     }
                 },
-                Phase::Fields => match self.fields.step(buf, limits.fields) {
-                    Step::NeedMore => return Scan::NeedMore,
-                    Step::Fault(fault) => return Scan::Refused(fault.into()),
-                    Step::Field(name, value) => {
-                        let kind = kind_of(name.of(buf));
-                        // Most say nothing of the message itself.
-                        if kind != FieldKind::Plain
-                            && let Err(refusal) =
-                                self.facts.note(kind, value, buf, self.line.version)
-                        {
-                            return Scan::Refused(refusal);
-                        }
-                        self.found.push(Field { name, value, kind });
-                    }
-                    Step::End(len) => return self.finish(buf, len),
-                },
+                Phase::Fields => return self.fields(buf, limits.fields),
             }
         }
+    }
+
+    fn fields(&mut self, buf: &[u8], most: usize) -> Scan {
+        let Self { fields, line, found, facts, .. } = self;
+        let mut note = |name: &[u8], (name_at, value): (Span, Span)| {
+            let kind = kind_of(name);
+            // Most say nothing of the message itself.
+            if kind != FieldKind::Plain {
+                facts.note(kind, value, buf, line.version)?;
+            }
+            found.0.push(Field { name: name_at, value, kind });
+            Ok(())
+        };
+        let len = loop {
+            if let Err(refusal) =
+                fields.usual_lines(buf, most, |line| note(line.name, line.spans()))
+            {
+                return Scan::Refused(refusal);
+            }
+            match fields.step(buf, most) {
+                Step::NeedMore => return Scan::NeedMore,
+                Step::Fault(fault) => return Scan::Refused(fault.into()),
+                Step::Field(name, value) => {
+                    if let Err(refusal) = note(name.of(buf), (name, value)) {
+                        return Scan::Refused(refusal);
+                    }
+                }
+                Step::End(len) => break len,
+            }
+        };
+        self.finish(buf, len)
     }
 
     /// Empty lines, the preface of HTTP/2, or the first byte of a request line.

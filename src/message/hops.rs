@@ -9,6 +9,7 @@ use http::header;
 use smallvec::SmallVec;
 
 use crate::message::list;
+use crate::message::names::NameList;
 use crate::refusal::Refusal;
 
 /// Our name in Via (RFC 9110 §7.6.3).
@@ -84,6 +85,9 @@ const ESSENTIAL: &[&str] = &[
     "x-forwarded-proto",
 ];
 
+static STANDARD_NAMES: NameList = NameList::of(STANDARD);
+static ESSENTIAL_NAMES: NameList = NameList::of(ESSENTIAL);
+
 /// Names of fields: mostly very few.
 pub type Names = SmallVec<[HeaderName; 3]>;
 
@@ -109,14 +113,13 @@ pub(super) fn has_fixed_meaning(name: &str) -> bool {
     is_standard(name.as_bytes()) || ESSENTIAL.contains(&name)
 }
 
-/// Whether a field is one of [`STANDARD`]. Few names are so long.
+/// Whether a field is one of [`STANDARD`].
 fn is_standard(name: &[u8]) -> bool {
-    matches!(name.len(), 2 | 7 | 10 | 14 | 16..=19 | 25)
-        && STANDARD.iter().any(|standard| list::is_word(name, standard.as_bytes()))
+    STANDARD_NAMES.contains_word(name)
 }
 
 fn is_essential(option: &[u8]) -> bool {
-    ESSENTIAL.iter().any(|name| list::is_word(option, name.as_bytes()))
+    ESSENTIAL_NAMES.contains_word(option)
 }
 
 /// The fields of this message that end here: the standard ones, and those that Connection names,

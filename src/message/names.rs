@@ -1,5 +1,7 @@
 //! Short lists of names of fields. Every field of every request is looked up in them, and nearly none is there.
 
+use crate::message::list::is_word;
+
 /// Names of fields, in lower case.
 #[derive(Debug)]
 pub struct NameList {
@@ -29,9 +31,22 @@ impl NameList {
     /// Whether this is one of them.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        let [first, ..] = name.as_bytes() else { return false };
+        self.may_have(name.as_bytes()) && self.names.contains(&name)
+    }
+
+    /// The same of a name in any case, which has no control bytes.
+    #[must_use]
+    pub fn contains_word(&self, name: &[u8]) -> bool {
+        self.may_have(name) && self.names.iter().any(|known| is_word(name, known.as_bytes()))
+    }
+
+    /// Whether one of them is as long and begins with the same letter, in any case.
+    #[inline]
+    #[must_use]
+    pub fn may_have(&self, name: &[u8]) -> bool {
+        let [first, ..] = name else { return false };
         let lengths = self.lengths[usize::from(first & 31)];
-        name.len() < 64 && lengths >> name.len() & 1 == 1 && self.names.contains(&name)
+        name.len() < 64 && lengths >> name.len() & 1 == 1
     }
 }
 
@@ -71,6 +86,8 @@ mod tests {
         for name in SOME {
             assert!(LIST.contains(name), "{name}");
             assert!(!LIST.contains(&name.to_ascii_uppercase()), "{name}");
+            assert!(LIST.contains_word(name.to_ascii_uppercase().as_bytes()), "{name}");
+            assert!(!LIST.contains_word(format!("{name}-").as_bytes()), "{name}");
             assert!(!LIST.contains(&format!("{name}-")), "{name}");
         }
         for name in ["", "c", "x", "x-six", &"a".repeat(64), &"a".repeat(65)] {
@@ -84,6 +101,8 @@ mod tests {
         #[test]
         fn a_list_has_what_a_look_at_each_name_finds(name in "[a-bxA]?-?[a-z]{0,5}") {
             prop_assert_eq!(LIST.contains(&name), SOME.contains(&&*name));
+            let has_word = SOME.iter().any(|known| known.eq_ignore_ascii_case(&name));
+            prop_assert_eq!(LIST.contains_word(name.as_bytes()), has_word);
         }
 
         #[test]

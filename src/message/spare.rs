@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use bytes::BytesMut;
 use http::HeaderMap;
 
+use crate::message::head::Field;
 use crate::message::head::fields::Span;
 
 /// The places of names and values in a head.
@@ -25,6 +26,7 @@ thread_local! {
     static MAPS: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
     static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
     static PLACES: RefCell<Vec<Places>> = const { RefCell::new(Vec::new()) };
+    static LINES: RefCell<Vec<Vec<Field>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An empty text.
@@ -83,6 +85,20 @@ pub(in crate::message) fn leave_places(mut places: Places) {
         places.clear();
         // Not at the very end of the thread.
         let _ = PLACES.try_with(|kept| keep(kept, places));
+    }
+}
+
+/// No lines of a head yet.
+pub(in crate::message) fn lines() -> Vec<Field> {
+    LINES.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Leaves the memory of lines behind.
+pub(in crate::message) fn leave_lines(mut lines: Vec<Field>) {
+    if lines.capacity() > 0 && lines.capacity() <= MOST_FIELDS {
+        lines.clear();
+        // Not at the very end of the thread.
+        let _ = LINES.try_with(|kept| keep(kept, lines));
     }
 }
 

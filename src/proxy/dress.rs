@@ -91,14 +91,16 @@ impl<'a> Dress<'a> {
     /// is not a response's to say.
     pub(crate) fn covers(&self, name: &[u8]) -> bool {
         let is = |known: &[u8]| list::is_word(name, known);
+        let [first, ..] = name else { return false };
         // By their letters: a name as the library has it takes longer to tell them.
-        match name.len() {
-            3 => is(b"via") || (self.age.is_some() && is(b"age")),
-            7 => self.cache.is_some() && is(b"x-cache"),
-            10 => is(b"connection"),
-            12 => is(b"x-request-id"),
-            25 => self.hsts.is_some() && is(b"strict-transport-security"),
-            17 | 23 => {
+        match (name.len(), first.to_ascii_lowercase()) {
+            (3, b'v') => is(b"via"),
+            (3, b'a') => self.age.is_some() && is(b"age"),
+            (7, b'x') => self.cache.is_some() && is(b"x-cache"),
+            (10, b'c') => is(b"connection"),
+            (12, b'x') => is(b"x-request-id"),
+            (25, b's') => self.hsts.is_some() && is(b"strict-transport-security"),
+            (17, b'c' | b's') | (23, b'e') => {
                 directives::targeted_fields().iter().any(|known| is(known.as_str().as_bytes()))
             }
             _ => false,

@@ -42,9 +42,36 @@ pub(in crate::message) fn is_token(byte: u8) -> bool {
 
 /// How many bytes at the start belong to a token.
 pub(in crate::message) fn skip_token(bytes: &[u8]) -> usize {
-    // Names of fields are letters and hyphens, and short.
-    let usual = bytes.first_chunk().map_or(0, wide::usual_token);
-    usual + skip(bytes.get(usual..).unwrap_or_default(), TOKEN)
+    skip(bytes, TOKEN)
+}
+
+/// How many bytes at the start are letters, digits and hyphens, as in nearly all names; `None` leaves what comes close
+/// to the end to others.
+#[inline]
+pub(super) fn usual_token(bytes: &[u8]) -> Option<usize> {
+    through_blocks(bytes, wide::usual_token)
+}
+
+/// How many bytes at the start may stand in a field value; `None` leaves what comes close to the end to others.
+#[inline]
+pub(super) fn whole_value(bytes: &[u8]) -> Option<usize> {
+    through_blocks(bytes, wide::value)
+}
+
+/// How many bytes at the start are of a kind, of which `count` says how many a block begins with.
+#[inline]
+fn through_blocks<const N: usize>(
+    bytes: &[u8],
+    count: impl Fn(&[u8; N]) -> usize,
+) -> Option<usize> {
+    let mut length = 0;
+    loop {
+        let here = count(bytes.get(length..)?.first_chunk()?);
+        length += here;
+        if here < N {
+            return Some(length);
+        }
+    }
 }
 
 /// How many bytes at the start may stand in a request target.
@@ -106,6 +133,12 @@ mod tests {
             prop_assert_eq!(skip_token(&bytes), token);
             let value = bytes.iter().take_while(|byte| is_value(**byte)).count();
             prop_assert_eq!(skip_value(&bytes), value);
+            let is_usual = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'-';
+            let usual = bytes.iter().take_while(is_usual).count();
+            // It looks at whole blocks, so far as there are any.
+            let seen = |length| length < bytes.len() / 16 * 16;
+            prop_assert_eq!(usual_token(&bytes), Some(usual).filter(|usual| seen(*usual)));
+            prop_assert_eq!(whole_value(&bytes), Some(value).filter(|value| seen(*value)));
         }
     }
 

@@ -80,7 +80,7 @@ pub(super) fn lines(
         let received = head.host(buf).filter(|received| *received == authority.as_bytes());
         emit(b"Host", received.map_or(Value::Ours(authority.as_bytes()), Value::Received));
     }
-    for field in &head.fields {
+    for field in &head.fields.0 {
         if field.kind == FieldKind::Plain {
             let name = field.name.of(buf);
             if !head.nominates(name) {

@@ -3,6 +3,8 @@
 use super::bytes::is_token;
 use super::bytes::skip_token;
 use super::bytes::skip_value;
+use super::bytes::usual_token;
+use super::bytes::whole_value;
 
 /// A range of positions in the buffer that a message was read from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -82,39 +84,47 @@ enum Place {
     SectionEnd,
 }
 
-/// A field line as nearly all are: there as a whole, and nothing wrong with it.
-struct Line {
-    name: Span,
-    value: Span,
-    /// The position behind it.
-    end: usize,
+/// A field line as nearly all are: it is there as a whole, and says `name: value` without more whitespace than that.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::message) struct Usual<'a> {
+    pub(in crate::message) name: &'a [u8],
+    pub(in crate::message) value: &'a [u8],
+    /// The position of its name.
+    at: usize,
 }
 
-impl Line {
+impl<'a> Usual<'a> {
+    /// What stands between the name and the value.
+    const BETWEEN: &'static [u8] = b": ";
+    /// What stands behind the value.
+    const END: &'static [u8] = b"\r\n";
+
     /// The line that begins there; `None` leaves it to who looks at one byte after the other.
-    fn at(at: usize, buf: &[u8]) -> Option<Self> {
+    #[inline]
+    fn at(at: usize, buf: &'a [u8]) -> Option<Self> {
         let rest = buf.get(at..)?;
-        let name = skip_token(rest);
-        if name == 0 || *rest.get(name)? != b':' {
-            return None;
-        }
-        let mut begin = name + 1;
-        while let b' ' | b'\t' = rest.get(begin)? {
-            begin += 1;
-        }
-        let mut end = begin + skip_value(rest.get(begin..)?);
-        let behind = end + 2;
-        if rest.get(end..behind)? != b"\r\n" {
-            return None;
-        }
-        while end > begin && matches!(rest.get(end - 1), Some(b' ' | b'\t')) {
-            end -= 1;
-        }
-        Some(Self {
-            name: Span::new(at, at + name),
-            value: Span::new(at + begin, at + end),
-            end: at + behind,
-        })
+        let (name, rest) = rest.split_at_checked(usual_token(rest)?)?;
+        let rest = rest.strip_prefix(Self::BETWEEN)?;
+        let (value, rest) = rest.split_at_checked(whole_value(rest)?)?;
+        let is_usual = !name.is_empty()
+            && rest.starts_with(Self::END)
+            && !matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
+        is_usual.then_some(Self { name, value, at })
+    }
+
+    /// Where its name stands, and its value.
+    #[inline]
+    pub(in crate::message) fn spans(&self) -> (Span, Span) {
+        let name = self.at + self.name.len();
+        let value = name + Self::BETWEEN.len();
+        (Span::new(self.at, name), Span::new(value, value + self.value.len()))
+    }
+
+    /// The position behind it.
+    #[inline]
+    fn end(&self) -> usize {
+        let between = Self::BETWEEN.len() + Self::END.len();
+        self.at + self.name.len() + self.value.len() + between
     }
 }
 
@@ -135,16 +145,33 @@ impl FieldScanner {
         Self { at, ..Self::default() }
     }
 
-    /// The next field, or the end. `buf` is the buffer of the last call, possibly grown.
-    pub(in crate::message) fn step(&mut self, buf: &[u8], most: usize) -> Step {
-        if matches!(self.place, Place::LineStart)
-            && self.count < most
-            && let Some(line) = Line::at(self.at, buf)
+    /// Shows all lines from here on that are as nearly all are. What comes then, another line or the end, is for
+    /// [`Self::step`].
+    ///
+    /// # Errors
+    /// The first of `found`.
+    #[inline]
+    pub(in crate::message) fn usual_lines<'a, E>(
+        &mut self,
+        buf: &'a [u8],
+        most: usize,
+        mut found: impl FnMut(Usual<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if !matches!(self.place, Place::LineStart) {
+            return Ok(());
+        }
+        while self.count < most
+            && let Some(line) = Usual::at(self.at, buf)
         {
             self.count += 1;
-            self.at = line.end;
-            return Step::Field(line.name, line.value);
+            self.at = line.end();
+            found(line)?;
         }
+        Ok(())
+    }
+
+    /// The next field, or the end. `buf` is the buffer of the last call, possibly grown.
+    pub(in crate::message) fn step(&mut self, buf: &[u8], most: usize) -> Step {
         loop {
             let rest = buf.get(self.at..).unwrap_or_default();
             let Some(&first) = rest.first() else { return Step::NeedMore };

@@ -97,7 +97,7 @@ fn good_heads() -> impl Strategy<Value = Vec<u8>> {
         let chunked = own.starts_with("Transfer");
         let version = if old && !chunked { "HTTP/1.0" } else { "HTTP/1.1" };
         let plain: String =
-            plain.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
+            plain.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         format!("GET /a?b {version}\r\nHost: e\r\n{own}{plain}\r\n").into_bytes()
     })
 }
@@ -112,6 +112,7 @@ fn model(head: &RequestHead) -> impl PartialEq + std::fmt::Debug + use<> {
 /// Its fields for other hops.
 fn passed_on(buf: &[u8], head: &RequestHead) -> Vec<(Vec<u8>, Vec<u8>)> {
     head.fields
+        .0
         .iter()
         .filter(|field| field.kind == FieldKind::Plain)
         .map(|field| (field.name.of(buf).to_vec(), field.value.of(buf).to_vec()))
@@ -121,6 +122,18 @@ fn passed_on(buf: &[u8], head: &RequestHead) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Lines are read in blocks where so much follows, and byte by byte at the end of what is there.
+    #[test]
+    fn what_follows_a_head_makes_no_difference(
+        head in prop_oneof![heads(), good_heads()],
+        behind in proptest::collection::vec(any::<u8>(), 16..40),
+    ) {
+        let scan = whole(&head);
+        if scan != Scan::NeedMore {
+            prop_assert_eq!(whole(&[head, behind].concat()), scan);
+        }
+    }
 
     #[test]
     fn no_bytes_make_the_scanner_panic(

@@ -18,9 +18,14 @@ use crate::message::head::framing::content_length;
 use crate::message::head::framing::lists;
 use crate::message::head::framing::transfer_coding;
 use crate::message::list::is_word;
+use crate::message::names::NameList;
 
 /// Where the status code ends: behind `HTTP/1.1 200`.
 const STATUS_END: usize = 12;
+
+/// The fields that concern the message itself.
+static MESSAGE: NameList =
+    NameList::of(&["upgrade", "connection", "keep-alive", "content-length", "transfer-encoding"]);
 
 /// What came of a look at the buffer.
 pub(super) enum ReplyScan {
@@ -70,7 +75,12 @@ impl Default for ReplyHead {
 
 impl ReplyHead {
     /// Takes note of a field that concerns the message itself.
+    #[inline]
     fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), OriginFault> {
+        if MESSAGE.may_have(name) { self.note_message(name, value) } else { Ok(()) }
+    }
+
+    fn note_message(&mut self, name: &[u8], value: &[u8]) -> Result<(), OriginFault> {
         let is = |known: &[u8]| is_word(name, known);
         match name.len() {
             7 if is(b"upgrade") => {
@@ -213,6 +223,13 @@ impl ReplyScanner {
         }
         loop {
             if matches!(self.phase, Phase::Fields) {
+                let Self { fields, head, .. } = self;
+                fields.usual_lines(buf, limits.fields, |line| {
+                    head.note(line.name, line.value)?;
+                    let (name, value) = line.spans();
+                    found(name, value);
+                    Ok::<_, OriginFault>(())
+                })?;
                 match self.fields.step(buf, limits.fields) {
                     Step::NeedMore => return Ok(ReplyScan::NeedMore),
                     Step::Field(name, value) => {

@@ -16,6 +16,8 @@ const USUAL: usize = 16;
 #[derive(Debug, Default)]
 pub struct Seen {
     spans: Places,
+    /// How long their names are, a bit each; from 63 on one for all.
+    lengths: u64,
     whole: Option<(usize, ReplyHead)>,
 }
 
@@ -39,7 +41,13 @@ impl Seen {
             self.spans = spare::places();
             self.spans.reserve(USUAL);
         }
+        self.lengths |= Self::length_of(name.len());
         self.spans.push((name, value));
+    }
+
+    /// The bit of names that are so long.
+    fn length_of(name: usize) -> u64 {
+        1 << name.min(63)
     }
 
     /// The head ends there, and means this.
@@ -56,6 +64,11 @@ impl Seen {
     /// The names and values of the fields, by their places.
     pub(super) fn spans(&self) -> &[(Span, Span)] {
         &self.spans
+    }
+
+    /// The same of those fields among which one can be whose name is so long: all, or none.
+    pub(super) fn spans_for(&self, name: usize) -> &[(Span, Span)] {
+        if self.lengths & Self::length_of(name) == 0 { &[] } else { &self.spans }
     }
 
     /// Where the head ends and what it means, once it is whole.

@@ -27,7 +27,7 @@ pub struct ReplyText<'a> {
     /// How many bytes it is long.
     pub len: usize,
     text: &'a [u8],
-    spans: &'a [(Span, Span)],
+    seen: &'a Seen,
 }
 
 /// A field line.
@@ -51,7 +51,7 @@ impl<'a> ReplyText<'a> {
         let (end, reply) = seen.whole().ok_or(OriginFault::TruncatedHead)?;
         let text = text.get(..end).ok_or(OriginFault::TruncatedHead)?;
         let (status, body) = meaning(&reply)?;
-        Ok(Self { status, version: reply.version(), body, len: end, text, spans: seen.spans() })
+        Ok(Self { status, version: reply.version(), body, len: end, text, seen })
     }
 
     /// The bytes of these positions.
@@ -63,7 +63,7 @@ impl<'a> ReplyText<'a> {
     /// The field lines, in the order that they came in.
     pub fn lines(&self) -> impl Iterator<Item = Line<'a>> + use<'a> {
         let text = self.text;
-        self.spans.iter().map(move |(name, value)| Line {
+        self.seen.spans().iter().map(move |(name, value)| Line {
             name: name.of(text),
             value: value.of(text),
             place: place(text, *name, *value),
@@ -73,7 +73,8 @@ impl<'a> ReplyText<'a> {
     /// The values of the lines of a field.
     pub fn values<'n>(&self, name: &'n HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         let (text, name) = (self.text, name.as_str().as_bytes());
-        self.spans
+        self.seen
+            .spans_for(name.len())
             .iter()
             .filter(move |(span, _)| span.len() == name.len() && is_word(span.of(text), name))
             .map(move |(_, value)| value.of(text))

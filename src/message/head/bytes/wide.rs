@@ -1,4 +1,8 @@
-//! Sixteen bytes at a time: without a branch for each, so that compilers look at all of them in one wide register.
+//! Sixteen bytes at a time.
+
+use std::ops::RangeInclusive;
+
+use wide::u8x16;
 
 /// How many bytes are looked at.
 const WIDTH: usize = 16;
@@ -6,25 +10,31 @@ const WIDTH: usize = 16;
 /// How many bytes at the start are letters, digits or hyphens, which are in every token.
 #[inline]
 pub(super) fn usual_token(block: &[u8; WIDTH]) -> usize {
-    until(block, |byte| {
-        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-        let digit = byte.wrapping_sub(b'0') < 10;
-        !(letter | digit | (byte == b'-'))
-    })
+    let bytes = u8x16::new(*block);
+    let letter = within(bytes | u8x16::splat(0x20), b'a'..=b'z');
+    let digit = within(bytes, b'0'..=b'9');
+    before_first(!(letter | digit | bytes.cmp_eq(u8x16::splat(b'-'))))
 }
 
 /// How many bytes at the start may stand in a field value.
 #[inline]
 pub(super) fn value(block: &[u8; WIDTH]) -> usize {
-    until(block, |byte| (byte < 0x20) & (byte != b'\t') | (byte == 0x7f))
+    let bytes = u8x16::new(*block);
+    let tab = bytes.cmp_eq(u8x16::splat(b'\t'));
+    let control = within(bytes, 0..=0x1f) & !tab;
+    before_first(control | bytes.cmp_eq(u8x16::splat(0x7f)))
 }
 
-/// How many bytes stand before the first of these.
+/// All bits of those bytes that lie in this range, and none of others.
 #[inline]
-fn until(block: &[u8; WIDTH], is_end: impl Fn(u8) -> bool) -> usize {
-    let mut ends = [0; WIDTH];
-    for (byte, end) in block.iter().zip(&mut ends) {
-        *end = if is_end(*byte) { u8::MAX } else { 0 };
-    }
-    u128::from_le_bytes(ends).trailing_zeros() as usize / 8
+fn within(bytes: u8x16, range: RangeInclusive<u8>) -> u8x16 {
+    let above = bytes - u8x16::splat(*range.start());
+    above.min(u8x16::splat(range.end() - range.start())).cmp_eq(above)
+}
+
+/// How many bytes stand before the first that has all bits.
+#[inline]
+fn before_first(marked: u8x16) -> usize {
+    // Behind the last one there is an end in any case.
+    (marked.move_mask() | 1 << WIDTH).trailing_zeros() as usize
 }
