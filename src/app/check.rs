@@ -24,6 +24,7 @@ use crate::message::head::HeadLimits;
 use crate::message::head::HeadScanner;
 use crate::message::head::Scan;
 use crate::message::head::canonical_fields;
+use crate::message::target::Host;
 use crate::message::target::Scheme;
 use crate::refusal::Refusal;
 use crate::route::Ask;
@@ -153,9 +154,8 @@ fn admitted(
     let mut known = None;
     let (host, target) =
         origin_form(&head.method, head.target(sent), head.host(sent), scheme, &mut known)?;
-    let host = host.map(|host| host.to_string());
     let mut headers = HeaderMap::new();
-    canonical_fields(sent, &head, host.as_deref(), &mut headers)?;
+    canonical_fields(sent, &head, host.as_deref().map(Host::value), &mut headers)?;
     let received = Received {
         method: &head.method,
         target: &target,

@@ -51,7 +51,7 @@ use crate::message::head::RequestHead;
 use crate::message::head::Scan;
 use crate::message::head::Upgrade;
 use crate::message::head::canonical;
-use crate::message::target::Authority;
+use crate::message::target::Host;
 use crate::message::target::Scheme;
 use crate::refusal::Refusal;
 use crate::terms::clock;
@@ -251,7 +251,7 @@ where
         io: &mut EdgeIo,
         conn: &Arc<Conn>,
         head: &RequestHead,
-        host: &mut Option<Authority>,
+        host: &mut Option<Host>,
     ) -> Offered {
         let scheme = if conn.is_secure() { Scheme::Https } else { Scheme::Http };
         let received = io.offer(head);
@@ -263,7 +263,7 @@ where
                 let asked = Asked { head, received: &received, host, target: &target, conn };
                 match self.ask(cx, io, &asked) {
                     Offered::Declined(_) => {
-                        let host = host.map(Authority::as_str);
+                        let host = host.map(|host| host.authority().as_str());
                         Offered::Declined(canonical(&received, head, host, &target))
                     }
                     taken => taken,

@@ -21,7 +21,7 @@ use crate::listen::conn::Conn;
 use crate::listen::io::EdgeIo;
 use crate::listen::stream::Http2Stream;
 use crate::message::head::RequestHead;
-use crate::message::target::Authority;
+use crate::message::target::Host;
 
 /// Answers requests past Pingora.
 pub trait Shortcut: Send + Sync + 'static {
@@ -39,7 +39,7 @@ pub struct Asked<'a> {
     /// What was received; the head stands at its start.
     pub received: &'a Bytes,
     /// Its only Host, in normal form; an HTTP/1.0 request may have none.
-    pub host: Option<&'a Authority>,
+    pub host: Option<&'a Host>,
     /// Its target: a path and a query as received.
     pub target: &'a [u8],
     /// The connection it came on.

@@ -24,6 +24,7 @@ pub use crate::message::admit::fields::is_ordinary;
 use crate::message::forwarded::Trust;
 use crate::message::list;
 use crate::message::target::Authority;
+use crate::message::target::Host;
 use crate::message::target::Normalisation;
 use crate::message::target::Scheme;
 use crate::message::target::Target;
@@ -283,7 +284,7 @@ fn split_absolute(absolute: &[u8], scheme: Scheme) -> Result<(Authority, &[u8]),
 }
 
 /// Whom a request is for, if it says so, and what of it is asked for.
-pub type OriginForm<'a> = (Option<Cow<'a, Authority>>, Cow<'a, [u8]>);
+pub type OriginForm<'a> = (Option<Cow<'a, Host>>, Cow<'a, [u8]>);
 
 /// The request line and Host that the parser behind us is given: origin-form, and one Host that
 /// names what the client meant. [`admit`] judges the whole request afterwards; what only that parser
@@ -297,18 +298,19 @@ pub fn origin_form<'a>(
     target: &'a [u8],
     host: Option<&[u8]>,
     scheme: Scheme,
-    known: &'a mut Option<Authority>,
+    known: &'a mut Option<Host>,
 ) -> Result<OriginForm<'a>, Refusal> {
     if matches!(*method, Method::TRACE | Method::CONNECT) {
         return Err(Refusal::MethodNotAllowed);
     }
-    let host = host.map(|host| read_again(host, known)).transpose()?;
+    let host = host.map(|host| Host::read_again(known, host)).transpose()?;
     match target {
         [b'/', ..] => Ok((host.map(Cow::Borrowed), Cow::Borrowed(target))),
         b"*" if *method == Method::OPTIONS => Ok((host.map(Cow::Borrowed), Cow::Borrowed(target))),
         absolute => {
-            let (authority, rest) = split_absolute(absolute, scheme)?;
-            if host.is_some_and(|host| !authority.agrees_with(host, scheme)) {
+            let (named, rest) = split_absolute(absolute, scheme)?;
+            let named = Host::of(named)?;
+            if host.is_some_and(|host| !named.authority().agrees_with(host.authority(), scheme)) {
                 return Err(Refusal::ConflictingHost);
             }
             let target = match rest {
@@ -316,18 +318,9 @@ pub fn origin_form<'a>(
                 [b'/', ..] => Cow::Borrowed(rest),
                 _ => Cow::Owned([b"/", rest].concat()),
             };
-            Ok((Some(Cow::Owned(authority)), target))
+            Ok((Some(Cow::Owned(named)), target))
         }
     }
-}
-
-/// Reads Host, if it is not what is known already: what is in normal form is read as itself.
-fn read_again<'k>(host: &[u8], known: &'k mut Option<Authority>) -> Result<&'k Authority, Refusal> {
-    let known = match known.take().filter(|known| known.as_str().as_bytes() == host) {
-        Some(same) => known.insert(same),
-        None => known.insert(Authority::parse(host)?),
-    };
-    Ok(known)
 }
 
 /// Whom the request is for. Host and the target's authority may both say so, and must agree: the

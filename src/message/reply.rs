@@ -113,8 +113,8 @@ impl ReplyGuard {
     /// A guard of a new connection.
     #[must_use]
     pub fn new(limits: ReplyLimits) -> Self {
-        Self {
-            limits: ReplyLimits { head: limits.head.min(MOST_BYTES), ..limits },
+        let mut guard = Self {
+            limits,
             request: RequestTap::default(),
             reply: Receiving::Idle,
             interim: 0,
@@ -122,7 +122,14 @@ impl ReplyGuard {
             afterwards: Afterwards::Persists { patience: None },
             seen: None,
             fault: None,
-        }
+        };
+        guard.hold_to(limits);
+        guard
+    }
+
+    /// Accepts so much from here on.
+    pub fn hold_to(&mut self, limits: ReplyLimits) {
+        self.limits = ReplyLimits { head: limits.head.min(MOST_BYTES), ..limits };
     }
 
     /// How much it accepts.

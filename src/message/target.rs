@@ -15,6 +15,7 @@
 //! | a lone `%` in the query | `%25` |
 
 mod authority;
+mod host;
 mod normal;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ mod tests;
 use std::fmt;
 
 pub use crate::message::target::authority::Authority;
+pub use crate::message::target::host::Host;
 use crate::refusal::Refusal;
 
 /// How paths are brought into their normal form.

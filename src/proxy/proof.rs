@@ -11,7 +11,6 @@ use crate::listen::io::EdgeIo;
 use crate::listen::shortcut::Asked;
 use crate::listen::shortcut::Through;
 use crate::listen::stream::Http2Stream;
-use crate::message::target::Authority;
 
 /// Answers with a text, and closes the connection: who asks does so once.
 pub(crate) struct Proof {
@@ -21,7 +20,7 @@ pub(crate) struct Proof {
 impl Proof {
     /// The answer to `asked`, which is a GET or a HEAD.
     pub(crate) fn new(asked: &Asked<'_>, text: String) -> Self {
-        let host = asked.host.map_or("a host without a name", Authority::as_str);
+        let host = asked.host.map_or("a host without a name", |host| host.authority().as_str());
         info!(
             target: "edgeproxy::acme",
             "{} looks whether {host} is ours, and is shown what was agreed on",

@@ -44,6 +44,7 @@ use crate::message::forwarded::Client;
 use crate::message::head::canonical_fields;
 use crate::message::spare;
 use crate::message::target::Authority;
+use crate::message::target::Host;
 use crate::proxy::arrive;
 use crate::proxy::arrive::REQUEST_ID;
 use crate::proxy::context::RequestCtx;
@@ -216,21 +217,22 @@ impl ShortWay {
     ) -> Option<Taken> {
         let Desk { fields, head: out, .. } = desk;
         let (head, conn) = (asked.head, asked.conn);
-        canonical_fields(asked.received, head, asked.host.map(Authority::as_str), fields).ok()?;
+        canonical_fields(asked.received, head, asked.host.map(Host::value), fields).ok()?;
+        let host = asked.host.map(Host::authority);
         let runtime = self.runtime.load();
         let heard = Heard {
             method: &head.method,
             target: asked.target,
             version: head.version,
             headers: fields,
-            read: asked.host,
+            read: host,
             authority: None,
             scheme: None,
         };
         let visit = Visit::begin(&heard, conn, &runtime)?;
         let authority = &visit.admitted.authority;
         // Without a default port, which is not part of the normal form, or without Host at all.
-        if asked.host != Some(authority) {
+        if host != Some(authority) {
             fields.insert(header::HOST, host_of(authority)?);
         }
         let found = visit.route(&head.method, fields, conn, &runtime)?;

@@ -43,7 +43,6 @@ use tokio::time::Sleep;
 
 use crate::message::reply::Afterwards;
 use crate::message::reply::OriginFault;
-use crate::message::reply::ReplyGuard;
 use crate::message::reply::ReplyLimits;
 use crate::message::reply::Seen;
 use crate::refusal::Refusal;
@@ -53,7 +52,6 @@ use crate::upstream::line::Line;
 use crate::upstream::pool::Pool;
 use crate::upstream::vigil::Awaited;
 use crate::upstream::vigil::Heard;
-use crate::upstream::vigil::Vigil;
 
 /// Writes are gathered up to this many bytes, so that what belongs together leaves together.
 const GATHER: usize = 16 * 1024;
@@ -63,8 +61,8 @@ const KEEP: usize = 2 * 1024;
 
 /// An origin connection under guard.
 pub struct OriginIo {
+    /// With what watches it: that is large, and stays where it is from one request to the next.
     line: Lent,
-    guard: ReplyGuard,
     answer: Answer,
     origin: Origin,
     /// How much of the line's pending bytes the wire has taken.
@@ -72,7 +70,6 @@ pub struct OriginIo {
     /// How many bytes at the start of the next write the guard has seen already.
     inspected: usize,
     taking: Taking,
-    watch: Vigil,
     /// Whether the connection carried requests before this one.
     history: History,
     /// How long the origin may be silent after a request that offers a tunnel.
@@ -148,16 +145,14 @@ impl OriginIo {
         patience: Duration,
     ) -> Self {
         let history = if line.carried > 0 { History::Used } else { History::Fresh };
-        let watch = Vigil::with(std::mem::take(&mut line.alarm));
+        line.guard.hold_to(limits);
         Self {
             line: Lent::new(line, home),
-            guard: ReplyGuard::new(limits),
             answer: Answer::Awaited,
             origin: Origin::Listening,
             sent: 0,
             inspected: 0,
             taking: Taking::Readily,
-            watch,
             history,
             patience,
             silence: None,
@@ -168,7 +163,7 @@ impl OriginIo {
 
     /// What its guard allows.
     pub(super) fn limits(&self) -> ReplyLimits {
-        self.guard.limits()
+        self.line.guard.limits()
     }
 
     /// Whether the connection carried requests before this one.
@@ -178,28 +173,28 @@ impl OriginIo {
 
     /// Whether all was written of the request in flight.
     pub(super) fn has_sent_all(&self) -> bool {
-        !self.guard.awaits_body() && self.waiting() == 0
+        !self.line.guard.awaits_body() && self.waiting() == 0
     }
 
     /// What the guard has seen of the head that stands at the front of what was read first, if that is all of it;
     /// once.
     pub(super) fn take_seen(&mut self) -> Option<Seen> {
-        self.guard.take_seen()
+        self.line.guard.take_seen()
     }
 
     /// Whether some of a head has come, and not the whole of it.
     pub(super) fn is_in_head(&self) -> bool {
-        self.guard.is_in_head()
+        self.line.guard.is_in_head()
     }
 
     /// Whether the connection may carry another request: all of this one has left, all of its answer
     /// has come, and nobody wants to close it. Then, how long the origin said that it will wait.
     fn may_go_on(&self) -> Option<Option<Duration>> {
-        let patience = match self.guard.afterwards() {
+        let patience = match self.line.guard.afterwards() {
             Afterwards::Closes => return None,
             Afterwards::Persists { patience } => patience,
         };
-        let clean = self.guard.is_idle()
+        let clean = self.line.guard.is_idle()
             && self.origin == Origin::Listening
             && self.inspected == 0
             && self.waiting() == 0
@@ -218,12 +213,12 @@ impl OriginIo {
     /// for the end of the tunnel when it is told of it after a 101 (its issue #946): the first flush
     /// is the head's, the second one that end's.
     fn must_hold(&self) -> bool {
-        self.flushes < 2 && self.guard.offers_tunnel()
+        self.flushes < 2 && self.line.guard.offers_tunnel()
     }
 
     /// Ready when the origin was silent for too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.guard.offers_tunnel() {
+        if !self.line.guard.offers_tunnel() {
             return Poll::Pending;
         }
         let patience = self.patience;
@@ -234,11 +229,11 @@ impl OriginIo {
     /// wire did not take comes again.
     fn inspect(&mut self, data: &[u8]) -> io::Result<()> {
         let Some(fresh @ [_, ..]) = data.get(self.inspected..) else { return Ok(()) };
-        if self.guard.is_idle() {
+        if self.line.guard.is_idle() {
             self.begin();
         }
-        self.watch.client_sent(fresh.len());
-        let seen = self.guard.on_request_bytes(fresh);
+        self.line.watch.client_sent(fresh.len());
+        let seen = self.line.guard.on_request_bytes(fresh);
         if seen.is_err() {
             // Nor does the part of it that looked well leave any more.
             self.drained();
@@ -251,23 +246,23 @@ impl OriginIo {
     fn begin(&mut self) {
         self.line.carried = self.line.carried.saturating_add(1);
         self.answer = Answer::Awaited;
-        self.watch.begin();
+        self.line.watch.begin();
         self.flushes = 0;
     }
 
     /// The next `length` bytes to be written are a whole request without a body, neither HEAD nor an
     /// offer of a tunnel, from [`forward`](crate::proxy)'s own writer: they need not be read once more.
     pub(super) fn begin_own(&mut self, length: usize) {
-        if self.guard.is_idle() {
+        if self.line.guard.is_idle() {
             self.begin();
-            self.guard.on_own_request();
+            self.line.guard.on_own_request();
             self.inspected = length;
         }
     }
 
     /// What is waited for while nothing comes.
     fn awaited(&self) -> Awaited {
-        match (self.guard.awaits_body(), self.taking) {
+        match (self.line.guard.awaits_body(), self.taking) {
             (false, _) => Awaited::Origin,
             (true, Taking::Readily) => Awaited::Body,
             (true, Taking::Slowly) => Awaited::Room,
@@ -276,7 +271,7 @@ impl OriginIo {
 
     /// What the last bytes were that came.
     fn heard(&self) -> Heard {
-        match (self.guard.is_in_head(), self.guard.awaits_head()) {
+        match (self.line.guard.is_in_head(), self.line.guard.awaits_head()) {
             (true, _) => Heard::Part,
             (false, true) => Heard::Interim,
             (false, false) => Heard::Answer,
@@ -289,7 +284,7 @@ impl OriginIo {
         if self.poll_silence(cx).is_ready() {
             return Poll::Ready(Refusal::OriginTimeout);
         }
-        self.watch.poll_overdue(cx, awaited)
+        self.line.watch.poll_overdue(cx, awaited)
     }
 
     /// The origin closed its side in an orderly way.
@@ -297,13 +292,17 @@ impl OriginIo {
         if self.is_between() {
             return Ok(());
         }
-        self.guard.on_eof().map_err(|fault| io::Error::new(io::ErrorKind::UnexpectedEof, fault))
+        self.line
+            .guard
+            .on_eof()
+            .map_err(|fault| io::Error::new(io::ErrorKind::UnexpectedEof, fault))
     }
 
     /// Whether an end cuts nothing here. Before the first byte of an answer the proxy must see a
     /// plain end: the connection was closed while it was idle, and the request may be sent again.
     fn is_between(&self) -> bool {
-        self.guard.fault().is_none() && (self.answer == Answer::Awaited || self.guard.is_idle())
+        self.line.guard.fault().is_none()
+            && (self.answer == Answer::Awaited || self.line.guard.is_idle())
     }
 
     /// Bytes waiting for the wire.
@@ -329,12 +328,12 @@ impl OriginIo {
 
     fn is_not_taken(&mut self) {
         self.taking = Taking::Slowly;
-        self.watch.takes_nothing();
+        self.line.watch.takes_nothing();
     }
 
     fn is_taken(&mut self) {
         self.taking = Taking::Readily;
-        self.watch.took();
+        self.line.watch.took();
     }
 
     /// Takes a small write to let it leave with others; `false` leaves a large one to the wire.
@@ -420,7 +419,6 @@ impl OriginIo {
 impl Drop for OriginIo {
     fn drop(&mut self) {
         let Some(patience) = self.may_go_on() else { return };
-        self.line.alarm = self.watch.end();
         self.line.give_back(patience);
     }
 }
@@ -437,10 +435,10 @@ impl AsyncRead for OriginIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(fault) = this.guard.fault() {
+        if let Some(fault) = this.line.guard.fault() {
             return Poll::Ready(Err(breach(fault)));
         }
-        if this.origin == Origin::Gone && this.guard.is_idle() {
+        if this.origin == Origin::Gone && this.line.guard.is_idle() {
             // An early answer is complete; the connection is of no further use.
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -448,12 +446,12 @@ impl AsyncRead for OriginIo {
             // Nothing can be read, which is not to be taken for an end.
             return Poll::Ready(Ok(()));
         }
-        if this.guard.is_idle() {
+        if this.line.guard.is_idle() {
             // Nothing is due. Pingora looks whether it could keep the connection: it is not to, the
             // pool does.
             return Poll::Ready(Ok(()));
         }
-        if let Some(refusal) = this.watch.has_ended(this.awaited()) {
+        if let Some(refusal) = this.line.watch.has_ended(this.awaited()) {
             return Poll::Ready(Err(overdue(refusal)));
         }
         if this.must_hold() {
@@ -468,7 +466,7 @@ impl AsyncRead for OriginIo {
         if let Err(e) = read {
             // TLS without close_notify is a cut message, but between messages it is only a close,
             // and what runs in a tunnel marks its own end.
-            let whole = this.is_between() || this.guard.is_tunnel();
+            let whole = this.is_between() || this.line.guard.is_tunnel();
             if e.kind() == io::ErrorKind::UnexpectedEof && whole {
                 return Poll::Ready(Ok(()));
             }
@@ -478,11 +476,12 @@ impl AsyncRead for OriginIo {
             return Poll::Ready(this.on_end());
         };
         this.answer = Answer::Begun;
-        if let Err(fault) = this.guard.on_reply_bytes(got) {
+        if let Err(fault) = this.line.guard.on_reply_bytes(got) {
             buf.set_filled(before);
             return Poll::Ready(Err(breach(fault)));
         }
-        this.watch.heard(this.heard());
+        let heard = this.heard();
+        this.line.watch.heard(heard);
         Poll::Ready(Ok(()))
     }
 }
@@ -613,7 +612,7 @@ impl fmt::Debug for OriginIo {
         f.debug_struct("OriginIo")
             .field("peer", &self.line.socket.peer_addr())
             .field("tls", &self.line.tls.is_some())
-            .field("fault", &self.guard.fault())
+            .field("fault", &self.line.guard.fault())
             .finish_non_exhaustive()
     }
 }

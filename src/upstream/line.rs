@@ -24,12 +24,13 @@ use tokio::io::ReadBuf;
 use tokio_rustls::client::TlsStream;
 
 use crate::message::ends::Ends;
+use crate::message::reply::ReplyGuard;
 use crate::socket::Idle;
 use crate::socket::Socket;
 use crate::terms::clock;
 use crate::upstream::pool::Opened;
 use crate::upstream::pool::Pool;
-use crate::upstream::vigil::Alarm;
+use crate::upstream::vigil::Vigil;
 
 /// A connection to an origin.
 pub(super) struct Line {
@@ -44,8 +45,10 @@ pub(super) struct Line {
     pub(super) took: Duration,
     /// When it was established, for its age.
     pub(super) born: Instant,
-    /// Goes from one exchange to the next.
-    pub(super) alarm: Alarm,
+    /// Holds to the rules of HTTP what passes.
+    pub(super) guard: ReplyGuard,
+    /// Holds to its time what is under way.
+    pub(super) watch: Vigil,
     /// Whom it speaks for, where its origin was told.
     pub(super) client: Option<Ends>,
     /// The requests that it carried to their end.
@@ -128,7 +131,8 @@ impl Line {
             established: SystemTime::now(),
             took,
             born: Instant::now(),
-            alarm: Alarm::default(),
+            guard: ReplyGuard::default(),
+            watch: Vigil::default(),
             client: None,
             carried: 0,
             opened: None,

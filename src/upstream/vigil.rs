@@ -80,22 +80,12 @@ pub(super) struct Vigil {
 }
 
 impl Vigil {
-    /// Watches on a connection that has this alarm.
-    pub(super) fn with(alarm: Alarm) -> Self {
-        Self { alarm, ..Self::default() }
-    }
-
     /// Watches the exchange that begins now, on the terms of the running request.
     pub(super) fn begin(&mut self) {
-        let alarm = self.end();
+        let alarm = std::mem::take(&mut self.alarm);
         let terms = terms::current();
         let began = terms.and_then(|terms| terms.upload).map(|_| Instant::now());
         *self = Self { terms, began, alarm, ..Self::default() };
-    }
-
-    /// Gives the alarm back, for the next exchange.
-    pub(super) fn end(&mut self) -> Alarm {
-        std::mem::take(&mut self.alarm)
     }
 
     /// Bytes came from the origin.

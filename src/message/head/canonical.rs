@@ -46,7 +46,10 @@ pub fn canonical_into(
         Version::HTTP_10 => b" HTTP/1.0\r\n",
         _ => b" HTTP/1.1\r\n",
     });
-    lines(buf, head, authority, |name, value| line(out, name, value.bytes()));
+    if let Some(authority) = authority {
+        line(out, b"Host", authority.as_bytes());
+    }
+    lines(buf, head, |name, value| line(out, name, value.bytes()));
     out.extend_from_slice(b"\r\n");
 }
 
@@ -67,19 +70,9 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Every line of the head written anew, in its order: Host, the fields that are not for this hop, and
+/// Every line of the head written anew behind Host, in its order: the fields that are not for this hop, and
 /// the fields of this hop, from the model alone.
-pub(super) fn lines(
-    buf: &[u8],
-    head: &RequestHead,
-    authority: Option<&str>,
-    mut emit: impl FnMut(&[u8], Value<'_>),
-) {
-    if let Some(authority) = authority {
-        // Mostly it is in its normal form already, and then where it was received is memory enough for it.
-        let received = head.host(buf).filter(|received| *received == authority.as_bytes());
-        emit(b"Host", received.map_or(Value::Ours(authority.as_bytes()), Value::Received));
-    }
+pub(super) fn lines(buf: &[u8], head: &RequestHead, mut emit: impl FnMut(&[u8], Value<'_>)) {
     for field in &head.fields.0 {
         if field.kind == FieldKind::Plain {
             let name = field.name.of(buf);

@@ -13,20 +13,23 @@ use super::common::common;
 use crate::refusal::Refusal;
 
 /// Puts the fields of the canonical form of `head` into `fields`, which is emptied before. Values share
-/// the memory of `buf`, the buffer that the head was read from; `authority` is as for
-/// [`canonical`](super::canonical).
+/// the memory of `buf`, the buffer that the head was read from; `host` becomes the only Host, as the authority of
+/// [`canonical`](super::canonical) does.
 ///
 /// # Errors
 /// What no map of fields can hold; `fields` has a part of it then.
 pub fn canonical_fields(
     buf: &Bytes,
     head: &RequestHead,
-    authority: Option<&str>,
+    host: Option<&HeaderValue>,
     fields: &mut HeaderMap,
 ) -> Result<(), Refusal> {
     fields.clear();
+    if let Some(host) = host {
+        fields.try_append(header::HOST, host.clone()).map_err(|_| Refusal::TooManyFields)?;
+    }
     let mut whole = Ok(());
-    lines(buf, head, authority, |name, value| {
+    lines(buf, head, |name, value| {
         let appended = append(buf, name, value, fields);
         if whole.is_ok() {
             whole = appended;
@@ -48,13 +51,9 @@ fn append(
         Value::Ours(bytes) => HeaderValue::from_bytes(bytes),
     };
     let value = value.map_err(|_| Refusal::MalformedField)?;
-    // The most frequent name need not be looked up.
-    let name = match name {
-        b"Host" => header::HOST,
-        name => match common(name) {
-            Some(name) => name,
-            None => HeaderName::from_bytes(name).map_err(|_| Refusal::MalformedField)?,
-        },
+    let name = match common(name) {
+        Some(name) => name,
+        None => HeaderName::from_bytes(name).map_err(|_| Refusal::MalformedField)?,
     };
     fields.try_append(name, value).map_err(|_| Refusal::TooManyFields)?;
     Ok(())
@@ -78,7 +77,8 @@ mod tests {
     fn fields(bytes: &[u8], host: Option<&str>) -> HeaderMap {
         let mut fields = HeaderMap::from_iter([(header::AGE, HeaderValue::from_static("1"))]);
         let buf = Bytes::copy_from_slice(bytes);
-        canonical_fields(&buf, &scanned(bytes), host, &mut fields).expect("a valid head");
+        let host = host.map(|host| HeaderValue::from_str(host).expect("visible text"));
+        canonical_fields(&buf, &scanned(bytes), host.as_ref(), &mut fields).expect("a valid head");
         fields
     }
 
@@ -117,14 +117,12 @@ mod tests {
     fn values_are_not_copied() {
         let buf = Bytes::from_static(b"GET / HTTP/1.1\r\nHost: e\r\nA: some value\r\n\r\n");
         let mut fields = HeaderMap::new();
-        canonical_fields(&buf, &scanned(&buf), Some("e"), &mut fields).expect("a valid head");
+        let host =
+            HeaderValue::from_maybe_shared(Bytes::from_static(b"other")).expect("visible text");
+        canonical_fields(&buf, &scanned(&buf), Some(&host), &mut fields).expect("a valid head");
         let start = buf.as_ptr() as usize;
-        for name in ["a", "host"] {
-            let value = fields[name].as_bytes().as_ptr() as usize;
-            assert!((start..start + buf.len()).contains(&value), "{name}");
-        }
-        // What is not as it was received is our own.
-        canonical_fields(&buf, &scanned(&buf), Some("other"), &mut fields).expect("a valid head");
-        assert_eq!(fields["host"], "other");
+        let value = fields["a"].as_bytes().as_ptr() as usize;
+        assert!((start..start + buf.len()).contains(&value));
+        assert_eq!(fields["host"].as_bytes().as_ptr(), host.as_bytes().as_ptr());
     }
 }

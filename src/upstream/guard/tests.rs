@@ -277,7 +277,7 @@ async fn a_request_of_which_some_has_not_left_does_not_leave_its_connection_to_a
     origin.write_all(ANSWER).await.unwrap();
     io.write_all(b"hi").await.unwrap();
     assert!(io.read(&mut [0; 256]).await.unwrap() > 0);
-    assert!(io.guard.is_idle(), "as far as the guard has seen");
+    assert!(io.line.guard.is_idle(), "as far as the guard has seen");
     drop(io);
     assert_eq!(pool.stats().open, 0);
 }
