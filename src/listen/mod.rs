@@ -14,6 +14,7 @@ pub mod local;
 mod patience;
 pub mod proxied;
 mod refuse;
+pub mod room;
 pub mod serve;
 mod session;
 pub mod shortcut;

@@ -34,6 +34,7 @@ use crate::listen::io::EdgeIo;
 use crate::listen::patience::Came;
 use crate::listen::patience::Patience;
 use crate::listen::refuse;
+use crate::listen::room::Room;
 use crate::listen::shortcut::Afterwards;
 use crate::listen::shortcut::Asked;
 use crate::listen::shortcut::NoShortcut;
@@ -334,18 +335,20 @@ where
     async fn through(&self, mut io: Box<EdgeIo>, work: Box<dyn Through>) -> Option<Box<EdgeIo>> {
         let conn = Arc::clone(io.conn());
         io.lend();
-        let mut run = AssertUnwindSafe(work.run(io)).catch_unwind();
+        let mut room = Room::take();
+        work.run(io, &mut room);
         let run = poll_fn(|cx| {
-            run.poll_unpin(cx).map(|back| {
-                back.unwrap_or_else(|_| {
-                    if let Some(conn) = conn::current() {
-                        self.watch.panicked(&conn);
-                    }
-                    None
-                })
+            let polled = catch_unwind(AssertUnwindSafe(|| room.poll(cx)));
+            polled.unwrap_or_else(|_| {
+                if let Some(conn) = conn::current() {
+                    self.watch.panicked(&conn);
+                }
+                Poll::Ready(None)
             })
         });
-        conn::on(conn, run).await
+        let back = conn::on(conn, run).await;
+        room.leave();
+        back
     }
 
     /// Lends the connection to HTTP for one request; gives it back when it can carry another.

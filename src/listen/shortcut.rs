@@ -19,6 +19,7 @@ use tokio::io::AsyncWrite;
 
 use crate::listen::conn::Conn;
 use crate::listen::io::EdgeIo;
+use crate::listen::room::Room;
 use crate::listen::stream::Http2Stream;
 use crate::message::head::RequestHead;
 use crate::message::target::Host;
@@ -72,8 +73,8 @@ pub enum Http2Taken {
 
 /// Answers a request that it has taken, past Pingora although it cannot do so at once.
 pub trait Through: Send {
-    /// Answers, and gives the connection back when it can carry another request.
-    fn run(self: Box<Self>, io: Box<EdgeIo>) -> BoxFuture<'static, Option<Box<EdgeIo>>>;
+    /// Fills the room with what answers, and gives the connection back when it can carry another request.
+    fn run(self: Box<Self>, io: Box<EdgeIo>, room: &mut Room);
 
     /// Answers on a stream of HTTP/2.
     fn run_http2(self: Box<Self>, stream: Http2Stream) -> BoxFuture<'static, ()>;

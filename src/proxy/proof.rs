@@ -8,6 +8,7 @@ use pingora::protocols::Shutdown;
 use tokio::io::AsyncWriteExt;
 
 use crate::listen::io::EdgeIo;
+use crate::listen::room::Room;
 use crate::listen::shortcut::Asked;
 use crate::listen::shortcut::Through;
 use crate::listen::stream::Http2Stream;
@@ -37,15 +38,14 @@ impl Proof {
 }
 
 impl Through for Proof {
-    fn run(self: Box<Self>, mut io: Box<EdgeIo>) -> BoxFuture<'static, Option<Box<EdgeIo>>> {
-        async move {
+    fn run(self: Box<Self>, mut io: Box<EdgeIo>, room: &mut Room) {
+        room.fill(async move {
             if io.write_all(self.answer.as_bytes()).await.is_ok() {
                 io.conn().response_is_whole();
             }
             Shutdown::shutdown(io.as_mut()).await;
             None
-        }
-        .boxed()
+        });
     }
 
     /// ACME servers look by HTTP/1, and requests of HTTP/2 are never given this.

@@ -24,6 +24,7 @@ use pingora::protocols::Shutdown;
 
 use crate::cache::date;
 use crate::listen::io::EdgeIo;
+use crate::listen::room::Room;
 use crate::listen::shortcut::Through;
 use crate::listen::stream::Http2Stream;
 use crate::message::chunked::BodyFraming;
@@ -97,8 +98,8 @@ enum Ended {
 }
 
 impl Through for Passage {
-    fn run(mut self: Box<Self>, mut io: Box<EdgeIo>) -> BoxFuture<'static, Option<Box<EdgeIo>>> {
-        Box::pin(async move {
+    fn run(mut self: Box<Self>, mut io: Box<EdgeIo>, room: &mut Room) {
+        room.fill(async move {
             let mut relay = Relay::http1(&mut io);
             let keeps = match self.answer(&mut relay).await {
                 Answered::Wholly => self.may_keep(),
@@ -111,7 +112,7 @@ impl Through for Passage {
             }
             Shutdown::shutdown(io.as_mut()).await;
             None
-        })
+        });
     }
 
     fn run_http2(mut self: Box<Self>, mut stream: Http2Stream) -> BoxFuture<'static, ()> {

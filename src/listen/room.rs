@@ -1,0 +1,100 @@
+//! Where the future stands that answers a request past Pingora.
+//!
+//! It is large, and each request has one. The memory of the last one is the next one's: it is near, where what an
+//! allocator gives out is the memory that was used longest ago.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::task::Context;
+use std::task::Poll;
+
+use tokio_util::sync::ReusableBoxFuture;
+
+use crate::listen::io::EdgeIo;
+
+/// How many rooms a thread keeps.
+const MOST: usize = 8;
+
+/// A future of an answer, or what such a one has left.
+type Work = ReusableBoxFuture<'static, Option<Box<EdgeIo>>>;
+
+thread_local! {
+    static LEFT: RefCell<Vec<Work>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Room for one future.
+pub struct Room(Option<Work>);
+
+impl Room {
+    /// One that somebody left, or a new one.
+    pub(super) fn take() -> Self {
+        Self(LEFT.with_borrow_mut(Vec::pop))
+    }
+
+    /// Puts `work` there, which gives the connection back when it can carry another request.
+    pub fn fill(&mut self, work: impl Future<Output = Option<Box<EdgeIo>>> + Send + 'static) {
+        match &mut self.0 {
+            Some(room) => room.set(work),
+            None => self.0 = Some(ReusableBoxFuture::new(work)),
+        }
+    }
+
+    /// Goes on with what is there; there is nothing to wait for where nothing is.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<EdgeIo>>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |work| work.poll(cx))
+    }
+
+    /// Leaves it to the next request. What was there has ended.
+    pub(super) fn leave(self) {
+        let Some(room) = self.0 else { return };
+        // Not at the very end of the thread.
+        let _ = LEFT.try_with(|left| {
+            let mut left = left.borrow_mut();
+            if left.len() < MOST {
+                left.push(room);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn a_future_gets_the_memory_of_the_last_one_of_its_kind() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            let mut room = Room::take();
+            let large = [7_u8; 500];
+            room.fill(async move {
+                assert_eq!(std::hint::black_box(&large).len(), 500);
+                None
+            });
+            let place = room.0.as_mut().map(|work| std::ptr::from_ref(&*work.get_pin()).addr());
+            places.push(place);
+            assert!(matches!(room.poll(&mut cx), Poll::Ready(None)));
+            room.leave();
+        }
+        assert_eq!(places, [places[0]; 3]);
+        // Another kind has memory of its own.
+        let mut room = Room::take();
+        room.fill(std::future::ready(None));
+        assert!(matches!(room.poll(&mut cx), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn an_empty_room_ends_at_once_and_only_some_are_kept() {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(Room(None).poll(&mut cx), Poll::Ready(None)));
+        for _ in 0..2 * MOST {
+            let mut room = Room(None);
+            room.fill(std::future::ready(None));
+            room.leave();
+        }
+        assert_eq!(LEFT.with_borrow(Vec::len), MOST);
+    }
+}
