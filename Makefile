@@ -1,6 +1,6 @@
 # What there is to do here. `make` lists it.
 
-# What benches compare: a release, which is built first, or with PGO=1 what `make pgo` built.
+# What benches compare and packages hold: a release, which is built first, or with PGO=1 what `make pgo` builds.
 PGO ?=
 ifeq ($(PGO),)
 released = cargo build --release --locked
@@ -118,7 +118,8 @@ bench-evict: ## eviction policies: their share of hits over the same requests
 	cargo bench --locked --bench parts -- evict
 
 .PHONY: deb
-deb: build ## a Debian package, in target/debian (needs cargo-deb)
+deb: $(if $(PGO),pgo,build) ## a Debian package, in target/debian (needs cargo-deb)
+	$(if $(PGO),install -D $(tuned)/release/edgeproxy target/release/edgeproxy)
 	target/release/edgeproxy man > target/release/edgeproxy.1
 	cargo deb --no-build --locked
 

@@ -305,7 +305,8 @@ pub(super) fn warn_of_files(limits: &Limits) {
 fn server_conf(plan: &Plan) -> ServerConf {
     ServerConf {
         threads: plan.process.threads,
-        work_stealing: true,
+        // One worker has nobody to take work from, and its scheduler then need not be safe from others.
+        work_stealing: plan.process.threads > 1,
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
         upstream_keepalive_pool_size: 512,
