@@ -40,6 +40,8 @@ pub(crate) struct Edge {
     folder: Arc<TempDir>,
     stderr: Arc<Output>,
     stdout: Arc<Output>,
+    /// The process was seen to have ended.
+    over: bool,
     listeners: HashMap<String, SocketAddr>,
 }
 
@@ -72,7 +74,8 @@ impl Edge {
         let mut child = command.spawn().expect("the binary runs");
         let stderr = collect(child.stderr.take().expect("stderr is piped"));
         let stdout = collect(child.stdout.take().expect("stdout is piped"));
-        let mut edge = Self { child, folder, stderr, stdout, listeners: HashMap::new() };
+        let mut edge =
+            Self { child, folder, stderr, stdout, over: false, listeners: HashMap::new() };
         edge.wait_for_log("] ready");
         for line in edge.log() {
             // "... listening on http://127.0.0.1:1234 (name)"
@@ -198,9 +201,15 @@ impl Edge {
         self.stderr.lines.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
-    /// The access log so far.
+    /// The access log so far; all of it once the process has ended.
     pub(crate) fn access_log(&self) -> Vec<String> {
-        self.stdout.lines.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+        let Output { lines, changed } = &*self.stdout;
+        let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        // What it wrote last is still on its way then.
+        let (lines, _) = changed
+            .wait_timeout_while(lines, PATIENCE, |(_, ended)| self.over && !*ended)
+            .unwrap_or_else(PoisonError::into_inner);
+        lines.0.clone()
     }
 
     /// Waits for a line of diagnostics that contains this.
@@ -221,6 +230,7 @@ impl Edge {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                self.over = true;
                 return status;
             }
             assert!(start.elapsed() < PATIENCE, "the process does not end");
