@@ -263,6 +263,11 @@ impl ReplyGuard {
     }
 
     fn follow_request(&mut self, input: &[u8]) -> Result<(), OriginFault> {
+        if self.is_idle() {
+            // What was said of the last exchange does not go for this one, whose head may not be whole yet.
+            self.offered = false;
+            self.seen = None;
+        }
         let mut rest = input;
         while !rest.is_empty() {
             if matches!(self.reply, Receiving::Tunnel | Receiving::Closed) {

@@ -48,6 +48,25 @@ fn completes(request: &[u8], bytes: &[u8]) {
     assert_eq!(guard.on_eof(), Ok(()));
 }
 
+// ── one exchange after the other ──
+
+#[test]
+fn what_was_said_of_one_exchange_does_not_go_for_the_next() {
+    let mut guard = asked(WEBSOCKET);
+    assert!(guard.offers_tunnel());
+    guard.on_reply_bytes(EMPTY).expect("it declines");
+    guard.on_request_bytes(&GET[..9]).expect("a part of a head");
+    assert!(!guard.offers_tunnel(), "the next one is not known to offer one");
+
+    let mut guard = ReplyGuard::default();
+    guard.on_own_request();
+    // Nobody asks where its fields are.
+    guard.on_reply_bytes(EMPTY).expect("a good reply");
+    guard.on_request_bytes(GET).expect("a good request");
+    guard.on_reply_bytes(&with("Content-Length: 0\r\nA: b\r\n")).expect("a good reply");
+    assert!(guard.take_seen().is_none());
+}
+
 // ── the status line ──
 
 #[test]

@@ -68,6 +68,11 @@ mod tests {
             ("a.example", "a.example"),
             ("b.example.", "b.example"),
             ("b.example", "b.example"),
+            ("[0:0:0:0:0:0:0:1]:8443", "[::1]:8443"),
+            ("[::1]:8443", "[::1]:8443"),
+            ("[::1]", "[::1]"),
+            ("[::FFFF:192.0.2.1]", "[::ffff:192.0.2.1]"),
+            ("[::ffff:192.0.2.1]", "[::ffff:192.0.2.1]"),
         ] {
             let host = Host::read_again(&mut known, bytes.as_bytes()).expect("a valid host");
             assert_eq!(
