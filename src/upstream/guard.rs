@@ -3,7 +3,7 @@
 //!
 //! Pingora's own parser is lenient where an origin's fault would become ours: it takes both framings
 //! in one head, an empty chunk size, or an unasked 101. [`OriginIo`] therefore shows each read to a
-//! [`ReplyGuard`] first. A fault becomes an [`io::Error`] that carries the [`OriginFault`], and the
+//! [`ReplyGuard`](crate::message::reply::ReplyGuard) first. A fault becomes an [`io::Error`] that carries the [`OriginFault`], and the
 //! connection is never used again. Where the exchange ended cleanly on both sides and the origin goes
 //! on listening, the connection goes back to its [`Pool`] by itself.
 
