@@ -28,7 +28,7 @@ build: ## build the program (release)
 	cargo build --release --locked
 
 .PHONY: pgo
-pgo: ## the same with a profile of its own work: a tenth less CPU, half an hour (target/pgo/release/edgeproxy)
+pgo: ## the same with a profile of its own work: a tenth less CPU (half an hour; target/pgo)
 	@scripts/setup pgo
 	@scripts/pgo
 
