@@ -10,6 +10,7 @@
 
 // ── L0: words ───────────────────────────────────────────────────────────────────────────────────
 pub mod message;
+pub mod pieces;
 pub mod refusal;
 pub mod units;
 

@@ -47,7 +47,8 @@ const MODULES: &[(&str, Kind, &str)] = &[
     // L0: words.
     ("refusal",  Pure,   ""),
     ("units",    Pure,   ""),
-    ("message",  Pure,   "refusal units"),
+    ("pieces",   Pure,   ""),
+    ("message",  Pure,   "refusal units pieces"),
     // L1: decisions. A route carries the cache policy that it was given.
     ("balance",  Pure,   ""),
     ("resilience", Pure, ""),
@@ -59,7 +60,7 @@ const MODULES: &[(&str, Kind, &str)] = &[
     ("terms",    Server, ""),
     ("socket",   Server, ""),
     ("tls",      Server, "units message"),
-    ("listen",   Server, "refusal units message terms socket tls"),
+    ("listen",   Server, "refusal units pieces message terms socket tls"),
     ("observe",  Server, "refusal units message cache"),
     ("storage",  Server, "refusal units message cache"),
     ("upstream", Server, "refusal units message balance resilience terms socket tls"),

@@ -442,6 +442,7 @@ impl fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
+#[cold]
 fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, Cut)
 }

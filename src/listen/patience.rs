@@ -49,7 +49,7 @@ impl Patience {
             }),
             shutdown: shutdown.clone(),
             woken: None,
-            ended: false,
+            ended: *shutdown.borrow(),
         }
     }
 
@@ -77,13 +77,23 @@ impl Patience {
         .await
     }
 
+    /// Whether the process is ending, or that may be.
+    pub(crate) fn may_be_ending(&self) -> bool {
+        self.ended || self.has_news()
+    }
+
+    /// Whether the process may be ending, and that was not asked yet.
+    fn has_news(&self) -> bool {
+        !matches!(self.shutdown.has_changed(), Ok(false))
+    }
+
     /// Ready once the process is ending.
     pub(crate) fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.ended {
             return Poll::Ready(());
         }
         let known = self.woken.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if known && matches!(self.shutdown.has_changed(), Ok(false)) {
+        if known && !self.has_news() {
             return Poll::Pending;
         }
         // As below: without a budget, so that it is remembered who is to be woken.

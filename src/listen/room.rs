@@ -3,7 +3,6 @@
 //! It is large, and each request has one. The memory of the last one is the next one's: it is near, where what an
 //! allocator gives out is the memory that was used longest ago.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::task::Context;
 use std::task::Poll;
@@ -11,15 +10,13 @@ use std::task::Poll;
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::listen::io::EdgeIo;
-
-/// How many rooms a thread keeps.
-const MOST: usize = 8;
+use crate::pieces::Pieces;
 
 /// A future of an answer, or what such a one has left.
 type Work = ReusableBoxFuture<'static, Option<Box<EdgeIo>>>;
 
 thread_local! {
-    static LEFT: RefCell<Vec<Work>> = const { RefCell::new(Vec::new()) };
+    static LEFT: Pieces<Work> = const { Pieces::new() };
 }
 
 /// Room for one future.
@@ -28,7 +25,7 @@ pub struct Room(Option<Work>);
 impl Room {
     /// One that somebody left, or a new one.
     pub(super) fn take() -> Self {
-        Self(LEFT.with_borrow_mut(Vec::pop))
+        Self(LEFT.with(Pieces::take))
     }
 
     /// Puts `work` there, which gives the connection back when it can carry another request.
@@ -46,14 +43,9 @@ impl Room {
 
     /// Leaves it to the next request. What was there has ended.
     pub(super) fn leave(self) {
-        let Some(room) = self.0 else { return };
-        // Not at the very end of the thread.
-        let _ = LEFT.try_with(|left| {
-            let mut left = left.borrow_mut();
-            if left.len() < MOST {
-                left.push(room);
-            }
-        });
+        if let Some(room) = self.0 {
+            LEFT.with(|left| left.leave(room));
+        }
     }
 }
 
@@ -87,14 +79,8 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_room_ends_at_once_and_only_some_are_kept() {
+    fn an_empty_room_ends_at_once() {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(matches!(Room(None).poll(&mut cx), Poll::Ready(None)));
-        for _ in 0..2 * MOST {
-            let mut room = Room(None);
-            room.fill(std::future::ready(None));
-            room.leave();
-        }
-        assert_eq!(LEFT.with_borrow(Vec::len), MOST);
     }
 }

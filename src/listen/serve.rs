@@ -155,12 +155,12 @@ where
             match next {
                 Next::Head(mut head) => {
                     left -= 1;
-                    head.keep_alive &= left > 0 && !*shutdown.borrow();
+                    head.keep_alive &= left > 0 && !patience.may_be_ending();
                     let offer =
                         poll_fn(|cx| Poll::Ready(self.offer(cx, &mut io, &conn, &head, &mut host)));
                     let back = match offer.await {
                         Offered::Refused(refusal) => {
-                            return self.refuse(io, refusal, started.elapsed()).await;
+                            return Box::pin(self.refuse(io, refusal, started.elapsed())).await;
                         }
                         Offered::Declined(text) => {
                             clock::exactly(Box::pin(self.request(io, head, text, shutdown))).await
@@ -189,10 +189,10 @@ where
                 }
                 Next::Http2 => {
                     let refusal = Refusal::UnsupportedVersion;
-                    return self.refuse(io, refusal, started.elapsed()).await;
+                    return Box::pin(self.refuse(io, refusal, started.elapsed())).await;
                 }
                 Next::Refused(refusal) => {
-                    return self.refuse(io, refusal, started.elapsed()).await;
+                    return Box::pin(self.refuse(io, refusal, started.elapsed())).await;
                 }
                 Next::End => {
                     Shutdown::shutdown(io.as_mut()).await;

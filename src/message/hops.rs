@@ -149,7 +149,7 @@ pub fn hop_by_hop(headers: &HeaderMap) -> Names {
 }
 
 /// The names of fields that end here because Connection names them, in any case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Nominated<'a>(SmallVec<[&'a [u8]; 3]>);
 
 impl<'a> Nominated<'a> {

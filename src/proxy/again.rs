@@ -36,6 +36,7 @@ use crate::upstream::peer::Upstream;
 const TRY_ANOTHER: &str = "an answer that is a failure";
 
 /// No connection came about. Nothing was sent, so another attempt harms nobody.
+#[cold]
 pub(crate) fn not_connected(
     request: &Outgoing<'_>,
     mut error: Box<Error>,
@@ -54,6 +55,7 @@ pub(crate) fn not_connected(
 }
 
 /// The exchange broke. Said again is only what harms nobody when it is said twice.
+#[cold]
 pub(crate) fn broke(
     request: &Outgoing<'_>,
     mut error: Box<Error>,
@@ -127,6 +129,7 @@ pub(crate) fn try_another(
 
 /// Sends the request to the route's other upstream from now on. `false`: there is none, or it is there
 /// already.
+#[cold]
 pub(crate) fn fall_back(ctx: &mut RequestCtx) -> bool {
     let Some(fallback) = ctx.route().and_then(|route| route.standins.fallback) else {
         return false;

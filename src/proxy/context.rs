@@ -371,7 +371,9 @@ impl RequestCtx {
 
 impl Drop for RequestCtx {
     fn drop(&mut self) {
-        finish::record_abandoned(self);
+        if !self.logged {
+            finish::record_abandoned(self);
+        }
     }
 }
 

@@ -70,6 +70,7 @@ pub(crate) fn is_early_end(error: &Error) -> bool {
 }
 
 /// What a failed request is refused with, and noted so; `None` when the client itself went away.
+#[cold]
 pub(crate) fn verdict(error: &Error, ctx: &mut RequestCtx) -> Option<Refusal> {
     let refusal = ctx.refusal.or_else(|| refusal_for(error)).map(|refusal| in_total(refusal, ctx));
     ctx.refusal = refusal.map(|refusal| unvalidated(refusal, ctx));

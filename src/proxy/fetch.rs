@@ -1,6 +1,7 @@
 //! May we ask an origin, and which one?
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use pingora::Error;
 use pingora::Result;
 use pingora::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
+use tokio::time::Sleep;
 
 use crate::balance::hash::key;
 use crate::observe::metrics::labels::Reused;
@@ -120,7 +122,7 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     ctx.origin.interim = 0;
     ctx.refusal = None;
     if let Some(wait) = ctx.origin.wait.take() {
-        Box::pin(tokio::time::sleep(wait)).await;
+        pause(wait).await;
     }
     let asked = clock::now();
     // Borrowed, since each share of it has its price; what is lent has one.
@@ -190,7 +192,14 @@ pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result
     Ok(Allowance { answer, whole, kept })
 }
 
+/// What is waited before another attempt.
+#[cold]
+fn pause(wait: Duration) -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep(wait))
+}
+
 /// Counts that the upstream could not be asked.
+#[cold]
 fn count(refusal: Refusal, ctx: &RequestCtx) {
     if let Some(index) = ctx.upstream() {
         ctx.runtime.upstream_metrics[index].failed(UpstreamError::of(refusal));
@@ -267,6 +276,7 @@ pub(crate) fn connected(reused: bool, ctx: &mut RequestCtx) {
     }
 }
 
+#[cold]
 pub(crate) fn refused(ctx: &mut RequestCtx, refusal: Refusal) -> Box<Error> {
     ctx.refusal = Some(refusal);
     error_of(refusal)

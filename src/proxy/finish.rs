@@ -30,6 +30,7 @@ use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::runtime::Runtime;
+use crate::terms::clock;
 
 /// Records a request at its end. A refresh is nobody's request.
 pub(crate) fn record(session: &Session, error: Option<&Error>, ctx: &mut RequestCtx) {
@@ -53,7 +54,7 @@ pub(crate) fn record(session: &Session, error: Option<&Error>, ctx: &mut Request
         status: status.map(|r| r.status.as_u16()),
         sent: session.body_bytes_sent() as u64,
         received: session.body_bytes_read() as u64,
-        ..told_of(ctx)
+        ..told_of(ctx, Instant::now())
     });
 }
 
@@ -73,11 +74,13 @@ pub(crate) fn passed(
         fields: Some(fields),
         status,
         sent,
-        ..told_of(ctx)
+        // Of the turn in which the last of the answer came.
+        ..told_of(ctx, clock::now())
     });
 }
 
 /// Records a request that was never finished: its task was dropped, or it panicked.
+#[cold]
 pub(crate) fn record_abandoned(ctx: &mut RequestCtx) {
     let arrived = ctx.conn.is_some() && ctx.arrival == Arrival::Client;
     if std::mem::replace(&mut ctx.logged, true) || !arrived {
@@ -97,24 +100,26 @@ pub(crate) fn record_abandoned(ctx: &mut RequestCtx) {
         target: admitted.target.as_str().as_bytes(),
         host: host.as_bytes(),
         status,
-        ..told_of(ctx)
+        ..told_of(ctx, Instant::now())
     });
 }
 
 /// Notes of a request that ended before its answer did, that the process cut it, if that is so.
+#[cold]
 pub(crate) fn note_cut(ctx: &mut RequestCtx) {
     if ctx.refusal.is_none() && ctx.runtime.draining.is_cut() {
         ctx.refusal = Some(Refusal::Shutdown);
     }
 }
 
-fn told_of(ctx: &RequestCtx) -> Told<'_> {
+fn told_of(ctx: &RequestCtx, ended: Instant) -> Told<'_> {
     Told {
         runtime: &ctx.runtime,
         conn: ctx.conn.as_deref(),
         client: ctx.client.as_ref(),
         id: &ctx.id,
         started: ctx.started,
+        ended,
         wall: ctx.wall,
         first_byte: ctx.first_byte,
         route: ctx.route,
@@ -140,6 +145,8 @@ pub(crate) struct Told<'a> {
     pub(crate) client: Option<&'a Client>,
     pub(crate) id: &'a str,
     pub(crate) started: Instant,
+    /// When it was over.
+    pub(crate) ended: Instant,
     pub(crate) wall: SystemTime,
     /// From its arrival to the first byte of the response.
     pub(crate) first_byte: Option<Duration>,
@@ -184,7 +191,7 @@ pub(crate) fn kept(headers: &HeaderMap, runtime: &Runtime) -> HeaderMap {
 /// Writes the line and counts; once for each request.
 pub(crate) fn tell(told: &Told<'_>) {
     let runtime = told.runtime;
-    let duration = told.started.elapsed();
+    let duration = told.ended.saturating_duration_since(told.started);
     count(told, duration);
     if !runtime.access_log.is_on() {
         return;

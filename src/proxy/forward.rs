@@ -157,15 +157,19 @@ pub(crate) fn question(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Que
     let speaks = ctx.upstream().map(|index| ctx.runtime.plan.upstreams[index].protocol);
     match speaks {
         Some(Protocol::Http1) | None => text(asked, ctx).map(Question::Text),
-        Some(Protocol::Http2) => {
-            let mut head = http::Request::new(()).into_parts().0;
-            head.headers = asked.headers.clone();
-            head.version = Version::HTTP_2;
-            let mut request = RequestHeader::from(head);
-            write_anew(asked, &mut request, None, ctx)?;
-            Ok(Question::Fields(Box::new(Parts::from(request))))
-        }
+        Some(Protocol::Http2) => fields(asked, ctx).map(Question::Fields),
     }
+}
+
+/// The whole header of a GET past the cache, as an HTTP/2 origin gets it.
+#[inline(never)]
+fn fields(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Box<Parts>> {
+    let mut head = http::Request::new(()).into_parts().0;
+    head.headers = asked.headers.clone();
+    head.version = Version::HTTP_2;
+    let mut request = RequestHeader::from(head);
+    write_anew(asked, &mut request, None, ctx)?;
+    Ok(Box::new(Parts::from(request)))
 }
 
 /// The whole header of a GET past the cache, as an HTTP/1 origin gets it; what [`write_anew`] would make
@@ -181,18 +185,25 @@ fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
         }
         ctx.origin.conditions = Asked::Plainly;
     } else {
-        // What a route's rules change is only known when all is there.
-        let mut request = RequestHeader::build_no_case(Method::GET, b"/", None)?;
-        for (name, value) in asked.headers {
-            request.append_header(name, value)?;
-        }
-        write_anew(asked, &mut request, None, ctx)?;
-        text.extend_from_slice(request.raw_path());
-        text.extend_from_slice(b" HTTP/1.1\r\n");
-        request.header_to_h1_wire(&mut text);
+        write_by_rules(asked, ctx, &mut text)?;
     }
     text.extend_from_slice(b"\r\n");
     Ok(text)
+}
+
+/// Writes the target and the fields of a request on a route with rules for them. What these change is only known when
+/// all is there.
+#[inline(never)]
+fn write_by_rules(asked: &Outgoing<'_>, ctx: &mut RequestCtx, text: &mut Vec<u8>) -> Result<()> {
+    let mut request = RequestHeader::build_no_case(Method::GET, b"/", None)?;
+    for (name, value) in asked.headers {
+        request.append_header(name, value)?;
+    }
+    write_anew(asked, &mut request, None, ctx)?;
+    text.extend_from_slice(request.raw_path());
+    text.extend_from_slice(b" HTTP/1.1\r\n");
+    request.header_to_h1_wire(text);
+    Ok(())
 }
 
 /// Writes the target and the fields of a request on a route without rules for them.
@@ -209,6 +220,13 @@ fn write_plainly(
     Ok(())
 }
 
+/// Whether a text is visible ASCII throughout.
+#[inline(never)]
+fn is_visible(text: &str) -> bool {
+    // All bytes: one look less for each of them than to stop at the first that is not.
+    text.bytes().fold(true, |so_far, b| so_far & b.is_ascii_graphic())
+}
+
 /// What changes of the fields on their way to `destination`.
 fn changes<'a>(
     asked: &Outgoing<'a>,
@@ -217,9 +235,6 @@ fn changes<'a>(
     route: &Route,
     ctx: &'a RequestCtx,
 ) -> std::result::Result<Changes<'a>, Refusal> {
-    // All bytes of a text: one look less for each of them than to stop at the first that is not.
-    let is_visible =
-        |text: &str| text.bytes().fold(true, |so_far, b| so_far & b.is_ascii_graphic());
     if !is_visible(&ctx.id) || !is_visible(&destination.host) {
         return Err(Refusal::BadHost);
     }
@@ -343,6 +358,7 @@ pub(crate) fn pass_body(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCt
     Ok(())
 }
 
+#[cold]
 fn refused(ctx: &mut RequestCtx, refusal: Refusal) -> Box<Error> {
     ctx.refusal = Some(refusal);
     Error::explain(ErrorType::HTTPStatus(refusal.status().as_u16()), refusal.label())

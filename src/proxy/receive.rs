@@ -223,6 +223,7 @@ fn retry_after(line: &[u8]) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
+#[cold]
 fn malformed(ctx: &mut RequestCtx, what: impl Into<ImmutStr>) -> Box<Error> {
     ctx.refusal = Some(Refusal::OriginMalformed);
     let mut error = Error::explain(ErrorType::InvalidHTTPHeader, what);

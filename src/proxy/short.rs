@@ -471,6 +471,7 @@ fn told<'a>(
         client: Some(&visit.client),
         id,
         started: visit.started,
+        ended: Instant::now(),
         wall: visit.wall,
         first_byte: Some(first_byte),
         route: Some(hit.route),

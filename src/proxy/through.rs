@@ -272,7 +272,7 @@ fn begin(
     relay: &Relay<'_>,
     ctx: &mut RequestCtx,
 ) -> Result<Begun> {
-    let mut head = match came {
+    let head = match came {
         Came::Text => {
             let exchange = exchange.with_text()?;
             if relay.writes_text()
@@ -284,6 +284,17 @@ fn begin(
         }
         Came::Fields(head) => *head,
     };
+    begin_fields(request, head, relay, ctx)
+}
+
+/// The same of one in a map.
+#[inline(never)]
+fn begin_fields(
+    request: &Outgoing<'_>,
+    mut head: ReplyMessage,
+    relay: &Relay<'_>,
+    ctx: &mut RequestCtx,
+) -> Result<Begun> {
     match (receive::take_note(request, &head, ctx)?, head.body) {
         (Stage::Final, Some(framing)) => {
             receive::settle(&mut head, ctx)?;

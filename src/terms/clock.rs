@@ -28,21 +28,29 @@ thread_local! {
 }
 
 /// The time: of this moment, or of one before it in the same turn of the running task.
+// Not where it is called, a dozen times for a request: code that ran just before costs less than more of it.
 #[must_use]
+#[inline(never)]
 pub fn now() -> Instant {
     match TURN.get() {
         Turn::Read(at) => at,
-        Turn::Outside => Instant::now(),
-        Turn::Unread => {
-            let at = Instant::now();
-            TURN.set(Turn::Read(at));
-            at
-        }
+        turn => read(turn),
     }
+}
+
+/// Asks the system.
+#[cold]
+fn read(turn: Turn) -> Instant {
+    let at = Instant::now();
+    if let Turn::Unread = turn {
+        TURN.set(Turn::Read(at));
+    }
+    at
 }
 
 /// How long ago `at` was, by [`now`]; nothing where that was before it.
 #[must_use]
+#[inline(never)]
 pub fn since(at: Instant) -> Duration {
     now().saturating_duration_since(at)
 }

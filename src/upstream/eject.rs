@@ -75,6 +75,7 @@ fn records(group: &[Arc<Backend>]) -> Vec<&Record> {
 }
 
 /// Counts an ejection and tells the operator.
+#[cold]
 fn tell(upstream: &Upstream, backend: &Backend, cause: Cause, until: Duration, now: Duration) {
     backend.ejected(until);
     let (upstream, label, cause) = (&*upstream.settings().name, &**backend.label(), cause.label());

@@ -25,6 +25,7 @@ pub fn fault_of(error: &Error) -> Option<&OriginFault> {
 
 /// Carries `refusal` through Pingora; [`refusal_of`] finds it again.
 #[must_use]
+#[cold]
 pub fn error_of(refusal: Refusal) -> Box<Error> {
     let etype = ErrorType::HTTPStatus(refusal.status().as_u16());
     Error::because(etype, refusal.label(), Refused(refusal)).into_up()

@@ -222,6 +222,7 @@ impl Lease {
     }
 
     /// It gave no answer, or none that is one.
+    #[cold]
     pub fn failed(&mut self, fault: Fault) {
         self.backend.failed();
         eject::note(&self.turn.upstream, &self.backend, Outcome::Error, self.turn.upstream.now());
@@ -278,6 +279,7 @@ fn enter(upstream: &Upstream, backend: &Backend, breaker: &Breaker, now: Duratio
 }
 
 /// Tells the operator that a breaker has changed.
+#[cold]
 fn tell(upstream: &Upstream, backend: &Backend, transition: Transition) {
     let (upstream, label) = (&*upstream.settings().name, &**backend.label());
     match transition {

@@ -83,10 +83,15 @@ enum Hop<'a> {
 }
 
 impl<'a> Hop<'a> {
-    /// Of these fields, which may have a Connection or not.
-    fn of(headers: &'a HeaderMap, connection: bool) -> Self {
-        let lines = connection.then(|| headers.get_all(header::CONNECTION));
-        let lines = lines.into_iter().flatten().map(HeaderValue::as_bytes);
+    /// Of fields without a Connection.
+    fn standard() -> Self {
+        Self::Named(Nominated::default())
+    }
+
+    /// Of these fields.
+    #[inline(never)]
+    fn of(headers: &'a HeaderMap) -> Self {
+        let lines = headers.get_all(header::CONNECTION).into_iter().map(HeaderValue::as_bytes);
         Nominated::by(lines).map_or_else(|| Self::Found(hops::hop_by_hop(headers)), Self::Named)
     }
 
@@ -156,7 +161,7 @@ impl<'a> Changes<'a> {
         Self {
             headers,
             connection,
-            hop: Hop::of(headers, connection),
+            hop: if connection { Hop::of(headers) } else { Hop::standard() },
             handshake: asked.offers_tunnel,
             trace: match traced.then(|| TraceContext::of(headers)) {
                 Some(TraceContext::Valid(_)) => Trace::All,
@@ -465,13 +470,13 @@ mod tests {
             headers.remove(header::CONNECTION);
             let found = hops::hop_by_hop(&headers);
             for name in headers.keys() {
-                let has = Hop::of(&headers, false).has(name);
+                let has = Hop::standard().has(name);
                 prop_assert_eq!(has, found.contains(name), "{}", name);
                 prop_assert!(!(has && admit::is_ordinary(name)), "{}", name);
             }
             let options = HeaderValue::from_str(&options.join(", ")).expect("tokens");
             headers.insert(header::CONNECTION, options);
-            let (hop, found) = (Hop::of(&headers, true), hops::hop_by_hop(&headers));
+            let (hop, found) = (Hop::of(&headers), hops::hop_by_hop(&headers));
             for name in headers.keys() {
                 prop_assert_eq!(hop.has(name), found.contains(name), "{}", name);
             }

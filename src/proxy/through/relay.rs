@@ -227,7 +227,7 @@ impl<'a> Relay<'a> {
                 Box::pin(http1::answer(io, *patience, sent, text, coming)).await
             }
             (Client::Http2(stream), Opened::Fields(head)) => {
-                http2::answer(stream, *patience, sent, *head, coming).await
+                Box::pin(http2::answer(stream, *patience, sent, *head, coming)).await
             }
             (Client::Http1(_), Opened::Fields(_)) | (Client::Http2(_), Opened::Text(_)) => {
                 Error::e_explain(ErrorType::InternalError, "an answer in the other version of HTTP")

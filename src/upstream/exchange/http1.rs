@@ -307,6 +307,7 @@ fn no_head(fault: OriginFault) -> Box<Error> {
 }
 
 /// A connection that broke in the middle of something.
+#[cold]
 fn broken(kind: ErrorType, doing: &'static str, e: io::Error) -> Box<Error> {
     Error::because(kind, doing, e).into_up()
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -17,22 +18,32 @@ use parking_lot::MutexGuard;
 use crate::message::ends::Ends;
 use crate::socket::Idle;
 use crate::upstream::line::Line;
+use crate::upstream::pool::Settings;
 
 /// How many shelves there are. With more threads than that some share one.
 const SHELVES: usize = 16;
 
 /// The idle connections of a pool.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waiters {
     shelves: [Shelf; SHELVES],
     /// How many there are in all: never fewer than really are.
     count: AtomicUsize,
 }
 
-/// Those that one thread put there, the one that came back last at the end. On a cache line of its own.
-#[derive(Debug, Default)]
+/// What one thread put there. On a cache line of its own.
+#[derive(Debug)]
 #[repr(align(64))]
-struct Shelf(Mutex<VecDeque<Waiting>>);
+struct Shelf(Mutex<Kept>);
+
+/// What stands on a shelf.
+#[derive(Debug)]
+struct Kept {
+    /// The connections, the one that came back last at the end.
+    lines: VecDeque<Waiting>,
+    /// What the pool allows: here as well, so that whoever puts one back has one thing to look at.
+    settings: Settings,
+}
 
 /// A connection that waits.
 pub(super) struct Waiting {
@@ -63,20 +74,32 @@ impl Waiting {
 }
 
 impl Waiters {
+    pub(super) fn new(settings: Settings) -> Self {
+        let shelf = |_| Shelf(Mutex::new(Kept { lines: VecDeque::new(), settings }));
+        Self { shelves: std::array::from_fn(shelf), count: AtomicUsize::new(0) }
+    }
+
+    /// What goes for what is put back from now on.
+    pub(super) fn hold_to(&self, settings: Settings) {
+        for shelf in &self.shelves {
+            shelf.0.lock().settings = settings;
+        }
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Puts one back, as far as `allowed` says until when it may be used, and how many there may be. Answers what is to be
+    /// Puts one back, which its origin keeps for `patience`, as far as the pool's settings allow. Answers what is to be
     /// closed: this one, or an old one where there are too many.
     pub(super) fn put(
         &self,
         line: Box<Line>,
+        patience: Option<Duration>,
         now: Instant,
-        allowed: impl FnOnce(&Line) -> Option<(Option<Instant>, usize)>,
     ) -> Option<Box<Line>> {
-        self.put_to(own(), line, now, allowed)
+        self.put_to(own(), line, patience, now)
     }
 
     /// The same, to the shelf of this number.
@@ -84,19 +107,20 @@ impl Waiters {
         &self,
         shelf: usize,
         line: Box<Line>,
+        patience: Option<Duration>,
         now: Instant,
-        allowed: impl FnOnce(&Line) -> Option<(Option<Instant>, usize)>,
     ) -> Option<Box<Line>> {
         let mut shelf = self.shelves[shelf % SHELVES].0.lock();
         // Asked while the shelf is held: whoever forbids it empties the shelves afterwards.
-        let Some((until, most)) = allowed(&line) else {
+        let Some(until) = allowed(&shelf.settings, &line, patience, now) else {
             drop(shelf);
             return Some(line);
         };
+        let most = usize::try_from(shelf.settings.max_connections.max(1)).unwrap_or(usize::MAX);
         // Counted first, so that nobody who looks for it believes that there is none.
         let before = self.count.fetch_add(1, Ordering::AcqRel);
-        shelf.push_back(Waiting { line, since: now, until });
-        let too_many = if before >= most { shelf.pop_front() } else { None };
+        shelf.lines.push_back(Waiting { line, since: now, until });
+        let too_many = if before >= most { shelf.lines.pop_front() } else { None };
         if too_many.is_some() {
             self.taken(1);
         }
@@ -115,13 +139,13 @@ impl Waiters {
         }
         let one = one_after_the_other(shelf % SHELVES).find_map(|at| {
             let mut shelf = self.shelves[at].0.lock();
-            of(&mut shelf, client)
+            of(&mut shelf.lines, client)
         });
         let one = one.or_else(|| {
             if self.len() == 0 {
                 return None;
             }
-            self.all().iter_mut().find_map(|shelf| of(shelf, client))
+            self.all().iter_mut().find_map(|shelf| of(&mut shelf.lines, client))
         });
         one.inspect(|_| self.taken(1))
     }
@@ -129,14 +153,15 @@ impl Waiters {
     /// Takes the one that came back first of all.
     pub(super) fn take_oldest(&self) -> Option<Waiting> {
         let mut all = self.all();
-        let oldest = all.iter_mut().filter(|shelf| !shelf.is_empty());
-        let oldest = oldest.min_by_key(|shelf| shelf.front().map(|waiting| waiting.since))?;
+        let shelves = all.iter_mut().map(|shelf| &mut shelf.lines);
+        let oldest = shelves.filter(|lines| !lines.is_empty());
+        let oldest = oldest.min_by_key(|lines| lines.front().map(|waiting| waiting.since))?;
         oldest.pop_front().inspect(|_| self.taken(1))
     }
 
     /// Takes all of them.
     pub(super) fn take_all(&self) -> Vec<VecDeque<Waiting>> {
-        let take = |shelf: &Shelf| std::mem::take(&mut *shelf.0.lock());
+        let take = |shelf: &Shelf| std::mem::take(&mut shelf.0.lock().lines);
         let all: Vec<_> = self.shelves.iter().map(take).collect();
         self.taken(all.iter().map(VecDeque::len).sum());
         all
@@ -146,7 +171,7 @@ impl Waiters {
     pub(super) fn add_all(&self, others: Vec<VecDeque<Waiting>>) {
         for (shelf, mut others) in self.shelves.iter().zip(others) {
             self.count.fetch_add(others.len(), Ordering::AcqRel);
-            shelf.0.lock().append(&mut others);
+            shelf.0.lock().lines.append(&mut others);
         }
     }
 
@@ -156,22 +181,22 @@ impl Waiters {
         for shelf in &self.shelves {
             let mut at = 0;
             loop {
-                let Some(waiting) = shelf.0.lock().remove(at) else { break };
+                let Some(waiting) = shelf.0.lock().lines.remove(at) else { break };
                 let (since, until) = (waiting.since, waiting.until);
                 let Some(line) = waiting.still_good(now) else {
                     self.taken(1);
                     continue;
                 };
-                let mut shelf = shelf.0.lock();
-                let back = at.min(shelf.len());
-                shelf.insert(back, Waiting { line, since, until });
+                let lines = &mut shelf.0.lock().lines;
+                let back = at.min(lines.len());
+                lines.insert(back, Waiting { line, since, until });
                 at = back + 1;
             }
         }
     }
 
     /// All shelves, held in their order, so that no two who do this wait for each other.
-    fn all(&self) -> Vec<MutexGuard<'_, VecDeque<Waiting>>> {
+    fn all(&self) -> Vec<MutexGuard<'_, Kept>> {
         self.shelves.iter().map(|shelf| shelf.0.lock()).collect()
     }
 
@@ -180,10 +205,24 @@ impl Waiters {
     }
 }
 
+/// Until when the connection may be used once it is put back, if it may at all.
+fn allowed(
+    settings: &Settings,
+    line: &Line,
+    patience: Option<Duration>,
+    now: Instant,
+) -> Option<Option<Instant>> {
+    if settings.max_requests.is_some_and(|most| line.carried >= most) {
+        return None;
+    }
+    let until = settings.until(line.born, patience, now);
+    (!until.is_some_and(|until| until <= now)).then_some(until)
+}
+
 /// The last one of a shelf that speaks for this client.
-fn of(shelf: &mut VecDeque<Waiting>, client: Option<Ends>) -> Option<Waiting> {
-    let at = shelf.iter().rposition(|waiting| waiting.line.client == client)?;
-    shelf.remove(at)
+fn of(lines: &mut VecDeque<Waiting>, client: Option<Ends>) -> Option<Waiting> {
+    let at = lines.iter().rposition(|waiting| waiting.line.client == client)?;
+    lines.remove(at)
 }
 
 /// All shelves, this one first.

@@ -173,7 +173,7 @@ impl Pool {
             source,
             queue: Queue::new(limit(&settings, streams), settings.queue),
             settings: ArcSwap::from_pointee(settings),
-            idle: Waiters::default(),
+            idle: Waiters::new(settings),
             shared,
             counts: Arc::default(),
         })
@@ -227,6 +227,7 @@ impl Pool {
     /// Allows something else from now on. What is too much goes as it comes back.
     pub fn adjust(self: &Arc<Self>, settings: Settings) {
         self.settings.store(Arc::new(settings));
+        self.idle.hold_to(settings);
         queue::adjust(self, limit(&settings, self.streams()), settings.queue);
     }
 
@@ -235,6 +236,7 @@ impl Pool {
         let settings = Settings { min_idle: 0, idle: Duration::ZERO, ..self.settings() };
         // First, so that none is put back to a shelf that was emptied.
         self.settings.store(Arc::new(settings));
+        self.idle.hold_to(settings);
         drop(self.idle.take_all());
         if let Some(shared) = &self.shared {
             shared.retire();
@@ -394,18 +396,7 @@ impl Pool {
     /// Takes a connection back whose origin waits for the next request, as far as it said for
     /// `patience`.
     pub(super) fn park(&self, line: Box<Line>, patience: Option<Duration>, now: Instant) {
-        let too_many = self.idle.put(line, now, |line| {
-            let settings = self.settings();
-            if settings.max_requests.is_some_and(|most| line.carried >= most) {
-                return None;
-            }
-            let until = settings.until(line.born, patience, now);
-            if until.is_some_and(|until| until <= now) {
-                return None;
-            }
-            let most = usize::try_from(settings.max_connections.max(1)).unwrap_or(usize::MAX);
-            Some((until, most))
-        });
+        let too_many = self.idle.put(line, patience, now);
         // Closing takes the kernel its time.
         drop(too_many);
     }
@@ -499,7 +490,10 @@ impl Settings {
         let idle = promised.map_or(self.idle, |promised| promised.min(self.idle));
         let idle = now.checked_add(idle);
         let aged = self.max_age.and_then(|age| born.checked_add(age));
-        idle.into_iter().chain(aged).min()
+        match (idle, aged) {
+            (Some(idle), Some(aged)) => Some(idle.min(aged)),
+            (idle, aged) => idle.or(aged),
+        }
     }
 }
 

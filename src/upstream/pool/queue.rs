@@ -183,6 +183,7 @@ pub(super) fn adjust(pool: &Arc<Pool>, limit: u32, most_waiting: u32) {
 }
 
 /// Gives free places to those who have waited longest, each to exactly one.
+#[cold]
 fn hand_out(pool: &Arc<Pool>) {
     loop {
         let waiter = {

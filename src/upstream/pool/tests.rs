@@ -335,8 +335,7 @@ async fn threads_that_share_connections_never_miss_one_that_waits() {
                     // On one shelf now and on another one then, as tasks are on threads.
                     random = (random * 75 + 74) % 65_537;
                     let waiting = pool.idle.take_from(random, None).expect("one waits");
-                    let all = |_: &Line| Some((None, 2));
-                    let too_many = pool.idle.put_to(random / 16, waiting.line, now, all);
+                    let too_many = pool.idle.put_to(random / 16, waiting.line, None, now);
                     assert!(too_many.is_none());
                     drop(slot);
                     taken += 1;

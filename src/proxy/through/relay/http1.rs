@@ -167,6 +167,7 @@ fn head(response: &ResponseHeader) -> Vec<u8> {
 }
 
 /// The client does not take what was sent.
+#[cold]
 fn unsent(e: io::Error) -> Box<Error> {
     Error::because(ErrorType::WriteError, "writing the answer", e).into_down()
 }
