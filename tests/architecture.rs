@@ -66,15 +66,15 @@ const MODULES: &[(&str, Kind, &str)] = &[
     ("upstream", Server, "refusal units message balance resilience terms socket tls"),
     ("acme",     Server, "tls upstream"),
     // L3: configuration.
-    ("config",   Data,   "refusal units message balance resilience cache route terms socket tls listen observe storage upstream acme"),
+    ("config",   Data,   "refusal units pieces message balance resilience cache route terms socket tls listen observe storage upstream acme"),
     // L4: a running generation.
-    ("runtime",  Server, "refusal units message balance resilience cache route terms socket tls listen observe storage upstream acme config"),
+    ("runtime",  Server, "refusal units pieces message balance resilience cache route terms socket tls listen observe storage upstream acme config"),
     // L5: faces, which do not know each other.
-    ("admin",    Server, "refusal units message balance resilience cache route terms socket tls listen observe storage upstream acme config runtime"),
+    ("admin",    Server, "refusal units pieces message balance resilience cache route terms socket tls listen observe storage upstream acme config runtime"),
     ("demo",     Server, "units"),
-    ("proxy",    Server, "refusal units message balance resilience cache route terms socket tls listen observe storage upstream acme config runtime"),
+    ("proxy",    Server, "refusal units pieces message balance resilience cache route terms socket tls listen observe storage upstream acme config runtime"),
     // L6: the program.
-    ("app",      Server, "refusal units message balance resilience cache route terms socket tls listen observe storage upstream acme config runtime admin demo proxy"),
+    ("app",      Server, "refusal units pieces message balance resilience cache route terms socket tls listen observe storage upstream acme config runtime admin demo proxy"),
 ];
 
 /// What the tests of a module may name besides: they try it together with what stands beside it in the program.

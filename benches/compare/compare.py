@@ -184,13 +184,14 @@ def measure(servers, arguments):
     return samples
 
 
-def run_load(protocol, target, seconds, arguments):
-    """Runs the load generator; requests done, and in how many seconds."""
+def run_load(protocol, target, seconds, arguments, fields=()):
+    """Runs the load generator, whose requests have these fields; requests done, and in how many seconds."""
     pin = [shared.tool("taskset"), "-c", str(LOAD_CORE)]
     if protocol == "http/1.1":
         command = [shared.tool("wrk"), "-t1", f"-c{arguments.connections}", f"-d{seconds}s", target]
     else:
         command = [shared.tool("h2load"), "-t1", "-c8", "-m16", f"-D{seconds}", target]
+    command[1:1] = [word for field in fields for word in ("-H", field)]
     done = subprocess.run(
         pin + command,
         stdin=subprocess.DEVNULL,

@@ -61,6 +61,7 @@ use crate::message::head::BodyFraming;
 use crate::message::head::RequestHead;
 use crate::message::head::Upgrade;
 use crate::refusal::Refusal;
+use crate::terms;
 use crate::terms::pace::MinRate;
 use crate::terms::pace::Pace;
 
@@ -286,11 +287,18 @@ impl EdgeIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.mode {
-            Mode::Http2 | Mode::Tunnel => self.poll_read_through(cx, buf),
+            Mode::Http2 => self.poll_read_through(cx, buf),
+            Mode::Tunnel if terms::is_client_held(cx) => Poll::Pending,
+            Mode::Tunnel => self.poll_read_through(cx, buf),
             Mode::Http1 if !self.head.is_empty() => {
                 let n = self.head.len().min(buf.remaining());
                 buf.put_slice(&self.head.split_to(n));
                 Poll::Ready(Ok(()))
+            }
+            Mode::Http1 if !self.body.at_end() && terms::is_client_held(cx) => {
+                // It is not the client that is slow.
+                self.reading.rest();
+                Poll::Pending
             }
             Mode::Http1 if !self.body.at_end() => self.poll_read_body(cx, buf),
             Mode::Http1 => self.poll_gone(cx),

@@ -13,6 +13,7 @@ use http::HeaderName;
 use http::header;
 use ipnet::IpNet;
 
+use crate::message::append::append;
 use crate::message::list;
 use crate::message::names::NameList;
 use crate::message::target::Authority;
@@ -260,15 +261,15 @@ impl<'a> Said<'a> {
 
     /// Writes X-Real-IP: the client's address alone.
     pub fn write_address(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.address.as_ref().map_or(b"", Address::text));
+        append(out, self.address.as_ref().map_or(b"", Address::text));
     }
 
     /// Writes X-Forwarded-For: the client and the trusted proxies.
     pub fn write_chain(&self, out: &mut Vec<u8>) {
         self.write_address(out);
         for hop in &self.client.hops {
-            out.extend_from_slice(b", ");
-            out.extend_from_slice(Address::of(*hop).text());
+            append(out, b", ");
+            append(out, Address::of(*hop).text());
         }
     }
 
@@ -280,7 +281,7 @@ impl<'a> Said<'a> {
         write_node(out, self.address.as_ref());
         self.write_request(out, *scheme);
         for (at, hop) in hops.iter().enumerate() {
-            out.extend_from_slice(b", ");
+            append(out, b", ");
             write_node(out, Some(&Address::of(*hop)));
             if at + 1 == hops.len() {
                 self.write_request(out, *connection);
@@ -294,15 +295,15 @@ impl<'a> Said<'a> {
         let host = self.host.as_str().as_bytes();
         let is_token = self.host.port().is_none() && !host.starts_with(b"[");
         if is_token {
-            out.extend_from_slice(b";host=");
-            out.extend_from_slice(host);
-            out.extend_from_slice(b";proto=");
+            append(out, b";host=");
+            append(out, host);
+            append(out, b";proto=");
         } else {
-            out.extend_from_slice(b";host=\"");
-            out.extend_from_slice(host);
-            out.extend_from_slice(b"\";proto=");
+            append(out, b";host=\"");
+            append(out, host);
+            append(out, b"\";proto=");
         }
-        out.extend_from_slice(scheme.as_str().as_bytes());
+        append(out, scheme.as_str().as_bytes());
     }
 }
 
@@ -310,15 +311,15 @@ fn write_node(out: &mut Vec<u8>, node: Option<&Address>) {
     match node {
         Some(address) if address.is_v6 => {
             // Brackets and colons are no token bytes, hence the quotes (RFC 7239 §6).
-            out.extend_from_slice(b"for=\"[");
-            out.extend_from_slice(address.text());
-            out.extend_from_slice(b"]\"");
+            append(out, b"for=\"[");
+            append(out, address.text());
+            append(out, b"]\"");
         }
         Some(address) => {
-            out.extend_from_slice(b"for=");
-            out.extend_from_slice(address.text());
+            append(out, b"for=");
+            append(out, address.text());
         }
-        None => out.extend_from_slice(b"for=unknown"),
+        None => append(out, b"for=unknown"),
     }
 }
 

@@ -8,6 +8,7 @@ use http::Version;
 use http::header;
 use smallvec::SmallVec;
 
+use crate::message::append::append;
 use crate::message::list;
 use crate::message::names::NameList;
 use crate::refusal::Refusal;
@@ -216,10 +217,10 @@ pub fn via(headers: &HeaderMap, received: Version) -> HeaderValue {
 /// Writes the Via field to send behind what `out` has: these lines that came, and ourselves.
 pub fn write_via<'a>(out: &mut Vec<u8>, came: impl Iterator<Item = &'a [u8]>, received: Version) {
     for line in came.map(list::trim).filter(|line| !line.is_empty()) {
-        out.extend_from_slice(line);
-        out.extend_from_slice(b", ");
+        append(out, line);
+        append(out, b", ");
     }
-    out.extend_from_slice(own_via(received).as_bytes());
+    append(out, own_via(received).as_bytes());
 }
 
 /// Ourselves in Via.

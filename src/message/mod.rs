@@ -1,6 +1,7 @@
 //! What HTTP says (RFC 9110, RFC 9112), as pure functions over bytes and `http` types.
 
 pub mod admit;
+pub mod append;
 pub mod certificate;
 pub mod chunked;
 pub mod conditional;

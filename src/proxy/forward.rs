@@ -20,6 +20,7 @@ use pingora_proxy::Session;
 use crate::cache::revalidate::Conditions;
 use crate::listen::conn::Conn;
 use crate::message::admit::Admitted;
+use crate::message::append::append;
 use crate::message::spare;
 use crate::message::target::Authority;
 use crate::proxy::context::Arrival;
@@ -178,7 +179,7 @@ fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
     let Some(route) = ctx.route() else { return Err(refused(ctx, Refusal::Internal)) };
     let mut text = spare::text();
     text.reserve(TEXT);
-    text.extend_from_slice(b"GET ");
+    append(&mut text, b"GET ");
     if route.headers.request.is_empty() {
         if let Err(unable) = write_plainly(asked, route, ctx, &mut text) {
             return Err(unable.of(ctx));
@@ -187,7 +188,7 @@ fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
     } else {
         write_by_rules(asked, ctx, &mut text)?;
     }
-    text.extend_from_slice(b"\r\n");
+    append(&mut text, b"\r\n");
     Ok(text)
 }
 
@@ -200,8 +201,8 @@ fn write_by_rules(asked: &Outgoing<'_>, ctx: &mut RequestCtx, text: &mut Vec<u8>
         request.append_header(name, value)?;
     }
     write_anew(asked, &mut request, None, ctx)?;
-    text.extend_from_slice(request.raw_path());
-    text.extend_from_slice(b" HTTP/1.1\r\n");
+    append(text, request.raw_path());
+    append(text, b" HTTP/1.1\r\n");
     request.header_to_h1_wire(text);
     Ok(())
 }
@@ -214,8 +215,8 @@ fn write_plainly(
     text: &mut Vec<u8>,
 ) -> std::result::Result<(), Unable> {
     let destination = destination(route, ctx)?;
-    text.extend_from_slice(destination.target.as_bytes());
-    text.extend_from_slice(b" HTTP/1.1\r\n");
+    append(text, destination.target.as_bytes());
+    append(text, b" HTTP/1.1\r\n");
     changes(asked, Version::HTTP_11, &destination, route, ctx)?.write(text)?;
     Ok(())
 }

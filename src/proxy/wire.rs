@@ -12,6 +12,7 @@ use pingora::http::ResponseHeader;
 
 use crate::cache::date;
 use crate::listen::shortcut::Afterwards;
+use crate::message::append::append;
 use crate::message::digits::Digits;
 use crate::message::hops;
 use crate::message::hops::Nominated;
@@ -56,7 +57,7 @@ pub(crate) fn write(
         Afterwards::Close => b"close",
     };
     line(out, "Connection", connection);
-    out.extend_from_slice(b"\r\n");
+    append(out, b"\r\n");
     Ok(())
 }
 
@@ -102,15 +103,15 @@ pub(crate) fn write_text(
             Some((begin, end)) if begin == run.end => run.end = end,
             Some((begin, end)) => {
                 let before = std::mem::replace(&mut run, begin..end);
-                out.extend_from_slice(response.bytes(before));
+                append(out, response.bytes(before));
             }
             None => {
-                out.extend_from_slice(response.bytes(std::mem::take(&mut run)));
+                append(out, response.bytes(std::mem::take(&mut run)));
                 line(out, field.name, field.value);
             }
         }
     }
-    out.extend_from_slice(response.bytes(run));
+    append(out, response.bytes(run));
     if !is_dated {
         line(out, "date", date::format(SystemTime::now()).as_bytes());
     }
@@ -118,11 +119,11 @@ pub(crate) fn write_text(
 }
 
 fn status_line(out: &mut Vec<u8>, status: StatusCode) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
+    append(out, b"HTTP/1.1 ");
+    append(out, status.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
+    append(out, status.canonical_reason().unwrap_or_default().as_bytes());
+    append(out, b"\r\n");
 }
 
 /// What is stored, without what this answer does not say or says anew.
@@ -132,7 +133,7 @@ fn kept(out: &mut Vec<u8>, entry: &Entry, selection: &Selection, dress: &Dress<'
         // To make a name of text costs more than to write the line.
         let changes = || HeaderName::from_bytes(name).is_ok_and(|name| selection.changes(&name));
         if !dress.covers(name) && (*selection == Selection::Whole || !changes()) {
-            out.extend_from_slice(line.whole);
+            append(out, line.whole);
         }
     }
 }
@@ -153,9 +154,9 @@ fn described(out: &mut Vec<u8>, entry: &Entry, selection: &Selection) {
         Selection::Unsatisfiable => (Some(0), Some(range::unsatisfied(entry.body_len()))),
     };
     if let Some(length) = length {
-        out.extend_from_slice(b"Content-Length: ");
+        append(out, b"Content-Length: ");
         decimal(out, length);
-        out.extend_from_slice(b"\r\n");
+        append(out, b"\r\n");
     }
     if let Some(range) = range {
         line(out, "content-range", range.as_bytes());
@@ -165,22 +166,22 @@ fn described(out: &mut Vec<u8>, entry: &Entry, selection: &Selection) {
 /// What `Dress` says of a response that came with these lines of Via, without a route's rules.
 fn dressed<'a>(out: &mut Vec<u8>, via: impl Iterator<Item = &'a [u8]>, dress: &Dress<'_>) {
     if let Some(age) = dress.age {
-        out.extend_from_slice(b"Age: ");
+        append(out, b"Age: ");
         decimal(out, age);
-        out.extend_from_slice(b"\r\n");
+        append(out, b"\r\n");
     }
     // The end of a line and the beginning of the next at once: each piece has its price.
-    out.extend_from_slice(b"via: ");
+    append(out, b"via: ");
     hops::write_via(out, via, dress.received);
-    out.extend_from_slice(b"\r\nx-request-id: ");
-    out.extend_from_slice(dress.id.as_bytes());
+    append(out, b"\r\nx-request-id: ");
+    append(out, dress.id.as_bytes());
     if let Some((status, outcome)) = &dress.cache {
-        out.extend_from_slice(b"\r\ncache-status: ");
+        append(out, b"\r\ncache-status: ");
         status.write_to(&mut Text(out)).expect("a Vec takes everything");
-        out.extend_from_slice(b"\r\nx-cache: ");
-        out.extend_from_slice(outcome.x_cache().as_bytes());
+        append(out, b"\r\nx-cache: ");
+        append(out, outcome.x_cache().as_bytes());
     }
-    out.extend_from_slice(b"\r\n");
+    append(out, b"\r\n");
     if let Some(timing) = &dress.timing {
         line(out, SERVER_TIMING.as_str(), timing.as_bytes());
     }
@@ -203,14 +204,14 @@ impl fmt::Write for Text<'_> {
 }
 
 fn line(out: &mut Vec<u8>, name: impl AsRef<[u8]>, value: &[u8]) {
-    out.extend_from_slice(name.as_ref());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+    append(out, name.as_ref());
+    append(out, b": ");
+    append(out, value);
+    append(out, b"\r\n");
 }
 
 fn decimal(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(Digits::of(number).as_str().as_bytes());
+    append(out, Digits::of(number).as_str().as_bytes());
 }
 
 #[cfg(test)]

@@ -64,6 +64,10 @@ struct Running {
     body_refused: Cell<bool>,
     /// Who is told of that.
     exchange: RefCell<Option<Waker>>,
+    /// No more of its body is read for now.
+    held: Cell<bool>,
+    /// Who is told when that ends.
+    reader: RefCell<Option<Waker>>,
     /// What was brought for whoever comes next on its way.
     brought: RefCell<Option<Arc<dyn Any + Send + Sync>>>,
 }
@@ -82,6 +86,8 @@ pub(crate) fn scope<F: Future>(
         terms: Cell::new(None),
         body_refused: Cell::new(false),
         exchange: RefCell::new(None),
+        held: Cell::new(false),
+        reader: RefCell::new(None),
         brought: RefCell::new(None),
     };
     CURRENT.scope(running, work)
@@ -123,6 +129,30 @@ pub fn is_body_refused(cx: &Context<'_>) -> bool {
         current.body_refused.get()
     });
     refused.unwrap_or(false)
+}
+
+/// Whether whoever reads the running request's body from the client waits, since what the origin said is to be passed
+/// on first.
+pub fn hold_client(held: bool) {
+    let _ = CURRENT.try_with(|current| {
+        current.held.set(held);
+        if !held && let Some(reader) = current.reader.take() {
+            reader.wake();
+        }
+    });
+}
+
+/// Whether no more of the running request's body is to be read for now; the task is woken when that changes.
+#[must_use]
+pub fn is_client_held(cx: &Context<'_>) -> bool {
+    let held = CURRENT.try_with(|current| {
+        let held = current.held.get();
+        if held {
+            current.reader.replace(Some(cx.waker().clone()));
+        }
+        held
+    });
+    held.unwrap_or(false)
 }
 
 /// Leaves `what` for whoever comes next on the way of the running request, where Pingora lies in between

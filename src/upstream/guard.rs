@@ -46,6 +46,8 @@ use crate::message::reply::OriginFault;
 use crate::message::reply::ReplyLimits;
 use crate::message::reply::Seen;
 use crate::refusal::Refusal;
+use crate::terms;
+use crate::upstream::ahead::Ahead;
 use crate::upstream::fault::overdue;
 use crate::upstream::line::Lent;
 use crate::upstream::line::Line;
@@ -78,6 +80,8 @@ pub struct OriginIo {
     /// How often the proxy flushed since the request in flight began.
     flushes: u8,
     held: Option<Waker>,
+    /// What came while nothing was taken. Mostly there is none.
+    ahead: Option<Box<Ahead>>,
 }
 
 /// Whether a connection was used before.
@@ -158,6 +162,7 @@ impl OriginIo {
             silence: None,
             flushes: 0,
             held: None,
+            ahead: None,
         }
     }
 
@@ -198,6 +203,7 @@ impl OriginIo {
             && self.origin == Origin::Listening
             && self.inspected == 0
             && self.waiting() == 0
+            && self.ahead.as_ref().is_none_or(|ahead| ahead.is_spent())
             && self.line.is_flushed();
         clean.then_some(patience)
     }
@@ -318,7 +324,7 @@ impl OriginIo {
         } else if let Poll::Ready(took) = self.poll_through(cx, data) {
             took?
         } else {
-            self.is_not_taken();
+            self.is_not_taken(cx);
             return Poll::Pending;
         };
         self.is_taken();
@@ -326,9 +332,40 @@ impl OriginIo {
         Poll::Ready(Ok(took))
     }
 
-    fn is_not_taken(&mut self) {
+    fn is_not_taken(&mut self, cx: &mut Context<'_>) {
         self.taking = Taking::Slowly;
         self.line.watch.takes_nothing();
+        self.read_ahead(cx);
+    }
+
+    /// While the origin takes nothing: reads what it says, for which it may wait to be heard.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        if self.origin != Origin::Gone && !self.line.guard.is_idle() {
+            let ahead = self.ahead.get_or_insert_default();
+            ahead.fill(cx, self.line.wire.as_pin());
+            // What came goes first: the more is written, the more would come.
+            terms::hold_client(!ahead.is_spent());
+        }
+    }
+
+    fn forget_ahead(&mut self) {
+        if self.ahead.take().is_some() {
+            terms::hold_client(false);
+        }
+    }
+
+    /// Reads what was read ahead, then what comes.
+    fn poll_wire(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(ahead) = &mut self.ahead {
+            let given = ahead.give(buf);
+            if ahead.is_spent() {
+                self.forget_ahead();
+            }
+            if let Some(given) = given {
+                return Poll::Ready(given);
+            }
+        }
+        self.line.wire.as_pin().poll_read(cx, buf)
     }
 
     fn is_taken(&mut self) {
@@ -418,7 +455,9 @@ impl OriginIo {
 
 impl Drop for OriginIo {
     fn drop(&mut self) {
-        let Some(patience) = self.may_go_on() else { return };
+        let may_go_on = self.may_go_on();
+        self.forget_ahead();
+        let Some(patience) = may_go_on else { return };
         self.line.give_back(patience);
     }
 }
@@ -459,7 +498,7 @@ impl AsyncRead for OriginIo {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let Poll::Ready(read) = this.line.wire.as_pin().poll_read(cx, buf) else {
+        let Poll::Ready(read) = this.poll_wire(cx, buf) else {
             return this.poll_overdue(cx).map(|refusal| Err(overdue(refusal)));
         };
         this.silence = None;
@@ -529,11 +568,15 @@ impl AsyncWrite for OriginIo {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.poll_drain(cx)?.is_pending() {
-            this.is_not_taken();
+            this.is_not_taken(cx);
             return Poll::Pending;
         }
         this.is_taken();
-        ready!(this.line.wire.as_pin().poll_flush(cx))?;
+        let Poll::Ready(flushed) = this.line.wire.as_pin().poll_flush(cx) else {
+            this.read_ahead(cx);
+            return Poll::Pending;
+        };
+        flushed?;
         this.flushes = this.flushes.saturating_add(1);
         if !this.must_hold()
             && let Some(held) = this.held.take()

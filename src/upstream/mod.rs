@@ -10,6 +10,7 @@
 //! error on the origin's side means.
 
 mod adopt;
+mod ahead;
 pub mod ask;
 pub mod backend;
 pub mod change;

@@ -1,6 +1,7 @@
 //! Versions and protocols from end to end: what clients speak, what origins speak, and what is told
 //! to either of the other.
 
+mod echo;
 mod fields;
 mod grpc;
 mod http1;

@@ -12,6 +12,7 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 
 use crate::message::admit;
+use crate::message::append::append;
 use crate::message::certificate;
 use crate::message::certificate::ClientCertificate;
 use crate::message::certificate::Introduction;
@@ -233,10 +234,10 @@ impl<'a> Changes<'a> {
     fn put_own(&self, to: &mut impl Fields) -> Result<()> {
         let own = &self.own;
         if self.trailers {
-            to.put(&TE, |out| out.extend_from_slice(b"trailers"))?;
+            to.put(&TE, |out| append(out, b"trailers"))?;
         }
         if let Some(cookie) = &self.cookie {
-            to.put(&COOKIE, |out| out.extend_from_slice(cookie.as_bytes()))?;
+            to.put(&COOKIE, |out| append(out, cookie.as_bytes()))?;
         }
         to.put(&VIA, |out| match self.via {
             true => {
@@ -246,7 +247,7 @@ impl<'a> Changes<'a> {
             false => hops::write_via(out, iter::empty(), self.came),
         })?;
         if let MaxForwards::PassOn(number) = self.max_forwards {
-            to.put(&MAX_FORWARDS, |out| out.extend_from_slice(number.to_string().as_bytes()))?;
+            to.put(&MAX_FORWARDS, |out| append(out, number.to_string().as_bytes()))?;
         }
         if let Some(said) = &self.said {
             if said.has_address() {
@@ -256,15 +257,15 @@ impl<'a> Changes<'a> {
                 to.put_nothing(&CHAIN);
                 to.put_nothing(&ADDRESS);
             }
-            to.put(&PROTO, |out| out.extend_from_slice(said.proto().as_bytes()))?;
+            to.put(&PROTO, |out| append(out, said.proto().as_bytes()))?;
             to.put(&FORWARDED, |out| said.write_forwarded(out))?;
-            to.put(&ASKED_HOST, |out| out.extend_from_slice(said.host().as_bytes()))?;
+            to.put(&ASKED_HOST, |out| append(out, said.host().as_bytes()))?;
         }
         if own.introduction != Introduction::Nothing {
             self.put_certificate(to)?;
         }
-        to.put(&ID, |out| out.extend_from_slice(own.id.as_bytes()))?;
-        to.put(&HOST, |out| out.extend_from_slice(own.host.as_bytes()))
+        to.put(&ID, |out| append(out, own.id.as_bytes()))?;
+        to.put(&HOST, |out| append(out, own.host.as_bytes()))
     }
 
     /// Says whose certificate the client showed, as far as the origin is to know.
@@ -323,9 +324,9 @@ impl Fields for Header<'_> {
 /// Where lines are written, those of a client that have these names are left out.
 impl Fields for Vec<u8> {
     fn put(&mut self, name: &Name, write: impl FnOnce(&mut Self)) -> Result<()> {
-        self.extend_from_slice(name.line);
+        append(self, name.line);
         write(self);
-        self.extend_from_slice(b"\r\n");
+        append(self, b"\r\n");
         Ok(())
     }
 
@@ -338,10 +339,10 @@ impl Fields for Vec<u8> {
 }
 
 fn line(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    out.extend_from_slice(title::of(name).as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+    append(out, title::of(name).as_bytes());
+    append(out, b": ");
+    append(out, value);
+    append(out, b"\r\n");
 }
 
 #[cfg(test)]

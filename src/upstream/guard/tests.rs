@@ -180,6 +180,50 @@ async fn silence_after_an_offer_ends_it() {
     assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
 }
 
+/// One who only writes while there is something to write, as Pingora does, and an origin that does the same.
+#[tokio::test]
+async fn an_origin_that_echoes_does_not_wait_for_us_as_we_wait_for_it() {
+    const IN_ALL: usize = 8 * 1024 * 1024;
+    let (mut io, mut origin) = guarded();
+    send(&mut io, OFFER).await;
+    io.flush().await.unwrap();
+    let echo = tokio::spawn(async move {
+        let mut space = vec![0; 64 * 1024];
+        let mut head = vec![0; OFFER.len()];
+        origin.read_exact(&mut head).await.unwrap();
+        origin.write_all(AGREED).await.unwrap();
+        loop {
+            match origin.read(&mut space).await.unwrap() {
+                0 => return,
+                got => origin.write_all(&space[..got]).await.unwrap(),
+            }
+        }
+    });
+    let mut agreed = vec![0; AGREED.len()];
+    io.read_exact(&mut agreed).await.unwrap();
+    assert_eq!(agreed, AGREED);
+
+    let sent: Vec<u8> = (0..IN_ALL).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let mut came = Vec::new();
+    let talk = async {
+        for part in sent.chunks(64 * 1024) {
+            send(&mut io, part).await;
+            // As much as one look takes.
+            let here = came.len();
+            came.resize(here + 64 * 1024, 0);
+            let read = io.read(&mut came[here..]).await.unwrap();
+            came.truncate(here + read);
+        }
+        while came.len() < IN_ALL {
+            assert!(io.read_buf(&mut came).await.unwrap() > 0);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), talk).await.expect("nobody waits for nothing");
+    assert!(came == sent, "what came back is something else");
+    drop(io);
+    echo.await.unwrap();
+}
+
 #[tokio::test]
 async fn silence_in_a_tunnel_does_not_end_it() {
     let (io, mut origin) = guarded();

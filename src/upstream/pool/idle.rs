@@ -216,7 +216,7 @@ fn allowed(
         return None;
     }
     let until = settings.until(line.born, patience, now);
-    (!until.is_some_and(|until| until <= now)).then_some(until)
+    until.is_none_or(|until| until > now).then_some(until)
 }
 
 /// The last one of a shelf that speaks for this client.

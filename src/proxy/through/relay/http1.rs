@@ -17,6 +17,7 @@ use super::Client;
 use super::Coming;
 use super::Next;
 use crate::listen::io::EdgeIo;
+use crate::message::append::append;
 use crate::message::chunked::BodyFraming;
 use crate::message::spare;
 use crate::upstream::exchange::Part;
@@ -52,11 +53,11 @@ impl Framing {
 /// Writes the last lines of a head: how the body is framed that came like this, and what becomes of the connection.
 pub(super) fn end_head(out: &mut Vec<u8>, came: BodyFraming, keep: bool) {
     if Framing::of(came) == Framing::Chunks {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        append(out, b"Transfer-Encoding: chunked\r\n");
     }
     let connection: &[u8] =
         if keep { b"Connection: keep-alive\r\n\r\n" } else { b"Connection: close\r\n\r\n" };
-    out.extend_from_slice(connection);
+    append(out, connection);
 }
 
 /// Sends text that is all of what is to be sent now.
@@ -92,7 +93,7 @@ pub(super) async fn answer(
             Part::End(_) => {
                 coming.ended();
                 if framing == Framing::Chunks {
-                    out.extend_from_slice(b"0\r\n\r\n");
+                    append(&mut out, b"0\r\n\r\n");
                 }
                 send_text(io, out).await?;
                 return flush(io).await;
@@ -113,7 +114,7 @@ pub(super) async fn answer(
             coming.ended();
             if data.len() <= SMALL {
                 out.extend_from_slice(&data);
-                out.extend_from_slice(end);
+                append(&mut out, end);
                 send(io, &[&out]).await?;
             } else {
                 send(io, &[&out, &data, end]).await?;
@@ -157,11 +158,11 @@ pub(super) async fn flush(io: &mut EdgeIo) -> Result<()> {
 /// The status line and the fields, without the empty line.
 fn head(response: &ResponseHeader) -> Vec<u8> {
     let mut text = Vec::with_capacity(1024);
-    text.extend_from_slice(b"HTTP/1.1 ");
-    text.extend_from_slice(response.status.as_str().as_bytes());
+    append(&mut text, b"HTTP/1.1 ");
+    append(&mut text, response.status.as_str().as_bytes());
     text.push(b' ');
-    text.extend_from_slice(response.status.canonical_reason().unwrap_or_default().as_bytes());
-    text.extend_from_slice(b"\r\n");
+    append(&mut text, response.status.canonical_reason().unwrap_or_default().as_bytes());
+    append(&mut text, b"\r\n");
     response.header_to_h1_wire(&mut text);
     text
 }
