@@ -36,8 +36,9 @@ impl EdgeIo {
     /// Takes back what was received, without the bytes of what was `answered`.
     pub(crate) fn put_back(&mut self, mut received: Bytes, answered: usize) {
         received.advance(answered.min(received.len()));
-        if !received.is_empty() {
-            self.received = BytesMut::from(received);
+        match received.is_empty() {
+            true => self.spent = received,
+            false => self.received = BytesMut::from(received),
         }
     }
 
