@@ -237,6 +237,12 @@ impl ReplyGuard {
         self.fault.is_none() && matches!(self.reply, Receiving::Head { .. })
     }
 
+    /// Whether more of an answer is due, or of what runs in a tunnel.
+    #[must_use]
+    pub fn awaits_reply(&self) -> bool {
+        self.fault.is_none() && !matches!(self.reply, Receiving::Idle | Receiving::Closed)
+    }
+
     /// Whether a request's body has begun and is not whole.
     #[must_use]
     pub fn awaits_body(&self) -> bool {

@@ -340,7 +340,8 @@ impl OriginIo {
 
     /// While the origin takes nothing: reads what it says, for which it may wait to be heard.
     fn read_ahead(&mut self, cx: &mut Context<'_>) {
-        if self.origin != Origin::Gone && !self.line.guard.is_idle() {
+        // Behind a whole answer nobody reads any more, and nobody is to wait for that.
+        if self.origin != Origin::Gone && self.line.guard.awaits_reply() {
             let ahead = self.ahead.get_or_insert_default();
             ahead.fill(cx, self.line.wire.as_pin());
             // What came goes first: the more is written, the more would come.
@@ -518,6 +519,10 @@ impl AsyncRead for OriginIo {
         if let Err(fault) = this.line.guard.on_reply_bytes(got) {
             buf.set_filled(before);
             return Poll::Ready(Err(breach(fault)));
+        }
+        if this.ahead.is_some() && !this.line.guard.awaits_reply() {
+            // What is left is passed on to nobody: the rest of the body does not wait for it.
+            terms::hold_client(false);
         }
         let heard = this.heard();
         this.line.watch.heard(heard);

@@ -224,6 +224,35 @@ async fn an_origin_that_echoes_does_not_wait_for_us_as_we_wait_for_it() {
     echo.await.unwrap();
 }
 
+/// The guard with which an early answer and the origin's end were read while nothing was taken.
+async fn answered_while_nothing_was_taken(io: &mut OriginIo, origin: &mut UnixStream) {
+    const ANSWER: &[u8] = b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n";
+    send(io, &post(8 * 1024 * 1024)).await;
+    origin.write_all(ANSWER).await.unwrap();
+    AsyncWriteExt::shutdown(origin).await.unwrap();
+    let body = vec![b'x'; 4 * 1024 * 1024];
+    let sent = tokio::time::timeout(Duration::from_millis(50), io.write_all(&body)).await;
+    assert!(sent.is_err(), "the origin reads nothing");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_is_behind_an_early_answer() {
+    let is_held = async || std::future::poll_fn(|cx| Poll::Ready(terms::is_client_held(cx))).await;
+    terms::scope(Arc::new(()), async {
+        let (mut io, mut origin) = guarded();
+        answered_while_nothing_was_taken(&mut io, &mut origin).await;
+        assert!(is_held().await, "the answer goes first");
+        assert!(io.read(&mut [0; 256]).await.unwrap() > 0);
+        assert!(!is_held().await, "the end is read by nobody");
+        let rest = vec![b'x'; 1024 * 1024];
+        let sent = tokio::time::timeout(Duration::from_millis(50), io.write_all(&rest)).await;
+        assert!(sent.is_err(), "the origin reads nothing");
+        assert!(!is_held().await, "nor is it later");
+        assert!(io.may_go_on().is_none());
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn silence_in_a_tunnel_does_not_end_it() {
     let (io, mut origin) = guarded();
