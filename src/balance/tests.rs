@@ -416,6 +416,29 @@ fn under_load_two_choices_share_by_weight() {
     assert_near(&group.loads(), &shares, 1.0);
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn whatever_the_weights_two_choices_share_by_them_under_load(
+        weights in proptest::collection::vec(1_u32..10, 2..40),
+        seed in any::<u64>(),
+    ) {
+        let group = Group::of(&weights);
+        let balancer = group.balancer(Algorithm::PeakEwma);
+        let mut chance = Chance::new(seed);
+        let whole: u32 = weights.iter().sum();
+        // A hundred for each unit of weight.
+        for _ in 0..whole * 100 {
+            group.begin(balancer.pick(&asked(&mut chance), &group).expect("all are usable"));
+        }
+        for (load, weight) in group.loads().into_iter().zip(&weights) {
+            let off = load.abs_diff(weight * 100);
+            prop_assert!(off <= weight * 10, "{load} of weight {weight}");
+        }
+    }
+}
+
 #[test]
 fn while_it_gets_ready_a_fast_peer_is_not_flooded() {
     let mut group = Group::of(&[1; 10]);
@@ -539,6 +562,35 @@ fn keys_come_back_one_by_one_while_their_peer_gets_ready() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whoever_goes_and_whatever_the_weights_few_keys_of_the_others_move(
+        weights in proptest::collection::vec(1_u32..10, 2..30),
+        gone in any::<prop::sample::Index>(),
+    ) {
+        const KEYS: u64 = 5_000;
+        let mut group = Group::of(&weights);
+        let before = homes(&group, KEYS);
+        let gone = gone.index(weights.len());
+        let is_home = |home: &String| *home == group.ids[gone];
+        let moved = |after: &[String]| {
+            let both = before.iter().zip(after);
+            both.filter(|(before, after)| before != after && !is_home(before)).count()
+        };
+        let mut fewer = Group::of(&weights[..weights.len() - 1]);
+        (fewer.ids, fewer.weights) = (group.ids.clone(), weights.clone());
+        fewer.ids.remove(gone);
+        fewer.weights.remove(gone);
+        let moved_for_good = moved(&homes(&fewer, KEYS));
+        // Of a hundred.
+        prop_assert!(moved_for_good * 100 <= 6 * KEYS as usize, "{moved_for_good} of {KEYS} moved");
+
+        group.usable[gone] = false;
+        let after = homes(&group, KEYS);
+        let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
+        prop_assert!(moved.clone().all(|(before, _)| *before == group.ids[gone]));
+        prop_assert!(after.iter().all(|home| *home != group.ids[gone]));
+    }
 
     #[test]
     fn a_bound_is_never_exceeded(
