@@ -186,6 +186,10 @@ definitions! {
         "The circuit breaker: 0 closed, 1 half-open, 2 open.";
     BACKEND_OPENED: Counter "edgeproxy_backend_breaker_opened_total" ["upstream", "backend"]
         "How often the circuit breaker has opened.";
+    BACKEND_HALF_OPENED: Counter "edgeproxy_backend_breaker_half_opened_total" ["upstream", "backend"]
+        "How often the circuit breaker has let probes through after that.";
+    BACKEND_CLOSED: Counter "edgeproxy_backend_breaker_closed_total" ["upstream", "backend"]
+        "How often probes have closed the circuit breaker.";
     POOL_OPEN: Gauge "edgeproxy_backend_pool_open" ["upstream", "backend"]
         "Connections to the backend that exist.";
     POOL_IDLE: Gauge "edgeproxy_backend_pool_idle" ["upstream", "backend"]

@@ -166,6 +166,10 @@ pub struct BreakerView {
     pub open_for_ms: Option<u64>,
     /// How often it has opened.
     pub opened: u64,
+    /// How often it has let probes through after that.
+    pub half_opened: u64,
+    /// How often these have closed it.
+    pub closed: u64,
 }
 
 /// What health checks say at one moment.
@@ -504,6 +508,8 @@ fn of_address(report: Report, now: Duration) -> AddressView {
             State::Closed | State::HalfOpen => None,
         },
         opened: report.opened,
+        half_opened: report.half_opened,
+        closed: report.closed,
     });
     let mut out = report.out;
     if breaker.as_ref().is_some_and(|breaker| breaker.state == "open") {

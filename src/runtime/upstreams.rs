@@ -47,6 +47,8 @@ fn sample(upstream: Arc<str>, report: Report, ejects: bool) -> BackendSample {
             State::Open { .. } => 2,
         }),
         opened: report.opened,
+        half_opened: report.half_opened,
+        closed: report.closed,
         pool: PoolSample {
             open: report.pool.open,
             idle: report.pool.idle,

@@ -19,6 +19,7 @@ use pingora::upstreams::peer::HttpPeer;
 use crate::balance::PeakEwma;
 use crate::resilience::breaker;
 use crate::resilience::breaker::Breaker;
+use crate::resilience::breaker::Transition;
 use crate::resilience::ejection;
 use crate::resilience::health::Assumed;
 use crate::upstream;
@@ -110,6 +111,8 @@ struct Tally {
     answered: AtomicU64,
     micros: AtomicU64,
     opened: AtomicU64,
+    half_opened: AtomicU64,
+    closed: AtomicU64,
     ejected: AtomicU64,
 }
 
@@ -142,6 +145,10 @@ pub struct Report {
     pub answering: Duration,
     /// How often its breaker has opened.
     pub opened: u64,
+    /// How often it has let probes through after that.
+    pub half_opened: u64,
+    /// How often these have closed it.
+    pub closed: u64,
     /// What its health checks say; `None`: there are none.
     pub health: Option<Health>,
     /// For how long passive checks have it out yet; `None`: they do not.
@@ -482,9 +489,15 @@ impl Backend {
         self.course.tally.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Its breaker opened.
-    pub(super) fn opened(&self) {
-        self.course.tally.opened.fetch_add(1, Ordering::Relaxed);
+    /// Its breaker changed.
+    pub(super) fn turned(&self, transition: Transition) {
+        let tally = &self.course.tally;
+        let count = match transition {
+            Transition::Opened(_) => &tally.opened,
+            Transition::HalfOpened => &tally.half_opened,
+            Transition::Closed => &tally.closed,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Passive checks have it out until then; its way back up begins there.
@@ -524,6 +537,8 @@ impl Backend {
             answers: answered,
             answering: Duration::from_micros(micros),
             opened: tally.opened.load(Ordering::Relaxed),
+            half_opened: tally.half_opened.load(Ordering::Relaxed),
+            closed: tally.closed.load(Ordering::Relaxed),
             health: self.checks.as_ref().map(|checks| checks.report(now)),
             ejected_for: record.out_until(now).map(|until| until.saturating_sub(now)),
             ejected: tally.ejected.load(Ordering::Relaxed),

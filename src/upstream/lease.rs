@@ -282,9 +282,9 @@ fn enter(upstream: &Upstream, backend: &Backend, breaker: &Breaker, now: Duratio
 #[cold]
 fn tell(upstream: &Upstream, backend: &Backend, transition: Transition) {
     let (upstream, label) = (&*upstream.settings().name, &**backend.label());
+    backend.turned(transition);
     match transition {
         Transition::Opened(cause) => {
-            backend.opened();
             let cause = cause.label();
             warn!(target: "edgeproxy::upstream", upstream, backend = label, cause;
                 "circuit breaker opened");

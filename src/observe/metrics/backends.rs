@@ -11,8 +11,10 @@ use prometheus::proto::MetricFamily;
 use super::BACKEND_ANSWERS;
 use super::BACKEND_BREAKER;
 use super::BACKEND_CHECKS;
+use super::BACKEND_CLOSED;
 use super::BACKEND_EJECTED;
 use super::BACKEND_FAILURES;
+use super::BACKEND_HALF_OPENED;
 use super::BACKEND_HEALTH;
 use super::BACKEND_IN_FLIGHT;
 use super::BACKEND_OPENED;
@@ -54,6 +56,10 @@ pub struct BackendSample {
     pub breaker: Option<u8>,
     /// How often the breaker has opened.
     pub opened: u64,
+    /// How often it has let probes through after that.
+    pub half_opened: u64,
+    /// How often these have closed it.
+    pub closed: u64,
     /// Its connections.
     pub pool: PoolSample,
     /// What its health checks say; `None` has none.
@@ -105,6 +111,8 @@ const SAMPLED: &[Definition] = &[
     BACKEND_IN_FLIGHT,
     BACKEND_BREAKER,
     BACKEND_OPENED,
+    BACKEND_HALF_OPENED,
+    BACKEND_CLOSED,
     POOL_OPEN,
     POOL_IDLE,
     POOL_IN_USE,
@@ -175,6 +183,8 @@ impl Collector for BackendsCollector {
             family_of(&BACKEND_IN_FLIGHT, |one| Some(f64::from(one.in_flight))),
             family_of(&BACKEND_BREAKER, |one| one.breaker.map(f64::from)),
             family_of(&BACKEND_OPENED, |one| one.breaker.map(|_| one.opened as f64)),
+            family_of(&BACKEND_HALF_OPENED, |one| one.breaker.map(|_| one.half_opened as f64)),
+            family_of(&BACKEND_CLOSED, |one| one.breaker.map(|_| one.closed as f64)),
             family_of(&POOL_OPEN, |one| Some(f64::from(one.pool.open))),
             family_of(&POOL_IDLE, |one| Some(f64::from(one.pool.idle))),
             family_of(&POOL_IN_USE, |one| Some(f64::from(one.pool.in_use))),

@@ -146,7 +146,9 @@ fn backend() -> BackendSample {
         seconds: 0.5,
         in_flight: 2,
         breaker: Some(2),
-        opened: 1,
+        opened: 3,
+        half_opened: 2,
+        closed: 1,
         pool: PoolSample {
             open: 11,
             idle: 12,
@@ -177,7 +179,9 @@ fn the_numbers_of_a_backend_are_those_of_the_moment() {
     assert_eq!(of("edgeproxy_backend_response_seconds_total"), 0.5);
     assert_eq!(of("edgeproxy_backend_requests_in_flight"), 2.0);
     assert_eq!(of("edgeproxy_backend_breaker_state"), 2.0);
-    assert_eq!(of("edgeproxy_backend_breaker_opened_total"), 1.0);
+    assert_eq!(of("edgeproxy_backend_breaker_opened_total"), 3.0);
+    assert_eq!(of("edgeproxy_backend_breaker_half_opened_total"), 2.0);
+    assert_eq!(of("edgeproxy_backend_breaker_closed_total"), 1.0);
     assert_eq!(of("edgeproxy_backend_pool_open"), 11.0);
     assert_eq!(of("edgeproxy_backend_pool_idle"), 12.0);
     assert_eq!(of("edgeproxy_backend_pool_in_use"), 13.0);

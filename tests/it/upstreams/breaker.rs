@@ -53,6 +53,8 @@ fn five_failures_in_a_row_open_it_and_a_probe_closes_it() {
     }
     edge.wait_for_log("circuit breaker half-open");
     edge.wait_for_log("circuit breaker closed");
+    assert_eq!(edge.metric("edgeproxy_backend_breaker_half_opened_total{"), 1.0);
+    assert_eq!(edge.metric("edgeproxy_backend_breaker_closed_total{"), 1.0);
     assert_eq!(edge.metric("edgeproxy_backend_breaker_state{"), 0.0);
     edge.get("/").expect_body("well");
 }
@@ -69,6 +71,8 @@ fn a_failing_probe_opens_it_again() {
         assert!(since.elapsed() < PATIENCE, "probes are let through");
     }
     assert_eq!(edge.metric("edgeproxy_backend_breaker_opened_total{"), 3.0);
+    assert_eq!(edge.metric("edgeproxy_backend_breaker_half_opened_total{"), 2.0);
+    assert_eq!(edge.metric("edgeproxy_backend_breaker_closed_total{"), 0.0);
 }
 
 #[test]
