@@ -98,3 +98,22 @@ fn a_status_that_is_not_named_is_no_error() {
     }
     assert_eq!([bad.seen().len(), good.seen().len()], [5, 5]);
 }
+
+#[test]
+fn who_is_ejected_stays_so_across_a_reload() {
+    let (bad, good) = (Origin::always(status(503)), Origin::always(ok("good")));
+    let edge = ejecting(&[&bad, &good], "{consecutive: 1, out_for: 5m}");
+    edge.get("/");
+    edge.get("/");
+    assert_eq!(bad.seen().len(), 1);
+    let before = std::fs::read_to_string(edge.folder().path().join("edge.yaml"));
+    let before = before.expect("it was written there");
+    let after = before.replace("    health: off\n", "    health: off\n    timeouts: {total: 7s}\n");
+    assert_ne!(before, after);
+    edge.write(&after).reload().expect_status(200);
+    for _ in 0..6 {
+        edge.get("/").expect_body("good");
+    }
+    assert_eq!(bad.seen().len(), 1);
+    assert_eq!(edge.metric("edgeproxy_backend_ejections_total{"), 1.0);
+}

@@ -120,3 +120,18 @@ fn requests_are_shared_by_weight() {
     assert!((1..64).contains(&others), "{others}");
     assert!(other.seen().iter().all(|seen| seen.value("host") == Some("other.test")));
 }
+
+#[test]
+fn who_asks_for_the_next_version_gets_it_and_the_others_do_not() {
+    let (main, other) = (Origin::always(ok("main")), Origin::always(ok("other")));
+    let edge = two(
+        &main.address.to_string(),
+        &other.address.to_string(),
+        "{match: {headers: {x-canary: present}}, upstream: other, cache: off}, \
+         {split: [{upstream: main, weight: 100}, {upstream: other, weight: 0}], cache: off}",
+    );
+    for _ in 0..5 {
+        edge.get_with("/", &[("X-Canary", "1")]).expect_body("other");
+        edge.get("/").expect_body("main");
+    }
+}

@@ -340,6 +340,32 @@ fn health_is_checked_by_hand_and_listed() {
 }
 
 #[test]
+fn where_backends_come_unknown_one_that_is_added_has_to_pass_first() {
+    let well = Arc::new(AtomicBool::new(false));
+    let is_well = Arc::clone(&well);
+    let old = Origin::script().on("/health", ok("")).otherwise(|_| ok("old")).start();
+    let new = Origin::script()
+        .with("/health", move |_| status(if is_well.load(Ordering::SeqCst) { 200 } else { 500 }))
+        .otherwise(|_| ok("new"))
+        .start();
+    let edge = before(
+        &[&old],
+        "    health: {path: /health, interval: 10m, timeout: 5s, rise: 1, fall: 1, initial: unknown}\n",
+    );
+    edge.wait_for_log("backend healthy");
+    add_origin(&edge, "new", &new);
+    edge.wait_for_log("backend unhealthy");
+    for _ in 0..4 {
+        edge.get("/").expect_body("old");
+    }
+    well.store(true, Ordering::SeqCst);
+    act(&edge, "POST", "new/check", "").expect_status(200);
+    let mut bodies = [edge.get("/").text(), edge.get("/").text()];
+    bodies.sort();
+    assert_eq!(bodies, ["new", "old"]);
+}
+
+#[test]
 fn without_health_checks_none_can_be_asked_for() {
     let origin = Origin::always(ok("here"));
     let edge = before(&[&origin], "    health: off\n");

@@ -103,6 +103,21 @@ fn a_full_line_is_told_and_who_waits_is_served() {
 }
 
 #[test]
+fn who_waits_for_longer_than_it_may_is_told() {
+    let (origin, gate) = held();
+    let edge = before(&[&origin], "    pool: {max_connections: 1, queue_timeout: 100ms}\n");
+    let mut first = edge.wire();
+    first.ask("GET", "edge.test", "/1", &[], b"");
+    origin.wait_for(1);
+    let told = edge.get_with("/2", &[("Accept", "application/json")]);
+    assert!(told.expect_status(503).text().contains("\"queue_timeout\""), "{told:?}");
+    edge.wait_for_metric("edgeproxy_refusals_total{reason=\"queue_timeout\"", 1.0);
+    open(&gate);
+    first.reply().expect_status(200);
+    assert_eq!(origin.seen_at("/2").len(), 0);
+}
+
+#[test]
 fn uploads_that_come_slowly_leave_connections_to_the_others() {
     let origin = Origin::always(ok("here"));
     let edge =
