@@ -60,7 +60,6 @@ use crate::message::chunked::BodyScanner;
 use crate::message::head::BodyFraming;
 use crate::message::head::RequestHead;
 use crate::message::head::Upgrade;
-use crate::message::spare;
 use crate::refusal::Refusal;
 use crate::terms;
 use crate::terms::pace::MinRate;
@@ -98,8 +97,6 @@ pub struct EdgeIo {
     http2: Option<Box<Multiplexed>>,
     /// Read from the transport, given to nobody yet.
     received: BytesMut,
-    /// What the last request past Pingora was read from, whose memory the next one may have.
-    spent: Bytes,
     /// The canonical head of the current request, given out first.
     head: Bytes,
     /// What of `received` and of what follows belongs to the current request.
@@ -149,7 +146,6 @@ impl EdgeIo {
             mode: Mode::Http1,
             http2: None,
             received: BytesMut::new(),
-            spent: Bytes::new(),
             head: Bytes::new(),
             body: BodyScanner::new(BodyFraming::None),
             may_tunnel: false,
@@ -223,9 +219,6 @@ impl EdgeIo {
         ready!(Pin::new(transport).poll_read(cx, &mut buf))?;
         let filled = buf.filled();
         self.conn.count_in(filled.len());
-        if self.received.capacity() == 0 {
-            self.received = spare::small_buffer();
-        }
         self.received.extend_from_slice(filled);
         Poll::Ready(Ok(filled.len()))
     }
@@ -262,10 +255,6 @@ impl EdgeIo {
         }
         if self.received.is_empty() {
             self.received = BytesMut::new();
-        }
-        // Nobody has a part of it by now, as a rule.
-        if let Ok(buffer) = std::mem::take(&mut self.spent).try_into_mut() {
-            spare::leave_small_buffer(buffer);
         }
     }
 

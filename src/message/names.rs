@@ -37,13 +37,7 @@ impl NameList {
     /// The same of a name in any case, which has no control bytes.
     #[must_use]
     pub fn contains_word(&self, name: &[u8]) -> bool {
-        self.may_have(name) && self.has_word(name)
-    }
-
-    // Rarely come to, and the same for all lists.
-    #[inline(never)]
-    fn has_word(&self, name: &[u8]) -> bool {
-        self.names.iter().any(|known| is_word(name, known.as_bytes()))
+        self.may_have(name) && self.names.iter().any(|known| is_word(name, known.as_bytes()))
     }
 
     /// Whether one of them is as long and begins with the same letter, in any case.

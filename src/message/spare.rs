@@ -15,8 +15,6 @@ pub(in crate::message) type Places = Vec<(Span, Span)>;
 
 /// The largest piece of memory that is kept, in bytes.
 const LARGEST: usize = 16 * 1024;
-/// The largest that is kept of those that a slow client may hold for long.
-const SMALL: usize = 2 * 1024;
 /// The most fields that a map which is kept has room for.
 const MOST_FIELDS: usize = 64;
 
@@ -24,7 +22,6 @@ thread_local! {
     static TEXTS: Pieces<Vec<u8>> = const { Pieces::new() };
     static MAPS: Pieces<HeaderMap> = const { Pieces::new() };
     static BUFFERS: Pieces<BytesMut> = const { Pieces::new() };
-    static SMALL_BUFFERS: Pieces<BytesMut> = const { Pieces::new() };
     static PLACES: Pieces<Places> = const { Pieces::new() };
     static LINES: Pieces<Vec<Field>> = const { Pieces::new() };
 }
@@ -68,21 +65,6 @@ pub fn leave_buffer(mut buffer: BytesMut) {
     if buffer.capacity() <= LARGEST {
         buffer.clear();
         BUFFERS.with(|kept| kept.leave(buffer));
-    }
-}
-
-/// The same of a small one, for what a client sends.
-#[must_use]
-pub fn small_buffer() -> BytesMut {
-    SMALL_BUFFERS.with(Pieces::take).unwrap_or_default()
-}
-
-/// Leaves the memory of such a one behind.
-pub fn leave_small_buffer(mut buffer: BytesMut) {
-    buffer.clear();
-    // What of its memory is behind what was read is not all of it.
-    if !buffer.try_reclaim(SMALL + 1) {
-        SMALL_BUFFERS.with(|kept| kept.leave(buffer));
     }
 }
 
@@ -159,23 +141,6 @@ mod tests {
         again.reserve(4096);
         again.extend_from_slice(b"something else, and more");
         assert_eq!(head, "a head");
-    }
-
-    #[test]
-    fn a_small_buffer_comes_back_whole_however_much_of_it_was_read() {
-        while small_buffer().capacity() > 0 {}
-        for (room, kept) in [(SMALL, true), (SMALL + 1, false), (LARGEST, false)] {
-            let mut buffer = BytesMut::with_capacity(room);
-            buffer.extend_from_slice(&vec![b'x'; room - 10]);
-            let at = buffer.as_ptr();
-            let mut read = buffer.freeze();
-            bytes::Buf::advance(&mut read, room - 10);
-            leave_small_buffer(read.try_into_mut().expect("nobody else has it"));
-            let mut again = small_buffer();
-            assert!(again.is_empty());
-            assert_eq!(again.try_reclaim(SMALL), kept, "{room}");
-            assert_eq!(again.as_ptr() == at, kept, "{room}");
-        }
     }
 
     #[test]

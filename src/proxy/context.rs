@@ -347,16 +347,13 @@ impl RequestCtx {
     }
 
     /// The route that the request takes, once it is known.
-    // Asked a dozen times for a request: code that is run again costs less than more of it, as below.
     #[must_use]
-    #[inline(never)]
     pub fn route(&self) -> Option<&Route> {
         self.route.map(|index| &self.runtime.plan.routes.routes()[index])
     }
 
     /// The upstream that serves the request: the one that was chosen, else the route's.
     #[must_use]
-    #[inline(never)]
     pub fn upstream(&self) -> Option<usize> {
         self.origin.upstream.or_else(|| match self.route()?.action {
             Action::Upstream(index) => Some(index),

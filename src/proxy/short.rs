@@ -184,7 +184,7 @@ impl ShortWay {
             let (route, captures) = (found.index, found.captures);
             let ctx = visit.into_ctx(route, captures, conn, version, headers, Arc::clone(&runtime));
             let passage = Passage { ctx, headers: headers.clone(), keep_alive: true };
-            return Some(Http2Taken::Through(passage.boxed()));
+            return Some(Http2Taken::Through(Box::new(passage)));
         }
         let hit = visit.find(method, headers, &found, &runtime)?;
         let id = arrive::request_id(headers, visit.wall);
@@ -242,7 +242,7 @@ impl ShortWay {
             let ctx = visit.into_ctx(route, captures, conn, version, fields, runtime);
             let headers = std::mem::replace(fields, spare::fields());
             let passage = Passage { ctx, headers, keep_alive: head.keep_alive };
-            return Some(Taken::Through(passage.boxed()));
+            return Some(Taken::Through(Box::new(passage)));
         }
         let hit = visit.find(&head.method, fields, &found, &runtime)?;
         let id = arrive::request_id(fields, visit.wall);

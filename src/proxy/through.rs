@@ -33,7 +33,6 @@ use crate::message::hops::Nominated;
 use crate::message::reply::ReplyMessage;
 use crate::message::reply::ReplyText;
 use crate::message::spare;
-use crate::pieces::Pieces;
 use crate::proxy::again;
 use crate::proxy::answer;
 use crate::proxy::arrive::REQUEST_ID;
@@ -98,45 +97,15 @@ enum Ended {
     Broke(Box<Error>),
 }
 
-// What is told to be rare stands aside of what every request runs through.
-
-#[cold]
-fn refused(error: Box<Error>) -> Ended {
-    Ended::Refused(error)
-}
-
-#[cold]
-fn unconnected(error: Box<Error>) -> Ended {
-    Ended::Unconnected(error)
-}
-
-#[cold]
-fn broke(error: Box<Error>) -> Ended {
-    Ended::Broke(error)
-}
-
-thread_local! {
-    /// Memory of passages that have ended.
-    static LEFT: Pieces<Box<Option<Passage>>> = const { Pieces::new() };
-}
-
-/// Leaves the memory of a passage to the next one.
-fn leave(mut passage: Box<Option<Passage>>) {
-    *passage = None;
-    LEFT.with(|left| left.leave(passage));
-}
-
-impl Through for Option<Passage> {
+impl Through for Passage {
     fn run(mut self: Box<Self>, mut io: Box<EdgeIo>, room: &mut Room) {
         room.fill(async move {
-            let passage = self.as_mut().as_mut()?;
             let mut relay = Relay::http1(&mut io);
-            let keeps = match passage.answer(&mut relay).await {
-                Answered::Wholly => passage.may_keep(),
+            let keeps = match self.answer(&mut relay).await {
+                Answered::Wholly => self.may_keep(),
                 Answered::Refused => false,
                 Answered::Cut => return None,
             };
-            leave(self);
             io.conn().response_is_whole();
             if keeps {
                 return Some(io);
@@ -148,12 +117,10 @@ impl Through for Option<Passage> {
 
     fn run_http2(mut self: Box<Self>, mut stream: Http2Stream) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let Some(passage) = self.as_mut().as_mut() else { return };
-            match passage.answer(&mut Relay::http2(&mut stream)).await {
+            match self.answer(&mut Relay::http2(&mut stream)).await {
                 Answered::Wholly | Answered::Refused => {}
                 Answered::Cut => stream.cut(),
             }
-            leave(self);
         })
     }
 }
@@ -169,13 +136,6 @@ enum Answered {
 }
 
 impl Passage {
-    /// Where it stays until it has ended.
-    pub(crate) fn boxed(self) -> Box<dyn Through> {
-        let mut place = LEFT.with(Pieces::take).unwrap_or_default();
-        *place = Some(self);
-        place
-    }
-
     /// Answers, and tells of it.
     async fn answer(&mut self, relay: &mut Relay<'_>) -> Answered {
         let answered = match self.pass(relay).await {
@@ -232,7 +192,7 @@ impl Passage {
     ) -> std::result::Result<(), Ended> {
         let Self { ctx, headers, .. } = self;
         let request = outgoing(headers);
-        let allowance = fetch::lend(&request, ctx).await.map_err(refused)?;
+        let allowance = fetch::lend(&request, ctx).await.map_err(Ended::Refused)?;
         let Some(lease) = &ctx.origin.lease else {
             return Err(Ended::Refused(fetch::refused(ctx, Refusal::Internal)));
         };
@@ -240,25 +200,25 @@ impl Passage {
         let mut exchange = lease
             .exchange(allowance.for_answer(timeouts.connect), allowance.kept)
             .await
-            .map_err(unconnected)?;
+            .map_err(Ended::Unconnected)?;
         fetch::connected(exchange.is_on_used_connection(), ctx);
-        exchange.send(question, timeouts.write).await.map_err(broke)?;
+        exchange.send(question, timeouts.write).await.map_err(Ended::Broke)?;
         // The time for the answer, which its connection watches, may be over before this one is.
         relay.set_patience((timeouts.read < allowance.answer).then_some(timeouts.read));
         let (opening, framing) = loop {
-            let came = relay.head(&mut exchange).await.map_err(broke)?;
-            let begun = begin(&request, &mut exchange, came, relay, ctx).map_err(broke)?;
+            let came = relay.head(&mut exchange).await.map_err(Ended::Broke)?;
+            let begun = begin(&request, &mut exchange, came, relay, ctx).map_err(Ended::Broke)?;
             match begun {
                 Begun::Answer(opening, framing) => break (opening, framing),
                 Begun::Interim(response) => {
-                    Box::pin(relay.interim(*response)).await.map_err(broke)?;
+                    Box::pin(relay.interim(*response)).await.map_err(Ended::Broke)?;
                 }
             }
         };
         relay.set_patience(Some(allowance.for_all(timeouts.read)));
         let keep = self.may_keep();
         let coming = Coming { framing, exchange, lent: &mut self.ctx.origin.lease };
-        relay.answer(opening, coming, keep).await.map_err(broke)
+        relay.answer(opening, coming, keep).await.map_err(Ended::Broke)
     }
 
     /// Whether the connection may carry another request.

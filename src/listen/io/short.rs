@@ -36,9 +36,8 @@ impl EdgeIo {
     /// Takes back what was received, without the bytes of what was `answered`.
     pub(crate) fn put_back(&mut self, mut received: Bytes, answered: usize) {
         received.advance(answered.min(received.len()));
-        match received.is_empty() {
-            true => self.spent = received,
-            false => self.received = BytesMut::from(received),
+        if !received.is_empty() {
+            self.received = BytesMut::from(received);
         }
     }
 
