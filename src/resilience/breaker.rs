@@ -118,6 +118,9 @@ pub enum Verdict {
     Success,
     /// The peer is to blame.
     Failure,
+    /// It is, and the request was cut off: there was no connection, or it broke. Those that are cut at the same moment
+    /// are one failure in a row: a peer that restarts meets all that are under way so.
+    Cut,
     /// It says nothing about the peer: the client went away, nobody was asked.
     Neutral,
 }
@@ -132,6 +135,8 @@ pub struct Pass {
     kind: Kind,
     round: u16,
     opened: bool,
+    /// How many failures had been counted when it was given.
+    counted: u32,
 }
 
 /// What a pass is for.
@@ -167,6 +172,8 @@ pub struct Breaker {
     word: AtomicU64,
     /// Failures in a row.
     failures: AtomicU32,
+    /// Failures that counted for that, of all times.
+    counted: AtomicU32,
     /// All requests, and of note the failed ones.
     window: Window,
 }
@@ -177,7 +184,8 @@ impl Breaker {
     pub fn new(settings: Settings) -> Self {
         let window = Window::new(settings.window);
         let word = AtomicU64::new(Word::closed(0).pack());
-        Self { settings, word, failures: AtomicU32::new(0), window }
+        let (failures, counted) = (AtomicU32::new(0), AtomicU32::new(0));
+        Self { settings, word, failures, counted, window }
     }
 
     /// What it was made with.
@@ -198,13 +206,17 @@ impl Breaker {
             let word = self.load();
             let next = self.passing(word, now)?;
             if word.phase == Phase::Closed {
-                return Some(Pass { kind: Kind::Normal, round: word.round, opened: false });
+                return Some(self.pass(Kind::Normal, word.round, false));
             }
             if self.replace(word, next) {
                 let opened = word.phase == Phase::Open;
-                return Some(Pass { kind: Kind::Probe, round: next.round, opened });
+                return Some(self.pass(Kind::Probe, next.round, opened));
             }
         }
+    }
+
+    fn pass(&self, kind: Kind, round: u16, opened: bool) -> Pass {
+        Pass { kind, round, opened, counted: self.counted.load(Ordering::Relaxed) }
     }
 
     /// Gives a pass back, and says what that changed.
@@ -213,7 +225,7 @@ impl Breaker {
     /// changes nothing, nor does a probe's that was taken for lost.
     pub fn leave(&self, pass: Pass, verdict: Verdict, now: Duration) -> Option<Transition> {
         match pass.kind {
-            Kind::Normal => self.leave_closed(pass.round, verdict, now),
+            Kind::Normal => self.leave_closed(&pass, verdict, now),
             Kind::Probe => self.leave_half_open(pass.round, verdict, now),
         }
     }
@@ -264,9 +276,9 @@ impl Breaker {
         }
     }
 
-    fn leave_closed(&self, round: u16, verdict: Verdict, now: Duration) -> Option<Transition> {
+    fn leave_closed(&self, pass: &Pass, verdict: Verdict, now: Duration) -> Option<Transition> {
         let word = self.load();
-        if word.phase != Phase::Closed || word.round != round {
+        if word.phase != Phase::Closed || word.round != pass.round {
             return None;
         }
         let cause = match verdict {
@@ -281,7 +293,11 @@ impl Breaker {
                 }
                 return None;
             }
-            Verdict::Failure => self.failed(now)?,
+            Verdict::Failure => {
+                self.counted.fetch_add(1, Ordering::Relaxed);
+                self.failed(true, now)?
+            }
+            Verdict::Cut => self.failed(self.is_news(pass), now)?,
         };
         let until = now.saturating_add(self.settings.open_for);
         // Another thread may have been first: then the change is that thread's.
@@ -289,10 +305,18 @@ impl Breaker {
             .then_some(Transition::Opened(cause))
     }
 
-    /// Counts a failure and says whether it is one too many.
-    fn failed(&self, now: Duration) -> Option<Cause> {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let too_many = self.settings.failures > 0 && failures >= self.settings.failures;
+    /// Whether no failure was counted since this pass was given; then one is.
+    fn is_news(&self, pass: &Pass) -> bool {
+        let (before, after) = (pass.counted, pass.counted.wrapping_add(1));
+        self.counted.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Counts a failure, in a row with the last ones or not, and says whether it is one too many.
+    fn failed(&self, in_row: bool, now: Duration) -> Option<Cause> {
+        let too_many = in_row && {
+            let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            self.settings.failures > 0 && failures >= self.settings.failures
+        };
         let cause = too_many.then_some(Cause::Failures);
         let Some(rate) = self.settings.rate else {
             return cause;
@@ -325,7 +349,7 @@ impl Breaker {
                     self.forget();
                     (Word::closed(word.next_round()), Some(Transition::Closed))
                 }
-                Verdict::Failure => {
+                Verdict::Failure | Verdict::Cut => {
                     let until = now.saturating_add(self.settings.open_for);
                     let opened = Transition::Opened(Cause::Probe);
                     (Word::open(word.next_round(), until), Some(opened))

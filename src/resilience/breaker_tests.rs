@@ -2,6 +2,7 @@ use std::sync::atomic::AtomicI64;
 
 use proptest::prelude::*;
 
+use super::Verdict::Cut;
 use super::Verdict::Failure;
 use super::Verdict::Neutral;
 use super::Verdict::Success;
@@ -43,6 +44,59 @@ fn the_fifth_failure_in_a_row_opens_it() {
     assert_eq!(breaker.state(at(3)), State::Open { until: at(33) });
     assert!(!breaker.admits(at(3)));
     assert!(breaker.enter(at(3)).is_none());
+}
+
+/// So many requests under way at once.
+fn under_way(breaker: &Breaker, count: u32, now: Duration) -> Vec<Pass> {
+    (0..count).map(|_| breaker.enter(now).expect("the breaker lets it pass")).collect()
+}
+
+#[test]
+fn requests_that_are_cut_at_the_same_moment_are_one_failure() {
+    let breaker = Breaker::new(Settings::default());
+    for moment in 1..=5 {
+        let passes = under_way(&breaker, 24, at(moment));
+        let came: Vec<_> =
+            passes.into_iter().filter_map(|pass| breaker.leave(pass, Cut, at(moment))).collect();
+        match moment {
+            5 => assert_eq!(came, [Transition::Opened(Cause::Failures)]),
+            before => {
+                assert_eq!(came, []);
+                assert_eq!(u64::from(breaker.consecutive_failures()), before);
+            }
+        }
+    }
+    // Each after the other is a failure of its own; so is one of another kind, whatever else was under way.
+    let breaker = Breaker::new(Settings { failures: 3, ..Settings::default() });
+    assert_eq!(ask(&breaker, Cut, at(1)), None);
+    let passes = under_way(&breaker, 2, at(1));
+    assert_eq!(ask(&breaker, Failure, at(1)), None);
+    let last = passes.into_iter().map(|pass| breaker.leave(pass, Failure, at(1))).next();
+    assert_eq!(last, Some(Some(Transition::Opened(Cause::Failures))));
+}
+
+#[test]
+fn a_peer_that_cuts_all_its_requests_is_found_out_however_they_overlap() {
+    let breaker = Breaker::new(Settings::default());
+    let mut passes = std::collections::VecDeque::from(under_way(&breaker, 8, at(1)));
+    let rounds = (0..8 * 6).take_while(|_| {
+        let oldest = passes.pop_front().expect("eight are under way");
+        let opened = breaker.leave(oldest, Cut, at(1)).is_some();
+        passes.extend(breaker.enter(at(1)));
+        !opened
+    });
+    assert!(rounds.count() < 8 * 5, "each generation counts once");
+    assert_eq!(breaker.state(at(1)), State::Open { until: at(31) });
+}
+
+#[test]
+fn those_that_are_cut_all_count_for_the_rate_and_a_probe_that_is_opens_it_again() {
+    let settings = Settings { failures: 0, rate: Some(50), min_requests: 6, ..Settings::default() };
+    let breaker = Breaker::new(settings);
+    let passes = under_way(&breaker, 6, at(1));
+    let last = passes.into_iter().map(|pass| breaker.leave(pass, Cut, at(1))).last();
+    assert_eq!(last, Some(Some(Transition::Opened(Cause::Rate))));
+    assert_eq!(ask(&breaker, Cut, at(40)), Some(Transition::Opened(Cause::Probe)));
 }
 
 #[test]
@@ -165,6 +219,9 @@ struct Model {
     /// Grows with every change, as the breaker's rounds do.
     round: u32,
     failures: u32,
+    /// How many failures counted in a row ever, and how many had when each pass was given.
+    counted: u32,
+    given: std::collections::HashMap<u32, u32>,
     /// When what ended in this closed phase ended, and whether it failed.
     ended: Vec<(u64, bool)>,
 }
@@ -178,6 +235,7 @@ enum Modelled {
 
 impl Model {
     fn enter(&mut self, id: u32, now: u64) -> Option<(Kind, u32)> {
+        self.given.insert(id, self.counted);
         let (probes, open_for) = (self.settings.probes as usize, self.open_for());
         match &mut self.phase {
             Modelled::Closed => return Some((Kind::Normal, self.round)),
@@ -208,14 +266,21 @@ impl Model {
         now: u64,
     ) -> Option<Transition> {
         let open = Modelled::Open { until: now + self.open_for() };
+        let mut in_row = false;
         match (&mut self.phase, kind) {
             (Modelled::Closed, Kind::Normal) if round == self.round => {
                 match verdict {
                     Neutral => return None,
                     Success => self.failures = 0,
-                    Failure => self.failures += 1,
+                    // What was cut together with another says nothing new.
+                    Cut if self.given[&id] != self.counted => {}
+                    Failure | Cut => {
+                        self.failures += 1;
+                        self.counted += 1;
+                        in_row = true;
+                    }
                 }
-                self.ended.push((now, verdict == Failure));
+                self.ended.push((now, verdict != Success));
                 if verdict == Success {
                     return None;
                 }
@@ -229,8 +294,9 @@ impl Model {
                     let enough = all >= self.settings.min_requests as usize;
                     enough && failed.len() * 100 >= all * rate as usize
                 });
-                let cause = if self.settings.failures > 0 && self.failures >= self.settings.failures
-                {
+                let too_many =
+                    self.settings.failures > 0 && self.failures >= self.settings.failures;
+                let cause = if in_row && too_many {
                     Cause::Failures
                 } else if rate {
                     Cause::Rate
@@ -252,7 +318,7 @@ impl Model {
                         self.change(Modelled::Closed);
                         Some(Transition::Closed)
                     }
-                    Failure => {
+                    Failure | Cut => {
                         self.change(open);
                         Some(Transition::Opened(Cause::Probe))
                     }
@@ -298,7 +364,9 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let verdict = prop_oneof![3 => Just(Success), 4 => Just(Failure), 1 => Just(Neutral)];
+    let verdict = prop_oneof![
+        3 => Just(Success), 3 => Just(Failure), 3 => Just(Cut), 1 => Just(Neutral),
+    ];
     prop_oneof![
         3 => (0_u64..4000).prop_map(Step::Wait),
         12 => Just(Step::Enter),
@@ -329,7 +397,13 @@ proptest! {
         };
         let breaker = Breaker::new(settings.clone());
         let mut model = Model {
-            settings, phase: Modelled::Closed, round: 0, failures: 0, ended: Vec::new(),
+            settings,
+            phase: Modelled::Closed,
+            round: 0,
+            failures: 0,
+            counted: 0,
+            given: std::collections::HashMap::new(),
+            ended: Vec::new(),
         };
         let mut out: Vec<(u32, Pass, Kind, u32)> = Vec::new();
         let mut now = 0;

@@ -232,7 +232,12 @@ impl Lease {
             Fault::Closed | Fault::Malformed => {}
         }
         let counts = counts(&self.turn.upstream, fault);
-        self.conclude(if counts { Verdict::Failure } else { Verdict::Neutral }, None);
+        let verdict = match fault {
+            _ if !counts => Verdict::Neutral,
+            Fault::Connect | Fault::Closed => Verdict::Cut,
+            Fault::Timeout | Fault::Malformed => Verdict::Failure,
+        };
+        self.conclude(verdict, None);
     }
 
     /// Says how it went, the first time; at this moment, or `None`, where the time was not asked for.

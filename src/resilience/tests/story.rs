@@ -311,7 +311,7 @@ impl Story {
     fn note(&mut self, peer: usize, verdict: Verdict) {
         let outcome = match verdict {
             Verdict::Success => ejection::Outcome::Success,
-            Verdict::Failure => ejection::Outcome::Error,
+            Verdict::Failure | Verdict::Cut => ejection::Outcome::Error,
             Verdict::Neutral => return,
         };
         let now = self.time();
