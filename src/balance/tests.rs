@@ -203,6 +203,24 @@ fn peers_that_are_all_in_their_slow_start_share_by_how_ready_they_are() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Whatever the weights, and however far each one is on its way up.
+    #[test]
+    fn shares_go_by_weight_and_by_how_ready_each_one_is(
+        peers in proptest::collection::vec((1_u32..5, 200_u32..=1000), 2..5),
+    ) {
+        let weights: Vec<u32> = peers.iter().map(|peer| peer.0).collect();
+        let mut group = Group::of(&weights);
+        group.readiness = peers.iter().map(|peer| peer.1).collect();
+        let wanted: Vec<f64> = peers.iter().map(|&(weight, ready)| f64::from(weight * ready)).collect();
+        for algorithm in [Algorithm::RoundRobin, Algorithm::Random] {
+            assert_near(&group.counts(algorithm, 60_000), &wanted, 16.0);
+        }
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]

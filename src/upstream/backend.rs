@@ -586,6 +586,8 @@ fn millis(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::upstream::Place;
 
@@ -657,5 +659,19 @@ mod tests {
         let at = |seconds| one.readiness(slow, Duration::from_secs(seconds));
         assert_eq!([at(100), at(105), at(110), at(200)], [50, 500, 1000, 1000]);
         assert_eq!(one.readiness(Duration::ZERO, Duration::from_secs(100)), 1000);
+    }
+
+    proptest! {
+        /// In proportion to the time, from a twentieth on.
+        #[test]
+        fn a_slow_start_grows_with_the_time(slow in 1_u64..3_600_000, since in 0_u64..7_200_000) {
+            let one = backend(1);
+            let up = Duration::from_secs(100);
+            one.came_up(up);
+            let at = |since| one.readiness(Duration::from_millis(slow), up + Duration::from_millis(since));
+            let wanted = u32::try_from((since * 1000 / slow).clamp(50, 1000)).unwrap();
+            prop_assert_eq!(at(since), wanted);
+            prop_assert!(at(since + 1) >= at(since));
+        }
     }
 }
