@@ -38,6 +38,7 @@ mod socket;
 pub mod tls;
 mod unverified;
 mod vigil;
+mod worker;
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,9 @@ use std::pin::Pin;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Weak;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
@@ -60,12 +63,14 @@ pub(in crate::upstream) struct Carrier {
     /// How much of a head is accepted.
     limits: ReplyLimits,
     pulse: Arc<Pulse>,
+    /// The thread that began the first of the streams under way. Written, as the next, while the state is held.
+    owner: AtomicUsize,
+    /// Streams under way.
+    streams: AtomicU32,
     state: Mutex<State>,
 }
 
 struct State {
-    /// Streams under way.
-    streams: u32,
     /// Streams that were begun.
     carried: u32,
     /// Since when there is none.
@@ -84,15 +89,13 @@ impl std::fmt::Debug for Carrier {
     }
 }
 
-/// Whether a stream can be begun.
+/// Why no stream is begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
-    /// It can.
-    Free,
+pub(super) enum Refused {
     /// As many as may be are under way.
     Full,
-    /// None any more.
-    Never,
+    /// None is any more.
+    Gone,
 }
 
 impl Carrier {
@@ -139,10 +142,19 @@ impl Carrier {
             return Err(Error::explain(ErrorType::ConnectError, what).into_up());
         }
         let now = Instant::now();
-        let state = State { streams: 0, carried: 0, idle: now, leaves: false, opened, shelf };
+        let state = State { carried: 0, idle: now, leaves: false, opened, shelf };
         tokio::spawn(drive(connection, Arc::clone(&pulse)));
-        let state = Mutex::new(state);
-        Ok(Arc::new(Self { send, secure, descriptor, born: now, limits, pulse, state }))
+        Ok(Arc::new(Self {
+            send,
+            secure,
+            descriptor,
+            born: now,
+            limits,
+            pulse,
+            owner: AtomicUsize::new(0),
+            streams: AtomicU32::new(0),
+            state: Mutex::new(state),
+        }))
     }
 
     /// How many streams it may have at once.
@@ -150,13 +162,19 @@ impl Carrier {
         u32::try_from(self.send.current_max_send_streams()).unwrap_or(u32::MAX).min(STREAMS)
     }
 
-    /// Whether a stream can be begun on it.
-    pub(super) fn room(&self) -> Room {
-        let state = self.state.lock();
-        if state.leaves || !self.is_alive() {
-            return Room::Never;
-        }
-        if state.streams < self.most() { Room::Free } else { Room::Full }
+    /// How many streams it has, as far as this thread knows.
+    pub(super) fn streams(&self) -> u32 {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has streams, and this thread began the first of them.
+    pub(super) fn is_of(&self, thread: usize) -> bool {
+        self.streams() > 0 && self.owner.load(Ordering::Relaxed) == thread
+    }
+
+    /// Whether no stream can be begun on it any more.
+    pub(super) fn has_gone(&self) -> bool {
+        self.state.lock().leaves || !self.is_alive()
     }
 
     /// Whether its origin takes new streams, as far as is known.
@@ -165,22 +183,33 @@ impl Carrier {
         !matches!(self.send.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
-    /// A place for one stream, if there is one; after `most` of them it is given no new ones.
-    pub(super) fn enter(self: &Arc<Self>, most: Option<u32>) -> Option<Place> {
-        if self.room() != Room::Free {
-            return None;
-        }
+    /// A place for one stream, for `thread`; after `most` of them it is given no new ones.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        thread: usize,
+        most: Option<u32>,
+    ) -> std::result::Result<Place, Refused> {
         let mut state = self.state.lock();
-        if state.streams >= self.most() {
-            return None;
+        if state.leaves || !self.is_alive() {
+            return Err(Refused::Gone);
         }
+        let streams = self.streams();
+        if streams >= self.most() {
+            return Err(Refused::Full);
+        }
+        if streams == 0 {
+            self.owner.store(thread, Ordering::Relaxed);
+        }
+        self.streams.store(streams + 1, Ordering::Relaxed);
         let used = state.carried > 0;
-        state.streams += 1;
         state.carried = state.carried.saturating_add(1);
-        state.leaves |= most.is_some_and(|most| state.carried >= most);
+        state.leaves = most.is_some_and(|most| state.carried >= most);
         drop(state);
         self.pulse.begin();
-        Some(Place { carrier: Arc::clone(self), used })
+        Ok(Place { carrier: Arc::clone(self), used })
     }
 
     /// It is given no new streams.
@@ -190,7 +219,7 @@ impl Carrier {
 
     /// Whether it has no streams.
     pub(super) fn is_idle(&self) -> bool {
-        self.state.lock().streams == 0
+        self.streams() == 0
     }
 
     /// Whether it may still be given streams when it has been idle for no longer than `idle`, and is no older than
@@ -198,7 +227,7 @@ impl Carrier {
     pub(super) fn is_good(&self, idle: Duration, age: Option<Duration>, now: Instant) -> bool {
         let too_old = age.is_some_and(|age| now.saturating_duration_since(self.born) >= age);
         let state = self.state.lock();
-        let too_idle = state.streams == 0 && now.saturating_duration_since(state.idle) >= idle;
+        let too_idle = self.is_idle() && now.saturating_duration_since(state.idle) >= idle;
         !too_old && !too_idle && !state.leaves && self.is_alive()
     }
 
@@ -256,8 +285,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.carrier.pulse.end();
         let mut state = self.carrier.state.lock();
-        state.streams = state.streams.saturating_sub(1);
-        if state.streams == 0 {
+        let streams = self.carrier.streams().saturating_sub(1);
+        self.carrier.streams.store(streams, Ordering::Relaxed);
+        if streams == 0 {
             state.idle = Instant::now();
         }
         let shelf = state.shelf.upgrade();

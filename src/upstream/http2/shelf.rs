@@ -1,7 +1,9 @@
 //! The connections of HTTP/2 to one address, and which of them carries the next request.
 //!
-//! The newest one that has room does: those that are too many become idle, grow old and are closed. Where none has
-//! room one more is made, by a task that belongs to nobody: who asked for it may go, and others wait for it as well.
+//! One on which this thread has streams already does, so that threads do not wait for each other's locks, nor all for
+//! the one that moves a connection's frames. Else the least busy one, and of several the newest: those that are too
+//! many become idle, grow old and are closed. Where none has room one more is made, and by and by one for each thread
+//! that would share a busy one, by a task that belongs to nobody: who asked for it may go, and others wait for it as well.
 
 use std::fmt;
 use std::pin::pin;
@@ -10,9 +12,11 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::Either;
 use futures_util::future::select;
 use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::Result;
@@ -23,7 +27,7 @@ use tokio::time::timeout_at;
 
 use super::carrier::Carrier;
 use super::carrier::Place;
-use super::carrier::Room;
+use super::carrier::Refused;
 use super::stream::Stream;
 use crate::refusal::Refusal;
 use crate::upstream::connect::Dial;
@@ -33,10 +37,19 @@ use crate::upstream::fault::refusal_of;
 use crate::upstream::fault::told_as;
 use crate::upstream::pool::Pool;
 use crate::upstream::pool::Settings;
+use crate::upstream::worker;
+
+/// From so many streams on a thread wants a connection of its own, rather than share another one's.
+const BUSY: u32 = 8;
+
+/// The least time between two connections that are made for this.
+const GROWTH: Duration = Duration::from_secs(1);
 
 /// Connections that carry requests side by side.
 #[derive(Default)]
 pub(in crate::upstream) struct Shelf {
+    /// Those that may be given streams, the newest at the end. Replaced as a whole, while the state is held.
+    carriers: ArcSwap<Vec<Arc<Carrier>>>,
     state: Mutex<State>,
     /// Told when there may be room.
     freed: Notify,
@@ -46,15 +59,15 @@ pub(in crate::upstream) struct Shelf {
 
 #[derive(Default)]
 struct State {
-    /// Those that may be given streams, the newest at the end.
-    carriers: Vec<Arc<Carrier>>,
     /// What becomes of the one that is being made.
     dialling: Option<watch::Receiver<Dialled>>,
+    /// When one was made last although there was room on others.
+    grown: Option<Instant>,
 }
 
 impl fmt::Debug for Shelf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shelf").field("carriers", &self.state.lock().carriers.len()).finish()
+        f.debug_struct("Shelf").field("carriers", &self.carriers.load().len()).finish()
     }
 }
 
@@ -101,7 +114,7 @@ impl Shelf {
         let deadline = Instant::now() + patience;
         let mut kept = kept;
         // Mostly there is one, and nothing has to be waited for.
-        if let Some(place) = self.place(pool, &pool.settings(), kept) {
+        if let Some(place) = self.place(pool, dial, kept) {
             return Ok(begun(place, pool));
         }
         loop {
@@ -139,16 +152,27 @@ impl Shelf {
     }
 
     /// A place on one of those that are there, if nothing is in the way of it.
-    fn place(&self, pool: &Arc<Pool>, settings: &Settings, kept: Kept) -> Option<Place> {
+    fn place(self: &Arc<Self>, pool: &Arc<Pool>, dial: &Arc<Dial>, kept: Kept) -> Option<Place> {
         if kept == Kept::Unwanted {
             return None;
         }
-        let state = self.state.lock();
-        let has_gone = |carrier: &Arc<Carrier>| carrier.room() == Room::Never;
-        if state.carriers.iter().any(has_gone) {
-            return None;
+        let (thread, settings) = (worker::own(), pool.settings());
+        let carriers = self.carriers.load();
+        let own = carriers.iter().rev().filter(|carrier| carrier.is_of(thread));
+        let mut has_own = false;
+        for carrier in own {
+            match enter(carrier, thread, pool, &settings) {
+                Ok(place) => return Some(place),
+                Err(Refused::Full) => has_own = true,
+                // It is closed first.
+                Err(Refused::Gone) => return None,
+            }
         }
-        state.place(pool, settings)
+        let carrier = carriers.iter().rev().min_by_key(|carrier| carrier.streams())?;
+        if !has_own && carrier.streams() >= BUSY {
+            self.grow(pool, dial, &settings);
+        }
+        enter(carrier, thread, pool, &settings).ok()
     }
 
     /// The same, where what is gone is closed first, or one that is being made.
@@ -159,31 +183,79 @@ impl Shelf {
         patience: Duration,
         kept: Kept,
     ) -> Offer {
-        let settings = pool.settings();
-        let most = usize::try_from(settings.max_connections).unwrap_or(usize::MAX);
+        let (thread, settings) = (worker::own(), pool.settings());
         let mut state = self.state.lock();
-        let all = std::mem::take(&mut state.carriers);
-        let (stay, gone): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|carrier| carrier.room() != Room::Never);
-        state.carriers = stay;
-        let is_welcome = kept == Kept::Welcome || state.carriers.len() >= most;
-        if is_welcome && let Some(place) = state.place(pool, &settings) {
-            return Offer::Place(place);
+        let gone = self.sort_out(&state, |carrier| !carrier.has_gone());
+        let mut carriers = self.carriers.load_full();
+        if kept == Kept::Welcome || carriers.len() >= most(&settings) {
+            // The least busy ones first, and of these the newest.
+            let all = Arc::make_mut(&mut carriers);
+            all.reverse();
+            all.sort_by_cached_key(|carrier| carrier.streams());
+            let place = |carrier| enter(carrier, thread, pool, &settings).ok();
+            if let Some(place) = all.iter().find_map(place) {
+                return Offer::Place(place);
+            }
         }
         if let Some(dialled) = &state.dialling {
             return Offer::Soon(dialled.clone());
         }
-        if state.carriers.len() >= most {
+        if carriers.len() >= most(&settings) {
             return Offer::Full;
         }
-        let (tell, told) = watch::channel(Dialled::Not);
-        state.dialling = Some(told.clone());
+        let soon = self.begin(&mut state, pool, dial, patience);
         drop(state);
         // Closing takes the kernel its time.
         drop(gone);
+        soon
+    }
+
+    /// Makes one more although there is room, if there may be more, and none was made for this just now.
+    #[cold]
+    fn grow(self: &Arc<Self>, pool: &Arc<Pool>, dial: &Arc<Dial>, settings: &Settings) {
+        // Who holds it makes one, or looks whether there is room.
+        let Some(mut state) = self.state.try_lock() else { return };
+        let now = Instant::now();
+        let just_now = |grown| now.saturating_duration_since(grown) < GROWTH;
+        if state.dialling.is_some()
+            || state.grown.is_some_and(just_now)
+            || self.carriers.load().len() >= most(settings)
+        {
+            return;
+        }
+        state.grown = Some(now);
+        // For nobody in particular: with the patience that such connections have.
+        self.begin(&mut state, pool, dial, Duration::ZERO);
+    }
+
+    /// Has a connection made.
+    fn begin(
+        self: &Arc<Self>,
+        state: &mut State,
+        pool: &Arc<Pool>,
+        dial: &Arc<Dial>,
+        patience: Duration,
+    ) -> Offer {
+        let (tell, told) = watch::channel(Dialled::Not);
+        state.dialling = Some(told.clone());
         let (shelf, pool, dial) = (Arc::clone(self), Arc::clone(pool), Arc::clone(dial));
         tokio::spawn(async move { shelf.dial(&pool, &dial, patience, &tell).await });
         Offer::Soon(told)
+    }
+
+    /// Keeps those that are to stay. Answers the others.
+    fn sort_out(
+        &self,
+        _held: &MutexGuard<'_, State>,
+        stays: impl Fn(&Carrier) -> bool,
+    ) -> Vec<Arc<Carrier>> {
+        let all = self.carriers.load();
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            all.iter().cloned().partition(|carrier| stays(carrier));
+        if !gone.is_empty() {
+            self.carriers.store(Arc::new(stay));
+        }
+        gone
     }
 
     /// Makes a connection, and tells those who wait for it.
@@ -233,7 +305,11 @@ impl Shelf {
             Ok(carrier) => {
                 pool.allow_streams(carrier.most());
                 pool.count_made();
-                self.state.lock().carriers.push(carrier);
+                let held = self.state.lock();
+                let mut carriers = self.carriers.load_full();
+                Arc::make_mut(&mut carriers).push(carrier);
+                self.carriers.store(carriers);
+                drop(held);
                 Ok(())
             }
             Err(e) => {
@@ -253,51 +329,64 @@ impl Shelf {
 
     /// How many of its connections have no streams.
     pub(in crate::upstream) fn idle(&self) -> usize {
-        self.state.lock().carriers.iter().filter(|carrier| carrier.is_idle()).count()
+        self.carriers.load().iter().filter(|carrier| carrier.is_idle()).count()
     }
 
     /// Gives no new streams to connections that are too old, were idle for too long, or whose origins left. Answers
     /// how many are left.
     pub(in crate::upstream) fn tidy(&self, idle: Duration, age: Option<Duration>) -> usize {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        let all = std::mem::take(&mut state.carriers);
-        let (stay, gone): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|carrier| carrier.is_good(idle, age, now));
-        let left = stay.len();
-        state.carriers = stay;
-        drop(state);
-        drop(gone);
+        let held = self.state.lock();
+        let gone = self.sort_out(&held, |carrier| carrier.is_good(idle, age, now));
+        let left = self.carriers.load().len();
+        drop(held);
+        leave(&gone);
         left
     }
 
     /// Gives no new streams to any of them. Each is closed when its last stream ends.
     pub(in crate::upstream) fn retire(&self) {
-        let gone = std::mem::take(&mut self.state.lock().carriers);
-        for carrier in &gone {
-            carrier.leave();
-        }
+        let held = self.state.lock();
+        let gone = self.sort_out(&held, |_| false);
+        drop(held);
+        leave(&gone);
     }
 
     /// Moves the connections of `other` here, to the pool that `pool` is.
     pub(in crate::upstream) fn absorb(self: &Arc<Self>, other: &Self, pool: &Pool) {
-        let theirs = std::mem::take(&mut other.state.lock().carriers);
-        for carrier in &theirs {
+        let held = other.state.lock();
+        let mut carriers = other.sort_out(&held, |_| false);
+        drop(held);
+        for carrier in &carriers {
             carrier.belong(Arc::downgrade(self), || pool.opened());
         }
-        let mut state = self.state.lock();
-        let ours = std::mem::replace(&mut state.carriers, theirs);
-        state.carriers.extend(ours);
+        let held = self.state.lock();
+        carriers.extend(self.carriers.load().iter().cloned());
+        self.carriers.store(Arc::new(carriers));
+        drop(held);
     }
 }
 
-impl State {
-    /// A place on the newest one that has one.
-    fn place(&self, pool: &Arc<Pool>, settings: &Settings) -> Option<Place> {
-        self.carriers.iter().rev().find_map(|carrier| {
-            pool.allow_streams(carrier.most());
-            carrier.enter(settings.max_requests)
-        })
+/// How many connections there may be.
+fn most(settings: &Settings) -> usize {
+    usize::try_from(settings.max_connections).unwrap_or(usize::MAX)
+}
+
+/// A place on this one for `thread`, if there is one.
+fn enter(
+    carrier: &Arc<Carrier>,
+    thread: usize,
+    pool: &Arc<Pool>,
+    settings: &Settings,
+) -> std::result::Result<Place, Refused> {
+    pool.allow_streams(carrier.most());
+    carrier.enter(thread, settings.max_requests)
+}
+
+/// Gives none of them new streams, also for those who found it before it was taken away.
+fn leave(carriers: &[Arc<Carrier>]) {
+    for carrier in carriers {
+        carrier.leave();
     }
 }
 

@@ -19,6 +19,7 @@ use crate::message::ends::Ends;
 use crate::socket::Idle;
 use crate::upstream::line::Line;
 use crate::upstream::pool::Settings;
+use crate::upstream::worker::own;
 
 /// How many shelves there are. With more threads than that some share one.
 const SHELVES: usize = 16;
@@ -228,13 +229,4 @@ fn of(lines: &mut VecDeque<Waiting>, client: Option<Ends>) -> Option<Waiting> {
 /// All shelves, this one first.
 fn one_after_the_other(first: usize) -> impl Iterator<Item = usize> {
     (first..SHELVES).chain(0..first)
-}
-
-/// The number of this thread's shelf.
-fn own() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHELVES;
-    }
-    OWN.with(|own| *own)
 }

@@ -1,11 +1,14 @@
 //! The pools of an upstream's connections, before a real origin.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use pingora::upstreams::peer::HttpPeer;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::OK;
@@ -16,7 +19,9 @@ use crate::message::reply::ReplyLimits;
 use crate::upstream::Protocol;
 use crate::upstream::connect::Dial;
 use crate::upstream::connect::Kept;
+use crate::upstream::http2::stream::Stream;
 use crate::upstream::peer::Upstream;
+use crate::upstream::pool::Pool;
 use crate::upstream::pool::Refused;
 use crate::upstream::pool::Settings;
 
@@ -154,4 +159,67 @@ async fn nothing_is_kept_ready_for_a_backend_that_went() {
     dial.tend();
     until(|| pool.stats().idle == 1).await;
     assert_eq!((origin.connections(), gone.connections()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thread_takes_streams_where_it_has_some_and_gets_a_connection_of_its_own_from_busy_ones()
+{
+    let origin = Origin::http2(None).await;
+    let settings = crate::upstream::Settings { protocol: Protocol::Http2, ..origin.settings() };
+    let upstream = Upstream::build(settings, ReplyLimits::default()).unwrap();
+    let peer = super::lent(&upstream);
+    let pool = upstream.dials()[0].pool(&peer);
+    let other = Worker::new();
+    let stream = || pool.stream(SOON, Kept::Welcome);
+    // While a connection is hardly used everybody shares it.
+    let mut streams = vec![stream().await.unwrap()];
+    let first = streams[0].descriptor();
+    for _ in 0..7 {
+        streams.push(other.stream(&pool));
+        assert_eq!(streams.last().map(Stream::descriptor), Some(first));
+    }
+    assert_eq!(pool.stats().created, 1);
+    // Now it is busy: the thread whose it is stays, the other one is served and gets its own.
+    streams.push(stream().await.unwrap());
+    streams.push(other.stream(&pool));
+    assert!(streams.iter().all(|stream| stream.descriptor() == first));
+    until(|| pool.stats().created == 2).await;
+    let own = other.stream(&pool);
+    let second = own.descriptor();
+    assert_ne!(second, first);
+    for _ in 0..20 {
+        streams.push(stream().await.unwrap());
+        assert_eq!(streams.last().map(Stream::descriptor), Some(first));
+        streams.push(other.stream(&pool));
+        assert_eq!(streams.last().map(Stream::descriptor), Some(second));
+    }
+    assert_eq!(pool.stats().created, 2);
+    // What is nobody's any more is anybody's.
+    drop(streams);
+    drop(own);
+    assert_eq!(stream().await.unwrap().descriptor(), second);
+    assert_eq!((pool.stats().open, pool.stats().created), (2, 2));
+}
+
+/// Another thread, which does what it is asked for until nobody asks any more.
+struct Worker(Sender<(Arc<Pool>, Sender<Stream>)>);
+
+impl Worker {
+    fn new() -> Self {
+        let (ask, asked) = channel::<(Arc<Pool>, Sender<Stream>)>();
+        let runtime = Handle::current();
+        std::thread::spawn(move || {
+            for (pool, answer) in asked {
+                let stream = runtime.block_on(pool.stream(SOON, Kept::Welcome)).unwrap();
+                answer.send(stream).unwrap();
+            }
+        });
+        Self(ask)
+    }
+
+    fn stream(&self, pool: &Arc<Pool>) -> Stream {
+        let (answer, answered) = channel();
+        self.0.send((Arc::clone(pool), answer)).unwrap();
+        answered.recv_timeout(SOON).unwrap()
+    }
 }

@@ -213,18 +213,22 @@ fn streams_of_many_clients_share_a_connection_to_an_http_2_origin() {
     });
     let edge = edge_to(&format!("addresses: [\"{}\"], protocol: http2", origin.address));
 
-    let mut clients: Vec<_> = (0..20).map(|_| edge.wire()).collect();
+    let mut clients: Vec<_> = (0..40).map(|_| edge.wire()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         client.send(format!("GET /{n} HTTP/1.1\r\nHost: edge.test\r\n\r\n"));
         assert!(client.has_reply(PATIENCE));
+        if n == 7 {
+            assert_eq!(origin.connections(), 1);
+        }
     }
     end.send_replace(true);
 
     for client in &mut clients {
         client.reply().expect_status(200).expect_body("begun, ended");
     }
-    assert_eq!(origin.seen().len(), 20);
-    assert_eq!(origin.connections(), 1);
+    assert_eq!(origin.seen().len(), 40);
+    // From eight on each of the two threads may have its own.
+    assert!(origin.connections() <= 2);
 }
 
 #[test]
