@@ -42,6 +42,9 @@ use crate::upstream::pool;
 /// The most bytes of a backend's id: as many as of a host's name.
 const LONGEST_ID: usize = 255;
 
+/// How long an origin may be silent that nobody said more of.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// The upstreams, in the order of their names: a route's index counts in this order.
 pub(super) fn upstreams(
     config: &schema::Config,
@@ -564,10 +567,12 @@ fn timeouts(written: &schema::upstream::Timeouts, at: &Path, report: &mut Report
         );
     }
     let mut time = |key: &str, value| period(report, &at.key(key), value, moment, DAY);
+    // Nobody who says only how long all may take wants to wait longer than that for a body that stalls.
+    let silence = SILENCE.min(written.total.0);
     Timeouts {
         connect: time("connect", written.connect),
-        read: time("read", written.read),
-        write: time("write", written.write),
+        read: written.read.map_or(silence, |read| time("read", read)),
+        write: written.write.map_or(silence, |write| time("write", write)),
         idle: time("idle", written.idle),
         total: time("total", written.total),
     }

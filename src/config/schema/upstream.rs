@@ -280,10 +280,13 @@ pub struct OriginTls {
 pub struct Timeouts {
     /// To establish a connection, TLS included.
     pub connect: Period,
-    /// Between two reads of a response; the first one is the time to its first byte.
-    pub read: Period,
-    /// For one write of a request.
-    pub write: Period,
+    /// Between two reads of a response; the first one is the time to its first byte. Without it 30 seconds, or `total`
+    /// where that is shorter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read: Option<Period>,
+    /// For one write of a request; without it as `read`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write: Option<Period>,
     /// How long an unused connection is kept.
     pub idle: Period,
     /// From when a request is whole to the header of its answer, all attempts together.
@@ -335,8 +338,8 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Period(Duration::from_secs(10)),
-            read: Period(Duration::from_secs(30)),
-            write: Period(Duration::from_secs(30)),
+            read: None,
+            write: None,
             idle: Period(Duration::from_secs(90)),
             total: Period(Duration::from_secs(30)),
         }

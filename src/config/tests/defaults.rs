@@ -137,6 +137,20 @@ fn a_request_has_30_seconds_in_all() {
 }
 
 #[test]
+fn nothing_stalls_for_longer_than_all_may_take_unless_that_is_said() {
+    for (text, read, write) in [
+        ("", 30, 30),
+        ("timeouts: {total: 5s}", 5, 5),
+        ("timeouts: {total: 60s}", 30, 30),
+        ("timeouts: {total: 5s, read: 30s}", 30, 5),
+        ("timeouts: {total: 5s, write: 1h}", 5, 3600),
+    ] {
+        let timeouts = with(text).timeouts;
+        assert_eq!((timeouts.read, timeouts.write), (seconds(read), seconds(write)), "{text}");
+    }
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_errors() {
     for (text, part) in [
         ("retry: {backoff: 1s, max_backoff: 100ms}", "shorter than `backoff`"),

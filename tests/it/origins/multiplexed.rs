@@ -368,7 +368,7 @@ fn an_attempt_has_its_time_to_the_header_alone_and_the_body_its_own() {
             origin.address
         ))
     };
-    for more in ["    retry: {per_try: 300ms}\n", "    timeouts: {total: 300ms}\n"] {
+    for more in ["    retry: {per_try: 300ms}\n", "    timeouts: {read: 10s, total: 300ms}\n"] {
         for method in ["GET", "POST"] {
             let reply = edge(more).wire().request(method, "edge.test", "/", &[], b"");
             reply.expect_status(200).expect_body("slow body");

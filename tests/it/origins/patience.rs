@@ -1,6 +1,7 @@
 //! Whose time it is: what a client does while it sends, or reads, is held against no origin; and what an origin says
 //! ahead of its answer gives it no more of it.
 
+use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpStream;
@@ -53,7 +54,7 @@ fn expect_no_failure(edge: &Edge, told: &str) {
 fn a_client_that_sends_slowly_takes_none_of_the_origins_time() {
     let (one, two) = well();
     for (told, settings) in [
-        ("all attempts", "timeouts: {total: 300ms}"),
+        ("all attempts", "timeouts: {total: 300ms, read: 10s, write: 10s}"),
         ("one attempt", "retry: {per_try: 300ms}"),
         // Longer than the client pauses by far.
         ("one read", "timeouts: {read: 1s}"),
@@ -81,7 +82,8 @@ fn a_client_that_sends_slowly_takes_none_of_the_origins_time() {
 fn a_client_of_http_2_that_sends_slowly_takes_none_of_it_either() {
     let (one, two) = well();
     for (protocol, address) in [("http1", one.address), ("http2", two.address)] {
-        let edge = in_front_of(address, protocol, "timeouts: {total: 300ms}", "");
+        let edge =
+            in_front_of(address, protocol, "timeouts: {total: 300ms, read: 10s, write: 10s}", "");
         http2::run(async {
             let mut client = http2::plain(edge.address("http")).await;
             let request = http::Request::post("http://edge.test/a").body(()).expect("a good head");
@@ -184,6 +186,26 @@ fn an_interim_response_gives_an_origin_no_more_time() {
                 answer.expect("an answer").expect_status(504);
             }
         }
+    }
+}
+
+#[test]
+fn a_body_stalls_for_no_longer_than_all_may_take_unless_more_is_asked_for() {
+    let origin = Origin::script()
+        .take_over("/a", |_, mut stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nbody");
+            // Until it is cut off.
+            let _ = stream.read_to_end(&mut Vec::new());
+        })
+        .start();
+    for route in ["", ", cache: off"] {
+        let edge = in_front_of(origin.address, "http1", "timeouts: {total: 500ms}", route);
+        let began = Instant::now();
+        let reply = edge.get("/a");
+        assert_eq!((reply.status, reply.end), (200, End::Cut), "{reply:?}");
+        // The 30 seconds of an origin of which nobody says anything are far away.
+        assert!(began.elapsed() < LATE);
+        edge.wait_for_metric("edgeproxy_refusals_total{reason=\"origin_timeout\"}", 1.0);
     }
 }
 
