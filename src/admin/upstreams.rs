@@ -21,8 +21,8 @@ use crate::runtime::Runtime;
 use crate::runtime::backends;
 use crate::runtime::backends::Deed;
 use crate::runtime::backends::Problem;
+use crate::runtime::patch::Patch;
 use crate::runtime::purge::Asker;
-use crate::upstream::drift::Adjustment;
 
 /// What is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,10 +123,8 @@ pub(super) async fn answer(
             shown(StatusCode::OK, backends::backend(&runtime, &name, &id))
         }
         Ask::Backend(name, id) if *method == Method::PATCH => {
-            match read::<Adjustment>(session, "{\"weight\": 2}").await {
-                Ok(adjustment) => {
-                    change(Arc::clone(current), name, Deed::Adjust(id, adjustment)).await
-                }
+            match read::<Patch>(session, "{\"weight\": 2}").await {
+                Ok(patch) => change(Arc::clone(current), name, Deed::Change(id, patch)).await,
                 Err(refused) => refused,
             }
         }
@@ -169,6 +167,7 @@ async fn carry_out(
 ) -> Response<Vec<u8>> {
     let is_new = matches!(deed, Deed::Add(_));
     let is_gone = matches!(deed, Deed::Remove(_));
+    let is_elsewhere = matches!(&deed, Deed::Change(_, patch) if patch.relocates());
     let work = {
         let (current, upstream) = (Arc::clone(&current), upstream.clone());
         tokio::task::spawn_blocking(move || backends::carry_out(&current, &upstream, &deed, &by))
@@ -189,7 +188,7 @@ async fn carry_out(
         let in_flight = mine.map(|one| one.in_flight).sum();
         return json(StatusCode::OK, &Removed { removed: id, in_flight });
     }
-    if is_new {
+    if is_new || is_elsewhere {
         backends::follow(&runtime, &upstream, &id).await;
     }
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };

@@ -6,6 +6,7 @@ use clap::ArgGroup;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use clap::ValueEnum;
 use clap_complete::Shell;
 
 use crate::units::Period;
@@ -47,6 +48,8 @@ Examples:
                                          one more; it gets requests at once
   edgeproxy upstreams set -c conf/edge.yaml app c --weight 5
                                          another share
+  edgeproxy upstreams set -c conf/edge.yaml app c --address 10.0.0.9:8080
+                                         elsewhere from the next request on
   edgeproxy upstreams drain -c conf/edge.yaml app c
                                          nothing new; what it has it finishes
   edgeproxy upstreams remove -c conf/edge.yaml app c
@@ -305,16 +308,25 @@ pub enum UpstreamsVerb {
         /// It gets no requests before `set --active true`.
         #[arg(long)]
         inactive: bool,
+        /// How it is spoken to.
+        #[command(flatten)]
+        tls: TlsFlags,
         /// Whom to ask.
         #[command(flatten)]
         whom: Whom,
     },
     /// Change a backend.
-    #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["weight", "active", "backup"]))]
+    #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["address", "tls", "server_name", "ca", "weight", "active", "backup"]))]
     Set {
         /// Which one.
         #[command(flatten)]
         which: Which,
+        /// Where it is from now on; it keeps its id.
+        #[arg(long, value_name = "ADDRESS")]
+        address: Option<String>,
+        /// How it is spoken to.
+        #[command(flatten)]
+        tls: TlsFlags,
         /// Its share of requests relative to its siblings, 1 to 1000.
         #[arg(long, value_name = "N")]
         weight: Option<u32>,
@@ -359,6 +371,31 @@ pub struct Which {
     /// Whom to ask.
     #[command(flatten)]
     pub whom: Whom,
+}
+
+/// TLS towards a backend. Further keys can be set over the admin listener.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TlsFlags {
+    /// TLS with every default, none, or what the upstream has.
+    #[arg(long, value_name = "on|off|upstream", conflicts_with_all = ["server_name", "ca"])]
+    pub tls: Option<TlsFlag>,
+    /// The name that it is told, and that its certificate must have.
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+    /// A PEM file with the authorities to trust.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// Whether TLS is spoken to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TlsFlag {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+    /// As the upstream says.
+    Upstream,
 }
 
 /// The running process.

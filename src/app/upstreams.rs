@@ -1,19 +1,23 @@
 //! `upstreams`: the backends of the running process.
 
 use serde::Deserialize;
+use serde_json::Map;
+use serde_json::Value;
 use serde_json::json;
 
 use crate::app::Failure;
 use crate::app::ask::Form;
 use crate::app::ask::Unheard;
 use crate::app::cli::Cli;
+use crate::app::cli::TlsFlag;
+use crate::app::cli::TlsFlags;
 use crate::app::cli::UpstreamsVerb;
 use crate::app::cli::Which;
 use crate::app::cli::Whom;
 use crate::app::purge::refused;
 use crate::app::purge::running;
 use crate::message::segment::encode;
-use crate::upstream::drift::Adjustment;
+use crate::runtime::patch::Patch;
 
 /// As much of an answer as is told again.
 #[derive(Deserialize)]
@@ -63,6 +67,7 @@ struct Address {
 #[derive(Deserialize)]
 struct Leaving {
     label: String,
+    address: String,
     in_flight: u32,
 }
 
@@ -88,7 +93,7 @@ struct Check {
 pub(crate) fn upstreams(cli: &Cli, what: &UpstreamsVerb) -> Result<String, Failure> {
     match what {
         UpstreamsVerb::List { upstream, json, whom } => list(cli, upstream.as_deref(), *json, whom),
-        UpstreamsVerb::Add { upstream, address, id, weight, backup, inactive, whom } => {
+        UpstreamsVerb::Add { upstream, address, id, weight, backup, inactive, tls, whom } => {
             let mut body = json!({"address": address, "backup": backup, "active": !inactive});
             if let Some(id) = id {
                 body["id"] = json!(id);
@@ -96,14 +101,18 @@ pub(crate) fn upstreams(cli: &Cli, what: &UpstreamsVerb) -> Result<String, Failu
             if let Some(weight) = weight {
                 body["weight"] = json!(weight);
             }
+            if let Some(tls) = said_of(tls)?.filter(|tls| !tls.is_null()) {
+                body["tls"] = tls;
+            }
             let path = format!("/v1/upstreams/{}/backends", encode(upstream));
             let answer = say(cli, whom, "POST", &path, &body.to_string())?;
             let added: Backend = read(&answer)?;
             Ok(format!("added: {upstream} {}: {}\n", added.id, standing(&added)))
         }
-        UpstreamsVerb::Set { which, weight, active, backup } => {
-            let change = Adjustment { weight: *weight, active: *active, backup: *backup };
-            let body = serde_json::to_string(&change).map_err(Failure::other)?;
+        UpstreamsVerb::Set { which, address, tls, weight, active, backup } => {
+            let (address, tls) = (address.clone(), said_of(tls)?);
+            let patch = Patch { address, tls, weight: *weight, active: *active, backup: *backup };
+            let body = serde_json::to_string(&patch).map_err(Failure::other)?;
             let answer = say(cli, &which.whom, "PATCH", &path(which, ""), &body)?;
             told("changed", which, &answer)
         }
@@ -142,6 +151,25 @@ pub(crate) fn upstreams(cli: &Cli, what: &UpstreamsVerb) -> Result<String, Failu
             Ok(format!("removed: {} {}{rest}\n", which.upstream, which.id))
         }
     }
+}
+
+/// What is said of TLS, as the running process is told it; `null` is what the upstream has.
+fn said_of(TlsFlags { tls, server_name, ca }: &TlsFlags) -> Result<Option<Value>, Failure> {
+    let mut keys = Map::new();
+    if let Some(name) = server_name {
+        keys.insert("server_name".to_owned(), json!(name));
+    }
+    if let Some(file) = ca {
+        // The running process has another folder.
+        let file = std::path::absolute(file).map_err(Failure::other)?;
+        keys.insert("ca".to_owned(), json!(file));
+    }
+    Ok(match tls {
+        Some(TlsFlag::On) => Some(json!("on")),
+        Some(TlsFlag::Off) => Some(json!("off")),
+        Some(TlsFlag::Upstream) => Some(Value::Null),
+        None => (!keys.is_empty()).then_some(Value::Object(keys)),
+    })
 }
 
 fn list(cli: &Cli, name: Option<&str>, json: bool, whom: &Whom) -> Result<String, Failure> {
@@ -203,7 +231,8 @@ fn table(upstreams: &[Upstream]) -> String {
             let mut row = [const { String::new() }; 9].map(|_| "-".to_owned());
             row[0].clone_from(&upstream.name);
             row[1].clone_from(&one.label);
-            "removed".clone_into(&mut row[3]);
+            row[2].clone_from(&one.address);
+            "leaving".clone_into(&mut row[3]);
             row[5] = one.in_flight.to_string();
             rows.push(row);
         }

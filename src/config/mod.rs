@@ -48,6 +48,7 @@ use crate::config::path::Step;
 use crate::config::plan::Plan;
 use crate::config::report::Report;
 use crate::config::schema::value::Switch;
+use crate::message::target::Scheme;
 use crate::upstream;
 use crate::upstream::OriginTls;
 use crate::upstream::Place;
@@ -165,6 +166,42 @@ pub fn backend(
     written: &schema::upstream::Address,
     outer: Option<&OriginTls>,
 ) -> Result<upstream::Backend, String> {
+    let mut backend = clear(written, outer)?;
+    if written.id.is_none() {
+        let id = backend.at.to_string();
+        if id.contains('/') {
+            return Err("a socket needs an `id`: it stands in logs, metrics and paths".to_owned());
+        }
+        backend.id = id.into();
+    }
+    usable(backend)
+}
+
+/// The same for one that is to be otherwise, or was before the program ended, and goes by this id. That may be
+/// an address, as it stands in a configuration, and no id that could be given.
+///
+/// # Errors
+/// As [`backend`].
+pub fn backend_of(
+    id: &str,
+    written: &schema::upstream::Address,
+    outer: Option<&OriginTls>,
+) -> Result<upstream::Backend, String> {
+    let written = schema::upstream::Address { id: None, ..written.clone() };
+    let backend = clear(&written, outer)?;
+    usable(upstream::Backend { id: id.into(), ..backend })
+}
+
+/// What the address of a backend says of TLS; `None`: nothing, or it is none.
+#[must_use]
+pub fn scheme(address: &str) -> Option<Scheme> {
+    check::scheme(address)
+}
+
+fn clear(
+    written: &schema::upstream::Address,
+    outer: Option<&OriginTls>,
+) -> Result<upstream::Backend, String> {
     let mut report = Report::new(None, Diagnostics::default());
     let nowhere = FilePath::new("");
     let backend = check::upstream::backend(written, outer, nowhere, &Path::root(), &mut report);
@@ -175,16 +212,10 @@ pub fn backend(
         format!("{}{place}{}{help}", one.path, one.message)
     });
     let wrong: Vec<String> = wrong.collect();
-    let Some(mut backend) = backend.filter(|_| wrong.is_empty()) else {
-        return Err(wrong.join(" / "));
-    };
-    if written.id.is_none() {
-        let id = backend.at.to_string();
-        if id.contains('/') {
-            return Err("a socket needs an `id`: it stands in logs, metrics and paths".to_owned());
-        }
-        backend.id = id.into();
-    }
+    backend.filter(|_| wrong.is_empty()).ok_or_else(|| wrong.join(" / "))
+}
+
+fn usable(backend: upstream::Backend) -> Result<upstream::Backend, String> {
     // There is no file whose folder they could begin in.
     let socket = match &backend.at {
         Place::Unix(path) => Some(path),
@@ -200,7 +231,7 @@ pub fn backend(
     Ok(backend)
 }
 
-/// A backend as it would be written: [`backend`] takes it back as it is.
+/// A backend as it would be written: [`backend_of`] takes it back as it is.
 #[must_use]
 pub fn written(backend: &upstream::Backend) -> schema::upstream::Address {
     let tls = backend.tls.as_ref().map_or(Switch::Off, |tls| {

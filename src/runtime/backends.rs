@@ -6,12 +6,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use log::info;
 use serde::Serialize;
+use tokio::runtime::Handle;
 
 use crate::balance::Algorithm;
+use crate::config;
 use crate::config::schema::upstream::Address;
 use crate::config::suggest;
 use crate::resilience::breaker::State;
 use crate::runtime::Runtime;
+use crate::runtime::patch::Patch;
 use crate::runtime::purge::Asker;
 use crate::runtime::state;
 use crate::upstream::Protocol;
@@ -19,7 +22,6 @@ use crate::upstream::WEIGHTS;
 use crate::upstream::backend::Report;
 use crate::upstream::change::Refused;
 use crate::upstream::change::Standing;
-use crate::upstream::drift::Adjustment;
 use crate::upstream::drift::Drift;
 use crate::upstream::health::Checked;
 use crate::upstream::health::Health;
@@ -34,7 +36,7 @@ pub enum Deed {
     /// Add this one.
     Add(Box<Address>),
     /// Change the one of this id.
-    Adjust(String, Adjustment),
+    Change(String, Patch),
     /// Give it no more requests.
     Drain(String),
     /// Give it requests again.
@@ -80,7 +82,7 @@ pub struct UpstreamView {
     pub drift: Option<DriftView>,
     /// Its backends.
     pub backends: Vec<BackendView>,
-    /// Those that were removed and have something to finish.
+    /// Those that were removed, or were elsewhere, and have something to finish.
     pub leaving: Vec<LeavingView>,
 }
 
@@ -230,11 +232,13 @@ pub struct PoolView {
     pub failed: u64,
 }
 
-/// A backend that was removed.
+/// A backend that was removed, or an address that one had before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeavingView {
     /// As logs and metrics called it.
     pub label: String,
+    /// The address.
+    pub address: String,
     /// Requests that it has yet.
     pub in_flight: u32,
 }
@@ -244,7 +248,7 @@ impl Deed {
     fn label(&self) -> &'static str {
         match self {
             Self::Add(_) => "backend added",
-            Self::Adjust(..) => "backend changed",
+            Self::Change(..) => "backend changed",
             Self::Drain(_) => "backend draining",
             Self::Undrain(_) => "backend no longer draining",
             Self::Remove(_) => "backend removed",
@@ -256,7 +260,7 @@ impl Deed {
     fn is_lasting(&self) -> bool {
         match self {
             Self::Add(_)
-            | Self::Adjust(..)
+            | Self::Change(..)
             | Self::Drain(_)
             | Self::Undrain(_)
             | Self::Remove(_) => true,
@@ -265,8 +269,11 @@ impl Deed {
     }
 }
 
-/// Does it, and keeps it where that is wished. Blocks: files are read and written. Answers the id of the
-/// backend.
+/// Does it, and keeps it where that is wished. Blocks: files are read and written, and a name is looked up that a
+/// backend goes over to. Answers the id of the backend.
+///
+/// # Panics
+/// Outside of a thread of the runtime for what blocks.
 ///
 /// # Errors
 /// It was not done, or was done and not kept.
@@ -295,7 +302,7 @@ pub fn carry_out(
     Ok(id)
 }
 
-fn apply(runtime: &Runtime, upstream: &Upstream, deed: &Deed) -> Result<String, Problem> {
+fn apply(runtime: &Runtime, upstream: &Arc<Upstream>, deed: &Deed) -> Result<String, Problem> {
     let settings = upstream.settings();
     let (id, done) = match deed {
         Deed::Add(written) => {
@@ -303,21 +310,22 @@ fn apply(runtime: &Runtime, upstream: &Upstream, deed: &Deed) -> Result<String, 
                 let what = "write where it is, such as {\"address\": \"10.0.0.3:8080\"}";
                 return Err(Problem::Unclear(what.to_owned()));
             }
-            let backend = state::usable(written, settings).map_err(Problem::Unclear)?;
+            let backend = config::backend(written, settings.tls.as_ref());
+            let backend = backend.and_then(state::usable).map_err(Problem::Unclear)?;
             (backend.id.to_string(), upstream.add(backend, &runtime.dials))
         }
-        Deed::Adjust(id, adjustment) => {
-            if adjustment.is_empty() {
-                let what = "nothing is to change: write \"weight\", \"active\" or \"backup\"";
+        Deed::Change(id, patch) => {
+            if patch.is_empty() {
+                let what = "nothing is to change: write \"address\", \"tls\", \"weight\", \"active\" or \"backup\"";
                 return Err(Problem::Unclear(what.to_owned()));
             }
-            if let Some(weight) = adjustment.weight.filter(|weight| !WEIGHTS.contains(weight)) {
+            if let Some(weight) = patch.weight.filter(|weight| !WEIGHTS.contains(weight)) {
                 let (least, most) = (WEIGHTS.start(), WEIGHTS.end());
                 return Err(Problem::Unclear(format!(
                     "weight: {weight} is out of range; from {least} to {most}"
                 )));
             }
-            (id.clone(), upstream.adjust(id, *adjustment))
+            (id.clone(), change(runtime, upstream, id, patch)?)
         }
         Deed::Drain(id) => (id.clone(), upstream.drain(id, true)),
         Deed::Undrain(id) => (id.clone(), upstream.drain(id, false)),
@@ -327,12 +335,33 @@ fn apply(runtime: &Runtime, upstream: &Upstream, deed: &Deed) -> Result<String, 
     match done {
         Ok(()) => Ok(id),
         Err(Refused::Unknown) => Err(unknown(upstream, &id)),
-        Err(refused @ Refused::Unusable(_)) => Err(Problem::Unclear(refused.to_string())),
+        Err(refused @ (Refused::Unusable(_) | Refused::Unresolved(..))) => {
+            Err(Problem::Unclear(refused.to_string()))
+        }
         Err(refused) => Err(Problem::Conflict(refused.to_string())),
     }
 }
 
-/// Looks the name of a backend up that was added, if it is one, and waits a moment for the first answer.
+/// Changes the backend of this id. What makes no sense is a problem; what does not go as things stand is refused.
+fn change(
+    runtime: &Runtime,
+    upstream: &Arc<Upstream>,
+    id: &str,
+    patch: &Patch,
+) -> Result<Result<(), Refused>, Problem> {
+    if !patch.relocates() {
+        return Ok(upstream.adjust(id, patch.adjustment()));
+    }
+    let standings = upstream.standings();
+    let Some(standing) = standings.iter().find(|standing| *standing.meant.backend.id == *id) else {
+        return Ok(Err(Refused::Unknown));
+    };
+    let meant = patch.over(&standing.meant.backend, upstream.settings());
+    let meant = meant.and_then(state::usable).map_err(Problem::Unclear)?;
+    Ok(Handle::current().block_on(upstream.relocate(meant, &runtime.dials)))
+}
+
+/// Looks the name of a backend up that was added or changed, if it is one, and waits a moment for the first answer.
 pub async fn follow(runtime: &Runtime, upstream: &str, id: &str) {
     if let Ok(upstream) = find(runtime, upstream) {
         resolve::begin(upstream, id).await;
@@ -429,13 +458,8 @@ fn tell(upstream: &Upstream, id: &str, deed: &Deed, by: &Asker) {
             info!(target: "edgeproxy::audit", way, from, upstream = name, backend = id, address,
                 weight, active, backup; "{what}");
         }
-        Deed::Adjust(_, Adjustment { weight, active, backup }) => {
-            let changes = [
-                weight.map(|weight| format!("weight:{weight}")),
-                active.map(|active| format!("active:{active}")),
-                backup.map(|backup| format!("backup:{backup}")),
-            ];
-            let set = changes.into_iter().flatten().collect::<Vec<_>>().join(",");
+        Deed::Change(_, patch) => {
+            let set = patch.told();
             let set = set.as_str();
             info!(target: "edgeproxy::audit", way, from, upstream = name, backend = id, set;
                 "{what}");
@@ -452,6 +476,7 @@ fn view(upstream: &Upstream) -> UpstreamView {
     let drift = upstream.drift();
     let leaving = |report: Report| LeavingView {
         label: report.label.to_string(),
+        address: report.address,
         in_flight: report.in_flight,
     };
     UpstreamView {

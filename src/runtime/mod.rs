@@ -10,6 +10,7 @@ pub mod fellow;
 pub mod guarded;
 pub mod life;
 pub mod partial;
+pub mod patch;
 pub mod place;
 pub mod purge;
 pub mod reload;

@@ -144,6 +144,7 @@ impl Keeper {
                 warn!(target: "edgeproxy::state", upstream = name, backend, problem;
                     "a backend of the state file is left out");
             }
+            let was = drift.clone();
             let (now, moot) = drift.over(&settings.backends);
             for (backend, moot) in moot {
                 stale = true;
@@ -151,6 +152,8 @@ impl Keeper {
                     reason = moot.reason(); "a change in the state file is obsolete");
             }
             let drift = Drift::between(&settings.backends, &now);
+            // As where the configuration says by now what was changed.
+            stale |= drift != was;
             if !drift.is_empty() {
                 let (added, changed) = (drift.added.len(), drift.changed.len());
                 let removed = drift.removed.len();
@@ -260,11 +263,21 @@ impl Group {
         };
         for Added { backend, draining } in self.added {
             let id = backend.id.clone().unwrap_or_else(|| backend.address.clone());
-            match usable(&backend, settings) {
+            let meant = match &backend.id {
+                Some(id) => config::backend_of(id, &backend, settings.tls.as_ref()),
+                None => config::backend(&backend, settings.tls.as_ref()),
+            };
+            match meant.and_then(usable) {
                 Ok(backend) => drift.added.push(Meant { backend, draining }),
                 Err(why) => {
-                    // Where it was before is better than nowhere.
+                    // Where it was before is better than nowhere, but for requests that it was to get none of.
                     drift.removed.retain(|removed| **removed != *id);
+                    let is_configured = settings.backends.iter().any(|one| *one.id == *id);
+                    if is_configured && (draining || !backend.active) {
+                        let active = (!backend.active).then_some(false);
+                        let now = Adjustment { active, ..Adjustment::default() };
+                        drift.changed.push(Changed { id: id.as_str().into(), now, draining });
+                    }
                     problems.push((id, why));
                 }
             }
@@ -282,12 +295,11 @@ impl Group {
     }
 }
 
-/// The backend, if it can be used in this upstream and on this machine.
+/// The backend, if it can be used on this machine.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn usable(written: &Address, settings: &Settings) -> Result<upstream::Backend, String> {
-    let backend = config::backend(written, settings.tls.as_ref())?;
+pub(super) fn usable(backend: upstream::Backend) -> Result<upstream::Backend, String> {
     if let Some(tls) = &backend.tls {
         upstream::tls::check_files(tls).map_err(|e| e.to_string())?;
     }
@@ -370,6 +382,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::runtime::patch::Patch;
 
     fn settings(addresses: &str) -> Vec<Settings> {
         let text = format!(
@@ -405,6 +418,78 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing else stays");
         assert_eq!(Keeper::new(Some(path)).begin(&settings), [now]);
+    }
+
+    /// Backends with what these change of them, by their ids.
+    fn moved(settings: &Settings, patches: &[(&str, &str)]) -> Vec<Meant> {
+        let mut now: Vec<Meant> = settings.backends.iter().cloned().map(Meant::new).collect();
+        for (id, patch) in patches {
+            let meant =
+                now.iter_mut().find(|meant| *meant.backend.id == **id).expect("it is there");
+            let patch: Patch = serde_json::from_str(patch).expect("it can be read");
+            meant.backend = patch.over(&meant.backend, settings).expect("it can be used");
+        }
+        now
+    }
+
+    #[test]
+    fn one_that_is_elsewhere_is_kept_under_its_id_with_its_tls() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let settings = settings("\"http://a:1\", {id: b, address: \"b:1\"}");
+        let mut now = moved(
+            &settings[0],
+            &[
+                ("http://a:1", "{\"address\": \"unix:/run/a.sock\", \"weight\": 3}"),
+                (
+                    "b",
+                    "{\"address\": \"https://c\", \"tls\": {\"server_name\": \"in.test\", \
+                     \"names\": [\"d.test\"]}}",
+                ),
+            ],
+        );
+        now[1].draining = true;
+        let drift = Drift::between(&settings[0].backends, &now);
+        assert_eq!((drift.added.len(), drift.removed.len(), drift.count()), (2, 2, 2));
+        Keeper::new(Some(path.clone())).write(&[("app".into(), drift)], &None).unwrap();
+        assert_eq!(Keeper::new(Some(path)).begin(&settings), [now]);
+    }
+
+    #[test]
+    fn a_place_that_the_configuration_has_by_now_does_not_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let was = settings("{id: a, address: \"a:1\"}");
+        let now = moved(&was[0], &[("a", "{\"address\": \"b:1\"}")]);
+        let drift = Drift::between(&was[0].backends, &now);
+        Keeper::new(Some(path.clone())).write(&[("app".into(), drift)], &None).unwrap();
+        let at = |address: &str| {
+            let settings = settings(&format!("{{id: a, address: \"{address}\"}}"));
+            Keeper::new(Some(path.clone())).begin(&settings)[0][0].backend.at.to_string()
+        };
+        assert_eq!(["a:1", "b:1", "c:1"].map(at), ["b:1", "b:1", "c:1"]);
+    }
+
+    #[test]
+    fn one_that_cannot_be_where_it_was_brought_gets_no_more_requests_than_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let settings = settings("{id: a, address: \"a:1\"}, {id: b, address: \"b:1\"}");
+        let ca = folder.path().join("ca.pem");
+        let patch =
+            format!("{{\"address\": \"https://c\", \"tls\": {{\"ca\": \"{}\"}}}}", ca.display());
+        let mut now = moved(&settings[0], &[("a", &patch), ("b", &patch)]);
+        now[0].draining = true;
+        now[1].backend.active = false;
+        let drift = Drift::between(&settings[0].backends, &now);
+        Keeper::new(Some(path.clone())).write(&[("app".into(), drift)], &None).unwrap();
+        // The file is not there any more.
+        let all = Keeper::new(Some(path)).begin(&settings);
+        let told: Vec<_> = all[0]
+            .iter()
+            .map(|one| (one.backend.at.to_string(), one.draining, one.backend.active))
+            .collect();
+        assert_eq!(told, [("a:1".to_owned(), true, true), ("b:1".to_owned(), false, false)]);
     }
 
     #[test]

@@ -216,7 +216,7 @@ impl Upstream {
 
 impl Source {
     /// What tells connections apart that cannot stand for each other.
-    fn key(&self) -> u64 {
+    pub(super) fn key(&self) -> u64 {
         self.pattern.group_key
     }
 }

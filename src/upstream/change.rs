@@ -4,8 +4,10 @@
 //! under way keeps the backend that it has, and no request ever sees half a change.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::Weak;
+use std::time::Duration;
 
 use crate::upstream;
 use crate::upstream::Place;
@@ -39,6 +41,8 @@ pub enum Refused {
     Weighed,
     /// Its upstream has no breakers.
     NoBreaker,
+    /// This name has no address to go over to.
+    Unresolved(String, io::Error),
     /// It cannot be set up.
     Unusable(BuildError),
 }
@@ -60,6 +64,9 @@ impl fmt::Display for Refused {
             Self::Weighed => f.write_str("its SRV records say the weights"),
             Self::NoBreaker => {
                 f.write_str("this upstream has no circuit breakers: `breaker` is off")
+            }
+            Self::Unresolved(name, e) => {
+                write!(f, "\"{name}\" was not resolved, and nothing is changed: {e}")
             }
             Self::Unusable(e) => write!(f, "it cannot be used: {e}"),
         }
@@ -117,13 +124,7 @@ impl Upstream {
             return Err(Refused::Weighed);
         }
         adjustment.apply(&mut source.settings);
-        let settings = &source.settings;
-        for backend in &source.backends {
-            backend.rank(settings.weight, settings.backup);
-            if backend.set(Reason::Inactive, !settings.active) && settings.active {
-                backend.came_up(now);
-            }
-        }
+        source.settle(now);
         self.regroup(&sources);
         Ok(())
     }
@@ -160,10 +161,17 @@ impl Upstream {
             sources.drain(..).partition(|source| &*source.settings.id == id);
         *sources = stays;
         self.regroup(&sources);
+        self.dismiss(gone, &sources);
+        drop(sources);
+        Ok(())
+    }
+
+    /// No request is lent the backends of these any more, which `stays` are left of; what they have they finish.
+    pub(super) fn dismiss(&self, gone: Vec<Source>, stays: &[Source]) {
         let mut leaving = self.leaving.lock();
         leaving.retain(|backend| backend.strong_count() > 0);
         for backend in gone.into_iter().flat_map(|source| source.backends) {
-            let mut others = sources.iter().flat_map(|source| &source.backends);
+            let mut others = stays.iter().flat_map(|source| &source.backends);
             // Another name may stand for the same address.
             if let Some(dial) = backend.dial()
                 && !others.any(|other| Arc::ptr_eq(&other.pool, &backend.pool))
@@ -172,9 +180,6 @@ impl Upstream {
             }
             leaving.push(Arc::downgrade(&backend));
         }
-        drop(leaving);
-        drop(sources);
-        Ok(())
     }
 
     /// Closes the breakers of a backend.
@@ -206,7 +211,7 @@ impl Upstream {
         sources.iter().map(of).collect()
     }
 
-    /// The backends that were removed and have something to finish yet.
+    /// The backends that were removed, or were where one is no longer, and have something to finish yet.
     #[must_use]
     pub fn leaving(&self) -> Vec<Report> {
         let now = self.now();
@@ -223,6 +228,20 @@ impl Upstream {
     }
 }
 
-fn find<'a>(sources: &'a mut [Source], id: &str) -> Result<&'a mut Source, Refused> {
+impl Source {
+    /// Has its backends get requests as they are meant to by now; the group has to be made anew.
+    pub(super) fn settle(&self, now: Duration) {
+        let settings = &self.settings;
+        for backend in &self.backends {
+            backend.rank(settings.weight, settings.backup);
+            if backend.set(Reason::Inactive, !settings.active) && settings.active {
+                backend.came_up(now);
+            }
+        }
+    }
+}
+
+/// The source of this id.
+pub(super) fn find<'a>(sources: &'a mut [Source], id: &str) -> Result<&'a mut Source, Refused> {
     sources.iter_mut().find(|source| &*source.settings.id == id).ok_or(Refused::Unknown)
 }

@@ -5,9 +5,6 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::Serialize;
-
 use crate::upstream::Backend;
 
 /// A backend, as meant by the configuration and by operators since.
@@ -20,17 +17,13 @@ pub struct Meant {
 }
 
 /// What is to be different about a backend; what is `None` stays as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Adjustment {
     /// Its share of requests relative to its siblings.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
     /// Whether it gets requests.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<bool>,
     /// Whether it serves only while the others cannot.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<bool>,
 }
 
@@ -162,10 +155,18 @@ impl Drift {
         }
         for added in self.added {
             let id = Arc::clone(&added.backend.id);
-            if now.iter().any(|meant| meant.backend.id == id) {
+            // What is removed and added is elsewhere, and no more than that.
+            let is_moved = self.removed.contains(&id);
+            if is_moved && !configured.iter().any(|was| was.id == id) {
+                moot.push((id, Moot::Gone));
+            } else if now.iter().any(|meant| meant.backend.id == id) {
                 moot.push((id, Moot::Taken));
             } else if now.iter().any(|meant| is_same(&meant.backend, &added.backend)) {
-                moot.push((id, Moot::SamePlace));
+                moot.push((Arc::clone(&id), Moot::SamePlace));
+                // One that was brought there is where it was before, as long as nobody else is.
+                let was = configured.iter().find(|was| was.id == id);
+                let was = was.filter(|was| !now.iter().any(|meant| is_same(&meant.backend, was)));
+                now.extend(was.map(|was| Meant { backend: was.clone(), ..added }));
             } else {
                 now.push(added);
             }
@@ -202,6 +203,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::upstream::OriginTls;
     use crate::upstream::Place;
 
     fn backend(id: u8, port: u16, weight: u32) -> Backend {
@@ -264,6 +266,48 @@ mod tests {
         let (now, moot) = drift.over(&[backend(1, 1, 1)]);
         assert_eq!(now, [Meant::new(backend(1, 1, 1))]);
         assert_eq!(moot, [("b1".into(), Moot::Last)]);
+    }
+
+    #[test]
+    fn one_that_was_brought_to_a_place_that_another_has_now_is_where_it_was() {
+        let moved = |id, port| Drift {
+            added: vec![Meant { backend: backend(id, port, 1), draining: true }],
+            removed: vec![format!("b{id}").into()],
+            ..Drift::default()
+        };
+        let configured = [backend(1, 1, 4), backend(2, 2, 1)];
+        let (now, moot) = moved(1, 2).over(&configured);
+        let back = Meant { backend: backend(1, 1, 4), draining: true };
+        assert_eq!(now, [Meant::new(backend(2, 2, 1)), back]);
+        assert_eq!(moot, [("b1".into(), Moot::SamePlace)]);
+        // Nobody goes by two ids because of it.
+        let mut both = moved(1, 2);
+        both.added.insert(0, Meant::new(backend(9, 1, 1)));
+        let (now, _) = both.over(&configured);
+        assert_eq!(now, [backend(2, 2, 1), backend(9, 1, 1)].map(Meant::new));
+    }
+
+    #[test]
+    fn one_that_is_elsewhere_stays_there_until_the_configuration_says_so_too() {
+        let tls = |ca: &str| Some(OriginTls { ca: Some(ca.into()), ..OriginTls::default() });
+        let was = Backend { tls: tls("/a.pem"), ..backend(1, 1, 1) };
+        let is = Meant { backend: Backend { tls: tls("/b.pem"), ..was.clone() }, draining: true };
+        let drift = Drift::between(std::slice::from_ref(&was), std::slice::from_ref(&is));
+        assert_eq!((drift.added.len(), drift.removed.len(), drift.count()), (1, 1, 1));
+        let kept = drift.clone();
+        let (now, moot) = drift.clone().over(&[was]);
+        assert_eq!((now, moot), (vec![is.clone()], Vec::new()));
+        // What the configuration has of it counts no more for its weight: that is the operator's, and told as drift.
+        let caught_up = Backend { weight: 5, ..is.backend.clone() };
+        let (now, moot) = drift.over(std::slice::from_ref(&caught_up));
+        assert_eq!((&now, moot), (&vec![is], Vec::new()));
+        let drift = Drift::between(&[caught_up], &now);
+        assert_eq!((drift.added.len(), drift.removed.len()), (0, 0));
+        assert_eq!(drift.changed[0].now.weight, Some(1));
+        // Nor is it anywhere when the configuration does not have it any more.
+        let other = backend(2, 2, 1);
+        let (now, moot) = kept.over(std::slice::from_ref(&other));
+        assert_eq!((now, moot), (vec![Meant::new(other)], vec![("b1".into(), Moot::Gone)]));
     }
 
     fn some() -> impl Strategy<Value = Vec<Meant>> {

@@ -6,7 +6,7 @@
 //! leaves out those that stand out. [`connect`] dials connections, which belong to a
 //! [`pool`]. On those of HTTP/1 [`guard`] checks every byte that an origin sends; on those of [`http2`] requests go side
 //! by side. [`change`] is what operators do to a running upstream, and
-//! `adopt` what a reload does. [`lift`] makes the proxy that uses both, and [`fault`] says what an
+//! `adopt` what a reload does; `relocate` brings a backend to another place. [`lift`] makes the proxy that uses both, and [`fault`] says what an
 //! error on the origin's side means.
 
 mod adopt;
@@ -33,6 +33,7 @@ pub mod peer;
 pub mod pins;
 pub mod pool;
 pub mod race;
+mod relocate;
 pub mod resolve;
 mod socket;
 pub mod tls;

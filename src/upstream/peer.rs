@@ -113,6 +113,17 @@ pub(super) enum Asked {
 }
 
 impl Asked {
+    /// What is looked up for the addresses of this place; `None`: nothing is.
+    pub(super) fn of(place: &Place) -> Option<Self> {
+        match place {
+            Place::Tcp { host, port } if place.is_name() => {
+                Some(Self::Host { host: host.clone(), port: *port })
+            }
+            Place::Service(name) => Some(Self::Service(name.clone())),
+            Place::Tcp { .. } | Place::Unix(_) | Place::Demo => None,
+        }
+    }
+
     /// The name.
     pub(super) fn name(&self) -> &str {
         match self {
@@ -369,18 +380,16 @@ impl Upstream {
             !source.is_followed && id.is_none_or(|id| &*source.settings.id == id)
         };
         let named = sources.iter_mut().filter(wanted).filter_map(|source| {
-            if !source.settings.at.is_name() {
-                return None;
-            }
-            let asked = match &source.settings.at {
-                Place::Tcp { host, port } => Asked::Host { host: host.clone(), port: *port },
-                Place::Service(name) => Asked::Service(name.clone()),
-                Place::Unix(_) | Place::Demo => return None,
-            };
+            let asked = Asked::of(&source.settings.at)?;
             source.is_followed = true;
             Some(Name { serial: source.serial, asked })
         });
         named.collect()
+    }
+
+    /// Whether the source of this number is still there.
+    pub(super) fn knows(&self, serial: u64) -> bool {
+        self.sources.lock().iter().any(|source| source.serial == serial)
     }
 
     /// What a source stands for now; `None` when it is not there any more.

@@ -36,6 +36,9 @@ const START: Duration = Duration::from_secs(2);
 /// How long one look-up may take.
 const LOOK_UP: Duration = Duration::from_secs(10);
 
+/// How long a change waits for the addresses that it begins with.
+const AHEAD: Duration = Duration::from_secs(5);
+
 /// The time to the next look-up after a first failure; it doubles with each one.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -51,9 +54,23 @@ pub async fn start(upstream: &Arc<Upstream>) {
     follow(upstream, None).await;
 }
 
-/// The same for one backend that was added.
+/// The same for one backend that was added, or changed.
 pub async fn begin(upstream: &Arc<Upstream>, id: &str) {
     follow(upstream, Some(id)).await;
+}
+
+/// The addresses that this stands for now.
+///
+/// # Errors
+/// There are none, or they cannot be found out in a few seconds.
+pub(super) async fn once(upstream: &Upstream, asked: &Asked) -> io::Result<Vec<Found>> {
+    let mut asker = Asker::of(&upstream.settings().resolvers);
+    let heard = timeout(AHEAD, asker.look_up(asked)).await;
+    let heard = heard.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    if heard.found.is_empty() {
+        return Err(no_address());
+    }
+    Ok(heard.found)
 }
 
 async fn follow(upstream: &Arc<Upstream>, id: Option<&str>) {
@@ -87,10 +104,14 @@ async fn keep(
 ) {
     let mut first = Some(first);
     loop {
+        // Nobody is to be asked for a backend that was removed, or is elsewhere.
+        if !upstream.upgrade().is_some_and(|upstream| upstream.knows(name.serial)) {
+            return;
+        }
         let heard = timeout(LOOK_UP, asker.look_up(&name.asked)).await;
         let heard = heard.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let Some(upstream) = upstream.upgrade() else { return };
-        // The backend may have been removed.
+        // It may have been meanwhile.
         let Some(answer) = note(&upstream, &name, heard, pace.failures) else { return };
         let wait = pace.next(answer);
         drop(upstream);
@@ -157,9 +178,13 @@ async fn of_system(host: &str, port: u16) -> io::Result<Heard> {
     let found = lookup_host((host, port)).await?;
     let found: Vec<Found> = found.map(|address| SocketAddr::Inet(address).into()).collect();
     if found.is_empty() {
-        return Err(io::Error::other("the name has no address"));
+        return Err(no_address());
     }
     Ok(Heard { found, ..Heard::default() })
+}
+
+fn no_address() -> io::Error {
+    io::Error::other("the name has no address")
 }
 
 /// Puts an answer to use and tells the operator what is news; `None` when nobody needs it any more.

@@ -40,11 +40,17 @@ use crate::config::schema;
 use crate::config::schema::value::OrAuto;
 use crate::message::target::EncodedSlash;
 use crate::message::target::Normalisation;
+use crate::message::target::Scheme;
 use crate::observe::Sink;
 use crate::units::ByteSize;
 use crate::units::Period;
 
 pub(in crate::config) use paths::plain;
+
+/// What the address of an origin says of TLS; `None`: nothing, or it is none.
+pub(in crate::config) fn scheme(address: &str) -> Option<Scheme> {
+    address::origin(address, FilePath::new("")).ok()?.scheme
+}
 
 /// What the machine contributes where the configuration says `auto`.
 #[derive(Debug, Clone, PartialEq, Eq)]

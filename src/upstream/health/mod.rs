@@ -128,18 +128,23 @@ impl Upstream {
 /// Where a backend gets no requests before its first check, this waits for the first results, two seconds
 /// at the most.
 pub async fn start(upstream: &Arc<Upstream>) {
-    let Some(settings) = &upstream.settings().health else { return };
-    if !upstream.settings().active {
+    if upstream.settings().health.is_none() || !upstream.settings().active {
         return;
     }
-    if settings.judged.initial == Assumed::Unknown {
-        let mut backends = upstream.backends();
+    first(upstream, upstream.backends()).await;
+    let task = tokio::spawn(keep(Arc::downgrade(upstream)));
+    upstream.adopt(task.abort_handle());
+}
+
+/// Checks these where a backend gets no requests before its first check, and waits for the results, two
+/// seconds at the most.
+pub(super) async fn first(upstream: &Arc<Upstream>, mut backends: Vec<Arc<Backend>>) {
+    let Some(settings) = &upstream.settings().health else { return };
+    if settings.judged.initial == Assumed::Unknown && upstream.settings().active {
         backends.retain(|backend| !backend.is(Reason::Inactive));
         // What takes longer is asked again by the schedule.
         let _ = timeout(START, check_all(upstream, backends)).await;
     }
-    let task = tokio::spawn(keep(Arc::downgrade(upstream)));
-    upstream.adopt(task.abort_handle());
 }
 
 /// Checks these at once, each in a task of its own.

@@ -231,7 +231,8 @@ fn backends_and_upstreams_that_go_finish_what_they_have() {
     assert_eq!(said["summary"], "upstreams changed: app");
     edge.get("/").expect_body("other");
     let leaving = upstream(&edge)["leaving"].clone();
-    assert_eq!(leaving, json!([{"label": "first", "in_flight": 1}]));
+    let at = first.address.to_string();
+    assert_eq!(leaving, json!([{"label": "first", "address": at, "in_flight": 1}]));
     // And now the whole upstream goes.
     let said = json(edge.write(&yaml.replace("app", "next")).reload().expect_status(200));
     assert_eq!(

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::process::Stdio;
 
 use super::ids;
+use crate::harness::Authority;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::edge::binary;
@@ -38,7 +39,7 @@ fn says(edge: &Edge, arguments: &[&str]) -> String {
 
 #[test]
 fn backends_are_listed_added_changed_drained_and_removed() {
-    let (a, b) = (Origin::always(ok("a")), Origin::always(ok("b")));
+    let [a, b, c] = ["a", "b", "c"].map(|who| Origin::always(ok(who)));
     let edge = before(&[&a], "");
     edge.get("/").expect_body("a");
     let table = says(&edge, &["list"]);
@@ -71,11 +72,36 @@ fn backends_are_listed_added_changed_drained_and_removed() {
         "{checked}"
     );
     assert_eq!(says(&edge, &["check", "app"]).lines().count(), 2);
+    let at = format!("http://{}", c.address);
+    let set = says(&edge, &["set", "app", "b1", "--address", &at]);
+    assert_eq!(set, "changed: app b1: up, weight 2, 0 in flight\n");
     assert_eq!(says(&edge, &["remove", "app", "b0"]), "removed: app b0\n");
+    edge.get("/").expect_body("c");
     assert_eq!(ids(&edge), ["b1"]);
     let json = says(&edge, &["list", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
     assert_eq!(json["upstreams"][0]["backends"][0]["weight"], 2);
+}
+
+#[test]
+fn how_a_backend_is_spoken_to_is_told_with_files_that_begin_here() {
+    let authority = Authority::new();
+    let secure =
+        Origin::script().otherwise(|_| ok("secure")).start_tls(authority.server(&["in.test"], &[]));
+    let edge = before(&[&secure], "    retry: off\n");
+    authority.write(edge.folder().path());
+    edge.get("/").expect_status(502);
+    says(&edge, &["set", "app", "b0", "--ca", "ca.pem", "--server-name", "in.test"]);
+    edge.get("/").expect_body("secure");
+    says(&edge, &["set", "app", "b0", "--tls", "on"]);
+    edge.get("/").expect_status(502);
+    says(&edge, &["set", "app", "b0", "--tls", "upstream"]);
+    assert!(says(&edge, &["list", "app"]).lines().count() == 2, "nothing differs any more");
+    let at = secure.address.to_string().replace("127.0.0.1", "localhost");
+    let tls = ["--ca", "ca.pem", "--server-name", "in.test"];
+    says(&edge, &[&["add", "app", &at, "--id", "c"], &tls[..]].concat());
+    says(&edge, &["remove", "app", "b0"]);
+    edge.get("/").expect_body("secure");
 }
 
 #[test]
@@ -87,6 +113,12 @@ fn what_makes_no_sense_is_told() {
         (&["list", "-c", "edge.yaml", "--port", "3000"], 64, "cannot be used with"),
         (&["set", "-c", "edge.yaml", "app", "b0"], 64, "--weight"),
         (&["set", "-c", "edge.yaml", "app", "b0", "--weight", "0"], 64, "from 1 to 1000"),
+        (&["set", "-c", "edge.yaml", "app", "b0", "--address", "nowhere"], 64, "add the port"),
+        (
+            &["set", "-c", "edge.yaml", "app", "b0", "--tls", "off", "--ca", "a"],
+            64,
+            "cannot be used with",
+        ),
         (&["add", "-c", "edge.yaml", "app", "nowhere"], 64, "add the port"),
         (&["drain", "-c", "edge.yaml", "app", "b9"], 1, "no backend \"b9\""),
         (&["remove", "-c", "edge.yaml", "app", "b0"], 1, "the only backend"),

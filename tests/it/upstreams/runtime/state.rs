@@ -20,7 +20,7 @@ use crate::harness::edge::write_config;
 use crate::harness::ok;
 
 /// Two origins, and the file to keep changes in.
-fn config(origins: &[&Origin]) -> String {
+pub(super) fn config(origins: &[&Origin]) -> String {
     let addresses: Vec<String> = (0..)
         .zip(origins)
         .map(|(n, one)| format!("{{id: b{n}, address: \"{}\"}}", one.address))
@@ -33,7 +33,7 @@ fn config(origins: &[&Origin]) -> String {
     )
 }
 
-fn folder() -> Arc<TempDir> {
+pub(super) fn folder() -> Arc<TempDir> {
     Arc::new(tempfile::tempdir().expect("a folder can be made"))
 }
 

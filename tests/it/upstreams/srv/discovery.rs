@@ -319,3 +319,29 @@ fn plain_names_are_asked_of_these_servers_too() {
     assert_eq!(shares(&edge, 2), of(&[("a", 2)]));
     assert!(dns.asked("one.test", RecordType::A) > 0);
 }
+
+#[test]
+fn a_service_that_a_backend_left_is_asked_for_no_more() {
+    const OTHER: &str = "_http._tcp.other.test";
+    let (a, b, dns) = (Origin::always(ok("a")), Origin::always(ok("b")), dns());
+    dns.service(NAME, 1, &[(1, 3, port(&a), "one.test")]);
+    dns.service(OTHER, 1, &[(1, 5, port(&b), "two.test")]);
+    let edge = before(&dns, "");
+    assert_eq!(shares(&edge, 4), of(&[("a", 4)]));
+    let go = |to: &str| {
+        let body = format!("{{\"address\": \"{to}\"}}");
+        edge.admin_says("PATCH", "/v1/upstreams/app/backends/app", &body).expect_status(200);
+    };
+    // The next time would be in a second.
+    dns.wait_for_more(NAME, RecordType::SRV, 1);
+    go(&format!("srv:{OTHER}"));
+    let asked = dns.asked(NAME, RecordType::SRV);
+    assert_eq!(listed(&edge), [(port(&b), 5, false)]);
+    assert_eq!(shares(&edge, 4), of(&[("b", 4)]));
+    dns.wait_for_more(OTHER, RecordType::SRV, 2);
+    assert_eq!(dns.asked(NAME, RecordType::SRV), asked);
+    dns.service(OTHER, 1, &[(1, 7, port(&a), "one.test")]);
+    wait_for_listed(&edge, vec![(port(&a), 7, false)]);
+    go(&b.address.to_string());
+    assert_eq!(listed(&edge), [(port(&b), 1, false)]);
+}
