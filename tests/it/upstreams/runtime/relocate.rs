@@ -27,7 +27,6 @@ use crate::harness::ok;
 use crate::harness::origin2::Call;
 use crate::harness::status;
 use crate::process::daemon::eventually;
-use crate::process::free_address;
 use crate::upstreams::before;
 use crate::upstreams::of;
 use crate::upstreams::shares;
@@ -322,10 +321,14 @@ fn where_backends_come_unknown_the_new_address_is_checked_before_it_is_gone_over
 
 #[test]
 fn a_name_has_its_addresses_when_it_is_gone_over_to_and_is_followed() {
-    let port = free_address().port();
-    let [a, b, c] = [(1, "a"), (2, "b"), (3, "c")].map(|(last, who)| {
+    let a = Origin::always(ok("a"));
+    // Both at one port, which nobody else comes by here.
+    let at = |last: u8, port: u16, who: &'static str| {
         Origin::script().otherwise(move |_| ok(who)).start_at(([127, 0, 0, last], port).into())
-    });
+    };
+    let b = at(2, 0, "b");
+    let port = b.address.port();
+    let c = at(3, port, "c");
     let names = Names::none();
     names.host("two.test", &["127.0.0.2"]);
     let edge = names.edge(&format!(
@@ -352,7 +355,6 @@ fn a_name_has_its_addresses_when_it_is_gone_over_to_and_is_followed() {
     bring(&edge, "b0", &a);
     assert_eq!(shares(&edge, 4), of(&[("a", 4)]));
     load.expect_all_served();
-    drop(b);
 }
 
 #[test]
