@@ -12,6 +12,7 @@ use std::process::ExitStatus;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Condvar;
+use std::sync::LazyLock;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -23,9 +24,13 @@ use super::PATIENCE;
 use super::Reply;
 use super::Wire;
 
-/// The binary under test.
+/// The binary under test: what cargo built, or another one that the environment names.
 pub(crate) fn binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_edgeproxy"))
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let other = std::env::var_os("EDGEPROXY_BINARY");
+        other.map_or_else(|| env!("CARGO_BIN_EXE_edgeproxy").into(), PathBuf::from)
+    });
+    &BINARY
 }
 
 #[derive(Default)]
