@@ -1,14 +1,12 @@
 # What there is to do here. `make` lists it.
 
-# What benches compare and packages hold: a release, which is built first, or with PGO=1 what `make pgo` builds.
+# What benches measure and packages hold: a release, or with PGO=1 what `make pgo` builds. Packages, and the comparison
+# with other proxies, have that unless they are told PGO=.
 PGO ?=
-ifeq ($(PGO),)
-released = cargo build --release --locked
-else
-tuned := $(or $(CARGO_TARGET_DIR),target)/pgo
-released = @test -x $(tuned)/release/edgeproxy || { echo "'make pgo' comes first" >&2; exit 1; }
-bench-%: export CARGO_TARGET_DIR = $(abspath $(tuned))
-endif
+bench-compare deb: PGO = 1
+tuned := $(abspath $(or $(CARGO_TARGET_DIR),target))/pgo
+released = $(if $(PGO),@$(MAKE) --no-print-directory $(tuned)/release/edgeproxy,cargo build --release --locked)
+found = $(if $(PGO),CARGO_TARGET_DIR=$(tuned))
 
 # A newcomer waits for one build, not for two: `make run` takes what is built. See scripts/run.
 PROFILE ?=
@@ -28,7 +26,9 @@ build: ## build the program (release)
 	cargo build --release --locked
 
 .PHONY: pgo
-pgo: ## the same with a profile of its own work: a tenth less CPU (half an hour; target/pgo)
+pgo: $(tuned)/release/edgeproxy ## the same by profiles of its own work: a tenth less CPU (twenty minutes; target/pgo)
+
+$(tuned)/release/edgeproxy: scripts/pgo Cargo.toml Cargo.lock $(shell find src -type f)
 	@scripts/setup pgo
 	@scripts/pgo
 
@@ -81,31 +81,31 @@ deps: ## check licences, bans, sources and advisories of dependencies
 bench-compare: ## requests per second and CPU beside nginx and HAProxy
 	@scripts/setup bench
 	$(released)
-	python3 benches/compare/compare.py $(ARGS)
+	$(found) python3 benches/compare/compare.py $(ARGS)
 
 .PHONY: bench-handshakes
 bench-handshakes: ## TLS handshakes and CPU for each beside nginx and HAProxy
 	@scripts/setup bench
 	$(released)
-	python3 benches/compare/handshakes.py $(ARGS)
+	$(found) python3 benches/compare/handshakes.py $(ARGS)
 
 .PHONY: bench-instructions
 bench-instructions: ## instructions of a request beside nginx and HAProxy, counted by callgrind
 	@scripts/setup bench
 	$(released)
-	python3 benches/compare/instructions.py $(ARGS)
+	$(found) python3 benches/compare/instructions.py $(ARGS)
 
 .PHONY: bench-memory
 bench-memory: ## memory per idle connection, plain and TLS
 	@scripts/setup bench
 	$(released)
-	python3 benches/memory/idle.py $(ARGS)
+	$(found) python3 benches/memory/idle.py $(ARGS)
 
 .PHONY: bench-fill
 bench-fill: ## memory of the process while its store is full
 	@scripts/setup bench
 	$(released)
-	python3 benches/memory/fill.py $(ARGS)
+	$(found) python3 benches/memory/fill.py $(ARGS)
 
 .PHONY: bench-parts
 bench-parts: ## balancing, the cache's decisions and the memory tier by themselves
@@ -118,10 +118,12 @@ bench-evict: ## eviction policies: their share of hits over the same requests
 	cargo bench --locked --bench parts -- evict
 
 .PHONY: deb
-deb: $(if $(PGO),pgo,build) ## a Debian package, in target/debian (needs cargo-deb)
+deb: ## a Debian package, in target/debian (needs cargo-deb)
+	@scripts/setup build
+	$(released)
 	$(if $(PGO),install -D $(tuned)/release/edgeproxy target/release/edgeproxy)
 	target/release/edgeproxy man > target/release/edgeproxy.1
-	cargo deb --no-build --locked
+	cargo deb --no-build --locked $(if $(PGO),--no-strip)
 
 .PHONY: ci
 ci: ## everything that continuous integration does
