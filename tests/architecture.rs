@@ -77,9 +77,6 @@ const MODULES: &[(&str, Kind, &str)] = &[
     ("app",      Server, "refusal units pieces message balance resilience cache route terms socket tls listen observe storage upstream acme config runtime admin demo proxy"),
 ];
 
-/// What the tests of a module may name besides: they try it together with what stands beside it in the program.
-const IN_TESTS: &[(&str, &str)] = &[("resilience", "balance")];
-
 /// What a pure layer does not say: the outside world. A word at the end of a path stands for all
 /// that begins with it: `pingora` is also `pingora_cache`.
 const IMPURE: &[&str] = &[
@@ -155,8 +152,7 @@ fn layering(sources: &[Source]) -> Vec<String> {
         };
         for (at, line) in code(text).lines().enumerate() {
             for named in names_after(line, "crate::") {
-                let in_tests = source.is_test() && IN_TESTS.contains(&(name, named));
-                let may = in_tests || allowed.split(' ').any(|allowed| allowed == named);
+                let may = allowed.split(' ').any(|allowed| allowed == named);
                 if named != name && !may {
                     wrong.push(format!("{path}:{}: `{name}` may not name `{named}`", at + 1));
                 }

@@ -21,6 +21,4 @@ pub mod health;
 pub mod hedge;
 pub mod limit;
 pub mod retry;
-#[cfg(test)]
-mod tests;
 pub mod window;

@@ -65,6 +65,25 @@ pub(crate) fn exactly<F: Future + Unpin>(work: F) -> impl Future<Output = F::Out
     Turns { work, begins: Turn::Outside }
 }
 
+/// The clock of this thread, turned by hand until this is dropped.
+#[cfg(test)]
+pub(crate) struct Turned {
+    _before: PutBack,
+}
+
+#[cfg(test)]
+impl Turned {
+    /// A clock that stands at `at`.
+    pub(crate) fn to(at: Instant) -> Self {
+        Self { _before: PutBack(TURN.replace(Turn::Read(at))) }
+    }
+
+    /// Turns it on to `at`.
+    pub(crate) fn on(&mut self, at: Instant) {
+        TURN.set(Turn::Read(at));
+    }
+}
+
 struct Turns<F> {
     work: F,
     begins: Turn,

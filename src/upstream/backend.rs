@@ -3,7 +3,9 @@
 //! A configured backend is one of these, or, where its name stands for several addresses, several. All
 //! that a request asks or tells it is a few atomic reads and additions.
 
+use std::cell::Cell;
 use std::hash::BuildHasher;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
@@ -563,15 +565,21 @@ fn key_of(label: &str) -> u64 {
     })
 }
 
+thread_local! {
+    static CHANCE: Cell<u64> = Cell::new(RandomState::new().hash_one(()));
+}
+
+/// Makes what is [`random`] on this thread follow from `seed`.
+#[cfg(test)]
+pub(super) fn seed(seed: u64) {
+    CHANCE.set(seed);
+}
+
 /// A number that nobody can foresee who does not know the process's secret.
 #[must_use]
 pub fn random() -> u64 {
-    thread_local! {
-        static STATE: std::cell::Cell<u64> =
-            std::cell::Cell::new(std::hash::RandomState::new().hash_one(()));
-    }
     // SplitMix64: one addition and three multiplications, and every state gives another number.
-    STATE.with(|state| {
+    CHANCE.with(|state| {
         let next = state.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
         state.set(next);
         let mixed = (next ^ (next >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

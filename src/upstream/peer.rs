@@ -231,7 +231,7 @@ impl Upstream {
                 Some(Arc::new(Ward::new(ejection.settings.clone())))
             }),
             // What goes on, goes by the time that it went by.
-            started: before.map_or_else(Instant::now, |before| before.started),
+            started: before.map_or_else(clock::now, |before| before.started),
             changes: Arc::default(),
             tasks: Mutex::default(),
             settings,

@@ -3,6 +3,7 @@
 mod harness;
 mod health;
 mod pool;
+mod simulation;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

@@ -223,13 +223,24 @@ async fn check(upstream: &Upstream, backend: &Backend) -> Option<Checked> {
     }
     let began = upstream.now();
     let result = checks.checker().ask(&backend.peer()).await;
-    let ended = upstream.now();
     let error = result.err().map(|failure| failure.to_string().into());
+    Some(conclude(upstream, backend, checks, error, began))
+}
+
+/// Notes how the check went that began then and is over now, and acts on what changes by it.
+pub(super) fn conclude(
+    upstream: &Upstream,
+    backend: &Backend,
+    checks: &Checks,
+    error: Option<Arc<str>>,
+    began: Duration,
+) -> Checked {
+    let ended = upstream.now();
     let (checked, change) = checks.note(error, began, ended, backend.label());
     if let Some(change) = change {
         act(upstream, backend, change, &checked, ended);
     }
-    Some(checked)
+    checked
 }
 
 /// Puts a change into force, and tells the operator.
