@@ -24,20 +24,38 @@ use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Respond;
 use crate::harness::client::End;
+use crate::harness::edge::NEAR;
 use crate::harness::edge::simple;
+use crate::harness::edge::timeouts;
 use crate::harness::http2;
 use crate::harness::ok;
 
-/// No deadline of these tests is this long.
+/// Sooner than any deadline that a test is not about, and far later than one that it is about.
 const LATE: Duration = Duration::from_secs(10);
 
-/// One origin with these deadlines.
-fn quick(origin: &Origin, more: &str) -> Edge {
-    let yaml = simple(origin, more).replace(
-        "addresses:",
-        "timeouts: {connect: 500ms, read: 500ms, write: 500ms}\n    addresses:",
-    );
-    Edge::with(&yaml)
+/// One origin, which is asked once. The only deadline is `near`.
+fn quick(origin: &Origin, more: &str, near: Option<&str>) -> Edge {
+    let keys = format!("{}\n    retry: off\n    addresses:", timeouts(near));
+    Edge::with(&simple(origin, more).replace("addresses:", &keys))
+}
+
+/// One origin, with no deadline anywhere near.
+fn patient(origin: &Origin) -> Edge {
+    let keys = format!("{}\n    addresses:", timeouts(None));
+    Edge::with(&simple(origin, "").replace("addresses:", &keys))
+}
+
+/// It is over, and for that no deadline had to pass: all of them are far away.
+#[track_caller]
+fn at_once(began: Instant, told: &str) {
+    assert!(began.elapsed() < LATE, "{told}: {:?}", began.elapsed());
+}
+
+/// It is over after this deadline, and the others are far away.
+#[track_caller]
+fn after(deadline: Duration, began: Instant, told: &str) {
+    let took = began.elapsed();
+    assert!(took >= deadline && took < LATE, "{told}: {took:?}");
 }
 
 /// A head that makes everything behind it storable.
@@ -57,8 +75,10 @@ fn is_refused(answers: &[String], status: u16, refusal: &str) {
     for answer in answers {
         let told = format!("{:.200}", format!("{answer:?}"));
         let origin = Origin::always(Respond::raw(answer.as_bytes()));
-        let edge = Edge::to(&origin);
+        let edge = patient(&origin);
+        let began = Instant::now();
         let reply = edge.get("/a");
+        at_once(began, &told);
         assert_eq!(reply.status, status, "{told}: {reply:?}");
         assert_eq!(reply.end, End::Whole, "{told}: {reply:?}");
         assert!(!reply.text().contains("body"), "{told}: {reply:?}");
@@ -236,9 +256,11 @@ fn a_body_that_ends_early_is_never_shown_as_whole() {
     for (first, second) in broken_bodies() {
         let told = format!("{first:?} {second:?}");
         let origin = in_parts(first, second);
-        let edge = Edge::to(&origin);
+        let edge = patient(&origin);
         for _ in 0..2 {
+            let began = Instant::now();
             let reply = edge.get("/a");
+            at_once(began, &told);
             let refused = reply.status == 502 && reply.end == End::Whole;
             assert!(refused || reply.end == End::Cut, "{told}: {reply:?}");
             assert_ne!(reply.value("x-cache"), Some("HIT"), "{told}");
@@ -287,8 +309,10 @@ fn a_reset_is_a_bad_gateway_or_a_cut() {
                 socket2::SockRef::from(&stream).set_linger(now).expect("an option can be set");
             })
             .start();
-        let edge = Edge::to(&origin);
+        let edge = patient(&origin);
+        let began = Instant::now();
         let reply = edge.get("/a");
+        at_once(began, &sent);
         assert!(reply.status == 502 || reply.end == End::Cut, "{sent:?}: {reply:?}");
         edge.wait_for_metric("edgeproxy_upstream_errors_total{", 1.0);
     }
@@ -301,8 +325,10 @@ fn a_refused_connection_is_a_bad_gateway() {
     drop(gone);
     let mut origin = Origin::always(ok(""));
     origin.address = address;
-    let edge = Edge::to(&origin);
+    let edge = patient(&origin);
+    let began = Instant::now();
     edge.get("/a").expect_status(502);
+    at_once(began, "with all attempts");
     let json = edge.get_with("/a", &[("Accept", "application/json")]);
     assert!(json.text().contains("\"reason\":\"connect_failed\""), "{json:?}");
     edge.wait_for_metric("edgeproxy_refusals_total{reason=\"connect_failed\"}", 2.0);
@@ -321,10 +347,10 @@ fn a_connection_that_nobody_accepts_is_a_gateway_timeout() {
     let _full: Vec<_> = (0..3).map(|_| TcpStream::connect_timeout(&address, short)).collect();
     let mut origin = Origin::always(ok(""));
     origin.address = address;
-    let edge = quick(&origin, "");
-    let start = Instant::now();
+    let edge = quick(&origin, "", Some("connect"));
+    let began = Instant::now();
     edge.get("/a").expect_status(504);
-    assert!(start.elapsed() < LATE);
+    after(NEAR, began, "nobody accepts");
     edge.wait_for_metric("edgeproxy_refusals_total{reason=\"connect_timeout\"}", 1.0);
 }
 
@@ -357,10 +383,10 @@ fn silence_is_a_gateway_timeout_or_a_cut() {
 
 fn a_silent_origin_is_given_up(said: String) {
     let origin = falls_silent(said.clone());
-    let edge = quick(&origin, "");
-    let start = Instant::now();
+    let edge = quick(&origin, "", Some("read"));
+    let began = Instant::now();
     let reply = edge.get("/a");
-    assert!(start.elapsed() < LATE, "{said:?}");
+    after(NEAR, began, &said);
     if said.contains("max-age") {
         assert_eq!((reply.status, reply.end), (200, End::Cut), "{said:?}: {reply:?}");
     } else {
@@ -388,10 +414,10 @@ fn drips(first: String, then: &'static [u8]) -> Origin {
 #[test]
 fn a_header_that_drips_is_a_gateway_timeout() {
     let origin = drips("HTTP/1.1 200 OK\r\nX: ".to_owned(), b"y");
-    let edge = quick(&origin, "");
-    let start = Instant::now();
+    let edge = quick(&origin, "", Some("read"));
+    let began = Instant::now();
     edge.get("/a").expect_status(504);
-    assert!(start.elapsed() < LATE);
+    after(NEAR, began, "a header that drips");
 }
 
 #[test]
@@ -405,10 +431,10 @@ fn the_total_time_of_a_route_holds_at_every_stage() {
     ] {
         let origin = drips(first.clone(), then);
         // The other deadlines are far away.
-        let edge = Edge::with(&simple(&origin, "defaults: {timeout: 400ms}"));
-        let start = Instant::now();
+        let edge = quick(&origin, "defaults: {timeout: 400ms}", None);
+        let began = Instant::now();
         let reply = edge.get("/a");
-        assert!(start.elapsed() < LATE, "{first:?}");
+        after(Duration::from_millis(400), began, &first);
         if first.contains("max-age") {
             assert_eq!((reply.status, reply.end), (200, End::Cut), "{first:?}: {reply:?}");
         } else {

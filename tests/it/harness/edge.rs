@@ -15,6 +15,7 @@ use std::sync::Condvar;
 use std::sync::LazyLock;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
 use std::time::Instant;
 
 use tempfile::TempDir;
@@ -170,7 +171,7 @@ impl Edge {
         while self.metric(start) < value {
             let lines = self.metrics(start.split('{').next().unwrap_or(start));
             assert!(began.elapsed() < PATIENCE, "{start} is below {value}: {lines:#?}");
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
         assert!(self.metric(start) <= value, "{start} is above {value}");
     }
@@ -181,7 +182,7 @@ impl Edge {
         let began = Instant::now();
         while (self.metric(start) - value).abs() > 0.5 {
             assert!(began.elapsed() < PATIENCE, "not {value}: {:#?}", self.metrics(start));
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -239,7 +240,7 @@ impl Edge {
                 return status;
             }
             assert!(start.elapsed() < PATIENCE, "the process does not end");
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -272,6 +273,21 @@ pub(crate) fn simple(origin: &Origin, more: &str) -> String {
          routes:\n  - {{name: all, upstream: origin}}\n{more}\n",
         origin.address
     )
+}
+
+/// How soon a deadline is that a test is about.
+pub(crate) const NEAR: Duration = Duration::from_millis(500);
+
+/// The deadlines of an upstream: a minute each, far longer than any test waits, but for `near`, which is [`NEAR`]. No
+/// connection may take longer than all of it: with `total` near, `connect` is as well.
+pub(crate) fn timeouts(near: Option<&str>) -> String {
+    let of = |one: &str| match near {
+        Some(near) if near == one || (near, one) == ("total", "connect") => {
+            format!("{one}: {}ms", NEAR.as_millis())
+        }
+        Some(_) | None => format!("{one}: 1m"),
+    };
+    format!("timeouts: {{{}}}", ["connect", "read", "write", "total"].map(of).join(", "))
 }
 
 /// Writes a configuration into a test's folder; where it says nothing, state and sockets stay there.

@@ -12,6 +12,7 @@ use std::time::Instant;
 use http::Response;
 
 use super::LATE;
+use super::after;
 use super::through::THE_LONG_WAY;
 use crate::harness::Edge;
 use crate::harness::Origin;
@@ -174,16 +175,19 @@ fn an_interim_response_gives_an_origin_no_more_time() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
-    for settings in ["timeouts: {total: 400ms}", "retry: {per_try: 400ms}"] {
+    let least = Duration::from_millis(400);
+    for settings in ["timeouts: {read: 1m, total: 400ms}", "retry: {per_try: 400ms}"] {
         for (protocol, address) in [("http1", one.address), ("http2", two.address)] {
             for fields in [&[][..], &[THE_LONG_WAY]] {
                 let edge = in_front_of(address, protocol, settings, ", cache: off");
+                let began = Instant::now();
                 let mut wire = edge.wire();
                 wire.ask("GET", "edge.test", "/a", fields, b"");
                 let answer =
                     std::iter::from_fn(|| wire.any_reply("GET")).find(|reply| reply.status > 199);
                 // Not 502, for too many of them.
                 answer.expect("an answer").expect_status(504);
+                after(least, began, &format!("{settings}, {protocol}, {fields:?}"));
             }
         }
     }

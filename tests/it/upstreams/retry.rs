@@ -15,6 +15,8 @@ use super::with;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::Respond;
+use crate::harness::edge::NEAR;
+use crate::harness::edge::timeouts;
 use crate::harness::ok;
 use crate::harness::status;
 
@@ -216,21 +218,29 @@ fn the_budget_of_all_requests_ends_further_attempts() {
 #[test]
 fn a_silent_backend_is_left_after_the_time_for_one_try() {
     let (bad, good) = (silent(), Origin::always(ok("good")));
-    let edge = before(&[&bad, &good], "    breaker: off\n    retry: {per_try: 200ms}\n");
+    let more = format!("    breaker: off\n    retry: {{per_try: 200ms}}\n    {}\n", timeouts(None));
+    let edge = before(&[&bad, &good], &more);
+    let mut slow = 0;
     for _ in 0..4 {
+        let began = Instant::now();
         edge.get("/").expect_status(200).expect_body("good");
+        assert!(began.elapsed() < Duration::from_secs(10), "the other deadlines are far away");
+        slow += usize::from(began.elapsed() >= Duration::from_millis(200));
     }
-    assert!(!bad.seen().is_empty());
+    let silent = bad.seen().len();
+    assert!(silent > 0 && slow >= silent, "{slow} took their time, {silent} met nobody");
 }
 
 #[test]
 fn all_attempts_together_end_with_the_total_time() {
     let (a, b) = (silent(), silent());
-    let more = "    breaker: off\n    timeouts: {total: 500ms}\n    retry: {per_try: 300ms}\n";
-    let edge = before(&[&a, &b], more);
+    let retry = "retry: {per_try: 300ms}";
+    let more = format!("    breaker: off\n    {}\n    {retry}\n", timeouts(Some("total")));
+    let edge = before(&[&a, &b], &more);
     let began = Instant::now();
     edge.get("/").expect_status(504);
-    assert!(began.elapsed() < Duration::from_secs(10), "not the thirty seconds of a read");
+    let took = began.elapsed();
+    assert!(took >= NEAR && took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]
@@ -250,15 +260,17 @@ fn a_body_that_was_cut_is_cut_for_the_client_and_not_asked_for_again() {
             .start()
     };
     let (one, two) = (cut(), cut());
-    let edge = before(&[&one, &two], "    breaker: off\n");
+    let edge = before(&[&one, &two], &format!("    breaker: off\n    {}\n", timeouts(None)));
     let mut client = edge.wire();
     client.ask("GET", "edge.test", "/", &[], b"");
     let mut got = Vec::new();
     while !got.ends_with(b"half") {
         got.extend(client.read_raw(1));
     }
+    let cut = Instant::now();
     held.lock().expect("nobody panics with it").clear();
     assert_eq!(client.until_closed(), b"", "nothing follows");
+    assert!(cut.elapsed() < Duration::from_secs(10), "no deadline has to pass");
     assert_eq!(one.seen().len() + two.seen().len(), 1);
 }
 
