@@ -10,6 +10,7 @@ mod hedge_multiplexed;
 mod killed;
 mod mirror;
 mod names;
+mod pool;
 mod retry;
 mod runtime;
 mod shed;

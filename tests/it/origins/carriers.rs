@@ -93,6 +93,20 @@ fn a_connection_of_http_2_that_is_idle_for_too_long_is_closed() {
 }
 
 #[test]
+fn a_connection_of_http_2_that_is_too_old_is_given_no_more_requests_though_it_is_never_idle() {
+    let origin = origin();
+    let edge = edge(origin.address, "    pool: {max_age: 1s}\n");
+    let began = Instant::now();
+    until("there is another one", || {
+        edge.get("/").expect_status(200).expect_body("x");
+        origin.connections() == 2
+    });
+    assert!(began.elapsed() >= std::time::Duration::from_secs(1), "it was not that old");
+    until("the first one is closed", || edge.metric("edgeproxy_backend_pool_open") <= 1.0);
+    assert!(edge.metric("edgeproxy_backend_pool_reused_total") > 1.0);
+}
+
+#[test]
 fn a_connection_whose_origin_leaves_finishes_its_streams_and_is_given_no_new_ones() {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let opened = Arc::clone(&gate);

@@ -3,16 +3,22 @@
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::Instant;
 
 use super::before;
 use super::nobody;
 use super::with;
 use crate::harness::Authority;
+use crate::harness::Edge;
+use crate::harness::Gate;
 use crate::harness::Origin;
 use crate::harness::PATIENCE;
+use crate::harness::Reply;
 use crate::harness::Respond;
+use crate::harness::Wire;
 use crate::harness::ok;
 use crate::harness::status;
 
@@ -75,6 +81,168 @@ fn a_failing_probe_opens_it_again() {
     assert_eq!(edge.metric("edgeproxy_backend_breaker_closed_total{"), 0.0);
 }
 
+/// An origin whose answers are well or not, in turns of this pattern.
+fn by_turns(pattern: &'static [bool]) -> Origin {
+    let turn = AtomicUsize::new(0);
+    Origin::script()
+        .otherwise(move |_| match pattern[turn.fetch_add(1, Ordering::SeqCst) % pattern.len()] {
+            true => ok("well"),
+            false => status(503),
+        })
+        .start()
+}
+
+/// A breaker that looks at rates, over a time in which all of a test happens.
+const BY_RATE: &str = "    health: off\n    breaker: {failures: 5, rate: 50, min_requests: 10, \
+                       window: 5m, open_for: 5m, statuses: [503]}\n";
+
+#[test]
+fn half_of_at_least_so_many_requests_open_it_though_no_two_in_a_row_fail() {
+    let origin = by_turns(&[true, false]);
+    let edge = before(&[&origin], BY_RATE);
+    for _ in 0..9 {
+        edge.get("/");
+        assert_eq!(edge.metric("edgeproxy_backend_breaker_opened_total{"), 0.0);
+    }
+    edge.get("/").expect_status(503);
+    let log = edge.wait_for_log("circuit breaker opened");
+    assert!(log.contains("rate"), "{log}");
+    let refused = edge.get_with("/", &[("Accept", "application/json")]);
+    assert!(refused.expect_status(503).text().contains("breaker_open"), "{refused:?}");
+    assert_eq!(origin.seen().len(), 10, "an open breaker lets nothing through");
+}
+
+#[test]
+fn fewer_than_half_never_open_it() {
+    let origin = by_turns(&[true, false, true]);
+    let edge = before(&[&origin], BY_RATE);
+    for _ in 0..60 {
+        edge.get("/");
+    }
+    assert_eq!(edge.metric("edgeproxy_backend_breaker_opened_total{"), 0.0);
+    assert_eq!(origin.seen().len(), 60);
+}
+
+/// How long a breaker is open in tests of its probes, and a probe may take. It is longer than a round of a few requests.
+const REST: Duration = Duration::from_secs(3);
+
+/// An origin that fails once, then lets requests wait, and answers them well when the gate is open.
+fn convalescent() -> (Origin, Gate) {
+    let (gate, asked) = (Gate::default(), AtomicUsize::new(0));
+    let opens = gate.clone();
+    let origin = Origin::script()
+        .otherwise(move |_| {
+            if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                return status(503);
+            }
+            opens.pass();
+            ok("well")
+        })
+        .start();
+    (origin, gate)
+}
+
+/// A request, once it is answered or has come to `origin`, and whether it has.
+fn sent(edge: &Edge, origin: &Origin) -> (Wire, bool) {
+    let before = origin.seen().len();
+    let mut wire = edge.wire();
+    wire.ask("GET", "edge.test", "/", &[], b"");
+    let began = Instant::now();
+    loop {
+        if origin.seen().len() > before {
+            return (wire, true);
+        }
+        if wire.has_reply(Duration::from_millis(5)) {
+            return (wire, false);
+        }
+        assert!(began.elapsed() < PATIENCE, "it is answered or sent on");
+    }
+}
+
+/// Opens the breaker of `origin`, and waits until two probes are let through, which wait there. What came before
+/// these was answered; `others` says how.
+fn two_probes(edge: &Edge, origin: &Origin, others: &dyn Fn(Reply)) -> (Instant, Vec<Wire>) {
+    let asked = Instant::now();
+    while origin.seen().is_empty() {
+        assert!(asked.elapsed() < PATIENCE, "it is asked");
+        edge.get("/");
+    }
+    edge.wait_for_log("circuit breaker opened");
+    let (mut probes, mut latest) = (Vec::new(), Instant::now());
+    let began = Instant::now();
+    while probes.len() < 2 {
+        assert!(began.elapsed() < PATIENCE, "two probes are let through");
+        let asks = Instant::now();
+        match sent(edge, origin) {
+            (wire, true) => {
+                latest = asks;
+                probes.push(wire);
+            }
+            (mut wire, false) => others(wire.reply()),
+        }
+    }
+    (latest, probes)
+}
+
+#[test]
+fn no_more_probes_than_set_are_at_the_origin_at_once_and_the_rest_is_refused() {
+    let (origin, gate) = convalescent();
+    let more = "    health: off\n    retry: off\n    \
+                breaker: {failures: 1, open_for: 3s, probes: 2, statuses: [503]}\n";
+    let edge = before(&[&origin], more);
+    let (latest, mut probes) = two_probes(&edge, &origin, &|reply| {
+        reply.expect_status(503);
+    });
+    let mut refused = 0;
+    loop {
+        let (mut wire, came) = sent(&edge, &origin);
+        // A probe that takes longer than that is taken for lost, and another one is let through.
+        if latest.elapsed() >= REST {
+            break;
+        }
+        assert!(!came, "a third probe");
+        wire.reply().expect_status(503);
+        refused += 1;
+        if refused == 20 {
+            break;
+        }
+    }
+    assert_eq!(edge.metric("edgeproxy_backend_breaker_half_opened_total{"), 1.0);
+    gate.open();
+    for probe in &mut probes {
+        probe.reply().expect_status(200).expect_body("well");
+    }
+    if refused == 20 {
+        assert_eq!(origin.seen().len(), 3);
+        edge.wait_for_metric("edgeproxy_backend_breaker_closed_total{", 1.0);
+    }
+    edge.get("/").expect_status(200);
+}
+
+#[test]
+fn while_probes_are_out_the_rest_goes_elsewhere() {
+    let (origin, gate) = convalescent();
+    let good = Origin::always(ok("good"));
+    let more = "    health: off\n    retry: off\n    \
+                breaker: {failures: 1, open_for: 3s, probes: 2, statuses: [503]}\n";
+    let edge = before(&[&origin, &good], more);
+    let (latest, mut probes) = two_probes(&edge, &origin, &|reply| {
+        reply.expect_status(200).expect_body("good");
+    });
+    for _ in 0..20 {
+        let (mut wire, came) = sent(&edge, &origin);
+        if latest.elapsed() >= REST {
+            break;
+        }
+        assert!(!came, "a third probe");
+        wire.reply().expect_status(200).expect_body("good");
+    }
+    gate.open();
+    for probe in &mut probes {
+        probe.reply().expect_status(200).expect_body("well");
+    }
+}
+
 #[test]
 fn an_open_breaker_sends_requests_elsewhere() {
     let (bad, _) = ailing();
@@ -99,7 +267,7 @@ fn what_is_stale_is_served_while_every_breaker_is_open() {
         .start();
     let yaml = crate::harness::edge::simple(&origin, "")
         .replace("addresses:", "breaker: {failures: 1, statuses: [503]}\n    addresses:");
-    let edge = crate::harness::Edge::with(&yaml);
+    let edge = Edge::with(&yaml);
     edge.get("/a").expect_body("stored");
     well.store(false, Ordering::SeqCst);
     edge.get("/b").expect_status(503);

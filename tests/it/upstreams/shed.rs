@@ -1,11 +1,19 @@
 //! More requests than an upstream can take: some are told at once, and none of them waits for nothing.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
 
 use super::before;
 use crate::harness::Origin;
+use crate::harness::PATIENCE;
 use crate::harness::ok;
 
 /// An origin that answers nothing until it is told to.
@@ -47,6 +55,93 @@ fn above_the_limit_requests_are_shed_with_a_time_to_come_back() {
     }
     edge.get("/after").expect_status(200);
     assert_eq!(origin.seen_at("/more").len(), 0);
+}
+
+/// An origin that takes as long for each answer as it is told.
+struct Pond {
+    origin: Origin,
+    milliseconds: Arc<AtomicU64>,
+    /// How many it had at once when the last ones came.
+    busy: Arc<Mutex<VecDeque<usize>>>,
+}
+
+/// So many of the last ones are looked at.
+const LAST: usize = 40;
+
+impl Pond {
+    fn new() -> Self {
+        let milliseconds = Arc::new(AtomicU64::new(0));
+        let busy = Arc::new(Mutex::new(VecDeque::new()));
+        let (takes, lately, now) =
+            (Arc::clone(&milliseconds), Arc::clone(&busy), AtomicUsize::new(0));
+        let origin = Origin::script()
+            .otherwise(move |_| {
+                let at_once = now.fetch_add(1, Ordering::SeqCst) + 1;
+                std::thread::sleep(Duration::from_millis(takes.load(Ordering::SeqCst)));
+                now.fetch_sub(1, Ordering::SeqCst);
+                let mut lately = lately.lock().expect("nobody panics with it");
+                lately.push_back(at_once);
+                if lately.len() > LAST {
+                    lately.pop_front();
+                }
+                ok("done")
+            })
+            .start();
+        Self { origin, milliseconds, busy }
+    }
+
+    /// Takes so long from now on, and waits until the most that it has at once is such.
+    #[track_caller]
+    fn until(&self, milliseconds: u64, is_such: impl Fn(usize) -> bool) {
+        self.milliseconds.store(milliseconds, Ordering::SeqCst);
+        self.busy.lock().expect("nobody panics with it").clear();
+        let began = Instant::now();
+        loop {
+            let lately = self.busy.lock().expect("nobody panics with it").clone();
+            let most = lately.iter().copied().max().unwrap_or(0);
+            if lately.len() == LAST && is_such(most) {
+                return;
+            }
+            assert!(began.elapsed() < 2 * PATIENCE, "{most} at once, taking {milliseconds} ms");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn the_limit_shrinks_when_the_origin_slows_down_and_grows_again() {
+    let pond = Pond::new();
+    let edge = before(&[&pond.origin], "    concurrency: {min: 2, max: 12, tolerance: 200}\n");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        // However it ends.
+        let _over = Over(&is_over);
+        for _ in 0..16 {
+            threads.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    if edge.get("/").status == 503 {
+                        // As a client that was told to come back.
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                }
+            });
+        }
+        pond.until(40, |most| most >= 9);
+        let shed = || edge.metric("edgeproxy_refusals_total{reason=\"shed\"");
+        assert!(shed() > 0.0, "there are more than it lets in");
+        // Half of 12 is what it would look at now and then in any case.
+        pond.until(200, |most| most <= 5);
+        pond.until(40, |most| most >= 9);
+    });
+}
+
+/// Says at its end that all is over.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 #[test]
