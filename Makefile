@@ -108,9 +108,9 @@ bench-fill: ## memory of the process while its store is full
 	$(found) python3 benches/memory/fill.py $(ARGS)
 
 .PHONY: bench-parts
-bench-parts: ## balancing, the cache's decisions and the memory tier by themselves
+bench-parts: ## balancing, lending a backend, the cache's decisions and the memory tier by themselves
 	@scripts/setup build
-	cargo bench --locked --bench parts -- balance decisions tier
+	cargo bench --locked --bench parts -- balance lend decisions tier
 
 .PHONY: bench-evict
 bench-evict: ## eviction policies: their share of hits over the same requests

@@ -1,4 +1,4 @@
-//! Parts of the program by themselves: `cargo bench --bench parts [balance|decisions|tier|evict]`.
+//! Parts of the program by themselves: `cargo bench --bench parts [balance|lend|decisions|tier|evict]`.
 //!
 //! What a whole request costs is for `benches/compare` to say; this says which part it is in.
 
@@ -9,6 +9,7 @@ use std::time::Instant;
 mod balance;
 mod decisions;
 mod evict;
+mod lend;
 mod tier;
 
 // As in the program.
@@ -18,8 +19,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// A part of the benchmark by its name.
 type Part = (&'static str, fn());
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     ("balance", balance::run),
+    ("lend", lend::run),
     ("decisions", decisions::run),
     ("tier", tier::run),
     ("evict", evict::run),
@@ -30,7 +32,7 @@ fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     if let Some(unknown) = wanted.iter().find(|word| PARTS.iter().all(|(name, _)| name != word)) {
-        eprintln!("there is no part {unknown:?}: balance, decisions, tier and evict are all");
+        eprintln!("there is no part {unknown:?}: balance, lend, decisions, tier and evict are all");
         std::process::exit(64);
     }
     for (name, run) in PARTS {
@@ -42,9 +44,9 @@ fn main() {
 }
 
 /// How long one round of a measurement lasts.
-const ROUND: Duration = Duration::from_millis(200);
+const ROUND: Duration = Duration::from_millis(50);
 /// How many rounds there are; the best counts, since what disturbs a machine only adds.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 28;
 
 /// Nanoseconds for one call of `work`, which is given the number of the call.
 fn nanoseconds<T>(mut work: impl FnMut(u64) -> T) -> f64 {
