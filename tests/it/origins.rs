@@ -11,7 +11,6 @@ mod through_to_http2;
 use std::io::Read;
 use std::io::Write;
 use std::net::Shutdown;
-use std::net::TcpListener;
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
@@ -28,6 +27,7 @@ use crate::harness::edge::NEAR;
 use crate::harness::edge::simple;
 use crate::harness::edge::timeouts;
 use crate::harness::http2;
+use crate::harness::nobody;
 use crate::harness::ok;
 
 /// Sooner than any deadline that a test is not about, and far later than one that it is about.
@@ -320,11 +320,8 @@ fn a_reset_is_a_bad_gateway_or_a_cut() {
 
 #[test]
 fn a_refused_connection_is_a_bad_gateway() {
-    let gone = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
-    let address = gone.local_addr().expect("a bound socket has an address");
-    drop(gone);
     let mut origin = Origin::always(ok(""));
-    origin.address = address;
+    origin.address = nobody();
     let edge = patient(&origin);
     let began = Instant::now();
     edge.get("/a").expect_status(502);
@@ -619,9 +616,7 @@ fn a_post_that_may_have_been_seen_is_not_sent_again() {
 
 #[test]
 fn an_address_that_refuses_is_passed_over() {
-    let gone = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
-    let refused = gone.local_addr().expect("a bound socket has an address");
-    drop(gone);
+    let refused = nobody();
     let origin = Origin::always(ok("well").field("Cache-Control", "no-store"));
     let yaml = simple(&origin, "").replace("addresses: [", &format!("addresses: [\"{refused}\", "));
     let edge = Edge::with(&yaml);

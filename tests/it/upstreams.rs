@@ -42,8 +42,7 @@ fn with(addresses: &str, more: &str) -> Edge {
 
 /// An address that nobody listens on.
 fn nobody() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
-    listener.local_addr().expect("a bound socket has an address").to_string()
+    crate::harness::nobody().to_string()
 }
 
 /// Who answers so many requests, how often.

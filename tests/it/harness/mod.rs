@@ -30,6 +30,7 @@ pub(crate) use haproxy::Haproxy;
 pub(crate) use names::Names;
 pub(crate) use origin::Origin;
 pub(crate) use origin::Respond;
+pub(crate) use origin::nobody;
 pub(crate) use origin::ok;
 pub(crate) use origin::status;
 pub(crate) use origin2::Origin2;

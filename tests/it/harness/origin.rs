@@ -276,6 +276,17 @@ fn own_port() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
+/// An address at which connections are refused. Its port is held until all tests are over: no other one comes by it.
+pub(crate) fn nobody() -> SocketAddr {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+        .expect("a socket can be made");
+    socket.bind(&own_port().into()).expect("loopback can be bound");
+    let address = socket.local_addr().expect("a bound socket has an address");
+    // Nobody listens.
+    std::mem::forget(socket);
+    address.as_socket().expect("it is of IP")
+}
+
 fn serve(script: &Script, log: &Log, line: Line) {
     let server_name = line.server_name();
     let mut write = line.again();
