@@ -503,7 +503,7 @@ fn sample(
     let watched = Arc::clone(runtime);
     metrics.watch_backends(move || crate::runtime::upstreams::samples(&watched.load().upstreams));
     let watched = Arc::clone(runtime);
-    metrics.watch_drift(move || crate::runtime::upstreams::drifts(&watched.load().upstreams));
+    metrics.watch_upstreams(move || crate::runtime::upstreams::wholes(&watched.load().upstreams));
     let watched = Arc::clone(runtime);
     metrics.watch_ends(move || crate::runtime::ends::samples(&watched.load()));
     let tasks = tokio::runtime::Handle::current().metrics();

@@ -44,6 +44,7 @@ use backends::Backends;
 use backends::BackendsCollector;
 pub use backends::HealthSample;
 pub use backends::PoolSample;
+pub use backends::UpstreamSample;
 pub use ends::EndSample;
 use ends::Ends;
 use ends::EndsCollector;
@@ -206,6 +207,10 @@ definitions! {
         "Connections to the backend that could not be made.";
     UPSTREAM_DRIFT: Gauge "edgeproxy_upstream_drift" ["upstream"]
         "Backends that differ from the configuration, changed at run time.";
+    UPSTREAM_LIMIT: Gauge "edgeproxy_upstream_concurrency_limit" ["upstream"]
+        "Requests at once that the upstream is given, found out from its latency (concurrency).";
+    UPSTREAM_IN_FLIGHT: Gauge "edgeproxy_upstream_concurrency" ["upstream"]
+        "Requests that the upstream has now, where they are limited so.";
     BACKEND_HEALTH: Gauge "edgeproxy_backend_health_state" ["upstream", "backend"]
         "What health checks say of the backend: 0 healthy, 1 unknown, 2 unhealthy.";
     BACKEND_CHECKS: Counter "edgeproxy_backend_health_checks_total" ["upstream", "backend", "result"]
@@ -395,10 +400,12 @@ impl Metrics {
         self.backends.watch(Box::new(samples));
     }
 
-    /// Has it counted, when somebody looks, how many backends of each upstream differ from the
-    /// configuration.
-    pub fn watch_drift(&self, drifts: impl Fn() -> Vec<(Arc<str>, u64)> + Send + Sync + 'static) {
-        self.backends.watch_drift(Box::new(drifts));
+    /// Has the upstreams sampled when somebody looks.
+    pub fn watch_upstreams(
+        &self,
+        samples: impl Fn() -> Vec<UpstreamSample> + Send + Sync + 'static,
+    ) {
+        self.backends.watch_upstreams(Box::new(samples));
     }
 
     /// Has it asked for when somebody looks when certificates end.

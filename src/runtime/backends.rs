@@ -78,12 +78,23 @@ pub struct UpstreamView {
     pub balance: &'static str,
     /// The HTTP version spoken to it.
     pub protocol: &'static str,
+    /// Requests at once that it is given, found out from its latency, and those that it has; `None` has no such limit.
+    pub concurrency: Option<ConcurrencyView>,
     /// What differs from the configuration; `None`: nothing.
     pub drift: Option<DriftView>,
     /// Its backends.
     pub backends: Vec<BackendView>,
     /// Those that were removed, or were elsewhere, and have something to finish.
     pub leaving: Vec<LeavingView>,
+}
+
+/// A limit that finds itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConcurrencyView {
+    /// How many requests it lets in at once.
+    pub limit: u32,
+    /// How many there are.
+    pub in_flight: u32,
 }
 
 /// The ids of the backends that differ from the configuration.
@@ -493,6 +504,9 @@ fn view(upstream: &Upstream) -> UpstreamView {
             Protocol::Http1 => "http1",
             Protocol::Http2 => "http2",
         },
+        concurrency: upstream
+            .concurrency()
+            .map(|(limit, in_flight)| ConcurrencyView { limit, in_flight }),
         drift: (!drift.is_empty()).then(|| of_drift(&drift)),
         backends: upstream.standings().into_iter().map(|one| of_backend(one, now)).collect(),
         leaving: upstream.leaving().into_iter().map(leaving).collect(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::observe::metrics::BackendSample;
 use crate::observe::metrics::HealthSample;
 use crate::observe::metrics::PoolSample;
+use crate::observe::metrics::UpstreamSample;
 use crate::resilience::breaker::State;
 use crate::resilience::health::State as Health;
 use crate::upstream::backend::Report;
@@ -22,11 +23,13 @@ pub fn samples(upstreams: &[Arc<Upstream>]) -> Vec<BackendSample> {
     upstreams.iter().flat_map(of).collect()
 }
 
-/// How many backends of each upstream differ from the configuration.
+/// What is known of each upstream as a whole.
 #[must_use]
-pub fn drifts(upstreams: &[Arc<Upstream>]) -> Vec<(Arc<str>, u64)> {
-    let of = |upstream: &Arc<Upstream>| {
-        (Arc::clone(&upstream.settings().name), upstream.drift().count() as u64)
+pub fn wholes(upstreams: &[Arc<Upstream>]) -> Vec<UpstreamSample> {
+    let of = |upstream: &Arc<Upstream>| UpstreamSample {
+        upstream: Arc::clone(&upstream.settings().name),
+        drift: upstream.drift().count() as u64,
+        concurrency: upstream.concurrency(),
     };
     upstreams.iter().map(of).collect()
 }

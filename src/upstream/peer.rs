@@ -296,6 +296,12 @@ impl Upstream {
         self.limit.as_deref()
     }
 
+    /// How many requests at once it is given, and how many it has; `None` has no such limit.
+    #[must_use]
+    pub fn concurrency(&self) -> Option<(u32, u32)> {
+        self.limit().map(|limit| (limit.limit(), limit.in_flight()))
+    }
+
     /// The time by which everything here goes: since it was started.
     #[must_use]
     pub fn now(&self) -> Duration {

@@ -30,6 +30,8 @@ use super::POOL_OPEN;
 use super::POOL_QUEUED;
 use super::POOL_REUSED;
 use super::UPSTREAM_DRIFT;
+use super::UPSTREAM_IN_FLIGHT;
+use super::UPSTREAM_LIMIT;
 use super::family;
 use super::sample;
 
@@ -98,8 +100,19 @@ pub struct HealthSample {
     pub failed: u64,
 }
 
+/// What is known of one upstream as a whole at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamSample {
+    /// Its name.
+    pub upstream: Arc<str>,
+    /// How many of its backends differ from the configuration.
+    pub drift: u64,
+    /// How many requests at once it is given, found out from its latency, and how many it has; `None` has no such limit.
+    pub concurrency: Option<(u32, u32)>,
+}
+
 type Watch = Box<dyn Fn() -> Vec<BackendSample> + Send + Sync>;
-type DriftWatch = Box<dyn Fn() -> Vec<(Arc<str>, u64)> + Send + Sync>;
+type UpstreamWatch = Box<dyn Fn() -> Vec<UpstreamSample> + Send + Sync>;
 
 /// What [`Backends`] gives.
 const SAMPLED: &[Definition] = &[
@@ -121,6 +134,8 @@ const SAMPLED: &[Definition] = &[
     POOL_CREATED,
     POOL_FAILED,
     UPSTREAM_DRIFT,
+    UPSTREAM_LIMIT,
+    UPSTREAM_IN_FLIGHT,
     BACKEND_HEALTH,
     BACKEND_CHECKS,
     BACKEND_EJECTED,
@@ -129,31 +144,38 @@ const SAMPLED: &[Definition] = &[
 /// Who asks for the samples.
 pub(super) struct Backends {
     watch: Mutex<Option<Watch>>,
-    drift: Mutex<Option<DriftWatch>>,
+    upstreams: Mutex<Option<UpstreamWatch>>,
     descriptions: Vec<Desc>,
 }
 
 impl Backends {
     pub(super) fn new() -> Self {
         let descriptions = SAMPLED.iter().map(Definition::description).collect();
-        Self { watch: Mutex::default(), drift: Mutex::default(), descriptions }
+        Self { watch: Mutex::default(), upstreams: Mutex::default(), descriptions }
     }
 
     pub(super) fn watch(&self, watch: Watch) {
         *self.watch.lock() = Some(watch);
     }
 
-    pub(super) fn watch_drift(&self, watch: DriftWatch) {
-        *self.drift.lock() = Some(watch);
+    pub(super) fn watch_upstreams(&self, watch: UpstreamWatch) {
+        *self.upstreams.lock() = Some(watch);
     }
 
-    /// How many backends of each upstream differ from the configuration.
-    fn drifts(&self) -> MetricFamily {
-        let drifts = self.drift.lock().as_ref().map(|watch| watch()).unwrap_or_default();
-        let metrics = drifts
-            .iter()
-            .map(|(upstream, count)| sample(&UPSTREAM_DRIFT, &[&**upstream], *count as f64));
-        family(&UPSTREAM_DRIFT, metrics.collect())
+    /// What is known of upstreams as a whole.
+    fn of_upstreams(&self) -> [MetricFamily; 3] {
+        let samples = self.upstreams.lock().as_ref().map(|watch| watch()).unwrap_or_default();
+        let family_of = |definition: &Definition, number: fn(&UpstreamSample) -> Option<f64>| {
+            let metrics = samples
+                .iter()
+                .filter_map(|one| Some(sample(definition, &[&*one.upstream], number(one)?)));
+            family(definition, metrics.collect())
+        };
+        [
+            family_of(&UPSTREAM_DRIFT, |one| Some(one.drift as f64)),
+            family_of(&UPSTREAM_LIMIT, |one| one.concurrency.map(|(limit, _)| f64::from(limit))),
+            family_of(&UPSTREAM_IN_FLIGHT, |one| one.concurrency.map(|(_, has)| f64::from(has))),
+        ]
     }
 }
 
@@ -192,12 +214,12 @@ impl Collector for BackendsCollector {
             family_of(&POOL_REUSED, |one| Some(one.pool.reused as f64)),
             family_of(&POOL_CREATED, |one| Some(one.pool.created as f64)),
             family_of(&POOL_FAILED, |one| Some(one.pool.failed as f64)),
-            self.0.drifts(),
             family_of(&BACKEND_HEALTH, |one| one.health.map(|health| f64::from(health.state))),
             checks(&samples),
             family_of(&BACKEND_EJECTED, |one| one.ejected.map(|count| count as f64)),
         ];
-        families.into_iter().filter(|family| !family.get_metric().is_empty()).collect()
+        let families = families.into_iter().chain(self.0.of_upstreams());
+        families.filter(|family| !family.get_metric().is_empty()).collect()
     }
 }
 

@@ -111,7 +111,9 @@ fn busy() -> Metrics {
     metrics.watch_access_log(|| 5);
     metrics.watch_fetches(|| 6);
     metrics.watch_backends(|| vec![backend()]);
-    metrics.watch_drift(|| vec![("api".into(), 3)]);
+    metrics.watch_upstreams(|| {
+        vec![UpstreamSample { upstream: "api".into(), drift: 3, concurrency: Some((20, 7)) }]
+    });
     metrics.watch_ends(|| {
         vec![EndSample { listener: "https".into(), what: Ending::Certificate, at: 5 }]
     });

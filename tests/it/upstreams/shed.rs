@@ -129,6 +129,8 @@ fn the_limit_shrinks_when_the_origin_slows_down_and_grows_again() {
         pond.until(40, |most| most >= 9);
         let shed = || edge.metric("edgeproxy_refusals_total{reason=\"shed\"");
         assert!(shed() > 0.0, "there are more than it lets in");
+        let limit = edge.metric("edgeproxy_upstream_concurrency_limit{upstream=\"app\"}");
+        assert!((2.0..=12.0).contains(&limit), "{limit}");
         // Half of 12 is what it would look at now and then in any case.
         pond.until(200, |most| most <= 5);
         pond.until(40, |most| most >= 9);
