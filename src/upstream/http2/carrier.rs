@@ -49,6 +49,7 @@ use crate::upstream::http2::shelf::Shelf;
 use crate::upstream::line::Line;
 use crate::upstream::line::Wire;
 use crate::upstream::pool::Opened;
+use crate::upstream::pool::Pool;
 
 /// How many streams an origin allows that has not said it yet. None can say this: its word has 32 bits.
 const UNSAID: usize = usize::MAX - 1;
@@ -79,8 +80,17 @@ struct State {
     leaves: bool,
     /// It counts as open for as long as it lives.
     opened: Option<Opened>,
-    /// Told when a place becomes free.
-    shelf: Weak<Shelf>,
+    /// Where it stands, and is told when a place becomes free.
+    stands: Stands,
+}
+
+/// Where a connection stands: whose it is, and who hears of room on it.
+#[derive(Debug, Default)]
+pub(super) struct Stands {
+    /// The connections of its kind.
+    pub(super) shelf: Weak<Shelf>,
+    /// Who lets requests come to them.
+    pub(super) pool: Weak<Pool>,
 }
 
 impl std::fmt::Debug for Carrier {
@@ -108,7 +118,7 @@ impl Carrier {
         line: Line,
         limits: ReplyLimits,
         deadline: Instant,
-        shelf: Weak<Shelf>,
+        stands: Stands,
     ) -> Result<Arc<Self>> {
         let Line { wire, opened, .. } = line;
         let descriptor = match &wire {
@@ -142,9 +152,8 @@ impl Carrier {
             return Err(Error::explain(ErrorType::ConnectError, what).into_up());
         }
         let now = Instant::now();
-        let state = State { carried: 0, idle: now, leaves: false, opened, shelf };
-        tokio::spawn(drive(connection, Arc::clone(&pulse)));
-        Ok(Arc::new(Self {
+        let state = State { carried: 0, idle: now, leaves: false, opened, stands };
+        let carrier = Arc::new(Self {
             send,
             secure,
             descriptor,
@@ -154,7 +163,9 @@ impl Carrier {
             owner: AtomicUsize::new(0),
             streams: AtomicU32::new(0),
             state: Mutex::new(state),
-        }))
+        });
+        tokio::spawn(drive(connection, Arc::downgrade(&carrier), Arc::clone(&carrier.pulse)));
+        Ok(carrier)
     }
 
     /// How many streams it may have at once.
@@ -231,10 +242,24 @@ impl Carrier {
         !too_old && !too_idle && !state.leaves && self.is_alive()
     }
 
-    /// It belongs to this shelf from now on, and is counted as open there.
-    pub(super) fn belong(&self, shelf: Weak<Shelf>, count: impl FnOnce() -> Opened) {
+    /// Its origin allows more streams than before: those who wait for one may come.
+    fn widened(&self) {
+        let (shelf, pool) = {
+            let state = self.state.lock();
+            (state.stands.shelf.upgrade(), state.stands.pool.upgrade())
+        };
+        if let Some(pool) = pool {
+            pool.allow_streams(self.most());
+        }
+        if let Some(shelf) = shelf {
+            shelf.freed();
+        }
+    }
+
+    /// It stands there from now on, and is counted as open there.
+    pub(super) fn belong(&self, stands: Stands, count: impl FnOnce() -> Opened) {
         let mut state = self.state.lock();
-        state.shelf = shelf;
+        state.stands = stands;
         state.opened = Some(count());
     }
 }
@@ -290,7 +315,7 @@ impl Drop for Place {
         if streams == 0 {
             state.idle = Instant::now();
         }
-        let shelf = state.shelf.upgrade();
+        let shelf = state.stands.shelf.upgrade();
         drop(state);
         if let Some(shelf) = shelf {
             shelf.freed();
@@ -326,11 +351,23 @@ async fn greet(
 }
 
 /// Moves the frames until the connection ends, or nobody is there any more.
-async fn drive(connection: Connection<Heard, Bytes>, pulse: Arc<Pulse>) {
+async fn drive(connection: Connection<Heard, Bytes>, carrier: Weak<Carrier>, pulse: Arc<Pulse>) {
     let mut connection = connection;
     let Some(signs) = connection.ping_pong() else { return };
+    let mut allowed = connection.max_concurrent_send_streams();
     // What becomes of it each stream is told.
-    let _ = select(pin!(connection), pin!(pulse.stops(signs))).await;
+    let moves = poll_fn(|cx| {
+        let moved = Pin::new(&mut connection).poll(cx).map(|_| ());
+        let before = std::mem::replace(&mut allowed, connection.max_concurrent_send_streams());
+        // An origin may allow more at any time, also where no stream ends that others wait for.
+        if before < allowed
+            && let Some(carrier) = carrier.upgrade()
+        {
+            carrier.widened();
+        }
+        moved
+    });
+    let _ = select(pin!(moves), pin!(pulse.stops(signs))).await;
 }
 
 /// A wire that notes when something comes.

@@ -28,6 +28,7 @@ use tokio::time::timeout_at;
 use super::carrier::Carrier;
 use super::carrier::Place;
 use super::carrier::Refused;
+use super::carrier::Stands;
 use super::stream::Stream;
 use crate::refusal::Refusal;
 use crate::upstream::connect::Dial;
@@ -42,7 +43,8 @@ use crate::upstream::worker;
 /// From so many streams on a thread wants a connection of its own, rather than share another one's.
 const BUSY: u32 = 8;
 
-/// The least time between two connections that are made for this.
+/// The least time between two connections that are made for this, and from one that could not be made to the next one
+/// that is made beside others.
 const GROWTH: Duration = Duration::from_secs(1);
 
 /// Connections that carry requests side by side.
@@ -63,6 +65,8 @@ struct State {
     dialling: Option<watch::Receiver<Dialled>>,
     /// When one was made last although there was room on others.
     grown: Option<Instant>,
+    /// When one could not be made last.
+    failed: Option<Instant>,
 }
 
 impl fmt::Debug for Shelf {
@@ -94,8 +98,8 @@ enum Offer {
     Place(Place),
     /// One is being made.
     Soon(watch::Receiver<Dialled>),
-    /// As many as may be are there, and all are full.
-    Full,
+    /// As many as may be are there, and all are full. With it when one more may be made after all.
+    Full(Option<Instant>),
 }
 
 impl Shelf {
@@ -128,7 +132,13 @@ impl Shelf {
                     let made = pin!(made(&mut dialled));
                     match timeout_at(deadline, select(made, freed)).await {
                         Ok(Either::Left((Dialled::Failed(failure), _))) => {
-                            return Err(failure.error());
+                            // An origin may take no more connections than it has: then those serve, as they would
+                            // if none had been tried.
+                            if !self.has_any() {
+                                return Err(failure.error());
+                            }
+                            kept = Kept::Welcome;
+                            Ok(())
                         }
                         Ok(Either::Left((Dialled::Made, _))) => {
                             // From here on there is one that was not there before.
@@ -139,11 +149,16 @@ impl Shelf {
                         Err(_) => Err(ErrorType::ConnectTimedout),
                     }
                 }
-                Offer::Full => match timeout_at(deadline, freed).await {
-                    Ok(()) => Ok(()),
-                    // There was a place by the settings of the pool, but not by those of the origin.
-                    Err(_) => return Err(error_of(Refusal::QueueTimeout)),
-                },
+                Offer::Full(again) => {
+                    let until = again.map_or(deadline, |again| again.min(deadline));
+                    match timeout_at(until, freed).await {
+                        Err(_) if until == deadline => {
+                            // There was a place by the settings of the pool, but not by those of the origin.
+                            return Err(error_of(Refusal::QueueTimeout));
+                        }
+                        Ok(()) | Err(_) => Ok(()),
+                    }
+                }
             };
             if let Err(kind) = waited {
                 return Err(Error::explain(kind, "connecting").into_up());
@@ -201,7 +216,14 @@ impl Shelf {
             return Offer::Soon(dialled.clone());
         }
         if carriers.len() >= most(&settings) {
-            return Offer::Full;
+            return Offer::Full(None);
+        }
+        if kept == Kept::Welcome
+            && !carriers.is_empty()
+            && let Some(again) = state.failed.map(|failed| failed + GROWTH)
+            && Instant::now() < again
+        {
+            return Offer::Full(Some(again));
         }
         let soon = self.begin(&mut state, pool, dial, patience);
         drop(state);
@@ -216,9 +238,10 @@ impl Shelf {
         // Who holds it makes one, or looks whether there is room.
         let Some(mut state) = self.state.try_lock() else { return };
         let now = Instant::now();
-        let just_now = |grown| now.saturating_duration_since(grown) < GROWTH;
+        let just_now = |then| now.saturating_duration_since(then) < GROWTH;
         if state.dialling.is_some()
             || state.grown.is_some_and(just_now)
+            || state.failed.is_some_and(just_now)
             || self.carriers.load().len() >= most(settings)
         {
             return;
@@ -267,7 +290,7 @@ impl Shelf {
         tell: &watch::Sender<Dialled>,
     ) {
         // Should it panic, nobody waits for ever.
-        let _over = Over(self);
+        let mut over = Over { shelf: self, is_said: false };
         let dialled = match self.add(pool, dial, patience).await {
             Ok(()) => Dialled::Made,
             Err(e) => {
@@ -276,7 +299,13 @@ impl Shelf {
                 Dialled::Failed(Arc::new(Failure { refusal, kind, what }))
             }
         };
-        self.state.lock().dialling = None;
+        {
+            let mut state = self.state.lock();
+            state.dialling = None;
+            state.failed = matches!(dialled, Dialled::Failed(_)).then(Instant::now);
+        }
+        // From here on the next one may be made already.
+        over.is_said = true;
         let _ = tell.send(dialled);
     }
 
@@ -299,7 +328,7 @@ impl Shelf {
             let deadline = Instant::now() + patience;
             let mut line = dial.open(to, patience, None).await?;
             pool.count_opened(&mut line);
-            Carrier::begin(line, dial.limits, deadline, Arc::downgrade(self)).await
+            Carrier::begin(line, dial.limits, deadline, self.stands(pool)).await
         };
         match made.await {
             Ok(carrier) => {
@@ -319,12 +348,22 @@ impl Shelf {
         }
     }
 
+    /// Where its connections stand, which are those of `pool`.
+    fn stands(self: &Arc<Self>, pool: &Arc<Pool>) -> Stands {
+        Stands { shelf: Arc::downgrade(self), pool: Arc::downgrade(pool) }
+    }
+
     /// A place became free.
     pub(super) fn freed(&self) {
         // Telling takes a lock, whether anybody listens or not.
         if self.waiting.load(Ordering::Acquire) > 0 {
             self.freed.notify_waiters();
         }
+    }
+
+    /// Whether there is a connection on which streams can be begun, now or when others end.
+    fn has_any(&self) -> bool {
+        self.carriers.load().iter().any(|carrier| !carrier.has_gone())
     }
 
     /// How many of its connections have no streams.
@@ -353,12 +392,12 @@ impl Shelf {
     }
 
     /// Moves the connections of `other` here, to the pool that `pool` is.
-    pub(in crate::upstream) fn absorb(self: &Arc<Self>, other: &Self, pool: &Pool) {
+    pub(in crate::upstream) fn absorb(self: &Arc<Self>, other: &Self, pool: &Arc<Pool>) {
         let held = other.state.lock();
         let mut carriers = other.sort_out(&held, |_| false);
         drop(held);
         for carrier in &carriers {
-            carrier.belong(Arc::downgrade(self), || pool.opened());
+            carrier.belong(self.stands(pool), || pool.opened());
         }
         let held = self.state.lock();
         carriers.extend(self.carriers.load().iter().cloned());
@@ -428,11 +467,17 @@ impl Failure {
 }
 
 /// Nothing is being made any more, however that came.
-struct Over<'a>(&'a Shelf);
+struct Over<'a> {
+    shelf: &'a Shelf,
+    /// That is known already.
+    is_said: bool,
+}
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().dialling = None;
-        self.0.freed.notify_waiters();
+        if !self.is_said {
+            self.shelf.state.lock().dialling = None;
+        }
+        self.shelf.freed.notify_waiters();
     }
 }

@@ -434,7 +434,7 @@ impl Pool {
     }
 
     /// Moves the idle connections of `other` here.
-    pub(super) fn absorb(&self, other: &Self) {
+    pub(super) fn absorb(self: &Arc<Self>, other: &Self) {
         let mut theirs = other.idle.take_all();
         for waiting in theirs.iter_mut().flatten() {
             if waiting.line.opened.is_some() {

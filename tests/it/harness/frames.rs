@@ -79,6 +79,15 @@ impl RawOrigin2 {
         settings: &[u8],
         answer: impl Fn(&mut TcpStream, u32) -> bool + Send + Sync + 'static,
     ) -> Self {
+        Self::taking(usize::MAX, settings, answer)
+    }
+
+    /// The same, which takes so many connections and closes all that come afterwards.
+    pub(crate) fn taking(
+        most: usize,
+        settings: &[u8],
+        answer: impl Fn(&mut TcpStream, u32) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let settings: Arc<[u8]> = settings.into();
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
         let address = listener.local_addr().expect("a bound socket has an address");
@@ -90,7 +99,9 @@ impl RawOrigin2 {
             move || {
                 for stream in listener.incoming() {
                     let Ok(stream) = stream else { return };
-                    connections.fetch_add(1, Ordering::SeqCst);
+                    if connections.fetch_add(1, Ordering::SeqCst) >= most {
+                        continue;
+                    }
                     let (asked, answer) = (Arc::clone(&asked), Arc::clone(&answer));
                     let settings = Arc::clone(&settings);
                     std::thread::spawn(move || serve(stream, &settings, &asked, answer.as_ref()));

@@ -1,6 +1,7 @@
 //! The connections that carry requests to origins of HTTP/2 side by side: how many there are, and how long.
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -19,6 +20,7 @@ use crate::harness::frames::END_STREAM;
 use crate::harness::frames::GOAWAY;
 use crate::harness::frames::HEADERS;
 use crate::harness::frames::RawOrigin2;
+use crate::harness::frames::SETTINGS;
 use crate::harness::frames::block;
 use crate::harness::frames::frame;
 use crate::harness::origin2::Call;
@@ -139,6 +141,83 @@ fn a_connection_whose_origin_leaves_finishes_its_streams_and_is_given_no_new_one
         client.reply().expect_status(200).expect_body("begun, ended");
     }
     until("all are closed", || edge.metric("edgeproxy_backend_pool_open") == 0.0);
+}
+
+#[test]
+fn an_origin_that_takes_no_further_connection_serves_all_on_those_that_it_has() {
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let opened = Arc::clone(&gate);
+    let origin = RawOrigin2::taking(1, &allowing(1), move |to, stream| {
+        let (open, changed) = &*opened;
+        drop(changed.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
+        respond(to, stream)
+    });
+    let edge = edge(origin.address, "    retry: off\n");
+    let mut clients: Vec<_> = (0..4).map(|_| edge.wire()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+    }
+    until("another connection was tried", || {
+        edge.metric("edgeproxy_backend_pool_failed_total") >= 1.0
+    });
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    for client in &mut clients {
+        client.reply().expect_status(200).expect_body("x");
+    }
+    // Nobody failed, so nothing is held against the backend.
+    assert_eq!(edge.metric("edgeproxy_backend_failures_total"), 0.0);
+    until("one is open", || edge.metric("edgeproxy_backend_pool_open") == 1.0);
+}
+
+#[test]
+fn who_waits_for_a_stream_has_it_as_soon_as_the_origin_allows_more() {
+    let wires = Arc::new(Mutex::new(None));
+    let kept = Arc::clone(&wires);
+    let origin = RawOrigin2::with(&allowing(1), move |to, stream| match stream {
+        1 => {
+            *kept.lock().unwrap() = to.try_clone().ok();
+            true
+        }
+        // Only now the first one is answered, too.
+        3 => respond(to, 3) && respond(to, 1),
+        5 => to.write_all(&frame(SETTINGS, 0, 0, &allowing(0))).is_ok() && respond(to, 5),
+        _ => respond(to, stream),
+    });
+    let edge = edge(origin.address, "    pool: {max_connections: 1}\n");
+    let allow = |streams| {
+        let mut wire = wires.lock().unwrap();
+        let wire = wire.as_mut().expect("a connection");
+        wire.write_all(&frame(SETTINGS, 0, 0, &allowing(streams))).unwrap();
+    };
+    let ask = "GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n";
+    let (mut one, mut two) = (edge.wire(), edge.wire());
+    one.send(ask);
+    until("the first is there", || wires.lock().unwrap().is_some());
+    // Among those for whom there is no place.
+    two.send(ask);
+    until("the second waits", || edge.metric("edgeproxy_backend_pool_queued") == 1.0);
+    allow(2);
+    two.reply().expect_status(200);
+    one.reply().expect_status(200);
+    // Where none is allowed for a while, too.
+    one.send(ask);
+    one.reply().expect_status(200);
+    two.send(ask);
+    until("it waits", || edge.metric("edgeproxy_backend_pool_in_use") == 1.0);
+    allow(1);
+    two.reply().expect_status(200);
+    assert_eq!(origin.connections(), 1);
+}
+
+/// The setting of so many streams at once (RFC 9113 §6.5.2).
+fn allowing(streams: u8) -> [u8; 6] {
+    [0, 3, 0, 0, 0, streams]
+}
+
+fn respond(to: &mut TcpStream, stream: u32) -> bool {
+    let head = frame(HEADERS, END_HEADERS, stream, &block(&[(":status", "200")]));
+    to.write_all(&[head, frame(DATA, END_STREAM, stream, b"x")].concat()).is_ok()
 }
 
 #[test]
