@@ -174,7 +174,15 @@ async fn carry_out(
     };
     let id = match work.await {
         Ok(Ok(id)) => id,
-        Ok(Err(wrong)) => return refusal(wrong),
+        Ok(Err(wrong)) => {
+            // It is there all the same, and its name is looked up as any.
+            if let Problem::Unkept { id, .. } = &wrong
+                && (is_new || is_elsewhere)
+            {
+                backends::follow(&current.load_full(), &upstream, id).await;
+            }
+            return refusal(wrong);
+        }
         Err(e) => {
             let why = format!("the change came to no end: {e}");
             return problem(StatusCode::INTERNAL_SERVER_ERROR, why);
@@ -228,7 +236,7 @@ fn refusal(wrong: Problem) -> Response<Vec<u8>> {
         Problem::Unclear(why) => problem(StatusCode::BAD_REQUEST, why),
         Problem::Unknown(why) => problem(StatusCode::NOT_FOUND, why),
         Problem::Conflict(why) => problem(StatusCode::CONFLICT, why),
-        Problem::Unkept(why) => problem(StatusCode::INTERNAL_SERVER_ERROR, why),
+        Problem::Unkept { why, .. } => problem(StatusCode::INTERNAL_SERVER_ERROR, why),
     }
 }
 

@@ -57,7 +57,12 @@ pub enum Problem {
     /// Not as things stand.
     Conflict(String),
     /// It is done, and could not be kept for the next start.
-    Unkept(String),
+    Unkept {
+        /// The id of the backend.
+        id: String,
+        /// Why not.
+        why: String,
+    },
 }
 
 /// All upstreams.
@@ -307,7 +312,7 @@ pub fn carry_out(
     {
         let why = format!("it is done, but the next start will not know of it: {why}");
         log::error!(target: "edgeproxy::state", "{why}");
-        return Err(Problem::Unkept(why));
+        return Err(Problem::Unkept { id, why });
     }
     drop(turn);
     Ok(id)

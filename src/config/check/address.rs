@@ -167,7 +167,8 @@ fn place(text: &str, folder: &FilePath) -> Result<Place, Wrong> {
         },
     };
     let port = match port.parse::<u16>() {
-        Ok(number) if number != 0 => number,
+        // What is read also takes a sign.
+        Ok(number) if number != 0 && !port.starts_with('+') => number,
         _ => return Err(Wrong::new(format!("\"{port}\" is not a port"), "from 1 to 65535")),
     };
     if !is_host(host) && host.parse::<IpAddr>().is_err() {
@@ -241,6 +242,9 @@ mod tests {
         assert_eq!(origin_at("Origin.Example:8080"), tcp("origin.example", 8080));
         assert_eq!(origin_at("10.0.0.1:80"), tcp("10.0.0.1", 80));
         assert_eq!(origin_at("[::1]:80"), tcp("::1", 80));
+        for port in ["+80", "-80", " 80", "65536", "0", ""] {
+            assert!(origin_at(&format!("a.test:{port}")).is_err(), "{port}");
+        }
         let wrong = origin("[::1:80", FilePath::new("/")).err().unwrap();
         assert!(wrong.help.ends_with("\"[::1]:80\""), "{}", wrong.help);
         let wrong = origin("me:pw@a:80", FilePath::new("/")).err().unwrap();

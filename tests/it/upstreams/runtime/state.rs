@@ -18,6 +18,7 @@ use crate::harness::Origin;
 use crate::harness::edge::binary;
 use crate::harness::edge::write_config;
 use crate::harness::ok;
+use crate::process::daemon::eventually;
 
 /// Two origins, and the file to keep changes in.
 pub(super) fn config(origins: &[&Origin]) -> String {
@@ -166,6 +167,13 @@ fn what_cannot_be_kept_is_told_although_it_is_done() {
     assert!(reply.expect_status(500).text().contains("the next start will not know"), "{reply:?}");
     edge.wait_for_log("cannot be written");
     assert_eq!(ids(&edge), ["b0", "b"]);
+    // One that is a name is looked up all the same.
+    let body = format!("{{\"id\": \"n\", \"address\": \"localhost:{}\"}}", b.address.port());
+    add(&edge, &body).expect_status(500);
+    eventually("it has an address", || {
+        let addresses = app(&edge)["backends"][2]["addresses"].as_array()?.len();
+        (addresses > 0).then_some(())
+    });
 }
 
 #[test]
