@@ -636,8 +636,15 @@ fn hand_over(mut stream: UnixStream, succession: &Succession, beside: &Beside) -
             if life.was_replaced() {
                 return handover::refuse(stream, "another process has just taken over");
             }
+            // The new process reads what was changed after it has the sockets, and nothing is changed from here on.
+            let keeper = Arc::clone(&beside.runtime.load().keeper);
+            keeper.hand_on(true);
             // Copies of copies: a drain that begins meanwhile closes its own.
-            match handover::give(stream, &copies(life)?)? {
+            let given = copies(life).and_then(|copies| handover::give(stream, &copies));
+            if !matches!(given, Ok(Given::Replaced)) {
+                keeper.hand_on(false);
+            }
+            match given? {
                 Given::Replaced => {
                     beside.fellows.note_followed();
                     life.note_replaced();

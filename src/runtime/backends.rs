@@ -303,6 +303,11 @@ pub fn carry_out(
     // One after the other, so that what is kept last is what was done last. A reload takes its turn, too:
     // what was changed before it is known to the generation that follows.
     let turn = keeper.turn();
+    if deed.is_lasting() && keeper.is_handed_on(&turn) {
+        let why =
+            "another process is taking over, and would not know of it: ask again when it serves";
+        return Err(Problem::Conflict(why.to_owned()));
+    }
     let runtime = current.load();
     let upstream = find(&runtime, upstream)?;
     let id = apply(&runtime, upstream, deed)?;

@@ -17,6 +17,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use log::error;
 use log::info;
@@ -49,6 +51,8 @@ pub struct Keeper {
     path: Option<PathBuf>,
     /// Why nothing can be kept, although it should be.
     trouble: Mutex<Option<String>>,
+    /// Another process begins, or has begun, with what is kept now. Written while nobody else changes anything.
+    is_handed_on: AtomicBool,
 }
 
 /// The file.
@@ -92,7 +96,7 @@ impl Keeper {
     /// Keeps changes in this file; `None`: nowhere.
     #[must_use]
     pub fn new(path: Option<PathBuf>) -> Self {
-        Self { path, trouble: Mutex::default() }
+        Self { path, trouble: Mutex::default(), is_handed_on: AtomicBool::new(false) }
     }
 
     /// The backends that each of these upstreams begins with: those of the configuration, with what was
@@ -203,6 +207,17 @@ impl Keeper {
     /// Waits until nobody else changes anything.
     pub fn turn(&self) -> MutexGuard<'_, Option<String>> {
         self.trouble.lock()
+    }
+
+    /// Another process is about to begin with what is kept, or has died over it.
+    pub fn hand_on(&self, is_handed_on: bool) {
+        let _turn = self.turn();
+        self.is_handed_on.store(is_handed_on, Ordering::Relaxed);
+    }
+
+    /// Whether what is changed from here on would be lost: another process does not know of it.
+    pub fn is_handed_on(&self, _turn: &MutexGuard<'_, Option<String>>) -> bool {
+        self.is_handed_on.load(Ordering::Relaxed)
     }
 
     /// Keeps what is different about these upstreams now.

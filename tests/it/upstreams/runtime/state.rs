@@ -1,7 +1,10 @@
 //! Changes that the next start knows of.
 
 use std::fs;
+use std::io::Read;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -174,6 +177,25 @@ fn what_cannot_be_kept_is_told_although_it_is_done() {
         let addresses = app(&edge)["backends"][2]["addresses"].as_array()?.len();
         (addresses > 0).then_some(())
     });
+}
+
+#[test]
+fn nothing_is_changed_while_another_process_takes_over_that_would_not_know_of_it() {
+    let [a, b] = ["a", "b"].map(|name| Origin::always(ok(name)));
+    let folder = folder();
+    let more = "process: {upgrade_socket: $DIR/upgrade.sock}\n";
+    let edge = Edge::in_folder(Arc::clone(&folder), &(config(&[&a, &b]) + more), &[]);
+    let change = || act(&edge, "PATCH", "b0", "{\"weight\": 4}");
+    let mut next = UnixStream::connect(folder.path().join("upgrade.sock")).expect("it listens");
+    // It wants the sockets, and has them.
+    next.write_all(b"H").unwrap();
+    assert!(next.read(&mut [0; 1024]).unwrap() > 0);
+    assert!(change().expect_status(409).text().contains("another process is taking over"));
+    act(&edge, "DELETE", "b1", "").expect_status(409);
+    assert_eq!(app(&edge)["drift"], Value::Null);
+    // It dies over it: this one goes on.
+    drop(next);
+    eventually("it is changed", || (change().status == 200).then_some(()));
 }
 
 #[test]
