@@ -80,6 +80,9 @@ impl Load {
                     let reply = wire.get("edge.test", "/", &[]);
                     if reply.status != 200 {
                         failed.push(reply);
+                    } else if reply.value("connection") == Some("close") {
+                        // After so many requests a connection is closed, on which a fast program comes soon.
+                        wire = Wire::plain(address);
                     }
                 }
                 failed
