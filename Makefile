@@ -1,9 +1,9 @@
 # What there is to do here. `make` lists it.
 
-# What benches measure and packages hold: a release, or with PGO=1 what `make pgo` builds. Packages, and the comparison
-# with other proxies, have that unless they are told PGO=.
+# What benches measure and packages hold: a release, or with PGO=1 what `make pgo` builds. Packages have that unless they are
+# told PGO=.
 PGO ?=
-bench-compare deb: PGO = 1
+deb: PGO = 1
 tuned := $(abspath $(or $(CARGO_TARGET_DIR),target))/pgo
 released = $(if $(PGO),@$(MAKE) --no-print-directory $(tuned)/release/edgeproxy,cargo build --release --locked)
 found = $(if $(PGO),CARGO_TARGET_DIR=$(tuned))
