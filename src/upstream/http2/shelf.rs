@@ -199,8 +199,10 @@ impl Shelf {
         kept: Kept,
     ) -> Offer {
         let (thread, settings) = (worker::own(), pool.settings());
+        // Closing takes the kernel its time: dropped after the state is, however this ends.
+        let _gone;
         let mut state = self.state.lock();
-        let gone = self.sort_out(&state, |carrier| !carrier.has_gone());
+        _gone = self.sort_out(&state, |carrier| !carrier.has_gone());
         let mut carriers = self.carriers.load_full();
         if kept == Kept::Welcome || carriers.len() >= most(&settings) {
             // The least busy ones first, and of these the newest.
@@ -225,11 +227,7 @@ impl Shelf {
         {
             return Offer::Full(Some(again));
         }
-        let soon = self.begin(&mut state, pool, dial, patience);
-        drop(state);
-        // Closing takes the kernel its time.
-        drop(gone);
-        soon
+        self.begin(&mut state, pool, dial, patience)
     }
 
     /// Makes one more although there is room, if there may be more, and none was made for this just now.
