@@ -583,7 +583,8 @@ fn large_bodies_arrive_as_they_were_sent_on_many_streams() {
         let sent = sent.clone();
         async move { call.respond(Response::new(()), sent) }
     });
-    let edge = uncached(origin.address, "");
+    // One for all of them: a thread that finds another one's connection busy would want its own.
+    let edge = uncached(origin.address, "    pool: {max_connections: 1}\n");
     http2::run(async {
         let client = through_http2::connect(&edge).await;
         let all = (0..16).map(|n| {
