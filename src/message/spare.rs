@@ -18,10 +18,14 @@ const LARGEST: usize = 16 * 1024;
 /// The most fields that a map which is kept has room for.
 const MOST_FIELDS: usize = 64;
 
+/// Room for a head, and with it for most bodies.
+pub const ROOM: usize = 4 * 1024;
+
 thread_local! {
     static TEXTS: Pieces<Vec<u8>> = const { Pieces::new() };
     static MAPS: Pieces<HeaderMap> = const { Pieces::new() };
     static BUFFERS: Pieces<BytesMut> = const { Pieces::new() };
+    static ROOMS: Pieces<Vec<u8>> = const { Pieces::new() };
     static PLACES: Pieces<Places> = const { Pieces::new() };
     static LINES: Pieces<Vec<Field>> = const { Pieces::new() };
 }
@@ -65,6 +69,19 @@ pub fn leave_buffer(mut buffer: BytesMut) {
     if buffer.capacity() <= LARGEST {
         buffer.clear();
         BUFFERS.with(|kept| kept.leave(buffer));
+    }
+}
+
+/// Room for [`ROOM`] bytes. What stands there is of no meaning.
+#[must_use]
+pub fn room() -> Vec<u8> {
+    ROOMS.with(Pieces::take).unwrap_or_else(|| vec![0; ROOM])
+}
+
+/// Leaves such room behind.
+pub fn leave_room(room: Vec<u8>) {
+    if room.len() == ROOM {
+        ROOMS.with(|kept| kept.leave(room));
     }
 }
 

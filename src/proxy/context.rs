@@ -288,6 +288,7 @@ impl RequestCtx {
     }
 
     /// What is known of a request that arrived at this moment.
+    #[inline(always)]
     pub(crate) fn since(started: Instant, wall: SystemTime, runtime: Arc<Runtime>) -> Self {
         Self {
             runtime,

@@ -40,6 +40,7 @@ use crate::upstream::connect::Kept;
 use crate::upstream::connect::Wanted;
 use crate::upstream::fault::error_of;
 use crate::upstream::lease::Body;
+use crate::upstream::lease::Lease;
 use crate::upstream::peer::Wish;
 use crate::upstream::pool;
 
@@ -112,84 +113,149 @@ pub(crate) async fn choose(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Resu
 }
 
 /// Lends the request a backend for the next attempt, and one of its connections.
-pub(crate) async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Allowance> {
-    let Some(index) = ctx.upstream() else { return Err(refused(ctx, Refusal::Internal)) };
-    // What the last attempt came to is no news of this one.
+async fn lend(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Allowance> {
+    if let Some(wait) = begin(ctx) {
+        wait.await;
+    }
+    match lend_now(request, ctx)? {
+        Lent::Now(allowance) => Ok(allowance),
+        Lent::Later(chosen) => Box::pin(chosen.in_line(request, ctx)).await,
+    }
+}
+
+/// Begins an attempt. Answers what is waited before it.
+pub(crate) fn begin(ctx: &mut RequestCtx) -> Option<Pin<Box<Sleep>>> {
+    forget(ctx);
+    ctx.origin.wait.take().map(pause)
+}
+
+/// What the last attempt came to is no news of the next one.
+fn forget(ctx: &mut RequestCtx) {
     ctx.origin.lease = None;
     ctx.origin.race = None;
     ctx.origin.status = None;
     ctx.origin.took = None;
     ctx.origin.interim = 0;
     ctx.refusal = None;
-    if let Some(wait) = ctx.origin.wait.take() {
-        pause(wait).await;
-    }
-    let asked = clock::now();
-    // Borrowed, since each share of it has its price; what is lent has one.
-    let upstream = &ctx.runtime.upstreams[index];
-    let mut left = time_left(ctx, upstream.settings(), asked);
-    if left.is_zero() {
-        return Err(refused(ctx, Refusal::TotalTimeout));
-    }
-    let sticky = upstream.settings().sticky.as_ref();
-    let sticky = sticky.and_then(|sticky| sticky::wish(sticky, request));
-    let wished = upstream.settings().balance.by.as_ref().map(|by| hash(by, request, ctx));
-    let wish = Wish { tried: &ctx.origin.tried, hash: wished, sticky };
-    let mut lease = match upstream.lend(&wish) {
-        Ok(lease) => lease,
-        Err(refusal) => {
-            // What was found out of the others stands, and is counted.
-            if ctx.origin.failed.is_none() {
-                count(refusal, ctx);
-            }
-            if again::fall_back(ctx) {
-                return Box::pin(lend(request, ctx)).await;
-            }
-            return Err(refused(ctx, ctx.origin.failed.unwrap_or(refusal)));
+}
+
+/// What a request was lent.
+pub(crate) enum Lent {
+    /// A backend and one of its connections.
+    Now(Allowance),
+    /// A backend all of whose connections are in use.
+    Later(Box<Chosen>),
+}
+
+/// A backend that was chosen for an attempt.
+pub(crate) struct Chosen {
+    lease: Lease,
+    /// When it was asked for, and how long there was until the header of the answer then.
+    asked: Instant,
+    left: Duration,
+    /// By what it was chosen.
+    sticky: Option<u64>,
+    wished: Option<u64>,
+}
+
+/// Lends the request a backend for an attempt that was begun, and one of its connections if there is one now: as there
+/// mostly is, and no future has to have room for what is to be known while it waits.
+pub(crate) fn lend_now(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Lent> {
+    loop {
+        let Some(index) = ctx.upstream() else { return Err(refused(ctx, Refusal::Internal)) };
+        let asked = clock::now();
+        // Borrowed, since each share of it has its price; what is lent has one.
+        let upstream = &ctx.runtime.upstreams[index];
+        let left = time_left(ctx, upstream.settings(), asked);
+        if left.is_zero() {
+            return Err(refused(ctx, Refusal::TotalTimeout));
         }
-    };
-    lease.speak_for(ctx.ends());
-    let queue_timeout = lease.upstream().settings().pool.queue_timeout;
-    if let Err(full) = lease.connection(request.body, left.min(queue_timeout)).await {
-        let refusal = match full {
-            pool::Refused::QueueFull => Refusal::QueueFull,
-            pool::Refused::QueueTimeout => Refusal::QueueTimeout,
-        };
-        count(refusal, ctx);
-        return Err(refused(ctx, refusal));
+        let sticky = upstream.settings().sticky.as_ref();
+        let sticky = sticky.and_then(|sticky| sticky::wish(sticky, request));
+        let wished = upstream.settings().balance.by.as_ref().map(|by| hash(by, request, ctx));
+        let wish = Wish { tried: &ctx.origin.tried, hash: wished, sticky };
+        match upstream.lend(&wish) {
+            Ok(mut lease) => {
+                lease.speak_for(ctx.ends());
+                let is_free = lease.try_connection(request.body);
+                let chosen = Chosen { lease, asked, left, sticky, wished };
+                return Ok(if is_free {
+                    Lent::Now(chosen.settle(request, ctx))
+                } else {
+                    Lent::Later(Box::new(chosen))
+                });
+            }
+            Err(refusal) => {
+                // What was found out of the others stands, and is counted.
+                if ctx.origin.failed.is_none() {
+                    count(refusal, ctx);
+                }
+                if !again::fall_back(ctx) {
+                    return Err(refused(ctx, ctx.origin.failed.unwrap_or(refusal)));
+                }
+                forget(ctx);
+            }
+        }
     }
-    let upstream = lease.upstream();
-    let now = clock::now();
-    if now != asked {
-        // Some of it was spent waiting.
-        left = time_left(ctx, upstream.settings(), now);
+}
+
+impl Chosen {
+    /// Waits for one of its connections.
+    pub(crate) async fn in_line(
+        mut self,
+        request: &Outgoing<'_>,
+        ctx: &mut RequestCtx,
+    ) -> Result<Allowance> {
+        let queue_timeout = self.lease.upstream().settings().pool.queue_timeout;
+        let patience = self.left.min(queue_timeout);
+        if let Err(full) = self.lease.connection(request.body, patience).await {
+            let refusal = match full {
+                pool::Refused::QueueFull => Refusal::QueueFull,
+                pool::Refused::QueueTimeout => Refusal::QueueTimeout,
+            };
+            count(refusal, ctx);
+            return Err(refused(ctx, refusal));
+        }
+        Ok(self.settle(request, ctx))
     }
-    if ctx.origin.attempts == 0 {
-        upstream.budget().deposit(upstream.at(now));
+
+    /// The attempt is made with it: there is a connection.
+    #[inline]
+    fn settle(self, request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Allowance {
+        let Self { lease, asked, mut left, sticky, wished } = self;
+        let upstream = lease.upstream();
+        let now = clock::now();
+        if now != asked {
+            // Some of it was spent waiting.
+            left = time_left(ctx, upstream.settings(), now);
+        }
+        if ctx.origin.attempts == 0 {
+            upstream.budget().deposit(upstream.at(now));
+        }
+        let whole = ctx.time_left();
+        let own = ctx.route().and_then(|route| route.asking.retry.per_try);
+        let per_try = own.unwrap_or(upstream.settings().retry.per_try);
+        let answer = per_try.map_or(left, |per_try| per_try.min(left));
+        let began = tokio::time::Instant::from_std(now);
+        terms::agree(Terms {
+            ends: whole.map(|whole| began + whole),
+            answer_by: Some(began + answer),
+            header: upstream.settings().timeouts.read,
+            upload: upload(request, upstream.settings(), ctx),
+        });
+        ctx.origin.stick = upstream
+            .settings()
+            .sticky
+            .as_ref()
+            .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
+        ctx.origin.tries(Arc::clone(lease.backend()));
+        ctx.origin.race = hedge::begin(request, upstream, wished, ctx);
+        let kept = if ctx.origin.uncounted == 0 { Kept::Welcome } else { Kept::Unwanted };
+        ctx.origin.attempts += 1;
+        ctx.origin.began = Some(now);
+        ctx.origin.lease = Some(lease);
+        Allowance { answer, whole, kept }
     }
-    let whole = ctx.time_left();
-    let own = ctx.route().and_then(|route| route.asking.retry.per_try);
-    let per_try = own.unwrap_or(upstream.settings().retry.per_try);
-    let answer = per_try.map_or(left, |per_try| per_try.min(left));
-    let began = tokio::time::Instant::from_std(now);
-    terms::agree(Terms {
-        ends: whole.map(|whole| began + whole),
-        answer_by: Some(began + answer),
-        header: upstream.settings().timeouts.read,
-        upload: upload(request, upstream.settings(), ctx),
-    });
-    ctx.origin.stick = upstream
-        .settings()
-        .sticky
-        .as_ref()
-        .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
-    ctx.origin.tries(Arc::clone(lease.backend()));
-    ctx.origin.race = hedge::begin(request, upstream, wished, ctx);
-    let kept = if ctx.origin.uncounted == 0 { Kept::Welcome } else { Kept::Unwanted };
-    ctx.origin.attempts += 1;
-    ctx.origin.began = Some(now);
-    ctx.origin.lease = Some(lease);
-    Ok(Allowance { answer, whole, kept })
 }
 
 /// What is waited before another attempt.

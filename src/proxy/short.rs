@@ -350,8 +350,9 @@ impl Visit {
         version: Version,
         fields: &HeaderMap,
         runtime: Arc<Runtime>,
-    ) -> RequestCtx {
-        let mut ctx = RequestCtx::since(self.started, self.wall, runtime);
+    ) -> Box<RequestCtx> {
+        // Made where it stays: it is large, and each move of it is a copy.
+        let mut ctx = Box::new(RequestCtx::since(self.started, self.wall, runtime));
         ctx.conn = Some(Arc::clone(conn));
         ctx.version = version;
         ctx.id = arrive::request_id(fields, self.wall);

@@ -7,6 +7,8 @@
 
 mod relay;
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
@@ -43,17 +45,20 @@ use crate::proxy::dress::Head;
 use crate::proxy::dress::HeadMut;
 use crate::proxy::fail;
 use crate::proxy::fetch;
+use crate::proxy::fetch::Lent;
 use crate::proxy::finish;
 use crate::proxy::forward;
 use crate::proxy::outgoing::Outgoing;
 use crate::proxy::receive;
 use crate::proxy::receive::Stage;
+use crate::proxy::through::relay::Begins;
 use crate::proxy::through::relay::Coming;
 use crate::proxy::through::relay::Opening;
 use crate::proxy::through::relay::Relay;
 use crate::refusal::Refusal;
 use crate::route::Route;
 use crate::route::action::Action;
+use crate::upstream::Timeouts;
 use crate::upstream::exchange::Came;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::exchange::Question;
@@ -80,7 +85,7 @@ pub(crate) fn fits(method: &Method, version: Version, headers: &HeaderMap, route
 /// A request that is passed through.
 pub(crate) struct Passage {
     /// What is known of it: arrived, admitted, and on its route.
-    pub(crate) ctx: RequestCtx,
+    pub(crate) ctx: Box<RequestCtx>,
     /// Its fields.
     pub(crate) headers: HeaderMap,
     /// The client lets the connection live on.
@@ -192,19 +197,38 @@ impl Passage {
     ) -> std::result::Result<(), Ended> {
         let Self { ctx, headers, .. } = self;
         let request = outgoing(headers);
-        let allowance = fetch::lend(&request, ctx).await.map_err(Ended::Refused)?;
+        // What is mostly there at once is asked for once before a future is made that waits for it: the future of each
+        // request would have room for all of them.
+        if let Some(wait) = fetch::begin(ctx) {
+            wait.await;
+        }
+        let allowance = match fetch::lend_now(&request, ctx).map_err(Ended::Refused)? {
+            Lent::Now(allowance) => allowance,
+            Lent::Later(chosen) => {
+                Box::pin(chosen.in_line(&request, ctx)).await.map_err(Ended::Refused)?
+            }
+        };
         let Some(lease) = &ctx.origin.lease else {
             return Err(Ended::Refused(fetch::refused(ctx, Refusal::Internal)));
         };
-        let timeouts = lease.upstream().settings().timeouts;
-        let mut exchange = lease
-            .exchange(allowance.for_answer(timeouts.connect), allowance.kept)
-            .await
-            .map_err(Ended::Unconnected)?;
+        let Timeouts { connect, read, write, .. } = lease.upstream().settings().timeouts;
+        let mut exchange = match lease.try_exchange(allowance.kept) {
+            Some(exchange) => exchange,
+            None => {
+                let patience = allowance.for_answer(connect);
+                Box::pin(lease.exchange(patience, allowance.kept))
+                    .await
+                    .map_err(Ended::Unconnected)?
+            }
+        };
         fetch::connected(exchange.is_on_used_connection(), ctx);
-        exchange.send(question, timeouts.write).await.map_err(Ended::Broke)?;
+        let sent = match poll_fn(|cx| Poll::Ready(exchange.poll_send(cx, question))).await {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => Box::pin(exchange.send(question, write)).await,
+        };
+        sent.map_err(Ended::Broke)?;
         // The time for the answer, which its connection watches, may be over before this one is.
-        relay.set_patience((timeouts.read < allowance.answer).then_some(timeouts.read));
+        relay.set_patience((read < allowance.answer).then_some(read));
         let (opening, framing) = loop {
             let came = relay.head(&mut exchange).await.map_err(Ended::Broke)?;
             let begun = begin(&request, &mut exchange, came, relay, ctx).map_err(Ended::Broke)?;
@@ -215,10 +239,14 @@ impl Passage {
                 }
             }
         };
-        relay.set_patience(Some(allowance.for_all(timeouts.read)));
+        relay.set_patience(Some(allowance.for_all(read)));
         let keep = self.may_keep();
         let coming = Coming { framing, exchange, lent: &mut self.ctx.origin.lease };
-        relay.answer(opening, coming, keep).await.map_err(Ended::Broke)
+        match relay.begin(opening, coming, keep) {
+            Begins::Whole(text, length) => relay.whole(text, length).await,
+            Begins::InParts(opening, coming) => Box::pin(relay.answer(opening, coming)).await,
+        }
+        .map_err(Ended::Broke)
     }
 
     /// Whether the connection may carry another request.

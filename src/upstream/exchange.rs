@@ -1,7 +1,9 @@
 //! One exchange with an origin without Pingora, in the version that the origin speaks: a request, and its answer.
 
 pub mod http1;
+mod inbox;
 
+use std::future::poll_fn;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
@@ -14,7 +16,10 @@ use http::StatusCode;
 use http::header;
 use http::request;
 use http::response;
+use pingora::Error;
+use pingora::ErrorType;
 use pingora::Result;
+use tokio::time::timeout;
 
 use crate::message::chunked::BodyFraming;
 use crate::message::reply::ReplyMessage;
@@ -64,22 +69,31 @@ impl Exchange {
         }
     }
 
-    /// Asks, within `patience`, in the version that the origin speaks.
+    /// Asks, in the version that the origin speaks. Asked again only as long as it was not ready.
     ///
     /// # Errors
-    /// The connection is broken, or does not take it, or it is in the other version.
-    pub async fn send(&mut self, question: &Question, patience: Duration) -> Result<()> {
+    /// The connection is broken, or it is in the other version.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, question: &Question) -> Poll<Result<()>> {
         match (self, question) {
-            (Self::Http1(exchange), Question::Text(head)) => exchange.send(head, patience).await,
+            (Self::Http1(exchange), Question::Text(head)) => exchange.poll_send(cx, head),
             // What is not written waits for nobody.
             (Self::Http2(stream), Question::Fields(head)) => {
-                stream.send(Request::from_parts(request::Parts::clone(head), ()), false)
+                let head = Request::from_parts(request::Parts::clone(head), ());
+                Poll::Ready(stream.send(head, false))
             }
             (Self::Http1(_), Question::Fields(_)) | (Self::Http2(_), Question::Text(_)) => {
                 let what = "a question in the other version of HTTP";
-                pingora::Error::e_explain(pingora::ErrorType::InternalError, what)
+                Poll::Ready(Error::e_explain(ErrorType::InternalError, what))
             }
         }
+    }
+
+    /// Goes on with that, within `patience`.
+    ///
+    /// # Errors
+    /// The same, or the origin does not take it.
+    pub async fn send(&mut self, question: &Question, patience: Duration) -> Result<()> {
+        sent(patience, poll_fn(|cx| self.poll_send(cx, question))).await
     }
 
     /// The next head of the answer: of an interim response, which another follows, or the final one.
@@ -110,7 +124,7 @@ impl Exchange {
             Self::Http1(exchange) => Ok(exchange),
             Self::Http2(_) => {
                 let what = "an answer in the other version of HTTP";
-                pingora::Error::e_explain(pingora::ErrorType::InternalError, what)
+                Error::e_explain(ErrorType::InternalError, what)
             }
         }
     }
@@ -151,6 +165,12 @@ impl Exchange {
             Self::Http2(stream) => stream.gave_up(),
         }
     }
+}
+
+/// Sends a request within `patience`.
+async fn sent(patience: Duration, sending: impl Future<Output = Result<()>>) -> Result<()> {
+    let late = || Error::explain(ErrorType::WriteTimedout, "writing the request").into_up();
+    timeout(patience, sending).await.unwrap_or_else(|_| Err(late()))
 }
 
 fn message(head: response::Parts, body: Option<BodyFraming>) -> Box<ReplyMessage> {

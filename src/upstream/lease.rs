@@ -141,11 +141,25 @@ impl Lease {
         body: Body,
         patience: Duration,
     ) -> std::result::Result<(), pool::Refused> {
-        if body == Body::Coming {
+        if body == Body::Coming && self.upload.is_none() {
             self.upload = Some(self.backend.uploads.acquire(patience).await?);
         }
-        self.slot = Some(self.backend.pool.acquire(patience).await?);
+        if self.slot.is_none() {
+            self.slot = Some(self.backend.pool.acquire(patience).await?);
+        }
         Ok(())
+    }
+
+    /// Takes one of these connections, if that is possible at once: whether it was.
+    pub fn try_connection(&mut self, body: Body) -> bool {
+        if body == Body::Coming {
+            self.upload = self.backend.uploads.try_acquire();
+            if self.upload.is_none() {
+                return false;
+            }
+        }
+        self.slot = self.backend.pool.try_acquire();
+        self.slot.is_some()
     }
 
     /// Where its connections are kept.
@@ -167,10 +181,18 @@ impl Lease {
     pub async fn exchange(&self, patience: Duration, kept: Kept) -> Result<Exchange> {
         Ok(match self.turn.upstream.settings().protocol {
             Protocol::Http1 => Exchange::Http1(self.http1(patience, kept).await?),
-            Protocol::Http2 => {
-                Exchange::Http2(Box::new(Box::pin(self.stream(patience, kept)).await?))
-            }
+            Protocol::Http2 => Exchange::Http2(Box::new(self.stream(patience, kept).await?)),
         })
+    }
+
+    /// A connection to an HTTP/1 backend that waits for a request, where that is welcome.
+    pub fn try_exchange(&self, kept: Kept) -> Option<Exchange> {
+        if self.turn.upstream.settings().protocol != Protocol::Http1 {
+            return None;
+        }
+        let dial = self.backend.dial()?;
+        let exchange = http1::Exchange::kept(&self.backend.pool, dial, kept, self.client)?;
+        Some(Exchange::Http1(exchange))
     }
 
     /// A connection to it for one exchange past Pingora, within `patience`; an HTTP/1 backend's only.

@@ -51,6 +51,14 @@ pub(super) struct Opening {
     head: Opened,
 }
 
+/// An answer that was begun.
+pub(super) enum Begins<'a> {
+    /// It is here as a whole: as it is sent, and how long its body is.
+    Whole(Vec<u8>, usize),
+    /// More of it is coming.
+    InParts(Opening, Coming<'a>),
+}
+
 /// The head of an answer, as its client is sent it.
 enum Opened {
     /// Text, without the lines on its framing and its connection.
@@ -195,25 +203,37 @@ impl<'a> Relay<'a> {
         })
     }
 
-    /// Passes the final answer on: how it begins, and the body that is coming. `keep`: an HTTP/1 connection
-    /// may carry another request.
-    pub(super) async fn answer(
+    /// Begins the final answer with this, and the body that is coming. `keep`: an HTTP/1 connection may carry another
+    /// request.
+    pub(super) fn begin<'c>(
         &mut self,
         opening: Opening,
-        mut coming: Coming<'_>,
+        mut coming: Coming<'c>,
         keep: bool,
-    ) -> Result<()> {
+    ) -> Begins<'c> {
         let Opening { status, mut head } = opening;
-        if let (Client::Http1(io), Opened::Text(text)) = (&mut self.client, &mut head) {
+        if let (Client::Http1(_), Opened::Text(text)) = (&self.client, &mut head) {
             http1::end_head(text, coming.framing, keep);
             if let Some(length) = coming.exchange.take_rest(text, http1::SMALL) {
                 self.status = Some(status.as_u16());
                 coming.ended();
-                http1::send_text(io, std::mem::take(text)).await?;
-                self.sent += length as u64;
-                return http1::flush(io).await;
+                return Begins::Whole(std::mem::take(text), length);
             }
         }
+        Begins::InParts(Opening { status, head }, coming)
+    }
+
+    /// Sends an answer that is here as a whole, with a body of this length.
+    pub(super) async fn whole(&mut self, text: Vec<u8>, length: usize) -> Result<()> {
+        let Client::Http1(io) = &mut self.client else { return other_version() };
+        http1::send_text(io, text).await?;
+        self.sent += length as u64;
+        http1::flush(io).await
+    }
+
+    /// Passes an answer on that was begun, and of which more is coming.
+    pub(super) async fn answer(&mut self, opening: Opening, mut coming: Coming<'_>) -> Result<()> {
+        let Opening { status, head } = opening;
         let next = match coming.now().await {
             // Nothing has left yet: it may fail as if there had been no head.
             Poll::Ready(Err(error)) => return Err(error),
@@ -224,13 +244,13 @@ impl<'a> Relay<'a> {
         let coming = (coming, next);
         match (client, head) {
             (Client::Http1(io), Opened::Text(text)) => {
-                Box::pin(http1::answer(io, *patience, sent, text, coming)).await
+                http1::answer(io, *patience, sent, text, coming).await
             }
             (Client::Http2(stream), Opened::Fields(head)) => {
-                Box::pin(http2::answer(stream, *patience, sent, *head, coming)).await
+                http2::answer(stream, *patience, sent, *head, coming).await
             }
             (Client::Http1(_), Opened::Fields(_)) | (Client::Http2(_), Opened::Text(_)) => {
-                Error::e_explain(ErrorType::InternalError, "an answer in the other version of HTTP")
+                other_version()
             }
         }
     }
@@ -251,6 +271,11 @@ impl<'a> Relay<'a> {
             }
         }
     }
+}
+
+#[cold]
+fn other_version() -> Result<()> {
+    Error::e_explain(ErrorType::InternalError, "an answer in the other version of HTTP")
 }
 
 /// Room for a head.

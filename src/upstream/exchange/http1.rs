@@ -3,26 +3,21 @@
 //! Every byte passes the guard of the connection, and errors are those that Pingora would make of the
 //! same events, so that whoever judges them need not know which way they came.
 
-use std::future::Future;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
-use bytes::Buf;
 use bytes::Bytes;
-use bytes::BytesMut;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::Result;
 use pingora::RetryType;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::io::AsyncWrite;
 
 use crate::message::chunked::BodyFraming;
 use crate::message::chunked::Chunk;
@@ -36,11 +31,11 @@ use crate::message::reply::Seen;
 use crate::message::spare;
 use crate::upstream::connect::Dial;
 use crate::upstream::connect::Kept;
+use crate::upstream::exchange::inbox::Inbox;
+use crate::upstream::exchange::sent;
 use crate::upstream::guard::OriginIo;
+use crate::upstream::line::Line;
 use crate::upstream::pool::Pool;
-
-/// Room for a head, and with it for most bodies.
-const HEAD_ROOM: usize = 4 * 1024;
 
 /// The most that is read of a body at once.
 const BODY_ROOM: usize = 64 * 1024;
@@ -49,11 +44,13 @@ const BODY_ROOM: usize = 64 * 1024;
 pub struct Exchange {
     io: OriginIo,
     limits: ReplyLimits,
-    /// Read and not taken yet.
-    buf: BytesMut,
+    /// What came and was not taken yet.
+    inbox: Inbox,
     /// The head that stands at the front of it, once that is whole.
     seen: Option<Seen>,
     body: Body,
+    /// How much of the request the connection has taken; `None` before it is offered any.
+    written: Option<usize>,
     /// The origin has said something.
     heard: bool,
 }
@@ -83,13 +80,28 @@ impl Exchange {
         let Some(dial) = dial else {
             return Ok(Self::on(pool.connect(patience, kept, client).await?));
         };
-        let line = match pool.waiting(dial, kept, client) {
-            Some(line) => line,
-            None => pool.fresh(dial, patience, client).await?,
-        };
-        // What is large is made here at the end, and goes where it stays: each future that gave it to the next
-        // would move it.
-        Ok(Self::on(OriginIo::again(line, Arc::clone(pool), dial.limits, dial.read())))
+        if let Some(exchange) = Self::kept(pool, dial, kept, client) {
+            return Ok(exchange);
+        }
+        let line = pool.fresh(dial, patience, client).await?;
+        Ok(Self::by(line, pool, dial))
+    }
+
+    /// Takes a connection of `pool` that waits, where that is welcome, and there is one for this client.
+    pub(in crate::upstream) fn kept(
+        pool: &Arc<Pool>,
+        dial: &Arc<Dial>,
+        kept: Kept,
+        client: Option<Ends>,
+    ) -> Option<Box<Self>> {
+        let line = pool.waiting(dial, kept, client)?;
+        Some(Self::by(line, pool, dial))
+    }
+
+    // What is large is made at the end, and goes where it stays: each that gave it to the next would move it.
+    #[inline]
+    fn by(line: Box<Line>, pool: &Arc<Pool>, dial: &Dial) -> Box<Self> {
+        Self::on(OriginIo::again(line, Arc::clone(pool), dial.limits, dial.read()))
     }
 
     #[inline]
@@ -97,9 +109,10 @@ impl Exchange {
         Box::new(Self {
             limits: io.limits(),
             io,
-            buf: spare::buffer(),
+            inbox: Inbox::new(),
             seen: None,
             body: Body::Unknown,
+            written: None,
             heard: false,
         })
     }
@@ -110,42 +123,44 @@ impl Exchange {
         self.io.was_used()
     }
 
-    /// Sends a GET that has no body and offers no tunnel: its head, within `patience`. It must be beyond
-    /// doubt one request (see `message::head`), since it is not looked at here.
+    /// Sends a GET that has no body and offers no tunnel: its head. It must be beyond doubt one request (see
+    /// `message::head`), since it is not looked at here.
     ///
     /// # Errors
-    /// The connection is broken, or does not take it.
-    pub async fn send(&mut self, head: &[u8], patience: Duration) -> Result<()> {
-        self.io.begin_own(head.len());
-        self.write(head, patience).await
+    /// The connection is broken.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, head: &[u8]) -> Poll<Result<()>> {
+        if self.written.is_none() {
+            self.io.begin_own(head.len());
+        }
+        self.poll_send_whole(cx, head)
     }
 
-    /// Sends any request that offers no tunnel, its body included, within `patience`. The guard reads it as it
-    /// reads those of others.
+    /// Sends any request that offers no tunnel, its body included. The guard reads it as it reads those of others.
     ///
     /// # Errors
-    /// The connection is broken, or does not take it, or it is no request.
+    /// The connection is broken, or it is no request.
+    pub fn poll_send_whole(&mut self, cx: &mut Context<'_>, request: &[u8]) -> Poll<Result<()>> {
+        let written = ready!(self.poll_write(cx, request));
+        Poll::Ready(written.map_err(|e| broken(ErrorType::WriteError, "writing the request", e)))
+    }
+
+    /// Sends it within `patience`.
+    ///
+    /// # Errors
+    /// The same, or the origin does not take it.
     pub async fn send_whole(&mut self, request: &[u8], patience: Duration) -> Result<()> {
-        self.write(request, patience).await
+        sent(patience, poll_fn(|cx| self.poll_send_whole(cx, request))).await
     }
 
-    async fn write(&mut self, head: &[u8], patience: Duration) -> Result<()> {
-        let mut write = pin!(async {
-            self.io.write_all(head).await?;
-            self.io.flush().await
-        });
-        // Mostly it leaves at once, and no deadline has to be set up.
-        let sent = match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
-            Poll::Ready(sent) => Ok(sent),
-            Poll::Pending => Box::pin(timeout(patience, write)).await,
-        };
-        match sent {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(broken(ErrorType::WriteError, "writing the request", e)),
-            Err(_) => {
-                Err(Error::explain(ErrorType::WriteTimedout, "writing the request").into_up())
+    fn poll_write(&mut self, cx: &mut Context<'_>, request: &[u8]) -> Poll<io::Result<()>> {
+        let written = self.written.get_or_insert_default();
+        while let Some(rest @ [_, ..]) = request.get(*written..) {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                bytes => *written += bytes,
             }
         }
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     /// The next head of the answer: of an interim response, which another follows, or the final one.
@@ -163,17 +178,18 @@ impl Exchange {
     /// There is none, or what came is none.
     pub fn poll_text(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         while self.seen.is_none() {
-            if !self.buf.is_empty() {
+            let here = self.inbox.bytes();
+            if !here.is_empty() {
                 self.seen = match self.io.take_seen() {
                     Some(seen) => Some(seen),
-                    None => Seen::read(&self.buf, &self.limits).map_err(no_head)?,
+                    None => Seen::read(here, &self.limits).map_err(no_head)?,
                 };
                 if self.seen.is_some() {
                     break;
                 }
             }
-            let already = self.buf.len();
-            match ready!(self.poll_fill(cx, HEAD_ROOM)) {
+            let already = here.len();
+            match ready!(self.inbox.poll_fill(cx, &mut self.io, spare::ROOM)) {
                 Ok(0) => {
                     let what = format!("reading the answer's head, bytes already read: {already}");
                     let e = Error::explain(ErrorType::ConnectionClosed, what).into_up();
@@ -195,13 +211,13 @@ impl Exchange {
     /// None is, or what came is none.
     pub fn text(&self) -> Result<ReplyText<'_>> {
         let seen = self.seen.as_ref().ok_or(OriginFault::TruncatedHead);
-        seen.and_then(|seen| ReplyText::of(&self.buf, seen)).map_err(no_head)
+        seen.and_then(|seen| ReplyText::of(self.inbox.bytes(), seen)).map_err(no_head)
     }
 
     /// Leaves a head behind that is so long, and whose body is framed like this.
     pub fn pass_head(&mut self, length: usize, body: Option<BodyFraming>) {
         self.seen = None;
-        self.buf.advance(length.min(self.buf.len()));
+        self.inbox.skip(length);
         self.expect(body);
     }
 
@@ -211,7 +227,7 @@ impl Exchange {
     /// None is, or what came is none.
     pub fn take_head(&mut self) -> Result<ReplyMessage> {
         let seen = self.seen.take().ok_or(OriginFault::TruncatedHead);
-        let head = seen.and_then(|seen| ReplyMessage::take_seen(&mut self.buf, &seen));
+        let head = seen.and_then(|seen| ReplyMessage::take_seen(self.inbox.buffer(), &seen));
         let head = head.map_err(no_head)?;
         self.expect(head.body);
         Ok(head)
@@ -240,8 +256,8 @@ impl Exchange {
     pub fn take_rest(&mut self, out: &mut Vec<u8>, most: usize) -> Option<usize> {
         let Body::Length(left) = &mut self.body else { return None };
         let length = usize::try_from(*left).ok().filter(|length| *length <= most)?;
-        out.extend_from_slice(self.buf.get(..length)?);
-        self.buf.advance(length);
+        out.extend_from_slice(self.inbox.bytes().get(..length)?);
+        self.inbox.skip(length);
         *left = 0;
         Some(length)
     }
@@ -252,18 +268,19 @@ impl Exchange {
     /// It is not whole, or not what its head says.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         loop {
+            let here = self.inbox.bytes().len();
             match &mut self.body {
                 Body::Unknown | Body::Length(0) => return Poll::Ready(Ok(None)),
-                Body::Length(left) if !self.buf.is_empty() => {
-                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buf.len());
+                Body::Length(left) if here > 0 => {
+                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(here);
                     *left -= here as u64;
-                    return Poll::Ready(Ok(Some(self.buf.split_to(here).freeze())));
+                    return Poll::Ready(Ok(Some(self.inbox.buffer().split_to(here).freeze())));
                 }
-                Body::UntilClose if !self.buf.is_empty() => {
-                    return Poll::Ready(Ok(Some(self.buf.split().freeze())));
+                Body::UntilClose if here > 0 => {
+                    return Poll::Ready(Ok(Some(self.inbox.buffer().split().freeze())));
                 }
                 Body::Length(_) | Body::UntilClose => {}
-                Body::Chunked(chunks) => match chunks.next(&mut self.buf) {
+                Body::Chunked(chunks) => match chunks.next(self.inbox.buffer()) {
                     Chunk::Data(data) => return Poll::Ready(Ok(Some(data))),
                     Chunk::End => return Poll::Ready(Ok(None)),
                     Chunk::NeedMore => {}
@@ -273,7 +290,7 @@ impl Exchange {
                 Body::Length(left) => usize::try_from(left).unwrap_or(BODY_ROOM).min(BODY_ROOM),
                 Body::Unknown | Body::Chunked(_) | Body::UntilClose => BODY_ROOM,
             };
-            match ready!(self.poll_fill(cx, room)) {
+            match ready!(self.inbox.poll_fill(cx, &mut self.io, room)) {
                 // The guard takes it for an error where it is one.
                 Ok(0) => return Poll::Ready(Ok(None)),
                 Ok(_) => {}
@@ -283,20 +300,6 @@ impl Exchange {
                 }
             }
         }
-    }
-
-    /// Reads once behind what is there.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
-        if self.buf.capacity() - self.buf.len() < room / 2 {
-            self.buf.reserve(room);
-        }
-        pin!(self.io.read_buf(&mut self.buf)).poll(cx)
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        spare::leave_buffer(std::mem::take(&mut self.buf));
     }
 }
 

@@ -210,12 +210,17 @@ impl Pool {
         self: &Arc<Self>,
         patience: Duration,
     ) -> std::result::Result<Slot, Refused> {
-        if let Some(slot) = queue::enter(self) {
+        if let Some(slot) = self.try_acquire() {
             return Ok(slot);
         }
         let queue_timeout = self.settings().queue_timeout;
         // Boxed, as all that is rare: what is not there takes no room in the futures of all requests.
         Box::pin(queue::wait(self, patience.min(queue_timeout))).await
+    }
+
+    /// A place, if there is one now that nobody waits for.
+    pub(super) fn try_acquire(self: &Arc<Self>) -> Option<Slot> {
+        queue::enter(self)
     }
 
     /// What it allows.

@@ -5,6 +5,7 @@ use std::io;
 use std::io::IoSlice;
 use std::io::Write;
 use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
 use pingora::Error;
@@ -62,7 +63,14 @@ pub(super) fn end_head(out: &mut Vec<u8>, came: BodyFraming, keep: bool) {
 
 /// Sends text that is all of what is to be sent now.
 pub(super) async fn send_text(io: &mut EdgeIo, text: Vec<u8>) -> Result<()> {
-    send(io, &[&text]).await?;
+    let mut gone = 0;
+    let sending = poll_fn(|cx| {
+        while let Some(rest @ [_, ..]) = text.get(gone..) {
+            gone += ready!(io.poll_send(cx, &[IoSlice::new(rest)]))?;
+        }
+        Poll::Ready(Ok(()))
+    });
+    sending.await.map_err(unsent)?;
     spare::leave_text(text);
     Ok(())
 }
