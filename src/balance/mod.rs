@@ -84,7 +84,8 @@ pub trait Peers {
     /// What a request costs there by itself, in any unit: [`PeakEwma::cost`].
     fn cost(&self, peer: usize) -> u64;
 
-    /// Of how much of its share it is capable, in thousandths: below [`READY`] in its slow start.
+    /// Of how much of its share it is capable, in thousandths: below [`READY`] in its slow start. What counts is how much
+    /// that is beside the others'; where nobody has as much as [`READY`], draws are in vain.
     fn readiness(&self, peer: usize) -> u32;
 }
 

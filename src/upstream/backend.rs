@@ -32,6 +32,7 @@ use crate::upstream::health::Checks;
 use crate::upstream::health::Health;
 use crate::upstream::pool;
 use crate::upstream::pool::Pool;
+use crate::upstream::survey::News;
 
 /// How long an address that could not be connected to stands behind its siblings.
 const REST: Duration = Duration::from_secs(10);
@@ -65,6 +66,8 @@ pub struct Backend {
     pub(super) checks: Option<Arc<Checks>>,
     pub(super) breaker: Option<Arc<Breaker>>,
     course: Arc<Course>,
+    /// Told what changes whether it is well, or since when.
+    news: Arc<News>,
 }
 
 /// How it has gone with a backend so far. After a reload the same backend goes on where it was, and
@@ -191,6 +194,7 @@ impl Backend {
         pool: Arc<Pool>,
         alone: bool,
         breaker: Option<&breaker::Settings>,
+        news: &Arc<News>,
         now: Duration,
     ) -> Self {
         let label = match alone {
@@ -222,6 +226,7 @@ impl Backend {
                 latency: PeakEwma::new(DECAY),
                 tally: Tally::default(),
             }),
+            news: Arc::clone(news),
         }
     }
 
@@ -378,7 +383,11 @@ impl Backend {
             true => self.course.reasons.fetch_or(bit, Ordering::Relaxed),
             false => self.course.reasons.fetch_and(!bit, Ordering::Relaxed),
         };
-        (before & bit != 0) != holds
+        let is_news = (before & bit != 0) != holds;
+        if is_news {
+            self.news.tell();
+        }
+        is_news
     }
 
     /// Whether this keeps requests away.
@@ -390,6 +399,12 @@ impl Backend {
     /// It comes up now, and takes up its share slowly where that is wished.
     pub(super) fn came_up(&self, now: Duration) {
         self.course.up_since.store(millis(now), Ordering::Relaxed);
+        self.news.tell();
+    }
+
+    /// Since when it is up, in milliseconds.
+    pub(super) fn up_since(&self) -> u64 {
+        self.course.up_since.load(Ordering::Relaxed)
     }
 
     /// Whether it may get a request at `now`.
@@ -451,13 +466,7 @@ impl Backend {
         if slow_start.is_zero() {
             return FULLY;
         }
-        let up = millis(now).saturating_sub(self.course.up_since.load(Ordering::Relaxed));
-        let whole = millis(slow_start).max(1);
-        if up >= whole {
-            return FULLY;
-        }
-        // Never nothing: without requests it would not warm up.
-        u32::try_from(up.saturating_mul(1000) / whole).unwrap_or(FULLY).clamp(50, FULLY)
+        readiness(self.up_since(), slow_start, now)
     }
 
     /// What a request there costs by itself: its latency of late. Weight and load are the balancer's affair.
@@ -558,6 +567,17 @@ fn of_uploads(pool: pool::Settings, places: u32) -> pool::Settings {
 /// All of a share.
 const FULLY: u32 = 1000;
 
+/// How ready what came up then is for its share, of 1000.
+pub(super) fn readiness(up_since: u64, slow_start: Duration, now: Duration) -> u32 {
+    let up = millis(now).saturating_sub(up_since);
+    let whole = millis(slow_start).max(1);
+    if up >= whole {
+        return FULLY;
+    }
+    // Never nothing: without requests it would not warm up.
+    u32::try_from(up.saturating_mul(1000) / whole).unwrap_or(FULLY).clamp(50, FULLY)
+}
+
 /// FNV-1a: the same everywhere and for ever, since clients keep it in cookies.
 fn key_of(label: &str) -> u64 {
     label.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
@@ -588,7 +608,8 @@ pub fn random() -> u64 {
     })
 }
 
-fn millis(time: Duration) -> u64 {
+/// In whole milliseconds.
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -609,7 +630,7 @@ mod tests {
         let mut peer = HttpPeer::new(("192.0.2.0", 0), false, String::new());
         peer._address = address(last);
         let pool = Pool::new(pool::Settings::default());
-        Arc::new(Backend::new(&settings, peer, pool, true, None, Duration::ZERO))
+        Arc::new(Backend::new(&settings, peer, pool, true, None, &Arc::default(), Duration::ZERO))
     }
 
     #[test]

@@ -12,11 +12,16 @@ use crate::balance;
 use crate::balance::Algorithm;
 use crate::balance::Ask;
 use crate::balance::Balancer;
+use crate::balance::READY;
 use crate::balance::Seat;
 use crate::refusal::Refusal;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend::Heed;
 use crate::upstream::backend::Wish;
+use crate::upstream::backend::millis;
+use crate::upstream::backend::readiness;
+use crate::upstream::survey::News;
+use crate::upstream::survey::Survey;
 
 /// The backends of one moment.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub(super) struct Group {
     tiers: Vec<Tier>,
     /// Each with the place of its tier.
     by_key: HashMap<u64, (usize, Arc<Backend>)>,
+    /// What happens to them.
+    news: Arc<News>,
 }
 
 /// Backends that stand for each other.
@@ -32,6 +39,7 @@ pub(super) struct Group {
 struct Tier {
     backends: Vec<Arc<Backend>>,
     balancer: Balancer,
+    survey: Survey,
 }
 
 /// What one request wants of a group.
@@ -65,11 +73,17 @@ struct Candidates<'a> {
     wish: Wish,
     heed: Heed,
     now: Now,
+    /// How ready the readiest is.
+    most: u32,
 }
 
 impl Group {
-    /// The group of these backends.
-    pub(super) fn new(backends: Vec<Arc<Backend>>, algorithm: &Algorithm) -> Self {
+    /// The group of these backends, to which happens what is told there.
+    pub(super) fn new(
+        backends: Vec<Arc<Backend>>,
+        algorithm: &Algorithm,
+        news: &Arc<News>,
+    ) -> Self {
         let mut tiers: BTreeMap<u32, Vec<Arc<Backend>>> = BTreeMap::new();
         for backend in backends {
             tiers.entry(backend.tier()).or_default().push(backend);
@@ -79,7 +93,7 @@ impl Group {
             tier.backends.iter().map(move |one| (one.key(), (place, Arc::clone(one)))).collect()
         };
         let by_key = tiers.iter().enumerate().flat_map(|one| -> Vec<_> { of_tier(one) }).collect();
-        Self { tiers, by_key }
+        Self { tiers, by_key, news: Arc::clone(news) }
     }
 
     /// All of them, the backups last.
@@ -103,8 +117,9 @@ impl Group {
         if now.panic_threshold == 0 {
             return Heed::Health;
         }
+        let news = self.news.number();
         let mut from_here = self.tiers.iter().skip(place);
-        match from_here.any(|tier| tier.has_enough(now)) {
+        match from_here.any(|tier| tier.has_enough(news, now)) {
             true => Heed::Health,
             false => Heed::Panic,
         }
@@ -121,7 +136,7 @@ impl Group {
         for wish in [Wish::Rested, Wish::Untried, Wish::Any] {
             for (place, tier) in self.tiers.iter().enumerate() {
                 let heed = self.heed(place, now);
-                if let Some(backend) = tier.pick(wanted, wish, heed, now) {
+                if let Some(backend) = tier.pick(wanted, wish, heed, &self.news, now) {
                     return Ok(backend);
                 }
             }
@@ -146,23 +161,59 @@ impl Tier {
             .map(|backend| Seat { id: backend.label(), weight: backend.weight() })
             .collect();
         let balancer = Balancer::new(algorithm, &seats);
-        Self { backends, balancer }
+        Self { backends, balancer, survey: Survey::default() }
     }
 
-    fn pick(&self, wanted: &Wanted<'_>, wish: Wish, heed: Heed, now: Now) -> Option<&Arc<Backend>> {
-        let candidates =
-            Candidates { backends: &self.backends, tried: wanted.tried, wish, heed, now };
+    fn pick(
+        &self,
+        wanted: &Wanted<'_>,
+        wish: Wish,
+        heed: Heed,
+        news: &News,
+        now: Now,
+    ) -> Option<&Arc<Backend>> {
+        let most = self.readiest(heed, news, now);
+        let (backends, tried) = (&*self.backends, wanted.tried);
+        let candidates = Candidates { backends, tried, wish, heed, now, most };
         let ask = Ask { random: wanted.random, hash: wanted.hash };
         self.balancer.pick(&ask, &candidates).and_then(|index| self.backends.get(index))
     }
 
     /// Whether there are any that are wanted, and so many of them are well that they are believed.
-    fn has_enough(&self, now: Now) -> bool {
-        let wanted = self.backends.iter().filter(|backend| backend.is_wanted());
-        let (all, well) = wanted.fold((0_u64, 0_u64), |(all, well), backend| {
-            (all + 1, well + u64::from(backend.is_well(now.at)))
-        });
-        all > 0 && well * 100 >= all * u64::from(now.panic_threshold)
+    fn has_enough(&self, news: u64, now: Now) -> bool {
+        self.survey.enough(news, millis(now.at), || self.count(now))
+    }
+
+    /// The same, from each of them; and until when in milliseconds it holds if nothing happens.
+    #[cold]
+    fn count(&self, now: Now) -> (bool, u64) {
+        let (mut all, mut well, mut until) = (0_u64, 0_u64, u64::MAX);
+        for backend in self.backends.iter().filter(|backend| backend.is_wanted()) {
+            all += 1;
+            match backend.record().out_until(now.at) {
+                Some(back) => until = until.min(millis(back)),
+                None => well += u64::from(backend.is_free()),
+            }
+        }
+        (all > 0 && well * 100 >= all * u64::from(now.panic_threshold), until)
+    }
+
+    /// How ready the readiest of those is that health lets have requests: what the others are is a share of that. Where
+    /// all came up together none is passed over, and each choice is one.
+    fn readiest(&self, heed: Heed, news: &News, now: Now) -> u32 {
+        if heed == Heed::Panic || now.slow_start.is_zero() {
+            return READY;
+        }
+        let oldest = self.survey.oldest(news.number(), || self.first_up());
+        readiness(oldest, now.slow_start, now.at)
+    }
+
+    /// When in milliseconds the first of those came up that get requests, apart from what passes with time.
+    #[cold]
+    fn first_up(&self) -> u64 {
+        let gets = |backend: &&Arc<Backend>| backend.is_free() && backend.weight() > 0;
+        let since = self.backends.iter().filter(gets).map(|backend| backend.up_since());
+        since.min().unwrap_or_default()
     }
 }
 
@@ -183,7 +234,16 @@ impl balance::Peers for Candidates<'_> {
     }
 
     fn readiness(&self, index: usize) -> u32 {
-        let of = |backend: &Arc<Backend>| backend.readiness(self.now.slow_start, self.now.at);
-        self.backends.get(index).map_or(0, of)
+        let Some(backend) = self.backends.get(index) else { return 0 };
+        let readiness = backend.readiness(self.now.slow_start, self.now.at);
+        if self.most >= READY {
+            return readiness;
+        }
+        // Who came up since is told of by news that this request may have come before.
+        (readiness * READY / self.most.max(1)).min(READY)
     }
 }
+
+#[cfg(test)]
+#[path = "group_tests.rs"]
+mod tests;

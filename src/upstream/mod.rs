@@ -36,6 +36,7 @@ pub mod race;
 mod relocate;
 pub mod resolve;
 mod socket;
+mod survey;
 pub mod tls;
 mod unverified;
 mod vigil;

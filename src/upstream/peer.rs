@@ -49,6 +49,7 @@ use crate::upstream::lease::Lease;
 use crate::upstream::lease::Turn;
 use crate::upstream::pattern;
 use crate::upstream::resolve;
+use crate::upstream::survey::News;
 use crate::upstream::tls;
 use crate::upstream::tls::TlsError;
 
@@ -59,6 +60,8 @@ pub struct Upstream {
     limits: ReplyLimits,
     pub(super) sources: Mutex<Vec<Source>>,
     group: ArcSwap<Group>,
+    /// What happens to its backends.
+    news: Arc<News>,
     /// Those that were removed, as long as a request holds them.
     pub(super) leaving: Mutex<Vec<Weak<Backend>>>,
     pub(super) budget: Arc<Budget>,
@@ -86,6 +89,7 @@ pub(super) struct Source {
     pub(super) pattern: HttpPeer,
     pub(super) dial: Arc<Dial>,
     checker: Option<Arc<Checker>>,
+    news: Arc<News>,
     pub(super) backends: Vec<Arc<Backend>>,
 }
 
@@ -216,12 +220,19 @@ impl Upstream {
         mut otherwise: impl FnMut(&upstream::Backend, BuildError) -> Result<Way, BuildError>,
     ) -> Result<Arc<Self>, BuildError> {
         let kept = Kept::of(before, &settings);
+        // What happens to a backend that both have concerns both.
+        let news = before.map_or_else(Arc::default, |before| Arc::clone(&before.news));
         let upstream = Self {
             limits,
             sources: Mutex::default(),
             leaving: Mutex::default(),
             serial: AtomicU64::new(0),
-            group: ArcSwap::from_pointee(Group::new(Vec::new(), &settings.balance.algorithm)),
+            group: ArcSwap::from_pointee(Group::new(
+                Vec::new(),
+                &settings.balance.algorithm,
+                &news,
+            )),
+            news,
             budget: kept.budget.unwrap_or_else(|| Arc::new(Budget::new(settings.retry.budget))),
             limit: kept
                 .limit
@@ -459,7 +470,8 @@ impl Upstream {
                 seen.insert((backend.address().to_string(), backend.peer().group_key))
             })
             .cloned();
-        let group = Group::new(backends.collect(), &self.settings.balance.algorithm);
+        let algorithm = &self.settings.balance.algorithm;
+        let group = Group::new(backends.collect(), algorithm, &self.news);
         self.group.store(Arc::new(group));
         self.changes.notify_one();
     }
@@ -522,6 +534,7 @@ impl Source {
             checker: checker.map(Arc::new),
             settings: backend,
             dial,
+            news: Arc::clone(&upstream.news),
             backends: Vec::new(),
         }
     }
@@ -563,7 +576,8 @@ impl Source {
                 let mut peer = self.pattern.clone();
                 peer._address = address;
                 let pool = self.dial.pool(&peer);
-                let backend = Backend::new(&self.settings, peer, pool, alone, breaker, now);
+                let (of, news) = (&self.settings, &self.news);
+                let backend = Backend::new(of, peer, pool, alone, breaker, news, now);
                 backend.set(Reason::Draining, self.draining);
                 let backend = backend.dialled_by(&self.dial);
                 let backend = backend.checked_by(self.checker.as_ref());

@@ -1,6 +1,6 @@
 //! Scenarios over real sockets: a minimal proxy, lifted, in front of an origin that follows a script.
 
-mod harness;
+pub(super) mod harness;
 mod health;
 mod pool;
 mod simulation;

@@ -58,7 +58,7 @@ use crate::upstream::peer::Wish;
 use crate::upstream::pool;
 
 /// An upstream of one address, with patient deadlines.
-pub(super) fn settings(at: Place) -> Settings {
+pub(in crate::upstream) fn settings(at: Place) -> Settings {
     let long = Duration::from_secs(10);
     Settings {
         name: "origin".into(),
