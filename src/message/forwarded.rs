@@ -14,6 +14,7 @@ use http::header;
 use ipnet::IpNet;
 
 use crate::message::append::append;
+use crate::message::append::append_few;
 use crate::message::list;
 use crate::message::names::NameList;
 use crate::message::target::Authority;
@@ -268,7 +269,7 @@ impl<'a> Said<'a> {
     pub fn write_chain(&self, out: &mut Vec<u8>) {
         self.write_address(out);
         for hop in &self.client.hops {
-            append(out, b", ");
+            append_few(out, *b", ");
             append(out, Address::of(*hop).text());
         }
     }
@@ -281,7 +282,7 @@ impl<'a> Said<'a> {
         write_node(out, self.address.as_ref());
         self.write_request(out, *scheme);
         for (at, hop) in hops.iter().enumerate() {
-            append(out, b", ");
+            append_few(out, *b", ");
             write_node(out, Some(&Address::of(*hop)));
             if at + 1 == hops.len() {
                 self.write_request(out, *connection);
@@ -313,10 +314,10 @@ fn write_node(out: &mut Vec<u8>, node: Option<&Address>) {
             // Brackets and colons are no token bytes, hence the quotes (RFC 7239 §6).
             append(out, b"for=\"[");
             append(out, address.text());
-            append(out, b"]\"");
+            append_few(out, *b"]\"");
         }
         Some(address) => {
-            append(out, b"for=");
+            append_few(out, *b"for=");
             append(out, address.text());
         }
         None => append(out, b"for=unknown"),

@@ -9,6 +9,7 @@ use http::header;
 use smallvec::SmallVec;
 
 use crate::message::append::append;
+use crate::message::append::append_few;
 use crate::message::list;
 use crate::message::names::NameList;
 use crate::refusal::Refusal;
@@ -218,7 +219,7 @@ pub fn via(headers: &HeaderMap, received: Version) -> HeaderValue {
 pub fn write_via<'a>(out: &mut Vec<u8>, came: impl Iterator<Item = &'a [u8]>, received: Version) {
     for line in came.map(list::trim).filter(|line| !line.is_empty()) {
         append(out, line);
-        append(out, b", ");
+        append_few(out, *b", ");
     }
     append(out, own_via(received).as_bytes());
 }

@@ -21,6 +21,7 @@ use crate::cache::revalidate::Conditions;
 use crate::listen::conn::Conn;
 use crate::message::admit::Admitted;
 use crate::message::append::append;
+use crate::message::append::append_few;
 use crate::message::spare;
 use crate::message::target::Authority;
 use crate::proxy::context::Arrival;
@@ -179,7 +180,7 @@ fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
     let Some(route) = ctx.route() else { return Err(refused(ctx, Refusal::Internal)) };
     let mut text = spare::text();
     text.reserve(TEXT);
-    append(&mut text, b"GET ");
+    append_few(&mut text, *b"GET ");
     if route.headers.request.is_empty() {
         if let Err(unable) = write_plainly(asked, route, ctx, &mut text) {
             return Err(unable.of(ctx));
@@ -188,7 +189,7 @@ fn text(asked: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<Vec<u8>> {
     } else {
         write_by_rules(asked, ctx, &mut text)?;
     }
-    append(&mut text, b"\r\n");
+    append_few(&mut text, *b"\r\n");
     Ok(text)
 }
 

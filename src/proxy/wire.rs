@@ -13,6 +13,7 @@ use pingora::http::ResponseHeader;
 use crate::cache::date;
 use crate::listen::shortcut::Afterwards;
 use crate::message::append::append;
+use crate::message::append::append_few;
 use crate::message::digits::Digits;
 use crate::message::hops;
 use crate::message::hops::Nominated;
@@ -57,7 +58,7 @@ pub(crate) fn write(
         Afterwards::Close => b"close",
     };
     line(out, "Connection", connection);
-    append(out, b"\r\n");
+    append_few(out, *b"\r\n");
     Ok(())
 }
 
@@ -123,7 +124,7 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode) {
     append(out, status.as_str().as_bytes());
     out.push(b' ');
     append(out, status.canonical_reason().unwrap_or_default().as_bytes());
-    append(out, b"\r\n");
+    append_few(out, *b"\r\n");
 }
 
 /// What is stored, without what this answer does not say or says anew.
@@ -156,7 +157,7 @@ fn described(out: &mut Vec<u8>, entry: &Entry, selection: &Selection) {
     if let Some(length) = length {
         append(out, b"Content-Length: ");
         decimal(out, length);
-        append(out, b"\r\n");
+        append_few(out, *b"\r\n");
     }
     if let Some(range) = range {
         line(out, "content-range", range.as_bytes());
@@ -168,7 +169,7 @@ fn dressed<'a>(out: &mut Vec<u8>, via: impl Iterator<Item = &'a [u8]>, dress: &D
     if let Some(age) = dress.age {
         append(out, b"Age: ");
         decimal(out, age);
-        append(out, b"\r\n");
+        append_few(out, *b"\r\n");
     }
     // The end of a line and the beginning of the next at once: each piece has its price.
     append(out, b"via: ");
@@ -181,7 +182,7 @@ fn dressed<'a>(out: &mut Vec<u8>, via: impl Iterator<Item = &'a [u8]>, dress: &D
         append(out, b"\r\nx-cache: ");
         append(out, outcome.x_cache().as_bytes());
     }
-    append(out, b"\r\n");
+    append_few(out, *b"\r\n");
     if let Some(timing) = &dress.timing {
         line(out, SERVER_TIMING.as_str(), timing.as_bytes());
     }
@@ -205,9 +206,9 @@ impl fmt::Write for Text<'_> {
 
 fn line(out: &mut Vec<u8>, name: impl AsRef<[u8]>, value: &[u8]) {
     append(out, name.as_ref());
-    append(out, b": ");
+    append_few(out, *b": ");
     append(out, value);
-    append(out, b"\r\n");
+    append_few(out, *b"\r\n");
 }
 
 fn decimal(out: &mut Vec<u8>, number: u64) {

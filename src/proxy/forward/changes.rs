@@ -13,6 +13,7 @@ use pingora::http::RequestHeader;
 
 use crate::message::admit;
 use crate::message::append::append;
+use crate::message::append::append_few;
 use crate::message::certificate;
 use crate::message::certificate::ClientCertificate;
 use crate::message::certificate::Introduction;
@@ -326,7 +327,7 @@ impl Fields for Vec<u8> {
     fn put(&mut self, name: &Name, write: impl FnOnce(&mut Self)) -> Result<()> {
         append(self, name.line);
         write(self);
-        append(self, b"\r\n");
+        append_few(self, *b"\r\n");
         Ok(())
     }
 
@@ -340,9 +341,9 @@ impl Fields for Vec<u8> {
 
 fn line(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     append(out, title::of(name).as_bytes());
-    append(out, b": ");
+    append_few(out, *b": ");
     append(out, value);
-    append(out, b"\r\n");
+    append_few(out, *b"\r\n");
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::Coming;
 use super::Next;
 use crate::listen::io::EdgeIo;
 use crate::message::append::append;
+use crate::message::append::append_few;
 use crate::message::chunked::BodyFraming;
 use crate::message::spare;
 use crate::upstream::exchange::Part;
@@ -170,7 +171,7 @@ fn head(response: &ResponseHeader) -> Vec<u8> {
     append(&mut text, response.status.as_str().as_bytes());
     text.push(b' ');
     append(&mut text, response.status.canonical_reason().unwrap_or_default().as_bytes());
-    append(&mut text, b"\r\n");
+    append_few(&mut text, *b"\r\n");
     response.header_to_h1_wire(&mut text);
     text
 }
