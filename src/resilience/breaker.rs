@@ -165,15 +165,16 @@ impl Pass {
 /// The breaker of one peer, shared by all threads.
 ///
 /// All of its state that has to change together is one atomic word. While it is closed and all goes
-/// well, a request costs a few reads of it.
+/// well, a request costs a few reads of it, in one line of memory.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Breaker {
-    settings: Settings,
     word: AtomicU64,
     /// Failures in a row.
     failures: AtomicU32,
     /// Failures that counted for that, of all times.
     counted: AtomicU32,
+    settings: Settings,
     /// All requests, and of note the failed ones.
     window: Window,
 }
@@ -185,7 +186,7 @@ impl Breaker {
         let window = Window::new(settings.window);
         let word = AtomicU64::new(Word::closed(0).pack());
         let (failures, counted) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { settings, word, failures, counted, window }
+        Self { word, failures, counted, settings, window }
     }
 
     /// What it was made with.
@@ -197,17 +198,18 @@ impl Breaker {
     /// Whether [`Breaker::enter`] would give a pass. Changes nothing.
     #[must_use]
     pub fn admits(&self, now: Duration) -> bool {
-        self.passing(self.load(), now).is_some()
+        let word = self.load();
+        word.phase == Phase::Closed || self.passing(word, now).is_some()
     }
 
     /// Asks for a pass. Every request to the peer has one.
     pub fn enter(&self, now: Duration) -> Option<Pass> {
         loop {
             let word = self.load();
-            let next = self.passing(word, now)?;
             if word.phase == Phase::Closed {
                 return Some(self.pass(Kind::Normal, word.round, false));
             }
+            let next = self.passing(word, now)?;
             if self.replace(word, next) {
                 let opened = word.phase == Phase::Open;
                 return Some(self.pass(Kind::Probe, next.round, opened));

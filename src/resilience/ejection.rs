@@ -70,12 +70,13 @@ pub struct Sample {
 
 /// What is known of one peer. Lives as long as the peer does, in whichever group that is.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Record {
+    /// In milliseconds; 0: never. First, since each choice among the peers asks for it alone.
+    out_until: AtomicU64,
     streak: AtomicU32,
     requests: AtomicU32,
     errors: AtomicU32,
-    /// In milliseconds; 0: never.
-    out_until: AtomicU64,
     times: AtomicU32,
 }
 
@@ -113,8 +114,10 @@ impl Record {
     /// Until when the peer is left out; `None` when it is not.
     #[must_use]
     pub fn out_until(&self, now: Duration) -> Option<Duration> {
-        let until = Duration::from_millis(self.out_until.load(Ordering::Relaxed));
-        (now < until).then_some(until)
+        match self.out_until.load(Ordering::Relaxed) {
+            0 => None,
+            until => Some(Duration::from_millis(until)).filter(|until| now < *until),
+        }
     }
 
     /// Whether the peer is left out.

@@ -32,6 +32,10 @@ use crate::upstream::health::Checks;
 use crate::upstream::health::Health;
 use crate::upstream::pool;
 use crate::upstream::pool::Pool;
+use crate::upstream::prospect::Course;
+use crate::upstream::prospect::Prospect;
+use crate::upstream::prospect::Tally;
+use crate::upstream::prospect::millis;
 use crate::upstream::survey::News;
 
 /// How long an address that could not be connected to stands behind its siblings.
@@ -41,8 +45,14 @@ const REST: Duration = Duration::from_secs(10);
 const DECAY: Duration = Duration::from_secs(10);
 
 /// One address that can be connected to.
+// In this order: what a request that is lent it reads of it lies together.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Backend {
+    prospect: Prospect,
+    pub(super) pool: Arc<Pool>,
+    /// The places for uploads that are still coming in. No connections wait here.
+    pub(super) uploads: Arc<Pool>,
     id: Arc<str>,
     label: Arc<str>,
     /// The address as text.
@@ -57,32 +67,10 @@ pub struct Backend {
     peer: HttpPeer,
     /// How it is connected to, for as long as a request has it; `None` for HTTP/2.
     dial: Option<Arc<Dial>>,
-    pub(super) pool: Arc<Pool>,
-    /// The places for uploads that are still coming in. No connections wait here.
-    pub(super) uploads: Arc<Pool>,
-    /// How many requests it can have at once.
-    places: u32,
     /// Its health checks; `None`: there are none.
     pub(super) checks: Option<Arc<Checks>>,
-    pub(super) breaker: Option<Arc<Breaker>>,
-    course: Arc<Course>,
     /// Told what changes whether it is well, or since when.
     news: Arc<News>,
-}
-
-/// How it has gone with a backend so far. After a reload the same backend goes on where it was, and
-/// requests that began before still count.
-#[derive(Debug)]
-struct Course {
-    /// Why it gets no requests, one bit for each [`Reason`].
-    reasons: AtomicU8,
-    rests_until: AtomicU64,
-    /// How its requests went, compared with those of its siblings.
-    record: ejection::Record,
-    up_since: AtomicU64,
-    in_flight: AtomicU32,
-    latency: PeakEwma,
-    tally: Tally,
 }
 
 /// Why a backend gets no requests, apart from what passes with time.
@@ -106,19 +94,6 @@ pub(super) enum As {
     Before,
     /// It is not.
     Otherwise,
-}
-
-/// What was counted of one backend since it came.
-#[derive(Debug, Default)]
-struct Tally {
-    requests: AtomicU64,
-    failures: AtomicU64,
-    answered: AtomicU64,
-    micros: AtomicU64,
-    opened: AtomicU64,
-    half_opened: AtomicU64,
-    closed: AtomicU64,
-    ejected: AtomicU64,
 }
 
 /// What is known of a backend at one moment.
@@ -201,7 +176,19 @@ impl Backend {
             true => Arc::clone(&settings.id),
             false => format!("{}/{}", settings.id, peer._address).into(),
         };
+        let course = Arc::new(Course {
+            reasons: AtomicU8::new(if settings.active { 0 } else { Reason::Inactive as u8 }),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            rests_until: AtomicU64::new(0),
+            up_since: AtomicU64::new(millis(now)),
+            latency: PeakEwma::new(DECAY),
+            record: ejection::Record::default(),
+            tally: Tally::default(),
+        });
+        let breaker = breaker.map(|settings| Arc::new(Breaker::new(settings.clone())));
         Self {
+            prospect: Prospect { course, breaker, places: pool.places() },
             id: Arc::clone(&settings.id),
             key: key_of(&label),
             label,
@@ -212,20 +199,9 @@ impl Backend {
             step: AtomicU16::new(0),
             peer,
             dial: None,
-            places: pool.places(),
             uploads: Pool::new(of_uploads(pool.settings(), pool.places())),
             pool,
             checks: None,
-            breaker: breaker.map(|settings| Arc::new(Breaker::new(settings.clone()))),
-            course: Arc::new(Course {
-                reasons: AtomicU8::new(if settings.active { 0 } else { Reason::Inactive as u8 }),
-                rests_until: AtomicU64::new(0),
-                record: ejection::Record::default(),
-                up_since: AtomicU64::new(millis(now)),
-                in_flight: AtomicU32::new(0),
-                latency: PeakEwma::new(DECAY),
-                tally: Tally::default(),
-            }),
             news: Arc::clone(news),
         }
     }
@@ -234,10 +210,10 @@ impl Backend {
     /// what its checks said stays, and its breaker where that is meant as before. For `before` nothing
     /// changes.
     pub(super) fn following(mut self, before: &Self, breaker: As, pool: &pool::Settings) -> Self {
-        self.places = self.pool.places_with(pool);
-        self.course = Arc::clone(&before.course);
+        self.prospect.places = self.pool.places_with(pool);
+        self.prospect.course = Arc::clone(&before.prospect.course);
         if breaker == As::Before {
-            self.breaker.clone_from(&before.breaker);
+            self.prospect.breaker.clone_from(&before.prospect.breaker);
         }
         self.checks = self.checks.map(|checks| {
             let judged = before.checks.as_deref();
@@ -249,7 +225,7 @@ impl Backend {
 
     /// Whether it follows `before`, or is it.
     pub(super) fn is_the_same_as(&self, before: &Self) -> bool {
-        Arc::ptr_eq(&self.course, &before.course)
+        Arc::ptr_eq(&self.prospect.course, &before.prospect.course)
     }
 
     /// From now on it is what requests are lent, and these settings count.
@@ -266,6 +242,16 @@ impl Backend {
     pub(super) fn dialled_by(mut self, dial: &Arc<Dial>) -> Self {
         self.dial = Some(Arc::clone(dial));
         self
+    }
+
+    /// What is looked at of it for each choice.
+    pub(super) fn prospect(&self) -> &Prospect {
+        &self.prospect
+    }
+
+    /// Its breaker; `None`: there is none.
+    pub(super) fn breaker(&self) -> Option<&Arc<Breaker>> {
+        self.prospect.breaker.as_ref()
     }
 
     /// How it is connected to.
@@ -363,12 +349,12 @@ impl Backend {
     /// Requests that it has now.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.course.in_flight.load(Ordering::Relaxed)
+        self.prospect.in_flight()
     }
 
     /// How its requests went, compared with those of its siblings.
     pub(super) fn record(&self) -> &ejection::Record {
-        &self.course.record
+        &self.prospect.course.record
     }
 
     /// What Pingora has to know to talk to it.
@@ -380,8 +366,8 @@ impl Backend {
     pub(super) fn set(&self, reason: Reason, holds: bool) -> bool {
         let bit = reason as u8;
         let before = match holds {
-            true => self.course.reasons.fetch_or(bit, Ordering::Relaxed),
-            false => self.course.reasons.fetch_and(!bit, Ordering::Relaxed),
+            true => self.prospect.course.reasons.fetch_or(bit, Ordering::Relaxed),
+            false => self.prospect.course.reasons.fetch_and(!bit, Ordering::Relaxed),
         };
         let is_news = (before & bit != 0) != holds;
         if is_news {
@@ -393,39 +379,33 @@ impl Backend {
     /// Whether this keeps requests away.
     #[must_use]
     pub fn is(&self, reason: Reason) -> bool {
-        self.course.reasons.load(Ordering::Relaxed) & reason as u8 != 0
+        self.prospect.reasons() & reason as u8 != 0
     }
 
     /// It comes up now, and takes up its share slowly where that is wished.
     pub(super) fn came_up(&self, now: Duration) {
-        self.course.up_since.store(millis(now), Ordering::Relaxed);
+        self.prospect.course.up_since.store(millis(now), Ordering::Relaxed);
         self.news.tell();
     }
 
     /// Since when it is up, in milliseconds.
     pub(super) fn up_since(&self) -> u64 {
-        self.course.up_since.load(Ordering::Relaxed)
+        self.prospect.up_since()
     }
 
     /// Whether it may get a request at `now`.
     pub(super) fn is_usable(&self, heed: Heed, now: Duration) -> bool {
-        let off = Reason::Inactive as u8 | Reason::Draining as u8;
-        let reasons = self.course.reasons.load(Ordering::Relaxed);
-        let well = match heed {
-            Heed::Health => reasons == 0 && !self.is_ejected(now),
-            Heed::Panic => reasons & off == 0,
-        };
-        well && self.breaker.as_ref().is_none_or(|breaker| breaker.admits(now))
+        self.prospect.is_usable(heed, now)
     }
 
     /// Whether health and ejection would let it have requests; the breaker has its own say.
     pub(super) fn is_well(&self, now: Duration) -> bool {
-        self.course.reasons.load(Ordering::Relaxed) == 0 && !self.is_ejected(now)
+        self.prospect.is_well(now)
     }
 
     /// Whether nothing but a breaker or an ejection keeps requests away.
     pub(super) fn is_free(&self) -> bool {
-        self.course.reasons.load(Ordering::Relaxed) == 0
+        self.prospect.reasons() == 0
     }
 
     /// Whether it is meant to get requests at all.
@@ -436,15 +416,14 @@ impl Backend {
     /// Whether passive checks have it out.
     #[must_use]
     pub fn is_ejected(&self, now: Duration) -> bool {
-        self.course.record.is_out(now)
+        self.prospect.course.record.is_out(now)
     }
 
     /// Whether it fits `wish`.
     pub(super) fn fits(&self, wish: Wish, tried: &[Arc<Self>], now: Duration) -> bool {
         let untried = || !tried.iter().any(|backend| backend.address() == self.address());
-        let rested = || self.course.rests_until.load(Ordering::Relaxed) <= millis(now);
         match wish {
-            Wish::Rested => rested() && untried() && self.in_flight() < self.places,
+            Wish::Rested => self.prospect.is_rested(now) && untried(),
             Wish::Untried => untried(),
             Wish::Any => true,
         }
@@ -458,36 +437,23 @@ impl Backend {
     /// For so long it stands behind its siblings.
     pub(super) fn rest_for(&self, time: Duration, now: Duration) {
         let until = millis(now.saturating_add(time));
-        self.course.rests_until.store(until, Ordering::Relaxed);
-    }
-
-    /// How ready it is for its share, of 1000, when the way up takes `slow_start`.
-    pub(super) fn readiness(&self, slow_start: Duration, now: Duration) -> u32 {
-        if slow_start.is_zero() {
-            return FULLY;
-        }
-        readiness(self.up_since(), slow_start, now)
-    }
-
-    /// What a request there costs by itself: its latency of late. Weight and load are the balancer's affair.
-    pub(super) fn cost(&self, now: Duration) -> u64 {
-        self.course.latency.cost(self.in_flight(), now)
+        self.prospect.course.rests_until.store(until, Ordering::Relaxed);
     }
 
     /// A request goes there.
     pub(super) fn begin(&self) {
-        self.course.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.course.tally.requests.fetch_add(1, Ordering::Relaxed);
+        self.prospect.course.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It is over.
     pub(super) fn end(&self) {
-        self.course.in_flight.fetch_sub(1, Ordering::Relaxed);
+        // Release: who sees the end sees the beginning, too.
+        self.prospect.course.ended.fetch_add(1, Ordering::Release);
     }
 
     /// It answered, after this time.
     pub(super) fn answered(&self, took: Duration, now: Duration) {
-        let course = &self.course;
+        let course = &self.prospect.course;
         course.latency.observe(took, now);
         course.rests_until.store(0, Ordering::Relaxed);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -497,12 +463,12 @@ impl Backend {
 
     /// What was asked of it failed.
     pub(super) fn failed(&self) {
-        self.course.tally.failures.fetch_add(1, Ordering::Relaxed);
+        self.prospect.course.tally.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Its breaker changed.
     pub(super) fn turned(&self, transition: Transition) {
-        let tally = &self.course.tally;
+        let tally = &self.prospect.course.tally;
         let count = match transition {
             Transition::Opened(_) => &tally.opened,
             Transition::HalfOpened => &tally.half_opened,
@@ -514,7 +480,7 @@ impl Backend {
     /// Passive checks have it out until then; its way back up begins there.
     pub(super) fn ejected(&self, until: Duration) {
         self.came_up(until);
-        self.course.tally.ejected.fetch_add(1, Ordering::Relaxed);
+        self.prospect.course.tally.ejected.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What is known of it.
@@ -531,7 +497,7 @@ impl Backend {
         if self.is_ejected(now) {
             out.push("ejected");
         }
-        let Course { tally, record, latency, .. } = &*self.course;
+        let Course { begun, tally, record, latency, .. } = &*self.prospect.course;
         let answered = tally.answered.load(Ordering::Relaxed);
         let micros = tally.micros.load(Ordering::Relaxed);
         Report {
@@ -541,9 +507,9 @@ impl Backend {
             weight: self.weight(),
             backup: self.is_backup(),
             out,
-            breaker: self.breaker.as_ref().map(|breaker| breaker.state(now)),
+            breaker: self.prospect.breaker.as_ref().map(|breaker| breaker.state(now)),
             in_flight: self.in_flight(),
-            requests: tally.requests.load(Ordering::Relaxed),
+            requests: begun.load(Ordering::Relaxed),
             failures: tally.failures.load(Ordering::Relaxed),
             answers: answered,
             answering: Duration::from_micros(micros),
@@ -562,20 +528,6 @@ impl Backend {
 /// What the places for uploads allow, beside a pool of so many places.
 fn of_uploads(pool: pool::Settings, places: u32) -> pool::Settings {
     pool::Settings { max_connections: pool.uploads.unwrap_or(places / 2).max(1), ..pool }
-}
-
-/// All of a share.
-const FULLY: u32 = 1000;
-
-/// How ready what came up then is for its share, of 1000.
-pub(super) fn readiness(up_since: u64, slow_start: Duration, now: Duration) -> u32 {
-    let up = millis(now).saturating_sub(up_since);
-    let whole = millis(slow_start).max(1);
-    if up >= whole {
-        return FULLY;
-    }
-    // Never nothing: without requests it would not warm up.
-    u32::try_from(up.saturating_mul(1000) / whole).unwrap_or(FULLY).clamp(50, FULLY)
 }
 
 /// FNV-1a: the same everywhere and for ever, since clients keep it in cookies.
@@ -606,11 +558,6 @@ pub fn random() -> u64 {
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
     })
-}
-
-/// In whole milliseconds.
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -644,6 +591,26 @@ mod tests {
         one.rest(at(200));
         one.answered(at(1), at(201));
         assert!(one.fits(Wish::Rested, &[], at(201)));
+    }
+
+    #[test]
+    fn while_requests_come_and_go_none_is_counted_out_that_was_not_counted_in() {
+        let one = backend(1);
+        std::thread::scope(|scope| {
+            let [first, second] = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    for _ in 0..50_000 {
+                        one.begin();
+                        one.end();
+                    }
+                })
+            });
+            while !(first.is_finished() && second.is_finished()) {
+                // Whoever came and went between the two looks is counted in; nobody is less than none.
+                assert!(one.in_flight() <= 100_000, "{}", one.in_flight());
+            }
+        });
+        assert_eq!((one.in_flight(), one.report(Duration::ZERO).requests), (0, 100_000));
     }
 
     #[test]
@@ -685,9 +652,9 @@ mod tests {
         let one = backend(1);
         let slow = Duration::from_secs(10);
         one.came_up(Duration::from_secs(100));
-        let at = |seconds| one.readiness(slow, Duration::from_secs(seconds));
+        let at = |seconds| one.prospect.readiness(slow, Duration::from_secs(seconds));
         assert_eq!([at(100), at(105), at(110), at(200)], [50, 500, 1000, 1000]);
-        assert_eq!(one.readiness(Duration::ZERO, Duration::from_secs(100)), 1000);
+        assert_eq!(one.prospect.readiness(Duration::ZERO, Duration::from_secs(100)), 1000);
     }
 
     proptest! {
@@ -697,7 +664,7 @@ mod tests {
             let one = backend(1);
             let up = Duration::from_secs(100);
             one.came_up(up);
-            let at = |since| one.readiness(Duration::from_millis(slow), up + Duration::from_millis(since));
+            let at = |since| one.prospect.readiness(Duration::from_millis(slow), up + Duration::from_millis(since));
             let wanted = u32::try_from((since * 1000 / slow).clamp(50, 1000)).unwrap();
             prop_assert_eq!(at(since), wanted);
             prop_assert!(at(since + 1) >= at(since));

@@ -192,7 +192,7 @@ impl Upstream {
         if self.settings().breaker.is_none() {
             return Err(Refused::NoBreaker);
         }
-        for breaker in source.backends.iter().filter_map(|backend| backend.breaker.as_ref()) {
+        for breaker in source.backends.iter().filter_map(|backend| backend.breaker()) {
             breaker.reset();
         }
         drop(sources);

@@ -18,8 +18,9 @@ use crate::refusal::Refusal;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend::Heed;
 use crate::upstream::backend::Wish;
-use crate::upstream::backend::millis;
-use crate::upstream::backend::readiness;
+use crate::upstream::prospect::Prospect;
+use crate::upstream::prospect::millis;
+use crate::upstream::prospect::readiness;
 use crate::upstream::survey::News;
 use crate::upstream::survey::Survey;
 
@@ -38,6 +39,8 @@ pub(super) struct Group {
 #[derive(Debug)]
 struct Tier {
     backends: Vec<Arc<Backend>>,
+    /// What is looked at of each of them.
+    prospects: Vec<Prospect>,
     balancer: Balancer,
     survey: Survey,
 }
@@ -69,10 +72,11 @@ pub(super) struct Now {
 /// Which of the candidates may be taken, as the balancer asks it.
 struct Candidates<'a> {
     backends: &'a [Arc<Backend>],
+    prospects: &'a [Prospect],
     tried: &'a [Arc<Backend>],
     wish: Wish,
     heed: Heed,
-    now: Now,
+    now: &'a Now,
     /// How ready the readiest is.
     most: u32,
 }
@@ -102,7 +106,7 @@ impl Group {
     }
 
     /// Whether requests still have a choice beside `tried`.
-    pub(super) fn has_other(&self, tried: &[Arc<Backend>], now: Now) -> bool {
+    pub(super) fn has_other(&self, tried: &[Arc<Backend>], now: &Now) -> bool {
         self.tiers.iter().enumerate().any(|(place, tier)| {
             let heed = self.heed(place, now);
             tier.backends.iter().any(|backend| {
@@ -113,7 +117,7 @@ impl Group {
 
     /// What is looked at when one of this tier is chosen. Where so few are well that the checks may be what is wrong, all
     /// are tried; but not while enough of a tier behind them are well, for whom it was made.
-    fn heed(&self, place: usize, now: Now) -> Heed {
+    fn heed(&self, place: usize, now: &Now) -> Heed {
         if now.panic_threshold == 0 {
             return Heed::Health;
         }
@@ -129,7 +133,7 @@ impl Group {
     ///
     /// # Errors
     /// [`Refusal::BreakerOpen`] when open breakers alone are in the way, else [`Refusal::NoPeer`].
-    pub(super) fn pick(&self, wanted: &Wanted<'_>, now: Now) -> Result<&Arc<Backend>, Refusal> {
+    pub(super) fn pick(&self, wanted: &Wanted<'_>, now: &Now) -> Result<&Arc<Backend>, Refusal> {
         if let Some(backend) = self.served_before(wanted, now) {
             return Ok(backend);
         }
@@ -146,7 +150,7 @@ impl Group {
     }
 
     /// The backend that the request was served by before, if it can serve it again.
-    fn served_before(&self, wanted: &Wanted<'_>, now: Now) -> Option<&Arc<Backend>> {
+    fn served_before(&self, wanted: &Wanted<'_>, now: &Now) -> Option<&Arc<Backend>> {
         let (place, backend) = self.by_key.get(&wanted.sticky?)?;
         let serves = backend.is_usable(self.heed(*place, now), now.at)
             && backend.fits(Wish::Rested, wanted.tried, now.at);
@@ -161,7 +165,8 @@ impl Tier {
             .map(|backend| Seat { id: backend.label(), weight: backend.weight() })
             .collect();
         let balancer = Balancer::new(algorithm, &seats);
-        Self { backends, balancer, survey: Survey::default() }
+        let prospects = backends.iter().map(|backend| backend.prospect().clone()).collect();
+        Self { backends, prospects, balancer, survey: Survey::default() }
     }
 
     fn pick(
@@ -170,23 +175,24 @@ impl Tier {
         wish: Wish,
         heed: Heed,
         news: &News,
-        now: Now,
+        now: &Now,
     ) -> Option<&Arc<Backend>> {
         let most = self.readiest(heed, news, now);
-        let (backends, tried) = (&*self.backends, wanted.tried);
-        let candidates = Candidates { backends, tried, wish, heed, now, most };
+        let (backends, prospects) = (&*self.backends, &*self.prospects);
+        let tried = wanted.tried;
+        let candidates = Candidates { backends, prospects, tried, wish, heed, now, most };
         let ask = Ask { random: wanted.random, hash: wanted.hash };
         self.balancer.pick(&ask, &candidates).and_then(|index| self.backends.get(index))
     }
 
     /// Whether there are any that are wanted, and so many of them are well that they are believed.
-    fn has_enough(&self, news: u64, now: Now) -> bool {
+    fn has_enough(&self, news: u64, now: &Now) -> bool {
         self.survey.enough(news, millis(now.at), || self.count(now))
     }
 
     /// The same, from each of them; and until when in milliseconds it holds if nothing happens.
     #[cold]
-    fn count(&self, now: Now) -> (bool, u64) {
+    fn count(&self, now: &Now) -> (bool, u64) {
         let (mut all, mut well, mut until) = (0_u64, 0_u64, u64::MAX);
         for backend in self.backends.iter().filter(|backend| backend.is_wanted()) {
             all += 1;
@@ -200,7 +206,7 @@ impl Tier {
 
     /// How ready the readiest of those is that health lets have requests: what the others are is a share of that. Where
     /// all came up together none is passed over, and each choice is one.
-    fn readiest(&self, heed: Heed, news: &News, now: Now) -> u32 {
+    fn readiest(&self, heed: Heed, news: &News, now: &Now) -> u32 {
         if heed == Heed::Panic || now.slow_start.is_zero() {
             return READY;
         }
@@ -219,23 +225,31 @@ impl Tier {
 
 impl balance::Peers for Candidates<'_> {
     fn is_usable(&self, index: usize) -> bool {
-        self.backends.get(index).is_some_and(|backend| {
-            backend.is_usable(self.heed, self.now.at)
-                && backend.fits(self.wish, self.tried, self.now.at)
-        })
+        let Some(prospect) = self.prospects.get(index) else { return false };
+        if !prospect.is_usable(self.heed, self.now.at) {
+            return false;
+        }
+        // Nearly always nothing was tried, and the backend itself is not looked at.
+        match self.wish {
+            Wish::Rested if self.tried.is_empty() => prospect.is_rested(self.now.at),
+            wish @ (Wish::Rested | Wish::Untried | Wish::Any) => {
+                let fits = |one: &Arc<Backend>| one.fits(wish, self.tried, self.now.at);
+                self.backends.get(index).is_some_and(fits)
+            }
+        }
     }
 
     fn in_flight(&self, index: usize) -> u32 {
-        self.backends.get(index).map_or(u32::MAX, |backend| backend.in_flight())
+        self.prospects.get(index).map_or(u32::MAX, Prospect::in_flight)
     }
 
     fn cost(&self, index: usize) -> u64 {
-        self.backends.get(index).map_or(u64::MAX, |backend| backend.cost(self.now.at))
+        self.prospects.get(index).map_or(u64::MAX, |prospect| prospect.cost(self.now.at))
     }
 
     fn readiness(&self, index: usize) -> u32 {
-        let Some(backend) = self.backends.get(index) else { return 0 };
-        let readiness = backend.readiness(self.now.slow_start, self.now.at);
+        let Some(prospect) = self.prospects.get(index) else { return 0 };
+        let readiness = prospect.readiness(self.now.slow_start, self.now.at);
         if self.most >= READY {
             return readiness;
         }

@@ -42,7 +42,7 @@ fn counts<const N: usize>(
     for random in 0..times {
         let random = balance::hash::key(&random.to_be_bytes());
         let wanted = Wanted { tried: &[], hash: None, sticky: None, random };
-        let picked = group.pick(&wanted, now).expect("one is usable");
+        let picked = group.pick(&wanted, &now).expect("one is usable");
         let at = backends.iter().position(|one| Arc::ptr_eq(one, picked)).expect("it is there");
         counts[at] += 1;
     }
@@ -108,7 +108,7 @@ proptest! {
             for group in &groups {
                 for place in 0..tiers.len() {
                     let wanted = heed_by_all(&tiers[place..], threshold, now);
-                    prop_assert_eq!(group.heed(place, now), wanted);
+                    prop_assert_eq!(group.heed(place, &now), wanted);
                 }
             }
         }
@@ -127,7 +127,7 @@ fn health_is_heeded_again_in_the_millisecond_in_which_an_ejection_ends() {
     assert_eq!(ejected, Ejected::Until(Duration::from_millis(400)));
     both[0].ejected(Duration::from_millis(400));
     assert_eq!(
-        [100, 399, 400].map(|at| group.heed(0, now(at, 0, 51))),
+        [100, 399, 400].map(|at| group.heed(0, &now(at, 0, 51))),
         [Heed::Panic, Heed::Panic, Heed::Health]
     );
 }
@@ -190,8 +190,8 @@ fn in_a_slow_start_a_share_is_that_of_the_readiest_of_those_that_get_requests() 
     three[0].set(Reason::Draining, true);
     let [whole, half, quarter] = counts(&group, &three, 30_000, now);
     assert!(whole == 0 && near(half, 20_000) && near(quarter, 10_000), "{whole} {half} {quarter}");
-    assert_eq!(group.tiers[0].readiest(Heed::Health, &news, now), 500);
+    assert_eq!(group.tiers[0].readiest(Heed::Health, &news, &now), 500);
     three[0].set(Reason::Draining, false);
-    assert_eq!(group.tiers[0].readiest(Heed::Health, &news, now), 1000);
-    assert_eq!(group.tiers[0].readiest(Heed::Panic, &news, now), 1000);
+    assert_eq!(group.tiers[0].readiest(Heed::Health, &news, &now), 1000);
+    assert_eq!(group.tiers[0].readiest(Heed::Panic, &news, &now), 1000);
 }

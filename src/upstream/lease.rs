@@ -13,6 +13,7 @@ use pingora::upstreams::peer::HttpPeer;
 
 use crate::message::ends::Ends;
 use crate::resilience::breaker::Breaker;
+use crate::resilience::breaker::Kind;
 use crate::resilience::breaker::Pass;
 use crate::resilience::breaker::Transition;
 use crate::resilience::breaker::Verdict;
@@ -84,27 +85,11 @@ impl Drop for Turn {
 }
 
 impl Lease {
-    /// Takes `backend` for one attempt; `None` when its breaker lets nobody in.
-    pub(super) fn take(
-        upstream: &Arc<Upstream>,
-        backend: &Arc<Backend>,
-        turn: &mut Option<Turn>,
-        now: Duration,
-    ) -> Option<Self> {
-        let pass = match &backend.breaker {
-            Some(breaker) => Some(enter(upstream, backend, breaker, now)?),
-            None => None,
-        };
-        let turn = turn.take()?;
+    /// Takes `backend` for one attempt, which its breaker lets in.
+    pub(super) fn new(turn: Turn, backend: &Arc<Backend>, pass: Option<Pass>) -> Self {
         backend.begin();
-        Some(Self {
-            backend: Arc::clone(backend),
-            pass,
-            slot: None,
-            upload: None,
-            client: None,
-            turn,
-        })
+        let backend = Arc::clone(backend);
+        Self { backend, pass, slot: None, upload: None, client: None, turn }
     }
 
     /// Whose it is.
@@ -264,7 +249,11 @@ impl Lease {
 
     /// Says how it went, the first time; at this moment, or `None`, where the time was not asked for.
     fn conclude(&mut self, verdict: Verdict, now: Option<Duration>) {
-        if let (Some(breaker), Some(pass)) = (&self.backend.breaker, self.pass.take()) {
+        if let (Some(breaker), Some(pass)) = (self.backend.breaker(), self.pass.take()) {
+            // Such a pass is forgotten: the time does not matter, and is not asked for.
+            if verdict == Verdict::Neutral && pass.kind() == Kind::Normal {
+                return;
+            }
             let now = now.unwrap_or_else(|| self.turn.upstream.now());
             if let Some(transition) = breaker.leave(pass, verdict, now) {
                 tell(&self.turn.upstream, &self.backend, transition);
@@ -288,11 +277,19 @@ fn counts(upstream: &Upstream, fault: Fault) -> bool {
 /// The name of `backend` could not be resolved: a failure like that of a connection.
 pub(super) fn unresolved(upstream: &Upstream, backend: &Backend, now: Duration) {
     if counts(upstream, Fault::Connect)
-        && let Some(breaker) = &backend.breaker
+        && let Some(breaker) = backend.breaker()
         && let Some(pass) = enter(upstream, backend, breaker, now)
         && let Some(transition) = breaker.leave(pass, Verdict::Failure, now)
     {
         tell(upstream, backend, transition);
+    }
+}
+
+/// Asks the breaker of `backend`, if it has one, for a pass; `None` when it lets nobody in.
+pub(super) fn admit(upstream: &Upstream, backend: &Backend, now: Duration) -> Option<Option<Pass>> {
+    match backend.breaker() {
+        Some(breaker) => enter(upstream, backend, breaker, now).map(Some),
+        None => Some(None),
     }
 }
 

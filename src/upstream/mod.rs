@@ -32,6 +32,7 @@ mod pattern;
 pub mod peer;
 pub mod pins;
 pub mod pool;
+mod prospect;
 pub mod race;
 mod relocate;
 pub mod resolve;

@@ -54,7 +54,9 @@ use crate::upstream::tls;
 use crate::upstream::tls::TlsError;
 
 /// An upstream in use.
+// Each request counts itself among those that hold it: what they all read is not to lie beside that count.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Upstream {
     pub(super) settings: Settings,
     limits: ReplyLimits,
@@ -347,7 +349,6 @@ impl Upstream {
         let Some(turn) = Turn::take(self) else { return Err(Refusal::Shed) };
         let now = self.moment();
         let group = self.group.load();
-        let mut turn = Some(turn);
         let mut refused = Refusal::NoPeer;
         // A breaker that others probe by now: there may be another backend.
         for _ in 0..3 {
@@ -357,9 +358,10 @@ impl Upstream {
                 sticky: wish.sticky,
                 random: random(),
             };
-            let backend = group.pick(&wanted, now)?;
-            match Lease::take(self, backend, &mut turn, now.at) {
-                Some(lease) => return Ok(lease),
+            let backend = group.pick(&wanted, &now)?;
+            match lease::admit(self, backend, now.at) {
+                // Made where the caller has it: to move one takes as long as some of the rest.
+                Some(pass) => return Ok(Lease::new(turn, backend, pass)),
                 None => refused = Refusal::BreakerOpen,
             }
         }
@@ -369,7 +371,7 @@ impl Upstream {
     /// Whether a request that was sent to `tried` can still be sent elsewhere.
     #[must_use]
     pub fn has_other(&self, tried: &[Arc<Backend>]) -> bool {
-        self.group.load().has_other(tried, self.moment())
+        self.group.load().has_other(tried, &self.moment())
     }
 
     /// What is known of each backend.

@@ -626,7 +626,7 @@ impl Story {
 
 /// The state of a backend's breaker.
 fn breaker_of(backend: &Backend, now: Duration) -> State {
-    backend.breaker.as_ref().expect("each has one").state(now)
+    backend.breaker().expect("each has one").state(now)
 }
 
 /// Numbers that follow from a seed.
