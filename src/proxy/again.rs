@@ -29,7 +29,10 @@ use crate::route::asking;
 use crate::terms::clock;
 use crate::upstream::Fault;
 use crate::upstream::backend::random;
+use crate::upstream::connect::Kept;
+use crate::upstream::fault::Unseen;
 use crate::upstream::fault::refusal_of;
+use crate::upstream::fault::unseen;
 use crate::upstream::peer::Upstream;
 
 /// The type of the error that makes Pingora ask another: the answer was a failure.
@@ -72,10 +75,7 @@ pub(crate) fn broke(
         error.set_retry(true);
         return error;
     }
-    // A stream of HTTP/2 that the origin says it has not looked at, and nothing else.
     let dead = matches!(error.retry, RetryType::ReusedOnly) && ctx.origin.status.is_none();
-    let unseen =
-        matches!(error.retry, RetryType::Decided(true)) && error.etype() == &ErrorType::H2Error;
     let refusal = refusal_of(&error);
     if !is_theirs(&error, refusal, ctx) {
         error.set_retry(false);
@@ -84,14 +84,20 @@ pub(crate) fn broke(
     // A connection that died while it was idle says nothing of the backend. Of a stream that was reset
     // Pingora does not say that it may be that.
     let died = dead && ctx.origin.reused && refusal == Refusal::OriginClosed;
-    let (what, sent) = match (died, unseen, refusal) {
-        (_, true, _) => (What::Refused, Sent::Nothing),
-        (true, _, _) => (What::DeadConnection, Sent::Something),
-        (false, _, Refusal::OriginTimeout) => (What::TimedOut, Sent::Something),
-        (false, _, _) => (What::Broken, Sent::Something),
+    let (what, sent) = match (died, unseen(&error), refusal) {
+        (_, Some(Unseen::Left), _) => (What::Left, Sent::Nothing),
+        (_, Some(Unseen::Refused), _) => (What::Refused, Sent::Nothing),
+        (true, None, _) => (What::DeadConnection, Sent::Something),
+        (false, None, Refusal::OriginTimeout) => (What::TimedOut, Sent::Something),
+        (false, None, _) => (What::Broken, Sent::Something),
     };
     let again = may_try_again(request, ctx, what, sent, None);
-    if again == Some(Counted::No) {
+    if what == What::DeadConnection && again == Some(Counted::No) {
+        // And so may all be that are kept. Those of an origin that gives one up are told by it.
+        ctx.origin.kept = Kept::Unwanted;
+    }
+    // Who would not have it is charged with that, although it is said again.
+    if what != What::Refused && again == Some(Counted::No) {
         ctx.origin.forget_last();
     } else {
         note(&error, ctx);

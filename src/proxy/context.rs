@@ -45,6 +45,7 @@ use crate::storage::memory::Generation;
 use crate::storage::variances::Rule;
 use crate::terms::clock;
 use crate::upstream::backend::Backend;
+use crate::upstream::connect::Kept;
 use crate::upstream::lease::Lease;
 use crate::upstream::race::Race;
 
@@ -199,8 +200,10 @@ pub struct OriginSide {
     pub wait: Option<Duration>,
     /// Why the last attempt failed.
     pub failed: Option<Refusal>,
-    /// How many attempts are held against nobody: the connection was dead before.
+    /// How many attempts are not counted: the connection was dead before, or the origin has not looked at the request.
     pub uncounted: u32,
+    /// Whether the connection for the next attempt may be one that waited.
+    pub kept: Kept,
     /// How often an origin was asked.
     pub attempts: u32,
     /// The address that answered, or was asked last, where that is not the last of those that were tried.

@@ -250,11 +250,10 @@ impl Chosen {
             .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
         ctx.origin.tries(Arc::clone(lease.backend()));
         ctx.origin.race = hedge::begin(request, upstream, wished, ctx);
-        let kept = if ctx.origin.uncounted == 0 { Kept::Welcome } else { Kept::Unwanted };
         ctx.origin.attempts += 1;
         ctx.origin.began = Some(now);
         ctx.origin.lease = Some(lease);
-        Allowance { answer, whole, kept }
+        Allowance { answer, whole, kept: ctx.origin.kept }
     }
 }
 

@@ -10,6 +10,15 @@ pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3);
 /// they are used: a second one that dies says that the origin closes when it sees this request.
 pub const FREE_DEAD_CONNECTIONS: u32 = 1;
 
+/// How often one request may come too late for a connection that its origin gives up, without that being counted.
+/// Where an origin does so after every few requests, all that are on their way meet it together, and some of them
+/// again on the next connection. One that takes nothing at all still comes to its end.
+pub const FREE_LEFT: u32 = 8;
+
+/// How often an origin may refuse one request, without having looked at it, before that is counted: one that has
+/// too much to do is not to get more of the same.
+pub const FREE_REFUSED: u32 = 1;
+
 /// When and how often requests are tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -58,6 +67,8 @@ pub enum What {
     Broken,
     /// The time for this attempt was over.
     TimedOut,
+    /// The connection was given up in good order, and the request came too late for it.
+    Left,
     /// The peer would not take the request now.
     Refused,
     /// A response came, of this status.
@@ -107,7 +118,7 @@ pub enum Decision {
 pub enum Counted {
     /// As any.
     Yes,
-    /// The connection was dead before the request came to it: that says nothing about the peer.
+    /// The connection was dead before the request came to it, or the peer has not looked at the request.
     No,
 }
 
@@ -151,15 +162,15 @@ impl Reason {
 
 /// Whether a request is tried again after this failure. `random` is any number.
 ///
-/// A dead connection is followed by another attempt at once and without being counted; the others by
-/// a wait of any length up to a limit that doubles each time ("full jitter": those who failed
-/// together do not come back together).
+/// A dead connection, and a peer that has not looked at the request, are followed by another attempt at once and
+/// without being counted, as often as that is free; the others by a wait of any length up to a limit that doubles
+/// each time ("full jitter": those who failed together do not come back together).
 #[must_use]
 pub fn decide(settings: &Settings, failed: &Failed, random: u64) -> Decision {
     if let Some(reason) = forbidden(settings, failed) {
         return Decision::GiveUp(reason);
     }
-    if failed.what == What::DeadConnection && failed.uncounted < FREE_DEAD_CONNECTIONS {
+    if failed.uncounted < free(failed.what) {
         return match failed.left {
             Some(Duration::ZERO) => Decision::GiveUp(Reason::NoTime),
             Some(_) | None => Decision::Again { after: Duration::ZERO, counted: Counted::No },
@@ -178,6 +189,16 @@ pub fn decide(settings: &Settings, failed: &Failed, random: u64) -> Decision {
     match failed.left {
         Some(left) if after >= left => Decision::GiveUp(Reason::NoTime),
         Some(_) | None => Decision::Again { after, counted: Counted::Yes },
+    }
+}
+
+/// How many attempts are not counted, where one has failed so.
+fn free(what: What) -> u32 {
+    match what {
+        What::DeadConnection => FREE_DEAD_CONNECTIONS,
+        What::Left => FREE_LEFT,
+        What::Refused => FREE_REFUSED,
+        What::Connect | What::Broken | What::TimedOut | What::Status(_) => 0,
     }
 }
 

@@ -118,6 +118,24 @@ fn too_many_dead_connections_are_counted() {
 }
 
 #[test]
+fn what_was_not_looked_at_is_said_again_at_once_and_so_often_without_being_counted() {
+    let again = Decision::Again { after: Duration::ZERO, counted: Counted::No };
+    for (what, free) in [(What::Left, FREE_LEFT), (What::Refused, FREE_REFUSED)] {
+        // Whatever it is, and though it may be sent once only.
+        let failed = Failed { what, idempotent: false, attempts: 3, ..FAILED };
+        for uncounted in 0..free {
+            assert_eq!(longest(&Failed { uncounted, ..failed }), again, "{what:?}");
+        }
+        let no_more = Failed { uncounted: free, ..failed };
+        assert_eq!(gives_up(&no_more), Some(Reason::Attempts), "{what:?}");
+        assert_waits_about(&Failed { attempts: 1, ..no_more }, 100);
+        // Unless a part of it is gone.
+        let gone = Failed { replayable: false, ..failed };
+        assert_eq!(gives_up(&gone), Some(Reason::NotReplayable), "{what:?}");
+    }
+}
+
+#[test]
 fn retry_after_is_waited_for_when_it_fits() {
     let asked = |after| Failed {
         what: What::Status(503),
@@ -147,7 +165,7 @@ proptest! {
     fn a_wait_fits_into_the_time_left_and_the_attempts_end(
         what in prop_oneof![
             Just(What::Connect), Just(What::DeadConnection), Just(What::Broken),
-            Just(What::TimedOut), Just(What::Refused), Just(What::Status(503)),
+            Just(What::TimedOut), Just(What::Left), Just(What::Refused), Just(What::Status(503)),
         ],
         attempts in 1_u32..6,
         backoff in 0_u64..5000,

@@ -7,6 +7,7 @@ use std::io;
 
 use pingora::Error;
 use pingora::ErrorType;
+use pingora::RetryType;
 use rustls::AlertDescription;
 
 use crate::message::reply::OriginFault;
@@ -87,6 +88,27 @@ pub fn refusal_of(error: &Error) -> Refusal {
         | ErrorType::Custom(_)
         | ErrorType::CustomCode(..) => Refusal::Internal,
     }
+}
+
+/// Why an origin has not looked at a request over HTTP/2 (RFC 9113 §8.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unseen {
+    /// It came too late: the connection was given up in good order, or gone before anything was sent.
+    Left,
+    /// The origin would not have it.
+    Refused,
+}
+
+/// Whether `error` says for certain that the origin has not looked at a request over HTTP/2, and why.
+#[must_use]
+pub fn unseen(error: &Error) -> Option<Unseen> {
+    let is_said = matches!(error.retry, RetryType::Decided(true));
+    if !is_said || error.etype() != &ErrorType::H2Error {
+        return None;
+    }
+    let e = causes(error).find_map(|cause| cause.downcast_ref::<h2::Error>())?;
+    let in_order = e.is_go_away() && e.reason() == Some(h2::Reason::NO_ERROR);
+    Some(if e.is_io() || in_order { Unseen::Left } else { Unseen::Refused })
 }
 
 /// An established connection broke: by whom?

@@ -5,11 +5,14 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::Response;
 
+use super::through::THE_LONG_WAY;
 use crate::harness::Authority;
 use crate::harness::Edge;
 use crate::harness::Origin2;
@@ -19,6 +22,7 @@ use crate::harness::frames::END_HEADERS;
 use crate::harness::frames::END_STREAM;
 use crate::harness::frames::GOAWAY;
 use crate::harness::frames::HEADERS;
+use crate::harness::frames::RESET;
 use crate::harness::frames::RawOrigin2;
 use crate::harness::frames::SETTINGS;
 use crate::harness::frames::block;
@@ -288,4 +292,72 @@ fn a_client_that_does_not_read_holds_up_its_own_stream_alone() {
         edge.get("/small").expect_status(200).expect_body("x");
     }
     assert_eq!(origin.connections(), 1);
+}
+
+/// Answers the first `most` requests of each connection, says with the last one that it looks at no further ones, and
+/// keeps quiet about those. How many of them there were, it counts.
+fn leaving_after(most: u32, late: &Arc<AtomicUsize>) -> RawOrigin2 {
+    let late = Arc::clone(late);
+    RawOrigin2::start(move |to, stream| {
+        let last = 2 * most - 1;
+        if stream > last {
+            late.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
+        respond(to, stream) && (stream < last || say_goaway(to, last, 0))
+    })
+}
+
+/// This stream is the last one that it looks at, for this reason.
+fn say_goaway(to: &mut TcpStream, last: u32, reason: u8) -> bool {
+    let payload = [&last.to_be_bytes()[..], &[0, 0, 0, reason]].concat();
+    to.write_all(&frame(GOAWAY, 0, 0, &payload)).is_ok()
+}
+
+#[test]
+fn no_client_suffers_from_an_origin_that_leaves_after_a_few_requests() {
+    for (method, fields) in [("GET", &[][..]), ("GET", &[THE_LONG_WAY]), ("POST", &[])] {
+        let late = Arc::new(AtomicUsize::new(0));
+        let origin = leaving_after(12, &late);
+        // The first ones wait for the only connection, and go together.
+        let edge = edge(origin.address, "    retry: off\n    pool: {max_connections: 1}\n");
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let mut wire = edge.wire();
+                    for _ in 0..15 {
+                        let reply = wire.request(method, "edge.test", "/", fields, b"");
+                        reply.expect_status(200).expect_body("x");
+                    }
+                });
+            }
+        });
+        assert!(late.load(Ordering::SeqCst) > 0, "{method}: nobody came too late");
+        // It is held against nobody.
+        for counted in ["edgeproxy_backend_failures_total", "edgeproxy_upstream_retries_total"] {
+            assert_eq!(edge.metric(counted), 0.0, "{method} {counted}");
+        }
+    }
+}
+
+#[test]
+fn an_origin_that_looks_at_nothing_is_left_in_the_end_and_charged_with_it() {
+    // How often it is asked where a request is tried once, and how often that is its failure.
+    for (told, reason, asked, failed) in [
+        ("leaves", Some(0), 9, 1.0),
+        ("leaves in anger", Some(11), 2, 2.0),
+        ("refuses", None, 2, 2.0),
+    ] {
+        let origin = RawOrigin2::start(move |to, stream| match reason {
+            Some(reason) => say_goaway(to, 0, reason),
+            None => to.write_all(&frame(RESET, 0, stream, &[0, 0, 0, 7])).is_ok(),
+        });
+        let edge = edge(origin.address, "    retry: off\n");
+        for (n, method) in (1..).zip(["GET", "POST"]) {
+            let reply = edge.wire().request(method, "edge.test", "/", &[], b"");
+            reply.expect_status(502);
+            assert_eq!(origin.asked(), n * asked, "{told}, {method}");
+        }
+        assert_eq!(edge.metric("edgeproxy_backend_failures_total"), 2.0 * failed, "{told}");
+    }
 }

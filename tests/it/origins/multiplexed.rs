@@ -349,11 +349,13 @@ fn a_post_that_the_origin_may_have_looked_at_is_said_once() {
     let closing = once(|_, _| false);
     assert_eq!(asked_of(&closing, "POST"), (502, 1));
     // It looked at the first stream, which is this one.
-    let leaving = once(|to, stream| {
-        write(to, stream, &[part(GOAWAY, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
-        false
-    });
-    assert_eq!(asked_of(&leaving, "POST"), (502, 1));
+    for reason in [0, 11] {
+        let leaving = once(move |to, stream| {
+            write(to, stream, &[part(GOAWAY, 0, &[0, 0, 0, 1, 0, 0, 0, reason])]);
+            false
+        });
+        assert_eq!(asked_of(&leaving, "POST"), (502, 1), "GOAWAY with {reason}");
+    }
 }
 
 #[test]
