@@ -264,6 +264,17 @@ impl Carrier {
     }
 }
 
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        state.opened = None;
+        // Another one may be made in its place.
+        if let Some(shelf) = state.stands.shelf.upgrade() {
+            shelf.freed();
+        }
+    }
+}
+
 /// A place for a stream on a connection. It is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Place {

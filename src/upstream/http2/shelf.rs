@@ -98,8 +98,8 @@ enum Offer {
     Place(Place),
     /// One is being made.
     Soon(watch::Receiver<Dialled>),
-    /// As many as may be are there, and all are full. With it when one more may be made after all.
-    Full(Option<Instant>),
+    /// As many as may be are there, and all are full. With it when it is looked again, if nobody tells before.
+    Full(Instant),
 }
 
 impl Shelf {
@@ -150,7 +150,7 @@ impl Shelf {
                     }
                 }
                 Offer::Full(again) => {
-                    let until = again.map_or(deadline, |again| again.min(deadline));
+                    let until = again.min(deadline);
                     match timeout_at(until, freed).await {
                         Err(_) if until == deadline => {
                             // There was a place by the settings of the pool, but not by those of the origin.
@@ -204,7 +204,8 @@ impl Shelf {
         let mut state = self.state.lock();
         _gone = self.sort_out(&state, |carrier| !carrier.has_gone());
         let mut carriers = self.carriers.load_full();
-        if kept == Kept::Welcome || carriers.len() >= most(&settings) {
+        let are_all = are_all(&carriers, pool, &settings);
+        if kept == Kept::Welcome || are_all {
             // The least busy ones first, and of these the newest.
             let all = Arc::make_mut(&mut carriers);
             all.reverse();
@@ -217,15 +218,17 @@ impl Shelf {
         if let Some(dialled) = &state.dialling {
             return Offer::Soon(dialled.clone());
         }
-        if carriers.len() >= most(&settings) {
-            return Offer::Full(None);
+        let now = Instant::now();
+        if are_all {
+            // Nobody tells that the origin of one that is full has left it.
+            return Offer::Full(now + GROWTH);
         }
         if kept == Kept::Welcome
             && !carriers.is_empty()
             && let Some(again) = state.failed.map(|failed| failed + GROWTH)
-            && Instant::now() < again
+            && now < again
         {
-            return Offer::Full(Some(again));
+            return Offer::Full(again);
         }
         self.begin(&mut state, pool, dial, patience)
     }
@@ -240,7 +243,7 @@ impl Shelf {
         if state.dialling.is_some()
             || state.grown.is_some_and(just_now)
             || state.failed.is_some_and(just_now)
-            || self.carriers.load().len() >= most(settings)
+            || are_all(&self.carriers.load(), pool, settings)
         {
             return;
         }
@@ -404,9 +407,10 @@ impl Shelf {
     }
 }
 
-/// How many connections there may be.
-fn most(settings: &Settings) -> usize {
-    usize::try_from(settings.max_connections).unwrap_or(usize::MAX)
+/// Whether there may be no more than these and those that are to be closed when their last streams have ended: they
+/// are the origin's burden, too. Where only such are left, one more may always be made: a stream may last for hours.
+fn are_all(carriers: &[Arc<Carrier>], pool: &Pool, settings: &Settings) -> bool {
+    !carriers.is_empty() && pool.open() >= settings.max_connections
 }
 
 /// A place on this one for `thread`, if there is one.

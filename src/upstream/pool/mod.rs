@@ -266,7 +266,7 @@ impl Pool {
         let idle = self.idle.len() + shared;
         let (in_use, queued) = self.queue.numbers();
         Stats {
-            open: self.counts.open.load(Ordering::Relaxed),
+            open: self.open(),
             idle: u32::try_from(idle).unwrap_or(u32::MAX),
             in_use,
             queued,
@@ -381,7 +381,7 @@ impl Pool {
 
     /// Closes the oldest idle connection where there are as many as may be: all of them may be other clients'.
     fn make_room(&self) {
-        if self.counts.open.load(Ordering::Relaxed) >= self.settings().max_connections {
+        if self.open() >= self.settings().max_connections {
             drop(self.idle.take_oldest());
         }
     }
@@ -423,6 +423,11 @@ impl Pool {
         Opened(Arc::clone(&self.counts))
     }
 
+    /// How many connections are open.
+    pub(super) fn open(&self) -> u32 {
+        self.counts.open.load(Ordering::Relaxed)
+    }
+
     /// A connection was made.
     pub(super) fn count_made(&self) {
         self.counts.created.fetch_add(1, Ordering::Relaxed);
@@ -460,8 +465,7 @@ impl Pool {
         let shared = self.shared.as_ref();
         let shared = shared.map_or(0, |shared| shared.tidy(settings.idle, settings.max_age));
         let idle = u32::try_from(self.idle.len() + shared).unwrap_or(u32::MAX);
-        let open = self.counts.open.load(Ordering::Relaxed);
-        let room = settings.max_connections.saturating_sub(open);
+        let room = settings.max_connections.saturating_sub(self.open());
         settings.min_idle.saturating_sub(idle).min(room)
     }
 

@@ -7,6 +7,7 @@ use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -47,7 +48,7 @@ fn until(told: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < PATIENCE, "not: {told}");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -108,7 +109,7 @@ fn a_connection_of_http_2_that_is_too_old_is_given_no_more_requests_though_it_is
         edge.get("/").expect_status(200).expect_body("x");
         origin.connections() == 2
     });
-    assert!(began.elapsed() >= std::time::Duration::from_secs(1), "it was not that old");
+    assert!(began.elapsed() >= Duration::from_secs(1), "it was not that old");
     until("the first one is closed", || edge.metric("edgeproxy_backend_pool_open") <= 1.0);
     assert!(edge.metric("edgeproxy_backend_pool_reused_total") > 1.0);
 }
@@ -132,7 +133,8 @@ fn a_connection_whose_origin_leaves_finishes_its_streams_and_is_given_no_new_one
         drop(open);
         say(DATA, END_STREAM, stream, b"ended")
     });
-    let edge = edge(origin.address, "");
+    // Those that are left count, but where there is no other one it is made.
+    let edge = edge(origin.address, "    pool: {max_connections: 1}\n");
     let mut clients: Vec<_> = (0..3).map(|_| edge.wire()).collect();
     for (n, client) in (1..).zip(&mut clients) {
         client.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
@@ -146,6 +148,46 @@ fn a_connection_whose_origin_leaves_finishes_its_streams_and_is_given_no_new_one
         client.reply().expect_status(200).expect_body("begun, ended");
     }
     until("all are closed", || edge.metric("edgeproxy_backend_pool_open") == 0.0);
+}
+
+#[test]
+fn a_connection_that_is_left_counts_for_as_long_as_it_is_open() {
+    let held = Arc::new(Mutex::new(Vec::new()));
+    let begun = Arc::clone(&held);
+    // Begins all answers, and leaves the first connection.
+    let origin = RawOrigin2::with(&allowing(2), move |to, stream| {
+        let mut begun = begun.lock().unwrap();
+        let stays = !begun.is_empty() || say_goaway(to, stream, 0);
+        begun.push((to.try_clone().unwrap(), stream));
+        let head = frame(HEADERS, END_HEADERS, stream, &block(&[(":status", "200")]));
+        stays && to.write_all(&[head, frame(DATA, 0, stream, b"begun, ")].concat()).is_ok()
+    });
+    let edge = edge(origin.address, "    pool: {max_connections: 2}\n");
+    let end = |n: usize| {
+        let (to, stream) = &mut held.lock().unwrap()[n];
+        to.write_all(&frame(DATA, END_STREAM, *stream, b"ended")).unwrap();
+    };
+    let mut clients: Vec<_> = (0..4).map(|_| edge.wire()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send("GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n");
+        // One on the first connection, two on the second, and no room for the last.
+        if n < 3 {
+            assert!(client.has_reply(PATIENCE), "{n}");
+        }
+    }
+    until("all are let in", || edge.metric("edgeproxy_backend_pool_in_use") == 4.0);
+    let may_begin = clients[3].has_reply(Duration::from_millis(300));
+    assert!(!may_begin && origin.connections() == 2);
+    assert_eq!(edge.metric("edgeproxy_backend_pool_open"), 2.0);
+    end(0);
+    clients[0].reply().expect_status(200).expect_body("begun, ended");
+    assert!(clients[3].has_reply(PATIENCE));
+    assert_eq!(origin.connections(), 3);
+    assert_eq!(edge.metric("edgeproxy_backend_pool_open"), 2.0);
+    for (n, client) in clients.iter_mut().enumerate().skip(1) {
+        end(n);
+        client.reply().expect_status(200).expect_body("begun, ended");
+    }
 }
 
 #[test]
