@@ -178,6 +178,11 @@ impl Carrier {
         self.streams.load(Ordering::Relaxed)
     }
 
+    /// How many more streams it may have now.
+    pub(super) fn room(&self) -> u32 {
+        self.most().saturating_sub(self.streams())
+    }
+
     /// Whether it has streams, and this thread began the first of them.
     pub(super) fn is_of(&self, thread: usize) -> bool {
         self.streams() > 0 && self.owner.load(Ordering::Relaxed) == thread

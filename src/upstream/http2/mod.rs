@@ -14,6 +14,7 @@ mod race;
 pub mod session;
 pub(super) mod shelf;
 pub mod stream;
+mod turns;
 
 /// Requests at once on one connection, if the origin does not want fewer.
 pub(super) const STREAMS: u32 = 100;

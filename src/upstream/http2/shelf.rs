@@ -9,6 +9,7 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use super::carrier::Place;
 use super::carrier::Refused;
 use super::carrier::Stands;
 use super::stream::Stream;
+use super::turns::Turns;
 use crate::refusal::Refusal;
 use crate::upstream::connect::Dial;
 use crate::upstream::connect::Kept;
@@ -57,10 +59,14 @@ pub(in crate::upstream) struct Shelf {
     freed: Notify,
     /// How many want to be told.
     waiting: AtomicU32,
+    /// How many are in the line: newcomers stand behind them. Written while the state is held.
+    in_line: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
+    /// Who waits for a stream.
+    turns: Turns,
     /// What becomes of the one that is being made.
     dialling: Option<watch::Receiver<Dialled>>,
     /// When one was made last although there was room on others.
@@ -117,16 +123,19 @@ impl Shelf {
     ) -> Result<Stream> {
         let deadline = Instant::now() + patience;
         let mut kept = kept;
-        // Mostly there is one, and nothing has to be waited for.
-        if let Some(place) = self.place(pool, dial, kept) {
+        // Mostly there is one, and nobody waits.
+        if self.in_line.load(Ordering::Acquire) == 0
+            && let Some(place) = self.place(pool, dial, kept)
+        {
             return Ok(begun(place, pool));
         }
+        let mut turn = Turn { shelf: self, number: None };
         loop {
             // Said before it is looked once more: what becomes free from here on is told.
             let _waiting = Waiting::begin(&self.waiting);
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
-            let waited = match self.offer(pool, dial, patience, kept) {
+            let waited = match self.offer(pool, dial, patience, kept, &mut turn) {
                 Offer::Place(place) => return Ok(begun(place, pool)),
                 Offer::Soon(mut dialled) => {
                     let made = pin!(made(&mut dialled));
@@ -197,6 +206,7 @@ impl Shelf {
         dial: &Arc<Dial>,
         patience: Duration,
         kept: Kept,
+        turn: &mut Turn<'_>,
     ) -> Offer {
         let (thread, settings) = (worker::own(), pool.settings());
         // Closing takes the kernel its time: dropped after the state is, however this ends.
@@ -205,13 +215,14 @@ impl Shelf {
         _gone = self.sort_out(&state, |carrier| !carrier.has_gone());
         let mut carriers = self.carriers.load_full();
         let are_all = are_all(&carriers, pool, &settings);
-        if kept == Kept::Welcome || are_all {
+        if (kept == Kept::Welcome || are_all) && turn.stand(&mut state) < room(&carriers) {
             // The least busy ones first, and of these the newest.
             let all = Arc::make_mut(&mut carriers);
             all.reverse();
             all.sort_by_cached_key(|carrier| carrier.streams());
             let place = |carrier| enter(carrier, thread, pool, &settings).ok();
             if let Some(place) = all.iter().find_map(place) {
+                turn.leave(&mut state);
                 return Offer::Place(place);
             }
         }
@@ -407,6 +418,12 @@ impl Shelf {
     }
 }
 
+/// How many streams can be begun on them now.
+fn room(carriers: &[Arc<Carrier>]) -> usize {
+    let room = carriers.iter().map(|carrier| carrier.room());
+    usize::try_from(room.fold(0, u32::saturating_add)).unwrap_or(usize::MAX)
+}
+
 /// Whether there may be no more than these and those that are to be closed when their last streams have ended: they
 /// are the origin's burden, too. Where only such are left, one more may always be made: a stream may last for hours.
 fn are_all(carriers: &[Arc<Carrier>], pool: &Pool, settings: &Settings) -> bool {
@@ -436,6 +453,41 @@ fn begun(place: Place, pool: &Pool) -> Stream {
         pool.count_reuse();
     }
     Stream::new(place)
+}
+
+/// One request's turn among those that wait for a stream, which is over when this is dropped.
+struct Turn<'a> {
+    shelf: &'a Shelf,
+    /// `None`: it is not in the line.
+    number: Option<u64>,
+}
+
+impl Turn<'_> {
+    /// It waits from now on, if it does not yet. Answers how many go before it.
+    fn stand(&mut self, state: &mut State) -> usize {
+        let number = *self.number.get_or_insert_with(|| state.turns.join());
+        self.shelf.in_line.store(state.turns.len(), Ordering::Release);
+        state.turns.ahead_of(number)
+    }
+
+    /// It waits no more.
+    fn leave(&mut self, state: &mut State) {
+        if let Some(number) = self.number.take() {
+            state.turns.leave(number);
+            self.shelf.in_line.store(state.turns.len(), Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.number.is_none() {
+            return;
+        }
+        self.leave(&mut self.shelf.state.lock());
+        // It may have been the next one's turn.
+        self.shelf.freed();
+    }
 }
 
 /// Somebody wants to be told when a place becomes free.

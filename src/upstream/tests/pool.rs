@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
@@ -199,6 +200,67 @@ async fn a_thread_takes_streams_where_it_has_some_and_gets_a_connection_of_its_o
     drop(own);
     assert_eq!(stream().await.unwrap().descriptor(), second);
     assert_eq!((pool.stats().open, pool.stats().created), (2, 2));
+}
+
+#[tokio::test]
+async fn who_waits_for_a_stream_has_it_in_turn_and_no_newcomer_goes_first() {
+    let origin = Origin::http2(None).await;
+    let (_upstream, pool) = one_connection_of_http_2(&origin);
+    let stream = || Box::pin(pool.stream(SOON, Kept::Welcome));
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        streams.push(stream().await.unwrap());
+    }
+    // Each looks when it is asked to: the others are not told here.
+    let [mut one, mut two, mut three, mut four] = [stream(), stream(), stream(), stream()];
+    for waiting in [&mut one, &mut two, &mut three, &mut four] {
+        assert!(waiting.now_or_never().is_none());
+    }
+    drop(streams.pop());
+    assert!(stream().now_or_never().is_none(), "a newcomer went first");
+    for waiting in [&mut four, &mut three, &mut two] {
+        assert!(waiting.now_or_never().is_none(), "it is the first one's turn");
+    }
+    streams.push(one.now_or_never().expect("it is its turn").unwrap());
+    // Two places are for two, whoever of them comes first; and who gave up is passed over.
+    drop(two);
+    streams.truncate(98);
+    assert!(stream().now_or_never().is_none(), "a newcomer went first");
+    streams.push(four.now_or_never().expect("there is room for both").unwrap());
+    assert!(stream().now_or_never().is_none(), "a newcomer took the other's place");
+    streams.push(three.now_or_never().expect("there is room for both").unwrap());
+    // Nobody waits any more.
+    drop(streams.pop());
+    assert!(stream().now_or_never().is_some());
+}
+
+#[tokio::test]
+async fn those_behind_who_gives_up_are_told_that_it_is_their_turn() {
+    let origin = Origin::http2(None).await;
+    let (_upstream, pool) = one_connection_of_http_2(&origin);
+    let stream = || Box::pin(pool.stream(SOON, Kept::Welcome));
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        streams.push(stream().await.unwrap());
+    }
+    let [mut one, mut two] = [stream(), stream()];
+    assert!((&mut one).now_or_never().is_none());
+    assert!((&mut two).now_or_never().is_none());
+    drop(streams.pop());
+    // It has looked, and the place is the other one's.
+    assert!((&mut two).now_or_never().is_none());
+    drop(one);
+    assert!(two.now_or_never().is_some(), "it was not told");
+}
+
+/// A pool that has one connection to `origin` at most.
+fn one_connection_of_http_2(origin: &Origin) -> (Arc<Upstream>, Arc<Pool>) {
+    let mut settings = origin.settings();
+    settings.protocol = Protocol::Http2;
+    settings.pool.max_connections = 1;
+    let upstream = Upstream::build(settings, ReplyLimits::default()).unwrap();
+    let pool = upstream.dials()[0].pool(&super::lent(&upstream));
+    (upstream, pool)
 }
 
 /// Another thread, which does what it is asked for until nobody asks any more.
