@@ -345,12 +345,13 @@ impl Shelf {
         match made.await {
             Ok(carrier) => {
                 pool.allow_streams(carrier.most());
-                pool.count_made();
                 let held = self.state.lock();
                 let mut carriers = self.carriers.load_full();
                 Arc::make_mut(&mut carriers).push(carrier);
                 self.carriers.store(carriers);
                 drop(held);
+                // Last: who sees it counted finds it.
+                pool.count_made();
                 Ok(())
             }
             Err(e) => {
