@@ -102,7 +102,9 @@ pub(crate) fn broke(
     } else {
         note(&error, ctx);
         ctx.origin.failed = Some(refusal);
-        if let Some(lease) = &mut ctx.origin.lease {
+        // What came too late and cannot be said again is nobody's fault either, unless it is so every time.
+        let is_late = what == What::Left && ctx.origin.uncounted < retry::FREE_LEFT;
+        if let Some(lease) = ctx.origin.lease.as_mut().filter(|_| !is_late) {
             lease.failed(Fault::of(refusal));
         }
     }

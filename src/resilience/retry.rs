@@ -15,6 +15,9 @@ pub const FREE_DEAD_CONNECTIONS: u32 = 1;
 /// again on the next connection. One that takes nothing at all still comes to its end.
 pub const FREE_LEFT: u32 = 8;
 
+/// How many of these are made at once: those who came too late together are not to come together again and again.
+const AT_ONCE: u32 = 2;
+
 /// How often an origin may refuse one request, without having looked at it, before that is counted: one that has
 /// too much to do is not to get more of the same.
 pub const FREE_REFUSED: u32 = 1;
@@ -162,18 +165,22 @@ impl Reason {
 
 /// Whether a request is tried again after this failure. `random` is any number.
 ///
-/// A dead connection, and a peer that has not looked at the request, are followed by another attempt at once and
-/// without being counted, as often as that is free; the others by a wait of any length up to a limit that doubles
-/// each time ("full jitter": those who failed together do not come back together).
+/// A dead connection, and a peer that has not looked at the request, are followed by another attempt without being
+/// counted, as often as that is free: at once, or after the first two by a short wait; the others by a wait of any length
+/// up to a limit that doubles each time ("full jitter": those who failed together do not come back together).
 #[must_use]
 pub fn decide(settings: &Settings, failed: &Failed, random: u64) -> Decision {
     if let Some(reason) = forbidden(settings, failed) {
         return Decision::GiveUp(reason);
     }
     if failed.uncounted < free(failed.what) {
+        let after = match failed.uncounted {
+            0..AT_ONCE => Duration::ZERO,
+            AT_ONCE.. => jitter(settings.backoff, random),
+        };
         return match failed.left {
-            Some(Duration::ZERO) => Decision::GiveUp(Reason::NoTime),
-            Some(_) | None => Decision::Again { after: Duration::ZERO, counted: Counted::No },
+            Some(left) if after >= left => Decision::GiveUp(Reason::NoTime),
+            Some(_) | None => Decision::Again { after, counted: Counted::No },
         };
     }
     if failed.attempts >= settings.attempts {
