@@ -205,12 +205,8 @@ async fn a_thread_takes_streams_where_it_has_some_and_gets_a_connection_of_its_o
 #[tokio::test]
 async fn who_waits_for_a_stream_has_it_in_turn_and_no_newcomer_goes_first() {
     let origin = Origin::http2(None).await;
-    let (_upstream, pool) = one_connection_of_http_2(&origin);
+    let (_upstream, pool, mut streams) = full_connection_of_http_2(&origin).await;
     let stream = || Box::pin(pool.stream(SOON, Kept::Welcome));
-    let mut streams = Vec::new();
-    for _ in 0..100 {
-        streams.push(stream().await.unwrap());
-    }
     // Each looks when it is asked to: the others are not told here.
     let [mut one, mut two, mut three, mut four] = [stream(), stream(), stream(), stream()];
     for waiting in [&mut one, &mut two, &mut three, &mut four] {
@@ -237,12 +233,8 @@ async fn who_waits_for_a_stream_has_it_in_turn_and_no_newcomer_goes_first() {
 #[tokio::test]
 async fn those_behind_who_gives_up_are_told_that_it_is_their_turn() {
     let origin = Origin::http2(None).await;
-    let (_upstream, pool) = one_connection_of_http_2(&origin);
+    let (_upstream, pool, mut streams) = full_connection_of_http_2(&origin).await;
     let stream = || Box::pin(pool.stream(SOON, Kept::Welcome));
-    let mut streams = Vec::new();
-    for _ in 0..100 {
-        streams.push(stream().await.unwrap());
-    }
     let [mut one, mut two] = [stream(), stream()];
     assert!((&mut one).now_or_never().is_none());
     assert!((&mut two).now_or_never().is_none());
@@ -253,14 +245,18 @@ async fn those_behind_who_gives_up_are_told_that_it_is_their_turn() {
     assert!(two.now_or_never().is_some(), "it was not told");
 }
 
-/// A pool that has one connection to `origin` at most.
-fn one_connection_of_http_2(origin: &Origin) -> (Arc<Upstream>, Arc<Pool>) {
+/// A pool that has one connection to `origin` at most, and all the streams of that.
+async fn full_connection_of_http_2(origin: &Origin) -> (Arc<Upstream>, Arc<Pool>, Vec<Stream>) {
     let mut settings = origin.settings();
     settings.protocol = Protocol::Http2;
     settings.pool.max_connections = 1;
     let upstream = Upstream::build(settings, ReplyLimits::default()).unwrap();
     let pool = upstream.dials()[0].pool(&super::lent(&upstream));
-    (upstream, pool)
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        streams.push(pool.stream(SOON, Kept::Welcome).await.unwrap());
+    }
+    (upstream, pool, streams)
 }
 
 /// Another thread, which does what it is asked for until nobody asks any more.
