@@ -383,11 +383,11 @@ impl Drop for RequestCtx {
 
 #[cfg(test)]
 mod tests {
-    use crate::proxy::through::Passage;
+    use super::*;
 
     #[test]
     fn what_is_known_of_a_request_fits_into_a_kibibyte() {
         // What is larger costs the allocator several times as much.
-        assert!(size_of::<Passage>() <= 1024, "{}", size_of::<Passage>());
+        assert!(size_of::<RequestCtx>() <= 1024, "{}", size_of::<RequestCtx>());
     }
 }
