@@ -324,18 +324,19 @@ impl OriginIo {
         } else if let Poll::Ready(took) = self.poll_through(cx, data) {
             took?
         } else {
-            self.is_not_taken(cx);
-            return Poll::Pending;
+            return self.is_not_taken(cx).map(Err);
         };
         self.is_taken();
         self.inspected = self.inspected.saturating_sub(took);
         Poll::Ready(Ok(took))
     }
 
-    fn is_not_taken(&mut self, cx: &mut Context<'_>) {
+    /// The origin takes nothing now: ready when all time is over.
+    fn is_not_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         self.taking = Taking::Slowly;
         self.line.watch.takes_nothing();
         self.read_ahead(cx);
+        self.line.watch.poll_end(cx, Awaited::Room).map(overdue)
     }
 
     /// While the origin takes nothing: reads what it says, for which it may wait to be heard.
@@ -573,8 +574,7 @@ impl AsyncWrite for OriginIo {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.poll_drain(cx)?.is_pending() {
-            this.is_not_taken(cx);
-            return Poll::Pending;
+            return this.is_not_taken(cx).map(Err);
         }
         this.is_taken();
         let Poll::Ready(flushed) = this.line.wire.as_pin().poll_flush(cx) else {

@@ -132,6 +132,14 @@ impl Vigil {
         over.then(|| late(&terms, awaited, Refusal::TotalTimeout))
     }
 
+    /// Ready with the reason when all time is over; until then the task is woken when it is.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>, awaited: Awaited) -> Poll<Refusal> {
+        let Some((terms, ends)) = self.terms.and_then(|terms| Some((terms, terms.ends?))) else {
+            return Poll::Pending;
+        };
+        self.alarm.poll_at(cx, ends).map(|()| late(&terms, awaited, Refusal::TotalTimeout))
+    }
+
     /// When the header of the answer has to be whole.
     fn answer_by(&mut self, terms: &Terms, awaited: Awaited) -> Option<Instant> {
         let by = terms.answer_by.filter(|_| !self.answered)?;

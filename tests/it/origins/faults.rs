@@ -184,15 +184,35 @@ fn a_handshake_that_is_not_answered_is_a_gateway_timeout() {
 
 #[test]
 fn a_body_that_the_origin_does_not_take_is_a_gateway_timeout() {
+    not_taken("defaults: {max_body: off}", Some("write"), "origin_timeout", None);
+}
+
+#[test]
+fn the_total_time_of_a_route_holds_while_the_origin_does_not_take_the_body() {
+    let route = format!("defaults: {{max_body: off, timeout: {}ms}}", NEAR.as_millis());
+    not_taken(&route, None, "total_timeout", None);
+    // One that takes a little now and then meets each deadline of a write.
+    not_taken(&route, None, "total_timeout", Some(Duration::from_millis(20)));
+}
+
+/// An origin takes nothing of a body, or a little of it in each such time: it is over after `NEAR`, for this reason.
+fn not_taken(more: &str, near: Option<&str>, reason: &str, takes: Option<Duration>) {
     let (over, is_over) = mpsc::channel::<()>();
     let is_over = Mutex::new(is_over);
     let origin = Origin::script()
-        .take_over("/a", move |_, stream| {
-            let _ = is_over.lock().expect("nobody panics with it").recv();
-            drop(stream);
+        .take_over("/a", move |_, mut stream| {
+            let is_over = is_over.lock().expect("nobody panics with it");
+            let Some(takes) = takes else {
+                let _ = is_over.recv();
+                return;
+            };
+            let mut little = [0; 1 << 16];
+            while is_over.recv_timeout(takes) == Err(mpsc::RecvTimeoutError::Timeout)
+                && stream.read(&mut little).is_ok_and(|bytes| bytes > 0)
+            {}
         })
         .start();
-    let edge = quick(&origin, "defaults: {max_body: off}", Some("write"));
+    let edge = quick(&origin, more, near);
     let began = Instant::now();
     let mut wire = edge.wire();
     let length = 64 << 20;
@@ -207,7 +227,7 @@ fn a_body_that_the_origin_does_not_take_is_a_gateway_timeout() {
         assert!(reply.status == 504 || reply.status == 502, "{reply:?}");
     }
     after(NEAR, began, "a body that is not taken");
-    edge.wait_for_metric("edgeproxy_refusals_total{reason=\"origin_timeout\"}", 1.0);
+    edge.wait_for_metric(&format!("edgeproxy_refusals_total{{reason=\"{reason}\"}}"), 1.0);
     assert_eq!(origin.seen().len(), 1);
     drop(over);
 }
