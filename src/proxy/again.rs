@@ -96,15 +96,13 @@ pub(crate) fn broke(
         // And so may all be that are kept. Those of an origin that gives one up are told by it.
         ctx.origin.kept = Kept::Unwanted;
     }
-    // Who would not have it is charged with that, although it is said again.
-    if what != What::Refused && again == Some(Counted::No) {
+    let is_blamed = retry::is_blamed(what, again, ctx.origin.uncounted);
+    if !is_blamed && again == Some(Counted::No) {
         ctx.origin.forget_last();
     } else {
         note(&error, ctx);
         ctx.origin.failed = Some(refusal);
-        // What came too late and cannot be said again is nobody's fault either, unless it is so every time.
-        let is_late = what == What::Left && ctx.origin.uncounted < retry::FREE_LEFT;
-        if let Some(lease) = ctx.origin.lease.as_mut().filter(|_| !is_late) {
+        if let Some(lease) = ctx.origin.lease.as_mut().filter(|_| is_blamed) {
             lease.failed(Fault::of(refusal));
         }
     }

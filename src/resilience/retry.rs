@@ -199,6 +199,20 @@ pub fn decide(settings: &Settings, failed: &Failed, random: u64) -> Decision {
     }
 }
 
+/// Whether a failure is held against the peer: of a request that is tried `again` or not, and for which so many attempts
+/// were not counted by now.
+#[must_use]
+pub fn is_blamed(what: What, again: Option<Counted>, uncounted: u32) -> bool {
+    let is_free = again == Some(Counted::No);
+    match what {
+        What::DeadConnection => !is_free,
+        // Nobody's fault, whether it can be said again or not, unless it is so every time.
+        What::Left => !is_free && uncounted >= FREE_LEFT,
+        // Who would not have it is charged with that, although it is said again.
+        What::Refused | What::Connect | What::Broken | What::TimedOut | What::Status(_) => true,
+    }
+}
+
 /// How many attempts are not counted, where one has failed so.
 fn free(what: What) -> u32 {
     match what {

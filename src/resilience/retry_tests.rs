@@ -143,6 +143,20 @@ fn what_was_not_looked_at_is_said_again_so_often_without_being_counted_and_soon_
 }
 
 #[test]
+fn a_peer_is_blamed_for_what_it_did() {
+    let (free, counted) = (Some(Counted::No), Some(Counted::Yes));
+    for what in [What::Refused, What::Connect, What::Broken, What::TimedOut, What::Status(503)] {
+        assert!([free, counted, None].iter().all(|again| is_blamed(what, *again, 0)), "{what:?}");
+    }
+    let blamed =
+        |what, uncounted| [free, counted, None].map(|again| is_blamed(what, again, uncounted));
+    assert_eq!(blamed(What::DeadConnection, 0), [false, true, true]);
+    // A body that cannot be said again came as late as any.
+    assert_eq!(blamed(What::Left, FREE_LEFT - 1), [false; 3]);
+    assert_eq!(blamed(What::Left, FREE_LEFT), [false, true, true]);
+}
+
+#[test]
 fn retry_after_is_waited_for_when_it_fits() {
     let asked = |after| Failed {
         what: What::Status(503),
