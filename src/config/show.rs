@@ -1,5 +1,6 @@
 //! The configuration as it takes effect, as YAML that loads again.
 
+mod moot;
 mod yaml;
 
 use crate::config::check::route;
@@ -34,6 +35,7 @@ pub fn show(config: &Config) -> String {
 pub(super) fn written(config: &Config, from_variables: &[(usize, String)]) -> String {
     let value = serde_yaml::to_value(masked(effective(config)));
     let mut value = value.expect("text, numbers, lists and sections can always be a YAML value");
+    moot::leave_out(config, &mut value);
     for (route, to) in from_variables {
         let redirect = value.get_mut("routes").and_then(|routes| routes.get_mut(*route));
         if let Some(to_be) = redirect.and_then(|route| route.get_mut("redirect")?.get_mut("to")) {
@@ -52,6 +54,18 @@ pub fn effective(config: &Config) -> Config {
     }
     for listener in &mut whole.listeners {
         listener.name.get_or_insert_with(|| listener.address.clone());
+    }
+    for upstream in whole.upstreams.values_mut() {
+        let total = upstream.timeouts.total;
+        let retry = match &mut upstream.retry {
+            Switch::On(retry) => [Some(&mut retry.backoff), Some(&mut retry.max_backoff)],
+            Switch::Off => [None, None],
+        };
+        let others = [&mut upstream.timeouts.connect, &mut upstream.pool.queue_timeout];
+        // What nobody wrote is no longer than all may take.
+        for time in others.into_iter().chain(retry.into_iter().flatten()) {
+            *time = (*time).min(total);
+        }
     }
     let defaults = whole.defaults.clone();
     for (position, route) in whole.routes.iter_mut().enumerate() {

@@ -12,6 +12,7 @@ use crate::config::check::within;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema;
+use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::route::asking::Asking;
 use crate::route::asking::Hedge;
@@ -32,21 +33,23 @@ pub(super) fn asking(
     at: &Path,
     report: &mut Report<'_>,
 ) -> Asking {
+    let own_settings: Vec<_> = own.iter().filter_map(|&index| upstreams.get(index)).collect();
+    let limits = limits(written, &own_settings, config);
     let hedge = match &written.hedge {
         Some(Switch::On(hedge)) => Some(hedge),
         Some(Switch::Off) | None => None,
     };
     let hedge_at = at.key("hedge");
     if hedge.is_some() {
-        for upstream in own.iter().filter_map(|&index| upstreams.get(index)) {
+        for upstream in &own_settings {
             may_hedge(upstream, &hedge_at, report);
         }
     }
     let retry_at = at.key("retry");
     let retry = match &written.retry {
-        Some(Switch::On(written)) => {
-            let own: Vec<_> = own.iter().filter_map(|&index| upstreams.get(index)).collect();
-            retry(written, &own, &retry_at, report)
+        Some(Switch::On(retry)) => {
+            let falls_back = written.fallback.as_ref().is_some_and(|to| to.upstream.is_some());
+            self::retry(retry, falls_back, &own_settings, &limits, &retry_at, report)
         }
         Some(Switch::Off) => Retry { attempts: Some(1), ..Retry::default() },
         None => Retry::default(),
@@ -54,20 +57,59 @@ pub(super) fn asking(
     let mirror_at = at.key("mirror");
     let mirror = written.mirror.as_ref();
     Asking {
-        hedge: hedge.map(|hedge| {
-            let own = own.iter().filter_map(|&index| upstreams.get(index));
-            let total = own.map(|upstream| upstream.timeouts.total).max();
-            self::hedge(hedge, total, &hedge_at, report)
-        }),
+        hedge: hedge.map(|hedge| self::hedge(hedge, &limits, &hedge_at, report)),
         mirror: mirror.and_then(|mirror| self::mirror(mirror, own, config, &mirror_at, report)),
         retry,
     }
 }
 
+/// How long all attempts together have.
+struct Limits {
+    /// As each of the route's upstreams says.
+    upstreams: Vec<Limit>,
+    /// As the route says.
+    route: Option<Limit>,
+}
+
+/// How long all attempts together have, and what says so.
+struct Limit {
+    time: Duration,
+    whose: String,
+}
+
+impl Limit {
+    /// Says of the time at `at` that it is over when all of this is.
+    fn is_less(&self, at: &Path, report: &mut Report<'_>) {
+        report
+            .error(at, format!("all attempts together have {}", Period(self.time)))
+            .help(format!("{} says so: make that longer, or this shorter", self.whose));
+    }
+}
+
+/// How long the attempts of a route have.
+fn limits(
+    written: &schema::route::Route,
+    own: &[&upstream::Settings],
+    config: &schema::Config,
+) -> Limits {
+    let limit = |upstream: &&upstream::Settings| Limit {
+        time: upstream.timeouts.total,
+        whose: format!("upstreams.{}.timeouts.total", upstream.name),
+    };
+    let (time, whose) = match written.timeout {
+        Some(time) => (time, "the `timeout` of this route"),
+        None => (config.defaults.timeout, "defaults.timeout"),
+    };
+    let route = time.get().map(|time| Limit { time: time.0, whose: whose.to_owned() });
+    Limits { upstreams: own.iter().map(limit).collect(), route }
+}
+
 /// What differs from what these upstreams say of further attempts.
 fn retry(
     written: &schema::asking::RouteRetry,
+    falls_back: bool,
     own: &[&upstream::Settings],
+    limits: &Limits,
     at: &Path,
     report: &mut Report<'_>,
 ) -> Retry {
@@ -83,20 +125,17 @@ fn retry(
     let per_try = written
         .per_try
         .map(|per_try| per_try.get().map(|time| period(report, &per_try_at, time, MOMENT, DAY)));
-    for upstream in own {
-        if let Some(Some(per_try)) = per_try
-            && per_try > upstream.timeouts.total
-        {
-            let total = Period(upstream.timeouts.total);
-            report
-                .error(&per_try_at, format!("all attempts together have {total}"))
-                .help(format!("upstreams.{}.timeouts.total says so", upstream.name));
+    if let Some(OrOff::Is(per_try)) = written.per_try {
+        let all = limits.upstreams.iter().chain(&limits.route);
+        for limit in all.filter(|limit| per_try.0 > limit.time) {
+            limit.is_less(&per_try_at, report);
         }
     }
     let attempts = |upstream: &upstream::Settings| {
         written.attempts.unwrap_or(upstream.retry.settings.attempts)
     };
-    if !own.is_empty() && own.iter().all(|upstream| attempts(upstream) <= 1) {
+    // Who goes on to another upstream says the request again, too.
+    if !falls_back && !own.is_empty() && own.iter().all(|upstream| attempts(upstream) <= 1) {
         for key in ["statuses", "methods"] {
             let key_at = at.key(key);
             if report.has(&key_at) {
@@ -160,19 +199,18 @@ fn may_hedge(upstream: &upstream::Settings, at: &Path, report: &mut Report<'_>) 
     }
 }
 
-/// When a second backend is asked, where there has to be an answer after `total`.
+/// When a second backend is asked.
 fn hedge(
     written: &schema::asking::Hedge,
-    total: Option<Duration>,
+    limits: &Limits,
     at: &Path,
     report: &mut Report<'_>,
 ) -> Hedge {
-    if let Some(total) = total
-        && written.at_least.0 >= total
-    {
-        report
-            .error(&at.key("at_least"), format!("all attempts together have {}", Period(total)))
-            .help("nobody is asked so late; make it shorter, or the upstream's `timeouts.total` longer");
+    // Of several upstreams, one that has the time is enough.
+    let longest = limits.upstreams.iter().max_by_key(|limit| limit.time);
+    let all = longest.into_iter().chain(&limits.route);
+    for limit in all.filter(|limit| written.at_least.0 >= limit.time) {
+        limit.is_less(&at.key("at_least"), report);
     }
     within(report, &at.key("percentile"), written.percentile, 50, 99);
     within(report, &at.key("min_requests"), written.min_requests, 1, 1_000_000);

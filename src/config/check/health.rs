@@ -8,6 +8,7 @@ use http::uri::PathAndQuery;
 
 use crate::config::check::DAY;
 use crate::config::check::header;
+use crate::config::check::moot;
 use crate::config::check::period;
 use crate::config::check::resilience;
 use crate::config::check::secret::Files;
@@ -44,12 +45,15 @@ pub(super) fn health(
     files: Files<'_>,
     report: &mut Report<'_>,
 ) -> health::Settings {
-    let kind = match (written.kind, &written.path) {
-        (Some(kind), _) => kind,
-        (None, Some(_)) => HealthType::Http,
-        (None, None) => HealthType::Tcp,
+    let kind = kind(written);
+    let (why, help) = match kind {
+        HealthType::Tcp => {
+            (" on TCP checks", "it only connects; `type: http` or a `path` makes it ask")
+        }
+        HealthType::Http => (" on HTTP checks", "`type: grpc` asks for a service"),
+        HealthType::Grpc => (" on gRPC checks", "a `service` is what it asks for"),
     };
-    unused(written, kind, at, report);
+    moot(at, about_other_checks(written), why, help, report);
     if kind == HealthType::Grpc && protocol != Protocol::Http2 {
         report
             .error(&at.key("type"), "gRPC is spoken over HTTP/2, and the upstream speaks HTTP/1")
@@ -86,31 +90,33 @@ pub(super) fn health(
     }
 }
 
-/// Keys that mean nothing for this kind of check.
-fn unused(written: &schema::health::Health, kind: HealthType, at: &Path, report: &mut Report<'_>) {
-    let built_in = schema::health::Health::default();
-    let for_http = [
-        ("path", written.path.is_some()),
-        ("method", written.method != built_in.method),
-        ("statuses", written.statuses != built_in.statuses),
-        ("body", written.body.is_some()),
-    ];
-    let for_both = [("host", written.host.is_some()), ("headers", !written.headers.is_empty())];
-    let for_grpc = [("service", written.service.is_some())];
-    let (checks, help, keys): (_, _, Vec<_>) = match kind {
-        HealthType::Tcp => (
-            "TCP",
-            "it only connects; `type: http` or a `path` makes it ask",
-            for_http.into_iter().chain(for_both).chain(for_grpc).collect(),
-        ),
-        HealthType::Http => ("HTTP", "`type: grpc` asks for a service", for_grpc.to_vec()),
-        HealthType::Grpc => ("gRPC", "a `service` is what it asks for", for_http.to_vec()),
-    };
-    for (key, _) in keys.into_iter().filter(|(_, is_set)| *is_set) {
-        report
-            .error_in_key(&at.key(key), format!("`{key}` has no effect on {checks} checks"))
-            .help(help);
+fn kind(written: &schema::health::Health) -> HealthType {
+    match (written.kind, &written.path) {
+        (Some(kind), _) => kind,
+        (None, Some(_)) => HealthType::Http,
+        (None, None) => HealthType::Tcp,
     }
+}
+
+/// Keys that mean nothing for checks of this kind.
+pub(in crate::config) fn about_other_checks(
+    written: &schema::health::Health,
+) -> impl Iterator<Item = &'static str> {
+    let (tcp, http, grpc) = match kind(written) {
+        HealthType::Tcp => (true, false, false),
+        HealthType::Http => (false, true, false),
+        HealthType::Grpc => (false, false, true),
+    };
+    let parts = [
+        ("path", !http),
+        ("method", !http),
+        ("statuses", !http),
+        ("body", !http),
+        ("host", tcp),
+        ("headers", tcp && !written.headers.is_empty()),
+        ("service", !grpc),
+    ];
+    parts.into_iter().filter(|(_, is_moot)| *is_moot).map(|(key, _)| key)
 }
 
 fn probe(
@@ -219,6 +225,9 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
     Some(status..=status)
 }
 
+/// What belongs to the comparison of backends.
+pub(in crate::config) const ABOUT_DEVIATIONS: [&str; 2] = ["min_requests", "min_backends"];
+
 /// When a backend that fails where others do not is left out.
 pub(super) fn ejection(
     written: &schema::health::Ejection,
@@ -232,17 +241,8 @@ pub(super) fn ejection(
     match deviations {
         Some(deviations) => within(report, &at.key("deviations"), deviations, 1, 10_000),
         None => {
-            let built_in = schema::health::Ejection::default();
-            let unused = [
-                ("min_requests", written.min_requests != built_in.min_requests),
-                ("min_backends", written.min_backends != built_in.min_backends),
-            ];
-            for (key, _) in unused.into_iter().filter(|(_, is_set)| *is_set) {
-                let at = at.key(key);
-                report
-                    .error_in_key(&at, format!("`{key}` has no effect with `deviations: off`"))
-                    .help("remove the key, or write a number for `deviations`");
-            }
+            let help = "remove the key, or write a number for `deviations`";
+            moot(at, ABOUT_DEVIATIONS, " with `deviations: off`", help, report);
         }
     }
     if consecutive.is_none() && deviations.is_none() {

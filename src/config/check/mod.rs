@@ -11,7 +11,7 @@ mod asking;
 mod cache;
 mod forms;
 mod header;
-mod health;
+pub(in crate::config) mod health;
 mod insist;
 mod listen;
 mod matching;
@@ -19,10 +19,11 @@ mod names;
 mod observe;
 mod paths;
 mod purge;
-mod resilience;
+pub(in crate::config) mod resilience;
 pub(in crate::config) mod route;
 pub(in crate::config) mod secret;
 pub(in crate::config) mod upstream;
+pub(in crate::config) mod uses;
 mod zones;
 
 use std::fmt::Display;
@@ -272,5 +273,21 @@ fn socket_length(report: &mut Report<'_>, at: &Path, path: &FilePath) {
         report
             .error(at, format!("a socket's path may have 107 bytes, this one has {length}"))
             .help(format!("it stands for {}", path.display()));
+    }
+}
+
+/// Says of each of these keys that is written in the section at `at` that it has no effect, and `why`: be its value the
+/// built-in one, who writes it counts on it.
+fn moot(
+    at: &Path,
+    keys: impl IntoIterator<Item = &'static str>,
+    why: &str,
+    help: &str,
+    report: &mut Report<'_>,
+) {
+    for key in keys {
+        if report.has(&at.key(key)) {
+            report.error_in_key(&at.key(key), format!("`{key}` has no effect{why}")).help(help);
+        }
     }
 }

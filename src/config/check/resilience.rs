@@ -3,23 +3,27 @@
 use std::time::Duration;
 
 use crate::config::check::DAY;
+use crate::config::check::moot;
 use crate::config::check::period;
-use crate::config::check::upstream;
+use crate::config::check::uses::Uses;
 use crate::config::check::within;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema;
-use crate::config::schema::value::Switch;
 use crate::resilience::breaker;
 use crate::resilience::budget;
 use crate::resilience::limit;
 use crate::resilience::retry;
+use crate::units::Period;
 use crate::upstream::Breaker;
 use crate::upstream::Fault;
 use crate::upstream::Retry;
 
 /// The shortest time that means anything.
 const MOMENT: Duration = Duration::from_millis(1);
+
+/// What belongs to the rate of failures.
+pub(in crate::config) const ABOUT_RATE: [&str; 2] = ["min_requests", "window"];
 
 /// When a backend is given a rest. One that `is_alone` in its upstream has nobody to stand in for it: what
 /// it answers is still better than nothing, and only when it cannot be reached nothing is lost.
@@ -36,13 +40,13 @@ pub(super) fn breaker(
     match rate {
         Some(rate) => within(report, &at.key("rate"), rate, 1, 100),
         None => {
-            let built_in = schema::upstream::Breaker::default();
-            if written.min_requests != built_in.min_requests {
-                upstream::idle(at, "min_requests", "rate: …", report);
-            }
-            if written.window != built_in.window {
-                upstream::idle(at, "window", "rate: …", report);
-            }
+            moot(
+                at,
+                ABOUT_RATE,
+                " without `rate: …`",
+                "write it beside this, or remove it",
+                report,
+            );
         }
     }
     statuses(written.statuses.as_deref().unwrap_or_default(), &at.key("statuses"), report);
@@ -105,15 +109,45 @@ pub(super) fn concurrency(
     }
 }
 
-/// When a failed attempt is followed by another.
+/// What says how, of further attempts of an upstream that its routes use so, and means nothing where there are
+/// none. That an HTTP/2 origin gives up its connections is followed by attempts that are not counted, which wait, too; and a
+/// request that goes on to another upstream is one that is said again.
+pub(in crate::config) fn about_further_attempts(
+    upstream: &schema::upstream::Upstream,
+    uses: Uses,
+) -> impl Iterator<Item = &'static str> {
+    let waits = upstream.protocol == schema::upstream::Protocol::Http2;
+    let retry = upstream.retry.as_ref().filter(|retry| retry.attempts == 1 && !uses.repeats);
+    let parts = retry.map(|retry| {
+        [
+            ("backoff", !waits),
+            ("max_backoff", true),
+            ("statuses", !uses.falls_back && !retry.statuses.is_empty()),
+            ("non_idempotent", !uses.falls_back && retry.non_idempotent),
+            ("budget", true),
+        ]
+    });
+    parts.into_iter().flatten().filter(|(_, is_moot)| *is_moot).map(|(key, _)| key)
+}
+
+/// When a failed attempt is followed by another, of an upstream that its routes use so.
 pub(super) fn retry(
-    written: &Switch<schema::upstream::Retry>,
-    timeouts: &schema::upstream::Timeouts,
+    upstream: &schema::upstream::Upstream,
+    uses: Uses,
     at: &Path,
     report: &mut Report<'_>,
 ) -> Retry {
+    let keys = about_further_attempts(upstream, uses);
+    moot(
+        at,
+        keys,
+        ": there is one attempt only",
+        "write `attempts` with more, or remove it",
+        report,
+    );
+    let timeouts = &upstream.timeouts;
     let built_in = schema::upstream::Retry { attempts: 1, ..Default::default() };
-    let written = written.as_ref().unwrap_or(&built_in);
+    let written = upstream.retry.as_ref().unwrap_or(&built_in);
     within(report, &at.key("attempts"), written.attempts, 1, 10);
     within(report, &at.key("budget").key("percent"), written.budget.percent, 0, 1000);
     within(
@@ -123,7 +157,8 @@ pub(super) fn retry(
         0,
         100_000,
     );
-    if written.attempts > 1 && written.budget.percent == 0 && written.budget.min_per_second == 0 {
+    let is_used = written.attempts > 1 || uses.repeats;
+    if is_used && written.budget.percent == 0 && written.budget.min_per_second == 0 {
         report
             .error(&at.key("budget"), "it allows no further attempt")
             .help("allow some, or write `retry: off`");
@@ -141,17 +176,21 @@ pub(super) fn retry(
             .error(&at.key("per_try"), "it is longer than `timeouts.total`")
             .help("one attempt cannot take longer than all of them together");
     }
+    for (key, wait) in [("backoff", written.backoff), ("max_backoff", written.max_backoff)] {
+        if wait > timeouts.total && report.has(&at.key(key)) {
+            report
+                .error(&at.key(key), "it is longer than `timeouts.total`")
+                .help("nobody waits longer than all attempts together may take; make it shorter");
+        }
+    }
+    let mut wait = |key: &str, time: Period| {
+        period(report, &at.key(key), time, Duration::ZERO, DAY).min(timeouts.total.0)
+    };
     Retry {
         settings: retry::Settings {
             attempts: written.attempts,
-            backoff: period(report, &at.key("backoff"), written.backoff, Duration::ZERO, DAY),
-            max_backoff: period(
-                report,
-                &at.key("max_backoff"),
-                written.max_backoff,
-                Duration::ZERO,
-                DAY,
-            ),
+            backoff: wait("backoff", written.backoff),
+            max_backoff: wait("max_backoff", written.max_backoff),
             statuses: written.statuses.clone(),
             non_idempotent: written.non_idempotent,
         },

@@ -158,7 +158,13 @@ fn one(
     if asks {
         let first = own.first().and_then(|index| upstreams.get(*index));
         if let (Some(total), Some(upstream)) = (total_timeout.get(), first) {
-            patience(total, upstream, written.timeout.is_some(), at, report);
+            let own_try =
+                matches!(&written.retry, Some(Switch::On(retry)) if retry.per_try.is_some());
+            let at = match written.timeout {
+                Some(_) => at.key("timeout"),
+                None => Path::root().key("defaults").key("timeout"),
+            };
+            patience(total, upstream, own_try, &at, report);
         }
     } else if written.redirect.is_some() {
         idle_keys(written, "a redirect", at, report);
@@ -234,24 +240,35 @@ fn spool(written: ByteSize, at: &Path, report: &mut Report<'_>) {
     size(report, at, written, 0, 48 << 10);
 }
 
-/// A total time that is over before a connection may have been made.
+/// A total time that is over before a connection may have been made, or an attempt may have failed: what is said for
+/// all routes of an upstream may be too long for this one, and is bounded by it.
 fn patience(
     total: Period,
     upstream: &upstream::Settings,
-    own: bool,
+    own_try: bool,
     at: &Path,
     report: &mut Report<'_>,
 ) {
+    let name = &upstream.name;
     let connect = upstream.timeouts.connect;
     if total.0 < connect {
-        let at = if own { at.key("timeout") } else { Path::root().key("defaults").key("timeout") };
-        let name = &upstream.name;
         report
             .warning(
-                &at,
+                at,
                 format!("the total time ({total}) is shorter than that to connect to \"{name}\""),
             )
             .help(format!("upstreams.{name}.timeouts.connect is {}", Period(connect)));
+    }
+    if let Some(per_try) = upstream.retry.per_try.filter(|time| *time > total.0 && !own_try) {
+        report
+            .warning(
+                at,
+                format!("the total time ({total}) is shorter than that of one attempt at \"{name}\""),
+            )
+            .help(format!(
+                "upstreams.{name}.retry.per_try is {}: nothing is asked again on this route; write `retry: {{per_try: …}}` with less here",
+                Period(per_try)
+            ));
     }
 }
 

@@ -13,16 +13,18 @@ use crate::config::check::address;
 use crate::config::check::file;
 use crate::config::check::header;
 use crate::config::check::health;
+use crate::config::check::moot;
 use crate::config::check::names;
 use crate::config::check::names::Srv;
 use crate::config::check::period;
 use crate::config::check::resilience;
 use crate::config::check::secret::Files;
+use crate::config::check::uses;
+use crate::config::check::uses::Uses;
 use crate::config::check::within;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema;
-use crate::config::schema::route::Route;
 use crate::message::target::Scheme;
 use crate::upstream::Backend;
 use crate::upstream::Balance;
@@ -59,22 +61,15 @@ pub(super) fn upstreams(
                 .error_in_key(&at, format!("\"{name}\" is no name for an upstream"))
                 .help("write it without spaces: it stands in logs and metrics");
         }
-        let is_used = |route: &Route| {
-            let fallback = route.fallback.as_ref().and_then(|fallback| fallback.upstream.as_ref());
-            route.upstream.as_ref() == Some(name)
-                || fallback == Some(name)
-                || route.mirror.as_ref().is_some_and(|mirror| mirror.upstream == *name)
-                || route.split.iter().any(|share| share.upstream == *name)
-        };
         let routes = Path::root().key("routes");
-        if !config.routes.iter().any(is_used) && !report.is_broken(&routes) {
+        if !uses::of(name, config).any && !report.is_broken(&routes) {
             report
                 .warning_about_key(&at, format!("no route uses the upstream \"{name}\""))
                 .help(format!("add a route with `upstream: {name}`, or remove it"));
         }
     }
     let one = |(name, written): (&String, &schema::upstream::Upstream)| {
-        one(name, written, files, &at.key(name.as_str()), report)
+        one(name, written, uses::of(name, config), files, &at.key(name.as_str()), report)
     };
     config.upstreams.iter().map(one).collect()
 }
@@ -82,6 +77,7 @@ pub(super) fn upstreams(
 fn one(
     name: &str,
     written: &schema::upstream::Upstream,
+    uses: Uses,
     files: Files<'_>,
     at: &Path,
     report: &mut Report<'_>,
@@ -163,7 +159,7 @@ fn one(
             .breaker
             .as_ref()
             .map(|breaker| resilience::breaker(breaker, is_alone, &at.key("breaker"), report)),
-        retry: resilience::retry(&written.retry, &written.timeouts, &at.key("retry"), report),
+        retry: resilience::retry(written, uses, &at.key("retry"), report),
         health: written.health.as_ref().map(|written_health| {
             let at = at.key("health");
             health::health(written_health, written.protocol, &at, files, report)
@@ -243,8 +239,7 @@ fn pool(
             .help("what is kept ready counts among the connections");
     }
     let queue_timeout = at.key("queue_timeout");
-    // The built-in time stands in every configuration that is shown.
-    let is_set = written.queue_timeout != schema::upstream::Pool::default().queue_timeout;
+    let is_set = report.has(&queue_timeout);
     if written.queue == 0 && is_set {
         report
             .error_in_key(&queue_timeout, "nobody waits where `queue` is 0")
@@ -259,7 +254,8 @@ fn pool(
         max_connections: written.max_connections,
         uploads: written.max_uploads,
         queue: written.queue,
-        queue_timeout: period(report, &at.key("queue_timeout"), written.queue_timeout, moment, DAY),
+        queue_timeout: period(report, &queue_timeout, written.queue_timeout, moment, DAY)
+            .min(upstream.timeouts.total.0),
         idle: upstream.timeouts.idle.0,
         max_age: written
             .max_age
@@ -286,23 +282,11 @@ fn balance(written: &schema::upstream::Upstream, at: &Path, report: &mut Report<
     }
     let by = hash_by(&written.hash_by, &at.key("hash_by"), report);
     if written.balance != schema::upstream::Balance::Hash {
-        let built_in = schema::upstream::Upstream::default();
-        if written.hash_by != built_in.hash_by {
-            idle(at, "hash_by", "balance: hash", report);
-        }
-        if written.hash_bound != built_in.hash_bound {
-            idle(at, "hash_bound", "balance: hash", report);
-        }
+        let keys = ["hash_by"].into_iter().chain(written.hash_bound.get().map(|_| "hash_bound"));
+        moot(at, keys, " without `balance: hash`", "write it beside this, or remove it", report);
         return Balance { algorithm, by: None };
     }
     Balance { algorithm, by }
-}
-
-/// Says of a setting in the section at `at` that it has no effect without another.
-pub(super) fn idle(at: &Path, key: &str, needed: &str, report: &mut Report<'_>) {
-    report
-        .error_in_key(&at.key(key), format!("`{key}` has no effect without `{needed}`"))
-        .help(format!("write `{needed}` beside it, or remove it"));
 }
 
 /// What requests have in common that come to the same backend.
@@ -559,9 +543,7 @@ fn is_authority(text: &str) -> bool {
 fn timeouts(written: &schema::upstream::Timeouts, at: &Path, report: &mut Report<'_>) -> Timeouts {
     let moment = Duration::from_millis(1);
     let connect = at.key("connect");
-    // The built-in time stands in every configuration that is shown.
-    let is_set = written.connect != schema::upstream::Timeouts::default().connect;
-    if written.connect > written.total && is_set {
+    if written.connect > written.total && report.has(&connect) {
         report.error(&connect, "it is longer than `total`").help(
             "connecting is a part of all that `total` bounds; make it shorter, or `total` longer",
         );
@@ -570,7 +552,7 @@ fn timeouts(written: &schema::upstream::Timeouts, at: &Path, report: &mut Report
     // Nobody who says only how long all may take wants to wait longer than that for a body that stalls.
     let silence = SILENCE.min(written.total.0);
     Timeouts {
-        connect: time("connect", written.connect),
+        connect: time("connect", written.connect).min(written.total.0),
         read: written.read.map_or(silence, |read| time("read", read)),
         write: written.write.map_or(silence, |write| time("write", write)),
         idle: time("idle", written.idle),

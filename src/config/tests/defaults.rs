@@ -7,6 +7,7 @@ use super::config;
 use super::load_text;
 use crate::balance::Algorithm;
 use crate::config::Diagnostics;
+use crate::config::show;
 use crate::resilience::breaker;
 use crate::upstream::Settings;
 use crate::upstream::health::Probe;
@@ -34,6 +35,16 @@ fn refused(text: &str) -> Vec<String> {
          upstreams: {{a: {{addresses: [\"a:80\", \"b:80\"], {text}}}}}\nroutes: [{{upstream: a}}]"
     );
     messages(&load_text(&text, "t.yaml").expect_err("it contradicts itself"))
+}
+
+/// What is said of an upstream `a` and a route, beside another of each.
+fn of(upstream: &str, route: &str) -> Result<(), Vec<String>> {
+    let text = format!(
+        "listeners: [{{address: \"127.0.0.1:80\"}}]\n\
+         upstreams: {{a: {{addresses: [\"a:80\", \"b:80\"], {upstream}}}, b: {{addresses: [\"c:80\"]}}}}\n\
+         routes: [{{match: {{path: /x}}, {route}}}, {{upstream: b}}]"
+    );
+    load_text(&text, "t.yaml").map(drop).map_err(|found| messages(&found))
 }
 
 fn messages(found: &Diagnostics) -> Vec<String> {
@@ -169,39 +180,132 @@ fn settings_that_contradict_each_other_are_errors() {
         ("timeouts: {connect: 40s}", "longer than `total`"),
         ("pool: {queue: 0, queue_timeout: 3s}", "nobody waits"),
         ("pool: {queue_timeout: 60s}", "longer than `timeouts.total`"),
+        ("timeouts: {total: 5s}, retry: {per_try: 6s}", "longer than `timeouts.total`"),
+        ("retry: {backoff: 40s, max_backoff: 50s}", "longer than `timeouts.total`"),
+        ("timeouts: {total: 10s}, retry: {max_backoff: 20s}", "longer than `timeouts.total`"),
+        ("retry: {attempts: 1, backoff: 1s}", "`backoff` has no effect: there is one attempt"),
+        ("retry: {attempts: 1, max_backoff: 1s}", "`max_backoff` has no effect"),
+        ("retry: {attempts: 1, statuses: [503]}", "`statuses` has no effect"),
+        ("retry: {attempts: 1, non_idempotent: true}", "`non_idempotent` has no effect"),
+        ("retry: {attempts: 1, budget: {percent: 5}}", "`budget` has no effect"),
+        // Be it what is built in: who writes it counts on it.
+        ("timeouts: {connect: 10s, total: 5s}", "longer than `total`"),
+        ("timeouts: {total: 1s}, pool: {queue_timeout: 5s}", "longer than `timeouts.total`"),
+        ("timeouts: {total: 1s}, retry: {max_backoff: 2s}", "longer than `timeouts.total`"),
+        ("pool: {queue: 0, queue_timeout: 5s}", "nobody waits"),
+        ("balance: round_robin, hash_by: uri", "no effect without `balance: hash`"),
+        ("balance: random, hash_bound: 125", "no effect without `balance: hash`"),
+        ("breaker: {window: 10s}", "no effect without `rate: …`"),
+        ("breaker: {rate: off, min_requests: 20}", "no effect without `rate: …`"),
+        ("health: {type: tcp, method: GET}", "`method` has no effect on TCP checks"),
+        ("health: {statuses: [2xx, 3xx]}", "`statuses` has no effect on TCP checks"),
+        ("ejection: {deviations: off, min_requests: 100}", "`min_requests` has no effect"),
+        ("ejection: {deviations: off, min_backends: 5}", "`min_backends` has no effect"),
     ] {
         let messages = refused(text);
         assert!(messages.iter().any(|one| one.contains(part)), "{text}: {messages:?}");
     }
 }
 
-/// The built-in times stand in what `config show` prints, and contradict nothing that somebody wrote.
+/// What nobody wrote is no longer than all may take, and means nothing where it cannot: what `config show` prints says so,
+/// and loads again.
 #[test]
-fn a_short_total_alone_contradicts_nothing() {
-    let timeouts = with("timeouts: {total: 1s}, pool: {queue_timeout: 5s}").timeouts;
-    assert!(timeouts.connect > timeouts.total);
-    with("breaker: {window: 20s, min_requests: 50, rate: 40}, timeouts: {connect: 10s, total: 5s}");
+fn what_is_built_in_contradicts_nothing() {
+    for text in [
+        "timeouts: {total: 1s}",
+        "timeouts: {total: 1s}, pool: {queue: 0}",
+        "timeouts: {total: 50ms}, retry: {attempts: 1}, breaker: {rate: 50}, balance: hash",
+        "retry: {attempts: 1, statuses: [], non_idempotent: false}, hash_bound: off",
+        "timeouts: {connect: 10s, total: 10s}, ejection: {deviations: off}, health: {type: grpc}, protocol: http2",
+        "health: {path: /health}, retry: off, breaker: off, ejection: on",
+    ] {
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:80\"}}]\n\
+             upstreams: {{a: {{addresses: [\"a:80\", \"b:80\"], {text}}}}}\nroutes: [{{upstream: a}}]"
+        );
+        let first = load_text(&text, "t.yaml").unwrap_or_else(|found| panic!("{found}"));
+        let shown = show(&first.config);
+        let again = load_text(&shown, "again").unwrap_or_else(|found| panic!("{found}\n{shown}"));
+        assert_eq!(first.plan.upstreams, again.plan.upstreams, "{shown}");
+        let settings = &first.plan.upstreams[0];
+        let (timeouts, total) = (settings.timeouts, settings.timeouts.total);
+        assert!(timeouts.connect <= total && settings.pool.queue_timeout <= total, "{text}");
+        assert!(settings.retry.settings.max_backoff <= total, "{text}");
+    }
+}
+
+#[test]
+fn what_only_further_attempts_need_is_right_where_a_route_makes_them() {
+    let one = "retry: {attempts: 1, backoff: 1s, max_backoff: 3s, statuses: [503], non_idempotent: true, budget: {percent: 5}}";
+    of(one, "upstream: a, retry: {attempts: 2}").expect("there are two");
+    of(one, "upstream: b, fallback: {upstream: a}, retry: {attempts: 2}").expect("there are two");
+    assert_eq!(of(one, "upstream: a, retry: {attempts: 1}").expect_err("one").len(), 5);
+    assert_eq!(of(one, "upstream: a").expect_err("one").len(), 5);
+    let none = "retry: {attempts: 1, budget: {percent: 0, min_per_second: 0}}";
+    let told = of(none, "upstream: a, retry: {attempts: 2}").expect_err("it allows none");
+    assert!(told.len() == 1 && told[0].contains("no further attempt"), "{told:?}");
+    // Another upstream is asked by the same rules, at once.
+    let told = of(one, "upstream: a, fallback: {upstream: b}").expect_err("one");
+    let parts = ["`backoff`", "`max_backoff`", "`budget`"];
+    assert!(
+        told.len() == 3 && told.iter().zip(parts).all(|(is, part)| is.contains(part)),
+        "{told:?}"
+    );
+    // Who comes too late for a connection that is given up waits, without its being counted.
+    let told = of(&format!("{one}, protocol: http2"), "upstream: a").expect_err("one");
+    assert!(told.len() == 4 && !told.iter().any(|one| one.contains("`backoff`")), "{told:?}");
 }
 
 #[test]
 fn what_a_route_says_of_attempts_that_there_are_not_is_an_error() {
-    let checked = |upstream: &str, route: &str| {
+    for key in ["statuses: [503]", "methods: [POST]"] {
+        let route = format!("retry: {{{key}}}");
+        let refused =
+            of("retry: off", &format!("upstream: a, {route}")).expect_err("there is one attempt");
+        assert!(refused[0].contains("one attempt only"), "{refused:?}");
+        of("retry: off", &format!("upstream: a, retry: {{attempts: 2, {key}}}"))
+            .expect("there are two");
+        of("", &format!("upstream: a, {route}")).expect("there are three");
+    }
+    // With another upstream there is one more, by the same rules.
+    of(
+        "retry: off",
+        "upstream: a, retry: {statuses: [503], methods: [POST]}, fallback: {upstream: b}",
+    )
+    .expect("the other one is asked");
+}
+
+#[test]
+fn what_of_a_route_comes_after_its_time_is_an_error() {
+    let checked = |upstream: &str, route: &str, defaults: &str| {
         let text = format!(
-            "listeners: [{{address: \"127.0.0.1:80\"}}]\n\
+            "listeners: [{{address: \"127.0.0.1:80\"}}]\ndefaults: {{{defaults}}}\n\
              upstreams: {{a: {{addresses: [\"a:80\", \"b:80\"], {upstream}}}}}\n\
              routes: [{{upstream: a, {route}}}]"
         );
-        load_text(&text, "t.yaml").map(drop).map_err(|found| messages(&found))
+        load_text(&text, "t.yaml")
+            .map(|loaded| messages(&loaded.warnings))
+            .map_err(|found| messages(&found))
     };
-    for key in ["statuses: [503]", "methods: [POST]"] {
-        let route = format!("retry: {{{key}}}");
-        let refused = checked("retry: off", &route).expect_err("there is one attempt");
-        assert!(refused[0].contains("one attempt only"), "{refused:?}");
-        checked("retry: off", &format!("retry: {{attempts: 2, {key}}}")).expect("there are two");
-        checked("", &route).expect("there are three");
+    for (upstream, route, defaults, part) in [
+        ("timeouts: {total: 5s}", "hedge: {at_least: 6s}", "", "all attempts together have 5s"),
+        ("timeouts: {total: 5s}", "retry: {per_try: 6s}", "", "all attempts together have 5s"),
+        ("", "timeout: 12s, retry: {per_try: 20s}", "", "all attempts together have 12s"),
+        ("", "timeout: 12s, hedge: {at_least: 12s}", "", "all attempts together have 12s"),
+        ("", "retry: {per_try: 20s}", "timeout: 12s", "all attempts together have 12s"),
+        ("", "hedge: {at_least: 20s}", "timeout: 12s", "all attempts together have 12s"),
+    ] {
+        let told = checked(upstream, route, defaults).expect_err(route);
+        assert!(told.len() == 1 && told[0].contains(part), "{told:?}");
     }
-    let refused = checked("timeouts: {total: 5s}", "hedge: {at_least: 6s}");
-    assert!(refused.expect_err("it is too late")[0].contains("all attempts together have 5s"));
+    assert!(checked("", "retry: {per_try: 12s}", "timeout: 12s").is_ok_and(|told| told.is_empty()));
+    assert!(checked("", "timeout: off, retry: {per_try: 20s}", "timeout: 12s").is_ok());
+    // What is said for all routes of an upstream is bounded by what one of them says, and told.
+    let upstream = "retry: {per_try: 20s}";
+    let told = checked(upstream, "timeout: 12s", "").expect("it is bounded");
+    assert!(told.len() == 1 && told[0].contains("shorter than that of one attempt"), "{told:?}");
+    let told = checked(upstream, "timeout: 12s, retry: {per_try: 4s}", "").expect("it says so");
+    assert!(told.is_empty(), "{told:?}");
 }
 
 #[test]
