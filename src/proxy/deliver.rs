@@ -110,6 +110,13 @@ fn not_this_answer(session: &mut Session, ctx: &mut RequestCtx) -> Option<Box<Er
     Some(error)
 }
 
+/// Whether nothing follows this head of a response.
+pub(crate) fn is_all(response: &ResponseHeader) -> bool {
+    let is_empty = response.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
+    let has_none = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status);
+    !response.status.is_informational() && (is_empty || has_none)
+}
+
 /// Dresses the response for the client.
 pub(crate) fn dress(
     session: &mut Session,

@@ -66,6 +66,7 @@ use crate::proxy::context::Arrival;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::outgoing::Outgoing;
 use crate::runtime::Runtime;
+use crate::terms;
 use crate::upstream::pool::was_reused;
 
 /// The proxy: every listener's requests pass through it.
@@ -271,7 +272,11 @@ impl ProxyHttp for EdgeProxy {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        deliver::dress(session, response, ctx)
+        deliver::dress(session, response, ctx)?;
+        if deliver::is_all(response) {
+            terms::pass_answer();
+        }
+        Ok(())
     }
 
     fn response_body_filter(
@@ -283,6 +288,9 @@ impl ProxyHttp for EdgeProxy {
     ) -> Result<Option<Duration>> {
         posted::take(body.as_ref(), end_of_stream, ctx);
         deliver::pass_body(body, ctx);
+        if end_of_stream {
+            terms::pass_answer();
+        }
         Ok(None)
     }
 

@@ -68,6 +68,8 @@ struct Running {
     held: Cell<bool>,
     /// Who is told when that ends.
     reader: RefCell<Option<Waker>>,
+    /// All of its answer was passed on.
+    answered: Cell<bool>,
     /// What was brought for whoever comes next on its way.
     brought: RefCell<Option<Arc<dyn Any + Send + Sync>>>,
 }
@@ -88,6 +90,7 @@ pub(crate) fn scope<F: Future>(
         exchange: RefCell::new(None),
         held: Cell::new(false),
         reader: RefCell::new(None),
+        answered: Cell::new(false),
         brought: RefCell::new(None),
     };
     CURRENT.scope(running, work)
@@ -153,6 +156,17 @@ pub fn is_client_held(cx: &Context<'_>) -> bool {
         held
     });
     held.unwrap_or(false)
+}
+
+/// All of the running request's answer is on its way to the client: whoever still passes its body on holds nothing up.
+pub fn pass_answer() {
+    let _ = CURRENT.try_with(|current| current.answered.set(true));
+}
+
+/// Whether all of the running request's answer is on its way to the client.
+#[must_use]
+pub fn is_answer_passed() -> bool {
+    CURRENT.try_with(|current| current.answered.get()).unwrap_or(false)
 }
 
 /// Leaves `what` for whoever comes next on the way of the running request, where Pingora lies in between

@@ -58,6 +58,10 @@ use crate::upstream::vigil::Heard;
 /// Writes are gathered up to this many bytes, so that what belongs together leaves together.
 const GATHER: usize = 16 * 1024;
 
+/// How much of a request is kept at most that the origin does not take although it answers already, in bytes. Pingora
+/// reads no further ahead than that, where the client is held.
+const KEPT: usize = 512 * 1024;
+
 /// A write buffer larger than this is given back once it is empty: an idle connection holds little.
 const KEEP: usize = 2 * 1024;
 
@@ -72,6 +76,8 @@ pub struct OriginIo {
     /// How many bytes at the start of the next write the guard has seen already.
     inspected: usize,
     taking: Taking,
+    /// What waits was not taken by the time that it was written: reading sees to it.
+    kept: bool,
     /// Whether the connection carried requests before this one.
     history: History,
     /// How long the origin may be silent after a request that offers a tunnel.
@@ -157,6 +163,7 @@ impl OriginIo {
             sent: 0,
             inspected: 0,
             taking: Taking::Readily,
+            kept: false,
             history,
             patience,
             silence: None,
@@ -268,7 +275,7 @@ impl OriginIo {
 
     /// What is waited for while nothing comes.
     fn awaited(&self) -> Awaited {
-        match (self.line.guard.awaits_body(), self.taking) {
+        match (self.line.guard.awaits_body() || self.kept, self.taking) {
             (false, _) => Awaited::Origin,
             (true, Taking::Readily) => Awaited::Body,
             (true, Taking::Slowly) => Awaited::Room,
@@ -324,11 +331,55 @@ impl OriginIo {
         } else if let Poll::Ready(took) = self.poll_through(cx, data) {
             took?
         } else {
-            return self.is_not_taken(cx).map(Err);
+            ready!(self.poll_keep(cx, data))?;
+            data.len()
         };
-        self.is_taken();
         self.inspected = self.inspected.saturating_sub(took);
+        if !self.kept {
+            self.is_taken();
+        }
         Poll::Ready(Ok(took))
+    }
+
+    /// The origin takes nothing now. Where it answers nevertheless, that goes first, which Pingora does not come to before
+    /// this is ready, though it may have read some of it: `data` is kept until the origin takes it. Else ready when all
+    /// time is over.
+    fn poll_keep(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<()>> {
+        if let Poll::Ready(over) = self.is_not_taken(cx) {
+            return Poll::Ready(Err(over));
+        }
+        let speaks = self.ahead.as_ref().is_some_and(|ahead| !ahead.is_spent());
+        let guard = &self.line.guard;
+        let answers =
+            (speaks || !guard.awaits_head()) && !guard.is_tunnel() && !guard.offers_tunnel();
+        let fits = self.waiting() + data.len() <= KEPT;
+        if !answers || !fits || terms::is_answer_passed() {
+            return Poll::Pending;
+        }
+        self.line.pending.extend_from_slice(data);
+        self.kept = true;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Hands on what was kept, as far as the origin takes it.
+    fn go_on(&mut self, cx: &mut Context<'_>) {
+        let waiting = self.waiting();
+        match self.poll_drain(cx) {
+            Poll::Pending if self.waiting() < waiting => self.line.watch.took(),
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => {
+                self.kept = self.line.wire.as_pin().poll_flush(cx).is_pending();
+                if !self.kept {
+                    self.is_taken();
+                }
+            }
+            // It takes no more. What it says is still read.
+            Poll::Ready(Err(_)) => {
+                self.origin = Origin::Gone;
+                self.kept = false;
+                self.drained();
+            }
+        }
     }
 
     /// The origin takes nothing now: ready when all time is over.
@@ -499,6 +550,9 @@ impl AsyncRead for OriginIo {
             this.held = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        if this.kept {
+            this.go_on(cx);
+        }
         let before = buf.filled().len();
         let Poll::Ready(read) = this.poll_wire(cx, buf) else {
             return this.poll_overdue(cx).map(|refusal| Err(overdue(refusal)));
@@ -574,14 +628,14 @@ impl AsyncWrite for OriginIo {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.poll_drain(cx)?.is_pending() {
-            return this.is_not_taken(cx).map(Err);
+            return this.poll_keep(cx, &[]);
         }
         this.is_taken();
         let Poll::Ready(flushed) = this.line.wire.as_pin().poll_flush(cx) else {
-            this.read_ahead(cx);
-            return Poll::Pending;
+            return this.poll_keep(cx, &[]);
         };
         flushed?;
+        this.kept = false;
         this.flushes = this.flushes.saturating_add(1);
         if !this.must_hold()
             && let Some(held) = this.held.take()

@@ -1,6 +1,7 @@
 //! Origins that misbehave: the client learns of it, nothing of it is stored, and nobody else notices.
 
 mod carriers;
+mod early;
 mod faults;
 mod multiplexed;
 mod patience;

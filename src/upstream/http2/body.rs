@@ -1,18 +1,21 @@
 //! The body of a request on its way into a stream.
 //!
 //! Pingora writes it while it reads the answer, so both sides share this. Written is as much as the origin takes; an
-//! origin that has answered wholly, or has reset the stream, takes nothing.
+//! origin that has answered wholly, or has reset the stream, takes nothing. What that means is told by whoever reads: the
+//! answer itself, or why there will be none. Pingora hears nothing of an answer while it writes: where one has begun, what
+//! the origin does not take yet is kept here, and whoever reads sees to it.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
-use bytes::Buf;
 use bytes::Bytes;
 use h2::Reason;
 use h2::SendStream;
@@ -23,17 +26,33 @@ use pingora::Result;
 use tokio::time::timeout;
 
 use super::fault;
+use crate::terms;
 use crate::upstream::vigil::Awaited;
+
+/// How much of a body is kept at most that the origin does not take although it answers already, in bytes. What more
+/// there is waits.
+const MOST: usize = 256 * 1024;
 
 /// A body that is being sent.
 pub struct Sending {
-    /// `None`: there is none, or all of it was sent.
-    stream: Mutex<Option<SendStream<Bytes>>>,
+    body: Mutex<Body>,
     passed: AtomicU64,
     /// A part of it waits for the origin.
     waits: AtomicBool,
     /// No more of it is sent.
     given_up: AtomicBool,
+    /// The head of the answer came.
+    answered: AtomicBool,
+}
+
+/// What there is of it.
+struct Body {
+    /// `None`: there is none, or all of it was sent.
+    stream: Option<SendStream<Bytes>>,
+    /// What was written, and not sent.
+    kept: VecDeque<Bytes>,
+    /// All of it was written.
+    whole: bool,
 }
 
 impl Sending {
@@ -48,11 +67,13 @@ impl Sending {
     }
 
     fn with(stream: Option<SendStream<Bytes>>) -> Arc<Self> {
+        let whole = stream.is_none();
         Arc::new(Self {
-            stream: Mutex::new(stream),
+            body: Mutex::new(Body { stream, kept: VecDeque::new(), whole }),
             passed: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
         })
     }
 
@@ -63,7 +84,7 @@ impl Sending {
 
     /// What its exchange waits for.
     pub(super) fn awaited(&self) -> Awaited {
-        if self.given_up.load(Ordering::Relaxed) || self.stream.lock().is_none() {
+        if self.given_up.load(Ordering::Relaxed) || self.body.lock().stream.is_none() {
             Awaited::Origin
         } else if self.waits.load(Ordering::Relaxed) {
             Awaited::Room
@@ -72,80 +93,148 @@ impl Sending {
         }
     }
 
-    /// Sends the next part, within `patience`.
+    /// Writes the next part, within `patience`. Of an origin that takes no more the reader tells, by its answer or by why
+    /// there will be none.
     ///
     /// # Errors
-    /// The origin takes no more, or not in time.
+    /// The origin takes nothing in time; or it took no more before, and has answered: no more is to be read from the client.
     pub async fn write(&self, data: &mut Bytes, patience: Option<Duration>) -> Result<()> {
-        let sent = match patience {
-            Some(patience) => timeout(patience, self.pass(data)).await.unwrap_or_else(|_| {
+        let passing = poll_fn(|cx| self.poll_write(cx, data));
+        let Some(patience) = patience else { return passing.await };
+        match timeout(patience, passing).await {
+            Ok(written) => written,
+            Err(_) => {
+                // What is to be waited for is the answer, if there is one.
+                self.give_up(&mut self.body.lock());
                 let what = "writing the request's body";
                 Err(Error::explain(ErrorType::WriteTimedout, what).into_up())
-            }),
-            None => self.pass(data).await,
-        };
-        self.waits.store(false, Ordering::Relaxed);
-        if sent.is_err() {
-            // What is to be waited for is the answer, if there is one.
-            self.given_up.store(true, Ordering::Relaxed);
+            }
         }
-        sent
     }
 
-    async fn pass(&self, data: &mut Bytes) -> Result<()> {
-        while data.has_remaining() {
-            self.waits.store(true, Ordering::Relaxed);
-            let room = self.room(data.remaining()).await?;
-            let part = data.split_to(room.min(data.remaining()));
-            self.passed.fetch_add(part.len() as u64, Ordering::Relaxed);
-            self.put(part, false)?;
+    fn poll_write(&self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<()>> {
+        if self.given_up.load(Ordering::Relaxed) && self.answered.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(over()));
+        }
+        let mut body = self.body.lock();
+        let sent = match self.poll_kept(&mut body, cx) {
+            Poll::Ready(Ok(())) => self.poll_pass(&mut body, cx, data),
+            other => other,
+        };
+        match sent {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(_)) => {
+                data.clear();
+                self.give_up(&mut body);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => {
+                let kept: usize = body.kept.iter().map(Bytes::len).sum();
+                let fits = kept.saturating_add(data.len()) <= MOST;
+                let answers = self.answered.load(Ordering::Relaxed) && !terms::is_answer_passed();
+                if !fits || !answers {
+                    return Poll::Pending;
+                }
+                body.kept.push_back(std::mem::take(data));
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// All of it was written.
+    ///
+    /// # Errors
+    /// This was said before: what has trailers ends again and again for Pingora, until it is told.
+    pub fn finish(&self) -> Result<()> {
+        let mut body = self.body.lock();
+        if std::mem::replace(&mut body.whole, true) {
+            return Err(over());
+        }
+        if body.kept.is_empty() && body.end().is_err() {
+            self.give_up(&mut body);
         }
         Ok(())
     }
 
-    /// All of it was sent.
-    ///
-    /// # Errors
-    /// The origin takes no more, or its end was sent before.
-    pub fn finish(&self) -> Result<()> {
-        let put = self.put(Bytes::new(), true);
-        *self.stream.lock() = None;
-        put
+    /// Sends what is kept, as far as the origin takes it; the task is woken when it takes more.
+    pub(super) fn go_on(&self, cx: &mut Context<'_>) {
+        let mut body = self.body.lock();
+        if !body.kept.is_empty()
+            && let Poll::Ready(Err(_)) = self.poll_kept(&mut body, cx)
+        {
+            self.give_up(&mut body);
+        }
+    }
+
+    /// The head of the answer came: who waits to write is to let it be read.
+    pub(super) fn is_answered(&self, cx: &Context<'_>) {
+        self.answered.store(true, Ordering::Relaxed);
+        if self.waits.load(Ordering::Relaxed) {
+            cx.waker().wake_by_ref();
+        }
     }
 
     /// The stream is of no use any more: what is left of it is not sent.
     pub(super) fn cancel(&self) {
-        if let Some(stream) = self.stream.lock().as_mut() {
+        if let Some(stream) = self.body.lock().stream.as_mut() {
             stream.send_reset(Reason::CANCEL);
         }
     }
 
-    /// Waits until the origin takes more, at most `wanted` bytes.
-    async fn room(&self, wanted: usize) -> Result<usize> {
-        poll_fn(|cx| {
-            let mut stream = self.stream.lock();
-            let Some(stream) = stream.as_mut() else {
-                return Poll::Ready(Err(over()));
-            };
-            stream.reserve_capacity(wanted);
-            loop {
-                match ready!(stream.poll_capacity(cx)) {
-                    Some(Ok(0)) => {}
-                    Some(Ok(room)) => return Poll::Ready(Ok(room)),
-                    Some(Err(e)) => return Poll::Ready(Err(fault::not_taken(e))),
-                    None => return Poll::Ready(Err(over())),
-                }
+    fn poll_kept(&self, body: &mut Body, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        while let Some(mut part) = body.kept.pop_front() {
+            let sent = self.poll_pass(body, cx, &mut part);
+            if sent.is_pending() {
+                body.kept.push_front(part);
             }
-        })
-        .await
+            ready!(sent)?;
+            if body.kept.is_empty() && body.whole {
+                body.end()?;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
-    fn put(&self, part: Bytes, end: bool) -> Result<()> {
-        match self.stream.lock().as_mut() {
-            Some(stream) => stream.send_data(part, end).map_err(fault::not_taken),
-            // What has trailers ends again and again for Pingora, until it is told.
-            None => Err(over()),
+    fn poll_pass(
+        &self,
+        body: &mut Body,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<Result<()>> {
+        while !data.is_empty() {
+            let Some(stream) = &mut body.stream else { return Poll::Ready(Err(over())) };
+            stream.reserve_capacity(data.len());
+            let room = match stream.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(0))) => continue,
+                Poll::Ready(Some(Ok(room))) => room,
+                Poll::Ready(Some(Err(e))) => return Poll::Ready(Err(fault::not_taken(e))),
+                Poll::Ready(None) => return Poll::Ready(Err(over())),
+                Poll::Pending => {
+                    self.waits.store(true, Ordering::Relaxed);
+                    return Poll::Pending;
+                }
+            };
+            let part = data.split_to(room.min(data.len()));
+            self.passed.fetch_add(part.len() as u64, Ordering::Relaxed);
+            stream.send_data(part, false).map_err(fault::not_taken)?;
         }
+        self.waits.store(false, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The origin takes no more. Why, whoever reads hears.
+    fn give_up(&self, body: &mut Body) {
+        body.kept.clear();
+        self.waits.store(false, Ordering::Relaxed);
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Body {
+    /// Sends its end.
+    fn end(&mut self) -> Result<()> {
+        let mut stream = self.stream.take().ok_or_else(over)?;
+        stream.send_data(Bytes::new(), true).map_err(fault::not_taken)
     }
 }
 

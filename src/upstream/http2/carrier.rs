@@ -22,6 +22,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use futures_util::future::select;
 use h2::client::Connection;
 use h2::client::SendRequest;
@@ -42,6 +43,7 @@ use super::STREAM_WINDOW;
 use super::STREAMS;
 use super::pulse::Pulse;
 use crate::message::reply::ReplyLimits;
+use crate::refusal::Refusal;
 use crate::upstream::fault::error_of;
 use crate::upstream::fault::of_tls;
 use crate::upstream::http2::fault;
@@ -314,6 +316,11 @@ impl Place {
         self.carrier.leave();
     }
 
+    /// Whether the connection was ended since nobody was there any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.carrier.pulse.failed() == Some(Refusal::OriginTimeout)
+    }
+
     /// The origin was silent on a stream that began `then`. Where it was on all others, too, none is begun any more.
     pub(super) fn was_silent_since(&self, then: Instant) {
         if !self.carrier.pulse.was_heard_since(then) {
@@ -383,7 +390,10 @@ async fn drive(connection: Connection<Heard, Bytes>, carrier: Weak<Carrier>, pul
         }
         moved
     });
-    let _ = select(pin!(moves), pin!(pulse.stops(signs))).await;
+    if let Either::Right(_) = select(pin!(moves), pin!(pulse.stops(signs))).await {
+        // Streams are only told that their connection has ended.
+        pulse.fail(Refusal::OriginTimeout);
+    }
 }
 
 /// A wire that notes when something comes.

@@ -31,8 +31,8 @@ pub(super) fn unsent(e: h2::Error) -> Box<Error> {
     Error::because(ErrorType::InternalError, "beginning a stream", e)
 }
 
-/// There is no head of an answer.
-pub(super) fn no_head(e: h2::Error) -> Box<Error> {
+/// There is no head of an answer. `is_lost`: the connection was ended since nobody was there any more.
+pub(super) fn no_head(e: h2::Error, is_lost: bool) -> Box<Error> {
     // RFC 9113 §8.7: what is refused, and what is above the last stream of a GOAWAY, was not looked at. Nobody else
     // hears of a GOAWAY; where it was looked at, the end of the connection ends it.
     let is_refused = e.is_reset() && e.reason() == Some(Reason::REFUSED_STREAM);
@@ -51,8 +51,8 @@ pub(super) fn no_head(e: h2::Error) -> Box<Error> {
     let mut error = Error::because(kind, "reading the answer's head", e).into_up();
     if is_unseen {
         error.set_retry(true);
-    } else if was_alone {
-        // It may have died while it was idle.
+    } else if was_alone && !is_lost {
+        // It may have died while it was idle. Who waited until it was found to be lost is not sent there once more.
         error.retry = RetryType::ReusedOnly;
     }
     error
@@ -78,10 +78,10 @@ mod tests {
     fn a_breach_that_was_found_here_is_the_origins() {
         // As the library reports what it found itself.
         let breach = || h2::Error::from(Reason::PROTOCOL_ERROR);
-        assert_eq!(refusal_of(&no_head(breach())), Refusal::OriginMalformed);
+        assert_eq!(refusal_of(&no_head(breach(), false)), Refusal::OriginMalformed);
         assert_eq!(refusal_of(&not_whole(breach())), Refusal::OriginMalformed);
         assert_eq!(refusal_of(&no_handshake(breach())), Refusal::OriginMalformed);
-        assert!(!no_head(breach()).retry());
+        assert!(!no_head(breach(), false).retry());
         let closed = no_handshake(h2::Error::from(Reason::NO_ERROR));
         assert_eq!(refusal_of(&closed), Refusal::OriginClosed);
     }

@@ -37,7 +37,7 @@ pub(super) struct Pulse {
     known: Mutex<Known>,
     /// Told when a stream begins where there was none.
     busy: Notify,
-    /// What was wrong with TLS.
+    /// Why the connection ends, where its streams are not told.
     failed: OnceLock<Refusal>,
 }
 
@@ -70,12 +70,12 @@ impl Pulse {
         Arc::new(Self { known: Mutex::new(known), busy: Notify::new(), failed: OnceLock::new() })
     }
 
-    /// TLS failed so.
+    /// The connection ends so: by what was wrong with TLS, or since nobody is there any more.
     pub(super) fn fail(&self, refusal: Refusal) {
         let _ = self.failed.set(refusal);
     }
 
-    /// How TLS failed, if it did.
+    /// How it ends, if it does so.
     pub(super) fn failed(&self) -> Option<Refusal> {
         self.failed.get().copied()
     }

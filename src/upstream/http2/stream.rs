@@ -201,11 +201,12 @@ impl Stream {
                     return self.poll_held(cx);
                 }
                 self.answer = Answer::Begun(body);
+                self.sending.is_answered(cx);
                 Poll::Ready(Ok(Head::Final(head)))
             }
             Poll::Ready(Some(Said::Final(Err(e)))) => {
                 self.answer = Answer::Failed;
-                Poll::Ready(Err(fault::no_head(e)))
+                Poll::Ready(Err(fault::no_head(e, self.place.is_lost())))
             }
             Poll::Ready(None) => Poll::Ready(unasked()),
             Poll::Pending => self.poll_overdue(cx),
@@ -244,6 +245,7 @@ impl Stream {
         match std::mem::replace(&mut self.answer, Answer::Failed) {
             Answer::Held(head, body) => {
                 self.answer = Answer::Begun(body);
+                self.sending.is_answered(cx);
                 Poll::Ready(Ok(Head::Final(head)))
             }
             Answer::Unasked
@@ -262,6 +264,7 @@ impl Stream {
         if let Some(refusal) = self.vigil.has_ended(self.sending.awaited()) {
             return Poll::Ready(Err(self.late(refusal)));
         }
+        self.sending.go_on(cx);
         loop {
             let Answer::Begun(body) = &mut self.answer else { return Poll::Ready(Ok(None)) };
             match body.poll_data(cx) {
@@ -286,6 +289,7 @@ impl Stream {
     /// # Errors
     /// The answer is not whole, or not in time.
     pub fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>>> {
+        self.sending.go_on(cx);
         let Answer::Begun(body) = &mut self.answer else { return Poll::Ready(Ok(None)) };
         match body.poll_trailers(cx) {
             Poll::Ready(trailers) => Poll::Ready(trailers.map_err(fault::not_whole)),

@@ -1,0 +1,228 @@
+//! Answers that come before the request's body was read: they reach the client at once, although the rest of the body
+//! is not taken.
+
+use std::io::Read;
+use std::io::Write;
+use std::net::Shutdown;
+use std::net::TcpStream;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use http::Request;
+
+use super::at_once;
+use crate::harness::Edge;
+use crate::harness::Gate;
+use crate::harness::Origin;
+use crate::harness::PATIENCE;
+use crate::harness::edge::timeouts;
+use crate::harness::frames::DATA;
+use crate::harness::frames::END_HEADERS;
+use crate::harness::frames::END_STREAM;
+use crate::harness::frames::GOAWAY;
+use crate::harness::frames::HEADERS;
+use crate::harness::frames::RESET;
+use crate::harness::frames::RawOrigin2;
+use crate::harness::frames::block;
+use crate::harness::frames::frame;
+use crate::harness::http2;
+
+/// SETTINGS_INITIAL_WINDOW_SIZE of 0 (RFC 9113 §6.5.2): not a byte of a body may be sent.
+const NO_WINDOW: &[u8] = &[0, 4, 0, 0, 0, 0];
+
+/// Asks origins of this protocol, with no deadline anywhere near.
+fn in_front_of(address: impl std::fmt::Display, protocol: &str, route: &str) -> Edge {
+    Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\", h2c: true}}]\n\
+         upstreams:\n  app:\n    addresses: [\"{address}\"]\n    protocol: {protocol}\n    breaker: off\n    \
+         {}\nroutes: [{{upstream: app, cache: off{route}}}]\n\
+         access_log: {{to: stdout, format: json}}\n",
+        timeouts(None)
+    ))
+}
+
+/// A whole answer to a stream.
+fn answer(stream: u32, status: &str, body: &str) -> Vec<u8> {
+    let length = body.len().to_string();
+    let fields = [(":status", status), ("content-length", &length)];
+    let mut frames = frame(HEADERS, END_HEADERS, stream, &block(&fields));
+    frames.extend(frame(DATA, END_STREAM, stream, body.as_bytes()));
+    frames
+}
+
+/// What a client of each version gets to an upload of so many bytes, all of which it sends before it reads.
+#[track_caller]
+fn is_refused_at_once(edge: &Edge, target: &str, size: usize, told: &str) {
+    let began = Instant::now();
+    let mut stream = TcpStream::connect(edge.address("http")).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    let head =
+        format!("POST {target} HTTP/1.1\r\nHost: edge.test\r\nContent-Length: {size}\r\n\r\n");
+    let mut to = stream.try_clone().expect("a second handle");
+    let sends = std::thread::spawn(move || {
+        // Once the answer is there, the rest may not be taken any more.
+        let _ = to.write_all(&[head.as_bytes(), &vec![b'x'; size]].concat());
+    });
+    let mut said = Vec::new();
+    while !said.ends_with(b"\r\n\r\nno") {
+        let mut some = [0; 1024];
+        let read = stream.read(&mut some).expect("an answer comes");
+        assert_ne!(read, 0, "{told}: {:?}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&some[..read]);
+    }
+    assert!(said.starts_with(b"HTTP/1.1 413 "), "{told}: {:?}", String::from_utf8_lossy(&said));
+    at_once(began, told);
+    let _ = stream.shutdown(Shutdown::Both);
+    sends.join().expect("it sends");
+
+    let began = Instant::now();
+    let (status, body) = http2::run(async {
+        let client = http2::plain(edge.address("http")).await;
+        let request = Request::post(format!("http://edge.test{target}")).body(()).unwrap();
+        let (response, mut sending) =
+            client.ready().await.unwrap().send_request(request, false).unwrap();
+        sending.send_data(vec![b'x'; size].into(), true).unwrap();
+        let mut response = response.await.unwrap();
+        let body = response.body_mut().data().await.unwrap().unwrap();
+        (response.status(), body)
+    });
+    assert_eq!((status.as_u16(), &*body), (413, &b"no"[..]), "{told}");
+    at_once(began, told);
+}
+
+#[test]
+fn an_answer_to_a_body_that_an_http_2_origin_does_not_take_reaches_the_client_at_once() {
+    for (told, settings) in [("64 KiB", &[][..]), ("nothing", NO_WINDOW)] {
+        for resets in [false, true] {
+            let origin = RawOrigin2::with(settings, move |to, stream| {
+                let mut said = answer(stream, "413", "no");
+                if resets {
+                    // NO_ERROR: it has answered and wants no more (RFC 9113 §8.1).
+                    said.extend(frame(RESET, 0, stream, &[0; 4]));
+                }
+                to.write_all(&said).is_ok()
+            });
+            let edge = in_front_of(origin.address, "http2", "");
+            for size in [100, 60_000, 100_000, 1_000_000] {
+                let told = format!("{told} are taken, reset: {resets}, {size} bytes");
+                is_refused_at_once(&edge, "/a", size, &told);
+            }
+            assert_eq!(origin.asked(), 8, "nothing is said twice");
+            assert_eq!(edge.metric("edgeproxy_upstream_errors_total"), 0.0);
+        }
+    }
+}
+
+/// Until no more comes into its buffer than was there a moment ago.
+fn until_nothing_comes(stream: &TcpStream) {
+    let mut came = vec![0; 16 << 20];
+    let mut before = usize::MAX;
+    loop {
+        let now = stream.peek(&mut came).expect("something came");
+        if now == before {
+            return;
+        }
+        before = now;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_answer_to_a_body_that_an_http_1_origin_does_not_take_reaches_the_client_at_once() {
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno";
+    // It reads none of it for as long as this is shut.
+    let gate = Gate::default();
+    let (early, late) = (gate.clone(), gate.clone());
+    let origin = Origin::script()
+        .take_over("/early", move |_, mut stream| {
+            let _ = stream.write_all(ANSWER);
+            early.pass();
+        })
+        .take_over("/late", move |_, mut stream| {
+            until_nothing_comes(&stream);
+            let _ = stream.write_all(ANSWER);
+            late.pass();
+        })
+        .start();
+    for route in ["", ", timeout: 1m"] {
+        let edge = in_front_of(origin.address, "http1", route);
+        for (target, size) in
+            [("/early", 100), ("/early", 100_000), ("/early", 30_000_000), ("/late", 30_000_000)]
+        {
+            is_refused_at_once(&edge, target, size, &format!("{target}, {size} bytes{route}"));
+        }
+        assert_eq!(edge.metric("edgeproxy_upstream_errors_total"), 0.0);
+    }
+    gate.open();
+}
+
+#[test]
+fn an_upload_goes_on_behind_the_head_of_an_answer_that_is_not_whole() {
+    // It says that it will answer, waits for all of the body, which it had not taken until then, and says what it was.
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let origin = Origin::script()
+        .take_over("/a", move |_, mut stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n");
+            wait.pass();
+            let mut came = vec![0; UPLOAD];
+            stream.read_exact(&mut came).expect("all of it comes");
+            let sum: u64 = came.iter().map(|&byte| u64::from(byte)).sum();
+            let _ = stream.write_all(format!("{sum:08}").as_bytes());
+        })
+        .start();
+    const UPLOAD: usize = 12_000_000;
+    let edge = in_front_of(origin.address, "http1", "");
+    let body: Vec<u8> = (0..UPLOAD).map(|n| u8::from(n % 7 == 0)).collect();
+    let wanted: usize = body.iter().map(|&byte| usize::from(byte)).sum();
+    let mut stream = TcpStream::connect(edge.address("http")).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    let mut to = stream.try_clone().expect("a second handle");
+    let sends = std::thread::spawn(move || {
+        let head =
+            format!("POST /a HTTP/1.1\r\nHost: edge.test\r\nContent-Length: {UPLOAD}\r\n\r\n");
+        to.write_all(&[head.as_bytes(), &body].concat()).expect("it is taken");
+    });
+    let mut said = Vec::new();
+    let mut read = |until: &[u8]| {
+        while !said.ends_with(until) {
+            let mut byte = [0; 1];
+            stream.read_exact(&mut byte).expect("an answer comes");
+            said.push(byte[0]);
+        }
+    };
+    read(b"\r\n\r\n");
+    gate.open();
+    read(format!("{wanted:08}").as_bytes());
+    sends.join().expect("it sends");
+}
+
+#[test]
+fn an_upload_that_an_origin_did_not_look_at_is_said_again_however_much_of_it_was_sent() {
+    const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+    for (told, what) in [
+        ("refused", RESET),
+        // The last stream that it looked at was none.
+        ("left", GOAWAY),
+    ] {
+        let asked = AtomicUsize::new(0);
+        let origin = RawOrigin2::start(move |to, stream| {
+            let refused = match what {
+                RESET => frame(RESET, 0, stream, &REFUSED_STREAM),
+                _ => frame(GOAWAY, 0, 0, &[0; 8]),
+            };
+            let is_first = asked.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+            to.write_all(&if is_first { refused } else { answer(stream, "200", "well") }).is_ok()
+        });
+        let edge = in_front_of(origin.address, "http2", "");
+        for n in 0..40 {
+            let body = vec![b'x'; [100, 10_000, 30_000, 60_000][n % 4]];
+            let reply = edge.wire().request("POST", "edge.test", "/a", &[], &body);
+            assert_eq!(reply.status, 200, "{told}, {n}: {reply:?}");
+            reply.expect_body("well");
+        }
+    }
+}
