@@ -114,7 +114,7 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// A secret that a client has to present: compared, never shown.
+/// A secret that a client has to present, or that something is made with: compared, never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Box<[u8]>);
 
@@ -125,7 +125,7 @@ impl Token {
         Self(text.as_bytes().into())
     }
 
-    /// The text, for presenting it.
+    /// The text, for presenting it, or for what is made with it.
     #[must_use]
     pub fn reveal(&self) -> &[u8] {
         &self.0

@@ -25,6 +25,7 @@ use crate::resilience::breaker::Transition;
 use crate::resilience::ejection;
 use crate::resilience::health::Assumed;
 use crate::upstream;
+use crate::upstream::Sticky;
 use crate::upstream::connect::Dial;
 use crate::upstream::found::Found;
 use crate::upstream::health::Checker;
@@ -36,6 +37,7 @@ use crate::upstream::prospect::Course;
 use crate::upstream::prospect::Prospect;
 use crate::upstream::prospect::Tally;
 use crate::upstream::prospect::millis;
+use crate::upstream::sticky;
 use crate::upstream::survey::News;
 
 /// How long an address that could not be connected to stands behind its siblings.
@@ -190,7 +192,7 @@ impl Backend {
         Self {
             prospect: Prospect { course, breaker, places: pool.places() },
             id: Arc::clone(&settings.id),
-            key: key_of(&label),
+            key: sticky::number(&label),
             label,
             shown: peer._address.to_string().into(),
             weight: AtomicU32::new(settings.weight),
@@ -236,6 +238,14 @@ impl Backend {
             self.set(Reason::Unhealthy, false);
             self.set(Reason::Unknown, false);
         }
+    }
+
+    /// The same, with the number that clients' cookies have for it.
+    pub(super) fn numbered_by(mut self, sticky: Option<&Sticky>) -> Self {
+        if let Some(sticky) = sticky {
+            self.key = sticky.number(&self.label);
+        }
+        self
     }
 
     /// The same, connected to in this way.
@@ -288,7 +298,7 @@ impl Backend {
         &self.shown
     }
 
-    /// A number for its label, which stays the same from start to start and on every node.
+    /// A number for its label, which stays the same from start to start and on every node that is configured alike.
     #[must_use]
     pub fn key(&self) -> u64 {
         self.key
@@ -528,13 +538,6 @@ impl Backend {
 /// What the places for uploads allow, beside a pool of so many places.
 fn of_uploads(pool: pool::Settings, places: u32) -> pool::Settings {
     pool::Settings { max_connections: pool.uploads.unwrap_or(places / 2).max(1), ..pool }
-}
-
-/// FNV-1a: the same everywhere and for ever, since clients keep it in cookies.
-fn key_of(label: &str) -> u64 {
-    label.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-    })
 }
 
 thread_local! {

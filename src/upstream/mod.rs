@@ -37,6 +37,7 @@ pub mod race;
 mod relocate;
 pub mod resolve;
 mod socket;
+mod sticky;
 mod survey;
 pub mod tls;
 mod unverified;
@@ -57,6 +58,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::balance::Algorithm;
+use crate::message::secret::Token;
 use crate::refusal::Refusal;
 use crate::resilience::breaker;
 use crate::resilience::budget;
@@ -171,6 +173,8 @@ pub struct Sticky {
     pub cookie: String,
     /// How long the client keeps it; `None` is until it closes.
     pub max_age: Option<Duration>,
+    /// By what backends are numbered there; `None`: as everybody can find out who guesses one's label.
+    pub key: Option<Token>,
 }
 
 /// When a backend is given a rest, as meant.

@@ -582,6 +582,7 @@ impl Source {
                 let backend = Backend::new(of, peer, pool, alone, breaker, news, now);
                 backend.set(Reason::Draining, self.draining);
                 let backend = backend.dialled_by(&self.dial);
+                let backend = backend.numbered_by(settings.sticky.as_ref());
                 let backend = backend.checked_by(self.checker.as_ref());
                 let before = follows.iter().find(|one| one.address() == backend.address());
                 Arc::new(match before {

@@ -64,6 +64,7 @@ fn names_a_secret(steps: &[Step]) -> bool {
         "headers" | "set" | "add" => is_field(name),
         "query" | "cookies" => is_named_so(name.trim_end_matches('*').as_bytes()),
         "external_account" => name.starts_with("hmac") && !name.ends_with("_file"),
+        "sticky" => is_named_so(name.as_bytes()) && !name.ends_with("_file"),
         // Misspelt, it is still one.
         "admin" | "purge" => {
             !name.ends_with("_file") && (name.starts_with("to") || is_named_so(name.as_bytes()))

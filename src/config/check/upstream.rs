@@ -18,6 +18,7 @@ use crate::config::check::names;
 use crate::config::check::names::Srv;
 use crate::config::check::period;
 use crate::config::check::resilience;
+use crate::config::check::secret;
 use crate::config::check::secret::Files;
 use crate::config::check::uses;
 use crate::config::check::uses::Uses;
@@ -25,6 +26,7 @@ use crate::config::check::within;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::schema;
+use crate::message::secret::Token;
 use crate::message::target::Scheme;
 use crate::upstream::Backend;
 use crate::upstream::Balance;
@@ -43,6 +45,9 @@ use crate::upstream::pool;
 
 /// The most bytes of a backend's id: as many as of a host's name.
 const LONGEST_ID: usize = 255;
+
+/// The fewest bytes of the key of a sticky cookie.
+const SHORTEST_KEY: usize = 16;
 
 /// How long an origin may be silent that nobody said more of.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -130,7 +135,7 @@ fn one(
         sticky: written
             .sticky
             .as_ref()
-            .map(|sticky| self::sticky(sticky, &at.key("sticky"), report)),
+            .map(|sticky| self::sticky(sticky, files, &at.key("sticky"), report)),
         concurrency: written
             .concurrency
             .as_ref()
@@ -173,7 +178,12 @@ fn one(
 }
 
 /// How a client comes to the same backend again.
-fn sticky(written: &schema::upstream::Sticky, at: &Path, report: &mut Report<'_>) -> Sticky {
+fn sticky(
+    written: &schema::upstream::Sticky,
+    files: Files<'_>,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Sticky {
     // A token (RFC 6265 §4.1.1).
     let name = &written.cookie;
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
@@ -185,7 +195,28 @@ fn sticky(written: &schema::upstream::Sticky, at: &Path, report: &mut Report<'_>
     let moment = Duration::from_secs(1);
     let max_age =
         written.max_age.get().map(|age| period(report, &at.key("max_age"), age, moment, 400 * DAY));
-    Sticky { cookie: name.clone(), max_age }
+    Sticky { cookie: name.clone(), max_age, key: sticky_key(written, files, at, report) }
+}
+
+/// By what backends are numbered in the cookie.
+fn sticky_key(
+    written: &schema::upstream::Sticky,
+    files: Files<'_>,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Option<Token> {
+    let (key, path) = (written.key.as_ref(), written.key_file.as_deref());
+    let secret = secret::either(("key", key), path, at, files, report)?;
+    let text = secret.reveal().trim();
+    // Where files are not looked at, something stands for what they hold.
+    let is_known = key.is_some() || files.read.is_some();
+    if is_known && text.len() < SHORTEST_KEY {
+        let at = at.key(if key.is_some() { "key" } else { "key_file" });
+        report
+            .error(&at, format!("a key of less than {SHORTEST_KEY} bytes can be guessed"))
+            .help("write a longer one by chance, such as `openssl rand -hex 32` makes");
+    }
+    Some(Token::new(text))
 }
 
 /// How connections say for whom they speak.

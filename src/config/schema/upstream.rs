@@ -20,6 +20,7 @@ use serde::de::value::MapAccessDeserializer;
 
 use crate::config::schema::health::Ejection;
 use crate::config::schema::health::Health;
+use crate::config::schema::secret::Secret;
 use crate::config::schema::value::OrOff;
 use crate::config::schema::value::Switch;
 use crate::units::Period;
@@ -132,6 +133,13 @@ pub struct Sticky {
     pub cookie: String,
     /// How long the client keeps it, or `off`: until it closes.
     pub max_age: OrOff<Period>,
+    /// A secret by which it says so: without it, whoever guesses the id or the address of a backend sees in the
+    /// cookie that it is the one. The same on every node; with another one clients choose anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
+    /// A file that holds the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// How many requests an upstream is given at once: between two bounds, as its latency shows.
@@ -348,7 +356,8 @@ impl Default for Timeouts {
 
 impl Default for Sticky {
     fn default() -> Self {
-        Self { cookie: "edgeproxy".to_owned(), max_age: OrOff::Off }
+        let cookie = "edgeproxy".to_owned();
+        Self { cookie, max_age: OrOff::Off, key: None, key_file: None }
     }
 }
 

@@ -178,6 +178,9 @@ fn a_token_of_the_wrong_shape_or_under_a_misspelt_key_is_not_shown() {
         "defaults: {purge: {token: [hunter2]}}",
         "defaults: {purge: {tokens: hunter2}}",
         "defaults: {purge: {from: 5, token: hunter2}}",
+        "upstreams: {b: {addresses: [\"b:80\"], sticky: {key: [hunter2]}}}",
+        "upstreams: {b: {addresses: [\"b:80\"], sticky: {kex: x, key: hunter2}}}",
+        "upstreams: {b: {addresses: [\"b:80\"], sticky: {keys: 5, secret_key: hunter2}}}",
     ] {
         let text = format!("{HEAD}{wrong}\nroutes: [{{upstream: a}}]\n");
         let found = load_text(&text, "t.yaml").expect_err(wrong);
@@ -192,6 +195,48 @@ fn a_token_of_the_wrong_shape_or_under_a_misspelt_key_is_not_shown() {
         let text = format!("{HEAD}{wrong}\nroutes: [{{upstream: a}}]\n");
         let found = load_text(&text, "t.yaml").expect_err(wrong).to_string();
         assert!(found.contains(shown), "{found}");
+    }
+}
+
+#[test]
+fn the_key_of_a_sticky_cookie_is_written_or_in_a_file_and_not_short() {
+    let yaml = |key: &str| {
+        let head = HEAD.replace("[\"a:80\"]", &format!("[\"a:80\"], sticky: {{{key}}}"));
+        format!("{head}routes: [{{upstream: a}}]\n")
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("edge.yaml");
+    std::fs::write(folder.path().join("long.key"), "hunter2 and some more\n").expect("written");
+    std::fs::write(folder.path().join("short.key"), "hunter2\n").expect("written");
+    let load = |key: &str| {
+        std::fs::write(&path, yaml(key)).expect("written");
+        load(&path)
+    };
+    let mut numbers = ["key_file: long.key", "key: hunter2 and some more"].map(|key| {
+        let loaded = load(key).unwrap_or_else(|found| panic!("{found}"));
+        assert!(!show(&loaded.config).contains("hunter2"), "{}", show(&loaded.config));
+        let sticky = loaded.plan.upstreams[0].sticky.clone().expect("it is");
+        assert!(!format!("{sticky:?}").contains("hunter2"));
+        sticky.number("a:80")
+    });
+    numbers.sort_unstable();
+    assert_eq!(numbers[0], numbers[1], "the same key");
+    for (key, part, place) in [
+        ("key: hunter2", "less than 16 bytes", "upstreams.a.sticky.key"),
+        ("key_file: short.key", "less than 16 bytes", "upstreams.a.sticky.key_file"),
+        ("key_file: no.key", "cannot take a secret from no.key", "upstreams.a.sticky.key_file"),
+        (
+            "key: hunter2 and more, key_file: long.key",
+            "`key` is there too",
+            "upstreams.a.sticky.key_file",
+        ),
+        ("key: \"\"", "the secret is empty", "upstreams.a.sticky.key"),
+    ] {
+        let found = load(key).expect_err(key);
+        let [problem] = found.all() else { panic!("{found}") };
+        assert!(problem.message.contains(part), "{part}: {found}");
+        assert_eq!(problem.path, place);
+        assert!(!found.to_string().contains("hunter2"), "{found}");
     }
 }
 

@@ -1,6 +1,10 @@
 //! A client comes to the backend again that served it before.
 
+use std::sync::Arc;
+
 use super::before;
+use super::with;
+use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::ok;
 
@@ -72,5 +76,53 @@ fn while_its_backend_is_away_a_client_gets_another_and_stays_there() {
     for _ in 0..4 {
         let again = edge.get_with("/", &[("Cookie", &told)]);
         assert_eq!(again.expect_body(other).value("set-cookie"), None, "it knows");
+    }
+}
+
+/// The cookie that a client is told.
+fn told(edge: &Edge) -> String {
+    pair(edge.get("/").value("set-cookie").expect("the client is told"))
+}
+
+#[test]
+fn with_a_key_a_cookie_means_the_same_on_every_node_and_tells_nothing_of_an_address() {
+    let origin = Origin::always(ok("a"));
+    let at = format!("\"{}\"", origin.address);
+    let edge = |sticky: &str| with(&at, &format!("    sticky: {sticky}\n"));
+    let key = "{key: a key that nobody guesses}";
+    let (one, two) = (edge(key), edge(key));
+    let cookie = told(&one);
+    assert_eq!(told(&two), cookie);
+    assert_eq!(two.get_with("/", &[("Cookie", &cookie)]).value("set-cookie"), None, "it knows");
+    // Who has no key, or another one, comes to another number.
+    let (plain, other) = (edge("on"), edge("{key: another one of the same}"));
+    assert_ne!(told(&plain), cookie);
+    assert_ne!(told(&other), cookie);
+    assert_ne!(told(&other), told(&plain));
+}
+
+#[test]
+fn with_another_key_clients_are_told_anew() {
+    let (a, b) = (Origin::always(ok("a")), Origin::always(ok("b")));
+    let folder = Arc::new(tempfile::tempdir().expect("a folder can be made"));
+    let write = |key: &str| std::fs::write(folder.path().join("sticky.key"), key).expect("written");
+    write("a key that nobody guesses\n");
+    let yaml = format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
+         upstreams: {{app: {{addresses: [\"{}\", \"{}\"], sticky: {{key_file: sticky.key}}}}}}\n\
+         routes: [{{upstream: app}}]\n",
+        a.address, b.address
+    );
+    let edge = Edge::in_folder(Arc::clone(&folder), &yaml, &[]);
+    let cookie = told(&edge);
+    write("another one of the same\n");
+    edge.reload().expect_status(200);
+    let again = edge.get_with("/", &[("Cookie", &cookie)]);
+    let anew = pair(again.expect_status(200).value("set-cookie").expect("it is told anew"));
+    assert_ne!(anew, cookie);
+    let home = again.text();
+    for _ in 0..4 {
+        let kept = edge.get_with("/", &[("Cookie", &anew)]);
+        assert_eq!((kept.text(), kept.value("set-cookie")), (home.clone(), None));
     }
 }
