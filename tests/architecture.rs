@@ -105,8 +105,16 @@ const MACHINERY: &[&str] =
 const UNLOCKED: &[&str] = &["balance", "resilience", "upstream", "runtime", "observe"];
 
 /// What is a lock, or may wait behind one.
-const LOCKS: &[&str] =
-    &["Mutex<", "RwLock<", "ArcSwap<", "Condvar", "Notify", "Semaphore", "watch::Receiver<"];
+const LOCKS: &[&str] = &[
+    "Mutex<",
+    "RwLock<",
+    "ArcSwap<",
+    "ArcSwapOption<",
+    "Condvar",
+    "Notify",
+    "Semaphore",
+    "watch::Receiver<",
+];
 
 /// A source file: its path below `src`, with `/`, and its text.
 struct Source {

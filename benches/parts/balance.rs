@@ -109,7 +109,7 @@ fn group(count: usize, random: &mut Random) -> Group {
         let latency = PeakEwma::new(Duration::from_secs(10));
         latency.observe(Duration::from_micros(u64::from(1000 + random.below(4000))), now);
         Peer {
-            breaker: Breaker::new(breaker::Settings::default()),
+            breaker: Breaker::new(&breaker::Settings::default()),
             in_flight: AtomicU32::new((1 + turn % 4) * 10 + random.below(3)),
             latency,
         }

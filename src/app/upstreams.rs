@@ -1,5 +1,7 @@
 //! `upstreams`: the backends of the running process.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::Map;
 use serde_json::Value;
@@ -18,6 +20,10 @@ use crate::app::purge::refused;
 use crate::app::purge::running;
 use crate::message::segment::encode;
 use crate::runtime::patch::Patch;
+use crate::units::Period;
+
+/// An error that is older says nothing of a backend that is up.
+const OF_LATE: Duration = Duration::from_secs(10 * 60);
 
 /// As much of an answer as is told again.
 #[derive(Deserialize)]
@@ -62,6 +68,22 @@ struct Address {
     requests: u64,
     failures: u64,
     mean_response_ms: Option<f64>,
+    /// One that is older than this program says none.
+    last_error: Option<LastError>,
+    health: Option<Health>,
+}
+
+#[derive(Deserialize)]
+struct LastError {
+    label: String,
+    reason: String,
+    ms_ago: u64,
+}
+
+#[derive(Deserialize)]
+struct Health {
+    state: String,
+    last_error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -248,6 +270,11 @@ fn table(upstreams: &[Upstream]) -> String {
         text.push('\n');
     }
     for upstream in upstreams {
+        for one in upstream.backends.iter().flat_map(|backend| &backend.addresses) {
+            text.push_str(&troubles(&upstream.name, one));
+        }
+    }
+    for upstream in upstreams {
         if let Some(Drift { added, changed, removed }) = &upstream.drift {
             let parts = [("added", added), ("changed", changed), ("removed", removed)];
             let parts: Vec<String> = parts
@@ -258,6 +285,27 @@ fn table(upstreams: &[Upstream]) -> String {
             let parts = parts.join("; ");
             text.push_str(&format!("{} differs from the configuration: {parts}\n", upstream.name));
         }
+    }
+    text
+}
+
+/// Why a backend is not well, or was not of late: a line for what requests met, and one for its checks.
+fn troubles(upstream: &str, one: &Address) -> String {
+    let mut text = String::new();
+    let Address { label, state, .. } = one;
+    if let Some(LastError { label: word, reason, ms_ago }) = &one.last_error {
+        let ago = Duration::from_secs(ms_ago / 1000);
+        if state != "up" || ago < OF_LATE {
+            let ago = Period(ago);
+            text.push_str(&format!(
+                "{upstream} {label}: last failed {ago} ago: {word}: {reason}\n"
+            ));
+        }
+    }
+    if let Some(Health { state, last_error: Some(error) }) = &one.health
+        && state != "healthy"
+    {
+        text.push_str(&format!("{upstream} {label}: {state} by its checks: {error}\n"));
     }
     text
 }

@@ -184,13 +184,13 @@ definitions! {
     BACKEND_IN_FLIGHT: Gauge "edgeproxy_backend_requests_in_flight" ["upstream", "backend"]
         "Requests that the backend has now.";
     BACKEND_BREAKER: Gauge "edgeproxy_backend_breaker_state" ["upstream", "backend"]
-        "The circuit breaker: 0 closed, 1 half-open, 2 open.";
+        "The circuit breaker: 0 closed, 1 half-open, 2 open, until the first probe passes.";
     BACKEND_OPENED: Counter "edgeproxy_backend_breaker_opened_total" ["upstream", "backend"]
         "How often the circuit breaker has opened.";
     BACKEND_HALF_OPENED: Counter "edgeproxy_backend_breaker_half_opened_total" ["upstream", "backend"]
         "How often the circuit breaker has let probes through after that.";
     BACKEND_CLOSED: Counter "edgeproxy_backend_breaker_closed_total" ["upstream", "backend"]
-        "How often probes have closed the circuit breaker.";
+        "How often the circuit breaker has closed: by its probes, by a reset, or because it was switched off.";
     POOL_OPEN: Gauge "edgeproxy_backend_pool_open" ["upstream", "backend"]
         "Connections to the backend that exist.";
     POOL_IDLE: Gauge "edgeproxy_backend_pool_idle" ["upstream", "backend"]

@@ -33,6 +33,7 @@ use crate::upstream::connect::Kept;
 use crate::upstream::fault::Unseen;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::fault::unseen;
+use crate::upstream::mishap::Why;
 use crate::upstream::peer::Upstream;
 
 /// The type of the error that makes Pingora ask another: the answer was a failure.
@@ -50,7 +51,7 @@ pub(crate) fn not_connected(
     note(&error, ctx);
     ctx.origin.failed = Some(refusal_of(&error));
     if let Some(lease) = &mut ctx.origin.lease {
-        lease.failed(Fault::Connect);
+        lease.failed(Fault::Connect, Why::Error(&error));
     }
     let again = may_try_again(request, ctx, What::Connect, Sent::Nothing, None);
     error.set_retry(again.is_some());
@@ -103,7 +104,7 @@ pub(crate) fn broke(
         note(&error, ctx);
         ctx.origin.failed = Some(refusal);
         if let Some(lease) = ctx.origin.lease.as_mut().filter(|_| is_blamed) {
-            lease.failed(Fault::of(refusal));
+            lease.failed(Fault::of(refusal), Why::Error(&error));
         }
     }
     error.set_retry(again.is_some());

@@ -13,6 +13,7 @@ use crate::observe::metrics::labels::UpstreamError;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::outgoing::Outgoing;
 use crate::upstream::Fault;
+use crate::upstream::mishap::Why;
 use crate::upstream::peer::Upstream;
 use crate::upstream::race::Attempt;
 use crate::upstream::race::Outcome;
@@ -59,7 +60,7 @@ pub(crate) fn settle(ctx: &mut RequestCtx) {
             metrics.failed(UpstreamError::of(how));
         }
         if let Some(first) = &mut ctx.origin.lease {
-            first.failed(Fault::of(how));
+            first.failed(Fault::of(how), Why::Refusal(how));
         }
     }
     if let Some(second) = ended.second {

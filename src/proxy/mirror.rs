@@ -26,6 +26,7 @@ use crate::observe::metrics::labels::Copied;
 use crate::proxy::admit;
 use crate::proxy::context::RequestCtx;
 use crate::proxy::outgoing::Outgoing;
+use crate::refusal::Refusal;
 use crate::route::asking::Mirror;
 use crate::runtime::Runtime;
 use crate::upstream::Fault;
@@ -33,10 +34,12 @@ use crate::upstream::Protocol;
 use crate::upstream::backend::random;
 use crate::upstream::connect::Kept;
 use crate::upstream::exchange::http1::Exchange;
+use crate::upstream::fault::error_of;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::http2::stream::Head;
 use crate::upstream::lease::Body;
 use crate::upstream::lease::Lease;
+use crate::upstream::mishap::Why;
 use crate::upstream::peer::Wish;
 
 /// How much of an answer is read before its connection, or its stream, is given up.
@@ -217,21 +220,21 @@ impl Copy {
         let total = upstream.settings().timeouts.total;
         let outcome = match timeout(total, self.ask(&mut lease)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Fault::Timeout),
+            Err(_) => Err(Broke(Fault::Timeout, error_of(Refusal::TotalTimeout))),
         };
         // Held until now.
         drop(self.place);
         match outcome {
             Ok(()) => Copied::Answered,
-            Err(fault) => {
-                lease.failed(fault);
+            Err(Broke(fault, error)) => {
+                lease.failed(fault, Why::Error(&error));
                 Copied::Failed
             }
         }
     }
 
     /// Asks, and reads what comes until it is enough.
-    async fn ask(&mut self, lease: &mut Lease) -> Result<(), Fault> {
+    async fn ask(&mut self, lease: &mut Lease) -> Result<(), Broke> {
         let body = Bytes::from(std::mem::take(&mut self.body));
         match &self.said {
             Said::Text(request) => self.ask_http1(request, lease).await,
@@ -249,13 +252,13 @@ impl Copy {
         head: &Parts,
         mut body: Bytes,
         lease: &mut Lease,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Broke> {
         let timeouts = lease.upstream().settings().timeouts;
         let stream = lease.stream(timeouts.connect, Kept::Welcome).await;
-        let mut stream = stream.map_err(|_| Fault::Connect)?;
+        let mut stream = stream.map_err(|error| Broke(Fault::Connect, error))?;
         let began = Instant::now();
         let has_body = !body.is_empty();
-        stream.send(Request::from_parts(head.clone(), ()), has_body).map_err(fault)?;
+        stream.send(Request::from_parts(head.clone(), ()), has_body).map_err(broke)?;
         if has_body {
             let sending = stream.sending();
             // Whoever takes no more of it may have answered.
@@ -264,7 +267,7 @@ impl Copy {
             }
         }
         let status = loop {
-            match poll_fn(|cx| stream.poll_head(cx)).await.map_err(fault)? {
+            match poll_fn(|cx| stream.poll_head(cx)).await.map_err(broke)? {
                 Head::Interim(_) => {}
                 Head::Final(head) => break head.status,
             }
@@ -272,21 +275,21 @@ impl Copy {
         lease.answered(status.as_u16(), began.elapsed());
         let mut left = self.wanted();
         while left > 0 {
-            let part = poll_fn(|cx| stream.poll_body(cx)).await.map_err(fault)?;
+            let part = poll_fn(|cx| stream.poll_body(cx)).await.map_err(broke)?;
             let Some(part) = part else { break };
             left = left.saturating_sub(part.len());
         }
         Ok(())
     }
 
-    async fn ask_http1(&self, request: &[u8], lease: &mut Lease) -> Result<(), Fault> {
+    async fn ask_http1(&self, request: &[u8], lease: &mut Lease) -> Result<(), Broke> {
         let timeouts = lease.upstream().settings().timeouts;
         let exchange = lease.http1(timeouts.connect, Kept::Welcome).await;
-        let mut exchange = exchange.map_err(|_| Fault::Connect)?;
+        let mut exchange = exchange.map_err(|error| Broke(Fault::Connect, error))?;
         let began = Instant::now();
-        exchange.send_whole(request, timeouts.write).await.map_err(fault)?;
+        exchange.send_whole(request, timeouts.write).await.map_err(broke)?;
         let status = loop {
-            let head = answer(&mut exchange).await.map_err(fault)?;
+            let head = answer(&mut exchange).await.map_err(broke)?;
             if !head.status.is_informational() {
                 break head.status;
             }
@@ -294,7 +297,7 @@ impl Copy {
         lease.answered(status.as_u16(), began.elapsed());
         let mut left = self.wanted();
         while left > 0 {
-            let part = poll_fn(|cx| exchange.poll_body(cx)).await.map_err(fault)?;
+            let part = poll_fn(|cx| exchange.poll_body(cx)).await.map_err(broke)?;
             let Some(part) = part else { break };
             left = left.saturating_sub(part.len());
         }
@@ -302,8 +305,11 @@ impl Copy {
     }
 }
 
-fn fault(error: Box<pingora::Error>) -> Fault {
-    Fault::of(refusal_of(&error))
+/// What a copy ended in: whose fault that is, and why.
+struct Broke(Fault, Box<pingora::Error>);
+
+fn broke(error: Box<pingora::Error>) -> Broke {
+    Broke(Fault::of(refusal_of(&error)), error)
 }
 
 async fn answer(exchange: &mut Exchange) -> pingora::Result<ReplyMessage> {

@@ -56,12 +56,12 @@ impl Default for Settings {
 pub enum State {
     /// They pass.
     Closed,
-    /// They do not.
+    /// They do not; once the time is over, the next one passes as a probe.
     Open {
-        /// When the first probe may pass.
+        /// When the first probe may pass. It may be over: nobody has come yet.
         until: Duration,
     },
-    /// A few pass, to see how they fare. Also when the time is over and no probe has come yet.
+    /// A few pass, to see how they fare: the first probe has.
     HalfOpen,
 }
 
@@ -84,8 +84,31 @@ pub enum Transition {
     Opened(Cause),
     /// The first probe passed.
     HalfOpened,
-    /// It closed: all probes succeeded.
-    Closed,
+    /// It closed.
+    Closed(Closing),
+}
+
+/// Why a breaker closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Closing {
+    /// All probes succeeded.
+    Probes,
+    /// Somebody asked for it.
+    Reset,
+    /// There is no breaker any more.
+    SwitchedOff,
+}
+
+impl Closing {
+    /// The word for it in logs.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Probes => "probes",
+            Self::Reset => "reset",
+            Self::SwitchedOff => "switched_off",
+        }
+    }
 }
 
 /// Why a breaker opened.
@@ -174,25 +197,115 @@ pub struct Breaker {
     failures: AtomicU32,
     /// Failures that counted for that, of all times.
     counted: AtomicU32,
-    settings: Settings,
+    rule: Rule,
     /// All requests, and of note the failed ones.
     window: Window,
+}
+
+/// [`Settings`] that can be changed while requests are asked about. Each number counts for itself: one request
+/// may meet some that are new and some that are not, as if it had come a moment before or after.
+#[derive(Debug)]
+struct Rule {
+    failures: AtomicU32,
+    /// [`NO_RATE`]: there is none.
+    rate: AtomicU32,
+    min_requests: AtomicU32,
+    probes: AtomicU32,
+    /// In nanoseconds.
+    open_for: AtomicU64,
+}
+
+/// More than any percentage.
+const NO_RATE: u32 = u32::MAX;
+
+impl Rule {
+    fn new(settings: &Settings) -> Self {
+        let rule = Self {
+            failures: AtomicU32::new(0),
+            rate: AtomicU32::new(NO_RATE),
+            min_requests: AtomicU32::new(0),
+            probes: AtomicU32::new(1),
+            open_for: AtomicU64::new(0),
+        };
+        rule.set(settings);
+        rule
+    }
+
+    fn set(&self, settings: &Settings) {
+        let probes = settings.probes.clamp(1, MOST_PROBES);
+        let open_for = u64::try_from(settings.open_for.as_nanos()).unwrap_or(u64::MAX);
+        self.failures.store(settings.failures, Ordering::Relaxed);
+        self.rate.store(settings.rate.unwrap_or(NO_RATE), Ordering::Relaxed);
+        self.min_requests.store(settings.min_requests, Ordering::Relaxed);
+        self.probes.store(probes, Ordering::Relaxed);
+        self.open_for.store(open_for, Ordering::Relaxed);
+    }
+
+    /// Nothing opens it.
+    fn never(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.rate.store(NO_RATE, Ordering::Relaxed);
+    }
+
+    fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    fn rate(&self) -> Option<u32> {
+        Some(self.rate.load(Ordering::Relaxed)).filter(|rate| *rate != NO_RATE)
+    }
+
+    fn min_requests(&self) -> u32 {
+        self.min_requests.load(Ordering::Relaxed)
+    }
+
+    fn probes(&self) -> u32 {
+        self.probes.load(Ordering::Relaxed)
+    }
+
+    fn open_for(&self) -> Duration {
+        Duration::from_nanos(self.open_for.load(Ordering::Relaxed))
+    }
 }
 
 impl Breaker {
     /// A closed one.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        let window = Window::new(settings.window);
+    pub fn new(settings: &Settings) -> Self {
+        let (rule, window) = (Rule::new(settings), Window::new(settings.window));
         let word = AtomicU64::new(Word::closed(0).pack());
         let (failures, counted) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { word, failures, counted, settings, window }
+        Self { word, failures, counted, rule, window }
     }
 
-    /// What it was made with.
-    #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Goes by these settings from now on, and stays in the state that it is in.
+    ///
+    /// Open, it stays so for [`Settings::open_for`] as that is now, from when it opened. Half-open, the probes that
+    /// are out and those that have succeeded count on, but it takes one more at least to close it. Closed, failures
+    /// in a row stay, and may be one too many with the next one; what the percentage is taken of stays where the
+    /// window is as long as before, and there was one.
+    pub fn adjust(&self, settings: &Settings) {
+        let before = self.rule.open_for();
+        let won = settings.probes.clamp(1, MOST_PROBES) - 1;
+        loop {
+            let word = self.load();
+            let next = match word.phase {
+                Phase::Closed => break,
+                Phase::Open => {
+                    let until = word.time().saturating_add(settings.open_for);
+                    Word::open(word.round, until.saturating_sub(before))
+                }
+                Phase::HalfOpen => {
+                    Word::half_open(word.round, word.time(), word.taken, word.won.min(won))
+                }
+            };
+            if self.replace(word, next) {
+                break;
+            }
+        }
+        // After that: one that opens in between has the time of before to its end.
+        self.rule.set(settings);
+        self.window.adjust(settings.window);
     }
 
     /// Whether [`Breaker::enter`] would give a pass. Changes nothing.
@@ -232,14 +345,14 @@ impl Breaker {
         }
     }
 
-    /// What it does with requests now.
+    /// What it does with requests: what the last [`Transition`] that was told has made of it.
     #[must_use]
-    pub fn state(&self, now: Duration) -> State {
+    pub fn state(&self) -> State {
         let word = self.load();
         match word.phase {
             Phase::Closed => State::Closed,
-            Phase::Open if now < word.time() => State::Open { until: word.time() },
-            Phase::Open | Phase::HalfOpen => State::HalfOpen,
+            Phase::Open => State::Open { until: word.time() },
+            Phase::HalfOpen => State::HalfOpen,
         }
     }
 
@@ -249,20 +362,30 @@ impl Breaker {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Closes it and forgets everything. Passes that are out count for nothing.
-    pub fn reset(&self) {
+    /// Closes it and forgets everything. Passes that are out count for nothing. Says what that changed.
+    pub fn reset(&self) -> Option<Transition> {
+        self.close(Closing::Reset)
+    }
+
+    /// The same for good: nothing opens it any more.
+    pub fn switch_off(&self) -> Option<Transition> {
+        self.rule.never();
+        self.close(Closing::SwitchedOff)
+    }
+
+    fn close(&self, why: Closing) -> Option<Transition> {
         loop {
             let word = self.load();
             self.forget();
             if self.replace(word, Word::closed(word.next_round())) {
-                return;
+                return (word.phase != Phase::Closed).then_some(Transition::Closed(why));
             }
         }
     }
 
     /// The word after a pass; `None` when there is no pass.
     fn passing(&self, word: Word, now: Duration) -> Option<Word> {
-        let probes = self.settings.probes.clamp(1, MOST_PROBES);
+        let probes = self.rule.probes();
         match word.phase {
             Phase::Closed => Some(word),
             Phase::Open if now < word.time() => None,
@@ -271,7 +394,7 @@ impl Breaker {
                 Some(Word::half_open(word.round, now, word.taken + 1, word.won))
             }
             // All probes that are out are lost. A new round: should one come back, it is too late.
-            Phase::HalfOpen if now >= word.time().saturating_add(self.settings.open_for) => {
+            Phase::HalfOpen if now >= word.time().saturating_add(self.rule.open_for()) => {
                 Some(Word::half_open(word.next_round(), now, 1, word.won))
             }
             Phase::HalfOpen => None,
@@ -290,7 +413,7 @@ impl Breaker {
                 if self.failures.load(Ordering::Relaxed) != 0 {
                     self.failures.store(0, Ordering::Relaxed);
                 }
-                if self.settings.rate.is_some() {
+                if self.rule.rate().is_some() {
                     self.window.add(Count::One, now);
                 }
                 return None;
@@ -301,7 +424,7 @@ impl Breaker {
             }
             Verdict::Cut => self.failed(self.is_news(pass), now)?,
         };
-        let until = now.saturating_add(self.settings.open_for);
+        let until = now.saturating_add(self.rule.open_for());
         // Another thread may have been first: then the change is that thread's.
         self.replace(word, Word::open(word.next_round(), until))
             .then_some(Transition::Opened(cause))
@@ -317,22 +440,23 @@ impl Breaker {
     fn failed(&self, in_row: bool, now: Duration) -> Option<Cause> {
         let too_many = in_row && {
             let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-            self.settings.failures > 0 && failures >= self.settings.failures
+            let most = self.rule.failures();
+            most > 0 && failures >= most
         };
         let cause = too_many.then_some(Cause::Failures);
-        let Some(rate) = self.settings.rate else {
+        let Some(rate) = self.rule.rate() else {
             return cause;
         };
         self.window.add(Count::One, now);
         self.window.add(Count::Noted, now);
         let counts = self.window.sum(now);
-        let enough = counts.all >= u64::from(self.settings.min_requests);
+        let enough = counts.all >= u64::from(self.rule.min_requests());
         let too_often = enough && counts.noted * 100 >= counts.all * u64::from(rate);
         cause.or(too_often.then_some(Cause::Rate))
     }
 
     fn leave_half_open(&self, round: u16, verdict: Verdict, now: Duration) -> Option<Transition> {
-        let probes = self.settings.probes.clamp(1, MOST_PROBES);
+        let probes = self.rule.probes();
         loop {
             let word = self.load();
             if word.phase != Phase::HalfOpen || word.round != round {
@@ -349,10 +473,10 @@ impl Breaker {
                 Verdict::Success => {
                     // Before it closes: what is counted afterwards is to stay.
                     self.forget();
-                    (Word::closed(word.next_round()), Some(Transition::Closed))
+                    (Word::closed(word.next_round()), Some(Transition::Closed(Closing::Probes)))
                 }
                 Verdict::Failure | Verdict::Cut => {
-                    let until = now.saturating_add(self.settings.open_for);
+                    let until = now.saturating_add(self.rule.open_for());
                     let opened = Transition::Opened(Cause::Probe);
                     (Word::open(word.next_round(), until), Some(opened))
                 }

@@ -22,15 +22,15 @@ fn ask(breaker: &Breaker, verdict: Verdict, now: Duration) -> Option<Transition>
 
 /// One that has just opened.
 fn opened(settings: Settings, now: Duration) -> Breaker {
-    let breaker = Breaker::new(settings);
-    let last = (0..breaker.settings().failures).map(|_| ask(&breaker, Failure, now)).last();
+    let breaker = Breaker::new(&settings);
+    let last = (0..settings.failures).map(|_| ask(&breaker, Failure, now)).last();
     assert_eq!(last, Some(Some(Transition::Opened(Cause::Failures))));
     breaker
 }
 
 #[test]
 fn the_fifth_failure_in_a_row_opens_it() {
-    let breaker = Breaker::new(Settings::default());
+    let breaker = Breaker::new(&Settings::default());
     for _ in 0..4 {
         assert_eq!(ask(&breaker, Failure, at(1)), None);
     }
@@ -38,10 +38,10 @@ fn the_fifth_failure_in_a_row_opens_it() {
     for _ in 0..4 {
         assert_eq!(ask(&breaker, Failure, at(2)), None);
     }
-    assert_eq!(breaker.state(at(2)), State::Closed);
+    assert_eq!(breaker.state(), State::Closed);
     assert_eq!(breaker.consecutive_failures(), 4);
     assert_eq!(ask(&breaker, Failure, at(3)), Some(Transition::Opened(Cause::Failures)));
-    assert_eq!(breaker.state(at(3)), State::Open { until: at(33) });
+    assert_eq!(breaker.state(), State::Open { until: at(33) });
     assert!(!breaker.admits(at(3)));
     assert!(breaker.enter(at(3)).is_none());
 }
@@ -53,7 +53,7 @@ fn under_way(breaker: &Breaker, count: u32, now: Duration) -> Vec<Pass> {
 
 #[test]
 fn requests_that_are_cut_at_the_same_moment_are_one_failure() {
-    let breaker = Breaker::new(Settings::default());
+    let breaker = Breaker::new(&Settings::default());
     for moment in 1..=5 {
         let passes = under_way(&breaker, 24, at(moment));
         let came: Vec<_> =
@@ -67,7 +67,7 @@ fn requests_that_are_cut_at_the_same_moment_are_one_failure() {
         }
     }
     // Each after the other is a failure of its own; so is one of another kind, whatever else was under way.
-    let breaker = Breaker::new(Settings { failures: 3, ..Settings::default() });
+    let breaker = Breaker::new(&Settings { failures: 3, ..Settings::default() });
     assert_eq!(ask(&breaker, Cut, at(1)), None);
     let passes = under_way(&breaker, 2, at(1));
     assert_eq!(ask(&breaker, Failure, at(1)), None);
@@ -77,7 +77,7 @@ fn requests_that_are_cut_at_the_same_moment_are_one_failure() {
 
 #[test]
 fn a_peer_that_cuts_all_its_requests_is_found_out_however_they_overlap() {
-    let breaker = Breaker::new(Settings::default());
+    let breaker = Breaker::new(&Settings::default());
     let mut passes = std::collections::VecDeque::from(under_way(&breaker, 8, at(1)));
     let rounds = (0..8 * 6).take_while(|_| {
         let oldest = passes.pop_front().expect("eight are under way");
@@ -86,13 +86,13 @@ fn a_peer_that_cuts_all_its_requests_is_found_out_however_they_overlap() {
         !opened
     });
     assert!(rounds.count() < 8 * 5, "each generation counts once");
-    assert_eq!(breaker.state(at(1)), State::Open { until: at(31) });
+    assert_eq!(breaker.state(), State::Open { until: at(31) });
 }
 
 #[test]
 fn those_that_are_cut_all_count_for_the_rate_and_a_probe_that_is_opens_it_again() {
     let settings = Settings { failures: 0, rate: Some(50), min_requests: 6, ..Settings::default() };
-    let breaker = Breaker::new(settings);
+    let breaker = Breaker::new(&settings);
     let passes = under_way(&breaker, 6, at(1));
     let last = passes.into_iter().map(|pass| breaker.leave(pass, Cut, at(1))).last();
     assert_eq!(last, Some(Some(Transition::Opened(Cause::Rate))));
@@ -101,7 +101,7 @@ fn those_that_are_cut_all_count_for_the_rate_and_a_probe_that_is_opens_it_again(
 
 #[test]
 fn what_says_nothing_counts_for_nothing() {
-    let breaker = Breaker::new(Settings { failures: 2, ..Settings::default() });
+    let breaker = Breaker::new(&Settings { failures: 2, ..Settings::default() });
     assert_eq!(ask(&breaker, Failure, at(1)), None);
     assert_eq!(ask(&breaker, Neutral, at(1)), None);
     assert_eq!(ask(&breaker, Failure, at(1)), Some(Transition::Opened(Cause::Failures)));
@@ -112,13 +112,14 @@ fn when_its_time_is_over_one_probe_passes_and_closes_it() {
     let breaker = opened(Settings::default(), at(0));
     assert!(!breaker.admits(OPEN_FOR - Duration::from_millis(1)));
     assert!(breaker.admits(OPEN_FOR));
-    assert_eq!(breaker.state(OPEN_FOR), State::HalfOpen);
+    assert_eq!(breaker.state(), State::Open { until: OPEN_FOR }, "nobody has come yet");
     let probe = breaker.enter(OPEN_FOR).expect("the first probe");
+    assert_eq!(breaker.state(), State::HalfOpen);
     assert_eq!(probe.kind(), Kind::Probe);
     assert_eq!(probe.transition(), Some(Transition::HalfOpened));
     assert!(breaker.enter(OPEN_FOR).is_none(), "only one probe passes");
-    assert_eq!(breaker.leave(probe, Success, at(31)), Some(Transition::Closed));
-    assert_eq!(breaker.state(at(31)), State::Closed);
+    assert_eq!(breaker.leave(probe, Success, at(31)), Some(Transition::Closed(Closing::Probes)));
+    assert_eq!(breaker.state(), State::Closed);
     assert_eq!(breaker.consecutive_failures(), 0);
 }
 
@@ -127,7 +128,7 @@ fn a_probe_that_fails_opens_it_for_the_whole_time_again() {
     let breaker = opened(Settings::default(), at(0));
     let probe = breaker.enter(at(40)).expect("the first probe");
     assert_eq!(breaker.leave(probe, Failure, at(45)), Some(Transition::Opened(Cause::Probe)));
-    assert_eq!(breaker.state(at(45)), State::Open { until: at(75) });
+    assert_eq!(breaker.state(), State::Open { until: at(75) });
 }
 
 #[test]
@@ -142,7 +143,7 @@ fn as_many_probes_pass_as_have_to_succeed() {
     assert_eq!(leave(Neutral), None);
     assert!(breaker.admits(at(31)), "what says nothing frees its place");
     assert_eq!(leave(Success), None);
-    assert_eq!(ask(&breaker, Success, at(32)), Some(Transition::Closed));
+    assert_eq!(ask(&breaker, Success, at(32)), Some(Transition::Closed(Closing::Probes)));
 }
 
 #[test]
@@ -155,31 +156,31 @@ fn a_probe_that_is_lost_does_not_block_for_ever() {
     assert_eq!(second.transition(), None);
     // It comes back after all, too late to decide.
     assert_eq!(breaker.leave(lost, Success, at(61)), None);
-    assert_eq!(breaker.state(at(61)), State::HalfOpen);
-    assert_eq!(breaker.leave(second, Success, at(62)), Some(Transition::Closed));
+    assert_eq!(breaker.state(), State::HalfOpen);
+    assert_eq!(breaker.leave(second, Success, at(62)), Some(Transition::Closed(Closing::Probes)));
 }
 
 #[test]
 fn requests_from_before_do_not_count_after() {
-    let breaker = Breaker::new(Settings { failures: 1, ..Settings::default() });
+    let breaker = Breaker::new(&Settings { failures: 1, ..Settings::default() });
     let old: Vec<Pass> = (0..4).filter_map(|_| breaker.enter(at(0))).collect();
     let mut old = old.into_iter();
     let mut leave = |verdict, now| breaker.leave(old.next().expect("a pass"), verdict, now);
     assert_eq!(leave(Failure, at(1)), Some(Transition::Opened(Cause::Failures)));
     assert_eq!(leave(Success, at(2)), None);
-    assert_eq!(breaker.state(at(2)), State::Open { until: at(31) });
+    assert_eq!(breaker.state(), State::Open { until: at(31) });
     let probe = breaker.enter(at(31)).expect("the first probe");
     assert_eq!(leave(Failure, at(32)), None);
-    assert_eq!(breaker.leave(probe, Success, at(33)), Some(Transition::Closed));
+    assert_eq!(breaker.leave(probe, Success, at(33)), Some(Transition::Closed(Closing::Probes)));
     assert_eq!(leave(Failure, at(34)), None);
-    assert_eq!(breaker.state(at(34)), State::Closed);
+    assert_eq!(breaker.state(), State::Closed);
 }
 
 #[test]
 fn a_percentage_opens_it_once_there_were_enough_requests() {
     let settings =
         Settings { failures: 0, rate: Some(50), min_requests: 10, ..Settings::default() };
-    let breaker = Breaker::new(settings);
+    let breaker = Breaker::new(&settings);
     for _ in 0..4 {
         assert_eq!(ask(&breaker, Failure, at(1)), None);
         assert_eq!(ask(&breaker, Success, at(1)), None);
@@ -191,7 +192,7 @@ fn a_percentage_opens_it_once_there_were_enough_requests() {
 #[test]
 fn a_percentage_is_of_the_window_only() {
     let settings = Settings { failures: 0, rate: Some(50), min_requests: 4, ..Settings::default() };
-    let breaker = Breaker::new(settings);
+    let breaker = Breaker::new(&settings);
     for _ in 0..3 {
         assert_eq!(ask(&breaker, Failure, at(1)), None);
     }
@@ -204,10 +205,101 @@ fn a_percentage_is_of_the_window_only() {
 #[test]
 fn a_reset_closes_it_and_forgets() {
     let breaker = opened(Settings { failures: 2, ..Settings::default() }, at(0));
-    breaker.reset();
-    assert_eq!(breaker.state(at(0)), State::Closed);
+    assert_eq!(breaker.reset(), Some(Transition::Closed(Closing::Reset)));
+    assert_eq!(breaker.state(), State::Closed);
+    assert_eq!(breaker.reset(), None, "it was closed");
     assert_eq!(ask(&breaker, Failure, at(0)), None);
     assert_eq!(ask(&breaker, Failure, at(0)), Some(Transition::Opened(Cause::Failures)));
+    let probe = breaker.enter(at(30)).expect("the first probe");
+    assert_eq!(breaker.reset(), Some(Transition::Closed(Closing::Reset)), "it was half-open");
+    assert_eq!(breaker.leave(probe, Failure, at(31)), None);
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn one_that_is_switched_off_closes_and_never_opens_again() {
+    let settings = Settings { failures: 2, rate: Some(50), min_requests: 2, ..Settings::default() };
+    let breaker = opened(settings, at(0));
+    assert_eq!(breaker.switch_off(), Some(Transition::Closed(Closing::SwitchedOff)));
+    assert_eq!(breaker.switch_off(), None);
+    for _ in 0..20 {
+        assert_eq!(ask(&breaker, Failure, at(1)), None);
+    }
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+// ── Other settings ──────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn an_open_one_stays_open_for_the_new_time_from_when_it_opened() {
+    let breaker = opened(Settings::default(), at(10));
+    let seconds = |open_for| Settings { open_for: at(open_for), ..Settings::default() };
+    for open_for in [30, 600, 50] {
+        breaker.adjust(&seconds(open_for));
+        assert_eq!(breaker.state(), State::Open { until: at(10 + open_for) });
+    }
+    assert!(!breaker.admits(at(59)));
+    // Over already: the next request is the first probe, and that is told as ever.
+    breaker.adjust(&seconds(5));
+    assert_eq!(breaker.state(), State::Open { until: at(15) });
+    let probe = breaker.enter(at(40)).expect("the first probe");
+    assert_eq!(probe.transition(), Some(Transition::HalfOpened));
+    assert_eq!(breaker.leave(probe, Failure, at(41)), Some(Transition::Opened(Cause::Probe)));
+    assert_eq!(breaker.state(), State::Open { until: at(46) });
+}
+
+#[test]
+fn a_half_open_one_stays_so_and_its_probes_decide() {
+    let probes = |probes| Settings { probes, ..Settings::default() };
+    let breaker = opened(probes(3), at(0));
+    let out = breaker.enter(at(30)).expect("the first probe");
+    assert_eq!(ask(&breaker, Success, at(31)), None);
+    breaker.adjust(&probes(2));
+    assert_eq!(breaker.state(), State::HalfOpen);
+    assert!(!breaker.admits(at(32)), "one succeeded and one is out");
+    assert_eq!(breaker.leave(out, Success, at(33)), Some(Transition::Closed(Closing::Probes)));
+
+    // As many have succeeded as have to now: that alone closes nothing, and nobody waits for those of before.
+    let breaker = opened(probes(3), at(0));
+    assert_eq!(ask(&breaker, Success, at(30)), None);
+    assert_eq!(ask(&breaker, Success, at(31)), None);
+    breaker.adjust(&probes(1));
+    assert_eq!(breaker.state(), State::HalfOpen);
+    assert_eq!(ask(&breaker, Success, at(32)), Some(Transition::Closed(Closing::Probes)));
+}
+
+#[test]
+fn a_closed_one_counts_on() {
+    let breaker = Breaker::new(&Settings::default());
+    let from_before = breaker.enter(at(1)).expect("it is closed");
+    for _ in 0..3 {
+        assert_eq!(ask(&breaker, Failure, at(1)), None);
+    }
+    breaker.adjust(&Settings { failures: 2, ..Settings::default() });
+    assert_eq!(breaker.state(), State::Closed, "settings alone open nothing");
+    let opened = breaker.leave(from_before, Failure, at(2));
+    assert_eq!(opened, Some(Transition::Opened(Cause::Failures)), "one from before counts");
+}
+
+#[test]
+fn what_a_percentage_is_of_stays_where_the_window_does() {
+    let rate = |rate, window| {
+        let window = Duration::from_secs(window);
+        Settings { failures: 0, rate: Some(rate), min_requests: 4, window, ..Settings::default() }
+    };
+    let breaker = Breaker::new(&rate(90, 10));
+    let three = |breaker: &Breaker| {
+        for verdict in [Success, Failure, Failure] {
+            assert_eq!(ask(breaker, verdict, at(1)), None);
+        }
+    };
+    three(&breaker);
+    breaker.adjust(&rate(50, 10));
+    assert_eq!(ask(&breaker, Failure, at(2)), Some(Transition::Opened(Cause::Rate)));
+    let breaker = Breaker::new(&rate(90, 10));
+    three(&breaker);
+    breaker.adjust(&rate(50, 20));
+    assert_eq!(ask(&breaker, Failure, at(2)), None, "it begins anew");
 }
 
 // ── Against a model ─────────────────────────────────────────────────────────────────────────────
@@ -280,7 +372,10 @@ impl Model {
                         in_row = true;
                     }
                 }
-                self.ended.push((now, verdict != Success));
+                // Nothing is noted for a rate that nobody asks for.
+                if self.settings.rate.is_some() {
+                    self.ended.push((now, verdict != Success));
+                }
                 if verdict == Success {
                     return None;
                 }
@@ -316,7 +411,7 @@ impl Model {
                     }
                     Success => {
                         self.change(Modelled::Closed);
-                        Some(Transition::Closed)
+                        Some(Transition::Closed(Closing::Probes))
                     }
                     Failure | Cut => {
                         self.change(open);
@@ -341,13 +436,26 @@ impl Model {
         self.settings.open_for.as_millis() as u64
     }
 
-    fn state(&self, now: u64) -> State {
+    /// Goes by other settings from now on.
+    fn adjust(&mut self, settings: Settings) {
+        let before = self.open_for();
+        if settings.window != self.settings.window {
+            self.ended.clear();
+        }
+        self.settings = settings;
+        let (after, probes) = (self.open_for(), self.settings.probes);
+        match &mut self.phase {
+            Modelled::Closed => {}
+            Modelled::Open { until } => *until = *until - before + after,
+            Modelled::HalfOpen { won, .. } => *won = (*won).min(probes - 1),
+        }
+    }
+
+    fn state(&self) -> State {
         match &self.phase {
             Modelled::Closed => State::Closed,
-            Modelled::Open { until } if now < *until => {
-                State::Open { until: Duration::from_millis(*until) }
-            }
-            Modelled::Open { .. } | Modelled::HalfOpen { .. } => State::HalfOpen,
+            Modelled::Open { until } => State::Open { until: Duration::from_millis(*until) },
+            Modelled::HalfOpen { .. } => State::HalfOpen,
         }
     }
 }
@@ -361,6 +469,22 @@ enum Step {
     /// One of those that are out never comes back.
     Lose(usize),
     Reset,
+    /// Other settings, by way of a reload.
+    Adjust(Settings),
+}
+
+fn any_settings() -> impl Strategy<Value = Settings> {
+    let rate = proptest::option::of(20_u32..=100);
+    (0_u32..6, rate, 1_u32..10, 1_u32..5, 9_u64..11, 1_u64..9).prop_map(
+        |(failures, rate, min_requests, probes, window, open_for)| Settings {
+            failures,
+            rate,
+            min_requests,
+            window: Duration::from_secs(window),
+            open_for: Duration::from_secs(open_for),
+            probes,
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -373,6 +497,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => (any::<usize>(), verdict).prop_map(|(which, verdict)| Step::Leave(which, verdict)),
         1 => any::<usize>().prop_map(Step::Lose),
         1 => Just(Step::Reset),
+        1 => any_settings().prop_map(Step::Adjust),
     ]
 }
 
@@ -381,21 +506,10 @@ proptest! {
 
     #[test]
     fn it_lives_as_the_model_does(
-        failures in 0_u32..6,
-        rate in proptest::option::of(20_u32..=100),
-        min_requests in 1_u32..10,
-        probes in 1_u32..5,
+        settings in any_settings(),
         steps in proptest::collection::vec(step(), 1..300),
     ) {
-        let settings = Settings {
-            failures,
-            rate,
-            min_requests,
-            window: Duration::from_secs(10),
-            open_for: Duration::from_secs(5),
-            probes,
-        };
-        let breaker = Breaker::new(settings.clone());
+        let breaker = Breaker::new(&settings);
         let mut model = Model {
             settings,
             phase: Modelled::Closed,
@@ -413,7 +527,7 @@ proptest! {
                 Step::Wait(milliseconds) => now += milliseconds,
                 Step::Enter => {
                     let looked = breaker.admits(time);
-                    let state = breaker.state(time);
+                    let state = breaker.state();
                     let was_open = matches!(model.phase, Modelled::Open { .. });
                     let pass = breaker.enter(time);
                     let wanted = model.enter(id, now);
@@ -421,7 +535,8 @@ proptest! {
                     prop_assert_eq!(pass.as_ref().map(Pass::kind), wanted.map(|(kind, _)| kind));
                     if let (Some(pass), Some((kind, round))) = (pass, wanted) {
                         prop_assert_eq!(pass.transition().is_some(), was_open);
-                        prop_assert!(!matches!(state, State::Open { .. }), "it was open");
+                        let barred = matches!(state, State::Open { until } if time < until);
+                        prop_assert!(!barred, "it was open");
                         out.push((id, pass, kind, round));
                     }
                 }
@@ -434,12 +549,18 @@ proptest! {
                     drop(out.swap_remove(which % out.len()));
                 }
                 Step::Leave(..) | Step::Lose(_) => {}
+                Step::Adjust(settings) => {
+                    breaker.adjust(&settings);
+                    model.adjust(settings);
+                }
                 Step::Reset => {
-                    breaker.reset();
+                    let was_closed = model.phase == Modelled::Closed;
+                    let closed = Some(Transition::Closed(Closing::Reset));
+                    prop_assert_eq!(breaker.reset(), closed.filter(|_| !was_closed));
                     model.change(Modelled::Closed);
                 }
             }
-            prop_assert_eq!(breaker.state(Duration::from_millis(now)), model.state(now));
+            prop_assert_eq!(breaker.state(), model.state());
         }
     }
 }
@@ -458,7 +579,7 @@ fn many_threads_keep_to_its_life() {
         open_for: Duration::from_secs(1000),
         ..Settings::default()
     };
-    let breaker = Breaker::new(settings);
+    let breaker = Breaker::new(&settings);
     let clock = AtomicU64::new(0);
     let out: Vec<AtomicI64> = (0..4096).map(|_| AtomicI64::new(0)).collect();
     let opened = AtomicI64::new(0);
@@ -471,7 +592,7 @@ fn many_threads_keep_to_its_life() {
         Some(Transition::HalfOpened) => {
             half_opened.fetch_add(1, Ordering::SeqCst);
         }
-        Some(Transition::Closed) => {
+        Some(Transition::Closed(_)) => {
             closed.fetch_add(1, Ordering::SeqCst);
         }
         None => {}
@@ -486,7 +607,7 @@ fn many_threads_keep_to_its_life() {
                     // The clock jumps when the breaker is open, as long as it is.
                     let now = Duration::from_secs(clock.load(Ordering::SeqCst));
                     let Some(pass) = breaker.enter(now) else {
-                        if let State::Open { until } = breaker.state(now) {
+                        if let State::Open { until } = breaker.state() {
                             clock.fetch_max(until.as_secs(), Ordering::SeqCst);
                         }
                         std::thread::yield_now();

@@ -4,6 +4,7 @@
 //! fail, it is not the peer's fault, and there is nobody better to ask.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
@@ -197,6 +198,8 @@ pub enum Ejected {
     Full,
     /// Another thread is ejecting somebody. The next error asks again.
     Busy,
+    /// Nobody is any more.
+    Retired,
 }
 
 /// Sees to it that not too many peers of one group are out at once.
@@ -205,13 +208,21 @@ pub struct Ward {
     settings: Settings,
     /// Whether a thread is ejecting. Nobody waits for it.
     busy: AtomicBool,
+    /// Whether nobody is ejected any more, by this one or any that it follows.
+    retired: Arc<AtomicBool>,
 }
 
 impl Ward {
     /// The ward of a group.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, busy: AtomicBool::new(false) }
+        Self { settings, busy: AtomicBool::new(false), retired: Arc::default() }
+    }
+
+    /// The same with other settings, until both retire.
+    #[must_use]
+    pub fn followed_by(&self, settings: Settings) -> Self {
+        Self { retired: Arc::clone(&self.retired), ..Self::new(settings) }
     }
 
     /// What it was made with.
@@ -222,7 +233,16 @@ impl Ward {
 
     /// Ejects the peer at this position for its [`Streak`](Suspicion::Streak), if one more may be out.
     pub fn eject<R: Borrow<Record>>(&self, peer: usize, group: &[R], now: Duration) -> Ejected {
+        if self.retired.load(Ordering::Relaxed) {
+            return Ejected::Retired;
+        }
         self.alone(|| self.eject_one(peer, group, now)).unwrap_or(Ejected::Busy)
+    }
+
+    /// Ejects nobody for a streak from now on, nor do those that it follows: what requests report that began before it
+    /// was switched off counts for nothing.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
     }
 
     /// Compares all peers by what came of their requests since the last sweep, and ejects those that

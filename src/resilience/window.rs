@@ -48,7 +48,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Window {
     /// The length of a part in nanoseconds.
-    part: u64,
+    part: AtomicU64,
     /// A stamp of 16 bits, then [`Count::Noted`], then [`Count::One`].
     parts: [AtomicU64; PARTS as usize],
 }
@@ -57,8 +57,18 @@ impl Window {
     /// Nothing was counted yet.
     #[must_use]
     pub fn new(length: Duration) -> Self {
-        let part = u64::try_from(length.as_nanos() / u128::from(PARTS)).unwrap_or(u64::MAX);
-        Self { part: part.max(1), parts: array::from_fn(|_| AtomicU64::new(0)) }
+        let part = AtomicU64::new(part_of(length));
+        Self { part, parts: array::from_fn(|_| AtomicU64::new(0)) }
+    }
+
+    /// The while is so long from now on. What was counted stays where it was so long before, and is forgotten else:
+    /// it says nothing of other parts. What is counted at this moment may be forgotten, or be counted in a part of
+    /// before.
+    pub fn adjust(&self, length: Duration) {
+        let part = part_of(length);
+        if self.part.swap(part, Ordering::Relaxed) != part {
+            self.clear();
+        }
     }
 
     /// Counts.
@@ -125,13 +135,18 @@ impl Window {
     /// The number of the part; the first one has the number 1, so that no stamp is there from the start.
     fn number(&self, now: Duration) -> u64 {
         let nanoseconds = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        (nanoseconds / self.part).saturating_add(1)
+        (nanoseconds / self.part.load(Ordering::Relaxed)).saturating_add(1)
     }
 
     fn place(&self, now: Duration) -> (&AtomicU64, u64) {
         let number = self.number(now);
         (&self.parts[(number % PARTS) as usize], stamp(number))
     }
+}
+
+/// The length in nanoseconds of a part of so long a while.
+fn part_of(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos() / u128::from(PARTS)).unwrap_or(u64::MAX).max(1)
 }
 
 /// How often the parts have been gone through. It starts over after 65,535 times; should a part be
@@ -186,6 +201,19 @@ mod tests {
         }
         window.add(Count::One, seconds(13));
         assert_eq!(window.sum(seconds(13)).all, 1);
+    }
+
+    #[test]
+    fn another_length_forgets_what_was_counted_and_the_same_one_does_not() {
+        let window = Window::new(LENGTH);
+        window.add(Count::One, seconds(3));
+        window.adjust(LENGTH);
+        assert_eq!(window.sum(seconds(3)).all, 1);
+        window.adjust(seconds(100));
+        assert_eq!(window.sum(seconds(3)), Counts::default());
+        window.add(Count::One, seconds(4));
+        assert_eq!(window.sum(seconds(99)).all, 1, "by the new length");
+        assert_eq!(window.sum(seconds(100)).all, 0);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::runtime::Runtime;
 use crate::runtime::patch::Patch;
 use crate::runtime::purge::Asker;
 use crate::runtime::state;
+use crate::runtime::upstreams::is_barred;
 use crate::upstream::Protocol;
 use crate::upstream::WEIGHTS;
 use crate::upstream::backend::Report;
@@ -145,7 +146,8 @@ pub struct AddressView {
     pub weight: u32,
     /// It serves only while others cannot: a backup, or behind others by its SRV record.
     pub backup: bool,
-    /// `up`, or the first reason why it gets no requests.
+    /// `up`; the first reason why it gets no requests; or `probing`, while its breaker waits for probes, or for what
+    /// becomes of them.
     pub state: &'static str,
     /// Every such reason.
     pub out: Vec<&'static str>,
@@ -153,6 +155,8 @@ pub struct AddressView {
     pub breaker: Option<BreakerView>,
     /// Its health checks; `None` has none.
     pub health: Option<HealthView>,
+    /// What went wrong with a request there last; `None`: nothing yet.
+    pub last_error: Option<ErrorView>,
     /// For how long it is ejected yet, in milliseconds; `None`: it is not.
     pub ejected_for_ms: Option<u64>,
     /// How often it was ejected.
@@ -175,18 +179,29 @@ pub struct AddressView {
     pub pool: PoolView,
 }
 
+/// What went wrong with a request at one backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErrorView {
+    /// The word for it, as in the access log; `status`, or `unresolved`.
+    pub label: &'static str,
+    /// More of it.
+    pub reason: String,
+    /// How long ago that was, in milliseconds.
+    pub ms_ago: u64,
+}
+
 /// A circuit breaker at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BreakerView {
-    /// `closed`, `open` or `half_open`.
+    /// `closed`, `open` or `half_open`: what the last change that was counted has made of it.
     pub state: &'static str,
-    /// How long it stays open, in milliseconds.
+    /// How long it lets nothing through, in milliseconds; 0: the next request is the first probe.
     pub open_for_ms: Option<u64>,
     /// How often it has opened.
     pub opened: u64,
     /// How often it has let probes through after that.
     pub half_opened: u64,
-    /// How often these have closed it.
+    /// How often it has closed: by these, by a reset, or since it was switched off.
     pub closed: u64,
 }
 
@@ -546,12 +561,16 @@ fn of_backend(standing: Standing, now: Duration) -> BackendView {
 }
 
 fn of_address(report: Report, now: Duration) -> AddressView {
+    let mut out = report.out;
+    if is_barred(report.breaker, now) {
+        out.push("breaker_open");
+    }
+    let otherwise = match report.breaker {
+        None | Some(State::Closed) => "up",
+        Some(State::Open { .. } | State::HalfOpen) => "probing",
+    };
     let breaker = report.breaker.map(|state| BreakerView {
-        state: match state {
-            State::Closed => "closed",
-            State::Open { .. } => "open",
-            State::HalfOpen => "half_open",
-        },
+        state: state.label(),
         open_for_ms: match state {
             State::Open { until } => Some(whole_milliseconds(until.saturating_sub(now))),
             State::Closed | State::HalfOpen => None,
@@ -560,10 +579,6 @@ fn of_address(report: Report, now: Duration) -> AddressView {
         half_opened: report.half_opened,
         closed: report.closed,
     });
-    let mut out = report.out;
-    if breaker.as_ref().is_some_and(|breaker| breaker.state == "open") {
-        out.push("breaker_open");
-    }
     let pool::Stats { open, idle, in_use, queued, reused, created, failed } = report.pool;
     let ended = report.requests.saturating_sub(u64::from(report.in_flight));
     AddressView {
@@ -571,7 +586,7 @@ fn of_address(report: Report, now: Duration) -> AddressView {
         address: report.address,
         weight: report.weight,
         backup: report.backup,
-        state: out.first().copied().unwrap_or("up"),
+        state: out.first().copied().unwrap_or(otherwise),
         out,
         breaker,
         in_flight: report.in_flight,
@@ -582,6 +597,11 @@ fn of_address(report: Report, now: Duration) -> AddressView {
         mean_response_ms: part(report.answering.as_secs_f64() * 1000.0, report.answers),
         latency_ms: milliseconds(report.latency),
         health: report.health.map(of_health),
+        last_error: report.last_error.map(|(ago, last)| ErrorView {
+            label: last.label,
+            reason: last.reason.to_string(),
+            ms_ago: whole_milliseconds(ago),
+        }),
         ejected_for_ms: report.ejected_for.map(whole_milliseconds),
         ejected: report.ejected,
         pool: PoolView { open, idle, in_use, queued, reused, created, failed },

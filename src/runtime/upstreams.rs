@@ -1,6 +1,7 @@
 //! What the metrics say of the backends of a generation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::observe::metrics::BackendSample;
 use crate::observe::metrics::HealthSample;
@@ -17,8 +18,8 @@ pub fn samples(upstreams: &[Arc<Upstream>]) -> Vec<BackendSample> {
     let of = |upstream: &Arc<Upstream>| {
         let name = Arc::clone(&upstream.settings().name);
         let ejects = upstream.settings().ejection.is_some();
-        let reports = upstream.report().into_iter();
-        reports.map(move |report| sample(Arc::clone(&name), report, ejects))
+        let (reports, now) = (upstream.report().into_iter(), upstream.now());
+        reports.map(move |report| sample(Arc::clone(&name), report, ejects, now))
     };
     upstreams.iter().flat_map(of).collect()
 }
@@ -34,10 +35,15 @@ pub fn wholes(upstreams: &[Arc<Upstream>]) -> Vec<UpstreamSample> {
     upstreams.iter().map(of).collect()
 }
 
-fn sample(upstream: Arc<str>, report: Report, ejects: bool) -> BackendSample {
+/// Whether a breaker lets nothing through. Once its time is over it waits for a probe, and that is the next request.
+pub(super) fn is_barred(breaker: Option<State>, now: Duration) -> bool {
+    matches!(breaker, Some(State::Open { until }) if now < until)
+}
+
+fn sample(upstream: Arc<str>, report: Report, ejects: bool, now: Duration) -> BackendSample {
     BackendSample {
         upstream,
-        up: report.out.is_empty() && !matches!(report.breaker, Some(State::Open { .. })),
+        up: report.out.is_empty() && !is_barred(report.breaker, now),
         backend: report.label,
         requests: report.requests,
         failures: report.failures,

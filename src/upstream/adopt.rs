@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Weak;
+use std::time::Duration;
 
 use crate::message::reply::ReplyLimits;
 use crate::resilience::budget::Budget;
@@ -15,7 +16,6 @@ use crate::resilience::ejection::Ward;
 use crate::resilience::limit::Limit;
 use crate::upstream::OriginTls;
 use crate::upstream::Settings;
-use crate::upstream::backend::As;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend::Reason;
 use crate::upstream::connect::Dial;
@@ -23,6 +23,9 @@ use crate::upstream::drift::Drift;
 use crate::upstream::drift::Meant;
 use crate::upstream::drift::Overtaken;
 use crate::upstream::drift::is_same;
+use crate::upstream::eject;
+use crate::upstream::health;
+use crate::upstream::lease;
 use crate::upstream::pattern;
 use crate::upstream::peer::BuildError;
 use crate::upstream::peer::Source;
@@ -35,8 +38,6 @@ pub(super) struct Kept {
     pub(super) budget: Option<Arc<Budget>>,
     pub(super) limit: Option<Arc<Limit>>,
     pub(super) ward: Option<Arc<Ward>>,
-    /// Whether its breakers are meant alike.
-    pub(super) breaker: As,
 }
 
 /// What comes of reading the files of an upstream again.
@@ -51,17 +52,20 @@ pub struct Renewed {
 impl Kept {
     pub(super) fn of(before: Option<&Upstream>, settings: &Settings) -> Self {
         let Some(before) = before else {
-            return Self { budget: None, limit: None, ward: None, breaker: As::Otherwise };
+            return Self { budget: None, limit: None, ward: None };
         };
         let was = &before.settings;
         let same = was.retry.budget == settings.retry.budget;
         let budget = same.then(|| Arc::clone(&before.budget));
         let limit = before.limit.as_ref().filter(|_| was.concurrency == settings.concurrency);
         let rule = |settings: &Settings| settings.ejection.as_ref().map(|one| one.settings.clone());
-        let ward = before.ward.as_ref().filter(|_| rule(was) == rule(settings));
-        let rule = |settings: &Settings| settings.breaker.as_ref().map(|one| one.settings.clone());
-        let breaker = if rule(was) == rule(settings) { As::Before } else { As::Otherwise };
-        Self { budget, limit: limit.cloned(), ward: ward.cloned(), breaker }
+        let ward = before.ward.as_ref().zip(rule(settings)).map(|(ward, settings)| {
+            match *ward.settings() == settings {
+                true => Arc::clone(ward),
+                false => Arc::new(ward.followed_by(settings)),
+            }
+        });
+        Self { budget, limit: limit.cloned(), ward }
     }
 }
 
@@ -138,6 +142,7 @@ impl Upstream {
         before.rest();
         let now = self.now();
         let (read, pool) = (self.settings.timeouts.read, self.settings.pool);
+        let breaker = self.settings.breaker.as_ref().map(|breaker| &breaker.settings);
         let dials = self.dials();
         for dial in &dials {
             dial.adjust(read, pool);
@@ -146,7 +151,7 @@ impl Upstream {
         let mut stays: Vec<Arc<Backend>> = Vec::new();
         for source in sources.iter() {
             for backend in &source.backends {
-                backend.takes_over(pool);
+                backend.takes_over(pool, breaker);
                 if backend.set(Reason::Inactive, !source.settings.active) && source.settings.active
                 {
                     backend.came_up(now);
@@ -157,8 +162,14 @@ impl Upstream {
         }
         drop(sources);
         let mut leaving: Vec<Weak<Backend>> = std::mem::take(&mut before.leaving.lock());
+        if self.ward.is_none()
+            && let Some(ward) = &before.ward
+        {
+            ward.retire();
+        }
         for gone in before.all_backends() {
-            if stays.iter().any(|one| one.is_the_same_as(&gone)) {
+            if let Some(same) = stays.iter().find(|one| one.is_the_same_as(&gone)) {
+                self.lets_go(same, &gone, now);
                 continue;
             }
             if let Some(dial) = gone.dial()
@@ -174,6 +185,19 @@ impl Upstream {
             if !dials.iter().any(|stays| Arc::ptr_eq(stays, &dial)) {
                 dial.retire();
             }
+        }
+    }
+
+    /// What kept requests from `gone`, and `stays`, which follows it, does not have any more, does so no longer.
+    fn lets_go(&self, stays: &Backend, gone: &Backend, now: Duration) {
+        if stays.breaker().is_none() {
+            lease::switched_off(self, gone);
+        }
+        if self.ward.is_none() {
+            eject::forgive(self, stays, now);
+        }
+        if stays.checks.is_none() {
+            health::switched_off(self, stays, now);
         }
     }
 

@@ -31,6 +31,8 @@ use crate::upstream::found::Found;
 use crate::upstream::health::Checker;
 use crate::upstream::health::Checks;
 use crate::upstream::health::Health;
+use crate::upstream::mishap::Mishap;
+use crate::upstream::mishap::Why;
 use crate::upstream::pool;
 use crate::upstream::pool::Pool;
 use crate::upstream::prospect::Course;
@@ -89,15 +91,6 @@ pub enum Reason {
     Unknown = 8,
 }
 
-/// Whether something is meant as it was before a reload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum As {
-    /// It is.
-    Before,
-    /// It is not.
-    Otherwise,
-}
-
 /// What is known of a backend at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -115,6 +108,8 @@ pub struct Report {
     pub out: Vec<&'static str>,
     /// The state of its breaker; `None` has none.
     pub breaker: Option<breaker::State>,
+    /// What went wrong last with a request there, and how long ago.
+    pub last_error: Option<(Duration, Arc<Mishap>)>,
     /// Requests that it has now.
     pub in_flight: u32,
     /// Attempts sent to it.
@@ -129,7 +124,7 @@ pub struct Report {
     pub opened: u64,
     /// How often it has let probes through after that.
     pub half_opened: u64,
-    /// How often these have closed it.
+    /// How often it has closed: by these, by a reset, or since it was switched off.
     pub closed: u64,
     /// What its health checks say; `None`: there are none.
     pub health: Option<Health>,
@@ -188,7 +183,7 @@ impl Backend {
             record: ejection::Record::default(),
             tally: Tally::default(),
         });
-        let breaker = breaker.map(|settings| Arc::new(Breaker::new(settings.clone())));
+        let breaker = breaker.map(|settings| Arc::new(Breaker::new(settings)));
         Self {
             prospect: Prospect { course, breaker, places: pool.places() },
             id: Arc::clone(&settings.id),
@@ -209,13 +204,12 @@ impl Backend {
     }
 
     /// The same, as one that goes on where `before` is, which it follows: what its requests came to and
-    /// what its checks said stays, and its breaker where that is meant as before. For `before` nothing
-    /// changes.
-    pub(super) fn following(mut self, before: &Self, breaker: As, pool: &pool::Settings) -> Self {
+    /// what its checks said stays, and its breaker where it has one. For `before` nothing changes.
+    pub(super) fn following(mut self, before: &Self, pool: &pool::Settings) -> Self {
         self.prospect.places = self.pool.places_with(pool);
         self.prospect.course = Arc::clone(&before.prospect.course);
-        if breaker == As::Before {
-            self.prospect.breaker.clone_from(&before.prospect.breaker);
+        if let (Some(mine), Some(known)) = (&mut self.prospect.breaker, before.breaker()) {
+            mine.clone_from(known);
         }
         self.checks = self.checks.map(|checks| {
             let judged = before.checks.as_deref();
@@ -231,12 +225,11 @@ impl Backend {
     }
 
     /// From now on it is what requests are lent, and these settings count.
-    pub(super) fn takes_over(&self, pool: pool::Settings) {
+    pub(super) fn takes_over(&self, pool: pool::Settings, breaker: Option<&breaker::Settings>) {
         self.pool.adjust(pool);
         self.uploads.adjust(of_uploads(pool, self.pool.places()));
-        if self.checks.is_none() {
-            self.set(Reason::Unhealthy, false);
-            self.set(Reason::Unknown, false);
+        if let (Some(breaker), Some(settings)) = (self.breaker(), breaker) {
+            breaker.adjust(settings);
         }
     }
 
@@ -476,13 +469,23 @@ impl Backend {
         self.prospect.course.tally.failures.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// In this way a request failed, or what it takes to make one.
+    pub(super) fn erred(&self, why: Why<'_>, now: Duration) {
+        self.prospect.course.tally.last_error.note(why, now);
+    }
+
+    /// What went wrong last.
+    pub(super) fn last_error(&self) -> Option<Arc<Mishap>> {
+        self.prospect.course.tally.last_error.get()
+    }
+
     /// Its breaker changed.
     pub(super) fn turned(&self, transition: Transition) {
         let tally = &self.prospect.course.tally;
         let count = match transition {
             Transition::Opened(_) => &tally.opened,
             Transition::HalfOpened => &tally.half_opened,
-            Transition::Closed => &tally.closed,
+            Transition::Closed(_) => &tally.closed,
         };
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -517,7 +520,8 @@ impl Backend {
             weight: self.weight(),
             backup: self.is_backup(),
             out,
-            breaker: self.prospect.breaker.as_ref().map(|breaker| breaker.state(now)),
+            breaker: self.prospect.breaker.as_ref().map(|breaker| breaker.state()),
+            last_error: tally.last_error.get().map(|last| (now.saturating_sub(last.at), last)),
             in_flight: self.in_flight(),
             requests: begun.load(Ordering::Relaxed),
             failures: tally.failures.load(Ordering::Relaxed),

@@ -19,6 +19,7 @@ use crate::upstream::drift::Adjustment;
 use crate::upstream::drift::Drift;
 use crate::upstream::drift::Meant;
 use crate::upstream::drift::is_same;
+use crate::upstream::lease;
 use crate::upstream::peer::BuildError;
 use crate::upstream::peer::Source;
 use crate::upstream::peer::Upstream;
@@ -192,8 +193,8 @@ impl Upstream {
         if self.settings().breaker.is_none() {
             return Err(Refused::NoBreaker);
         }
-        for breaker in source.backends.iter().filter_map(|backend| backend.breaker()) {
-            breaker.reset();
+        for backend in &source.backends {
+            lease::reset(self, backend);
         }
         drop(sources);
         Ok(())

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::Weak;
 use std::time::Duration;
 
+use log::info;
 use log::warn;
 use tokio::time::sleep;
 
@@ -30,7 +31,7 @@ pub(super) fn note(upstream: &Upstream, backend: &Backend, outcome: Outcome, now
             let Some(at) = found else { return };
             match ward.eject(at, &records(&group), now) {
                 Ejected::Until(until) => tell(upstream, backend, Cause::Streak, until, now),
-                Ejected::Already | Ejected::Full | Ejected::Busy => {}
+                Ejected::Already | Ejected::Full | Ejected::Busy | Ejected::Retired => {}
             }
         }
     }
@@ -62,6 +63,18 @@ pub(super) fn sweep(upstream: &Upstream, now: Duration) {
     }
 }
 
+/// Nobody is ejected any more: `backend` is in again, if it was out.
+pub(super) fn forgive(upstream: &Upstream, backend: &Backend, now: Duration) {
+    let was_out = backend.is_ejected(now);
+    backend.record().forgive();
+    if was_out {
+        backend.came_up(now);
+        let (upstream, label) = (&*upstream.settings().name, &**backend.label());
+        info!(target: "edgeproxy::upstream", upstream, backend = label, cause = "switched_off";
+            "backend no longer ejected");
+    }
+}
+
 /// Those among which one stands out. Who is kept away by an operator or by its health checks does not
 /// count: it could not take over from one that is ejected.
 fn candidates(upstream: &Upstream) -> Vec<Arc<Backend>> {
@@ -80,6 +93,8 @@ fn tell(upstream: &Upstream, backend: &Backend, cause: Cause, until: Duration, n
     backend.ejected(until);
     let (upstream, label, cause) = (&*upstream.settings().name, &**backend.label(), cause.label());
     let seconds = until.saturating_sub(now).as_secs_f64();
-    warn!(target: "edgeproxy::upstream", upstream, backend = label, cause, seconds;
+    let last = backend.last_error();
+    let (error, reason) = last.as_ref().map_or(("", ""), |last| (last.label, &*last.reason));
+    warn!(target: "edgeproxy::upstream", upstream, backend = label, cause, seconds, error, reason;
         "backend ejected");
 }

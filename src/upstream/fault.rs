@@ -90,6 +90,25 @@ pub fn refusal_of(error: &Error) -> Refusal {
     }
 }
 
+/// The longest reason that is told, in characters.
+const REASON: usize = 160;
+
+/// Why it came to `error`: what is at its root, or its kind, where that is all there is to say.
+pub(super) fn reason_of(error: &Error) -> String {
+    let root = causes(error).last().filter(|cause| !is_error(*cause));
+    root.map_or_else(|| error.root_etype().as_str().to_owned(), ToString::to_string)
+}
+
+/// What stands in logs and listings, part of which may be the origin's: one line that is not long.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(REASON).collect()
+}
+
+/// Whether it only wraps what is behind it.
+fn is_error(cause: &(dyn StdError + Send + Sync + 'static)) -> bool {
+    cause.is::<Box<Error>>() || cause.is::<Error>()
+}
+
 /// Why an origin has not looked at a request over HTTP/2 (RFC 9113 §8.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unseen {

@@ -3,6 +3,7 @@
 //! Who holds a [`Lease`] counts as a request in flight. It says once how the attempt went; a lease that
 //! is dropped without a word (the client went away) is held against nobody.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use crate::upstream::exchange::Exchange;
 use crate::upstream::exchange::http1;
 use crate::upstream::guard::OriginIo;
 use crate::upstream::http2::stream::Stream;
+use crate::upstream::mishap::Why;
 use crate::upstream::peer::Upstream;
 use crate::upstream::pool;
 use crate::upstream::pool::Pool;
@@ -217,6 +219,7 @@ impl Lease {
         let strange = counts.as_ref().is_some_and(|ejection| ejection.statuses.contains(&status));
         if failed || strange {
             self.backend.failed();
+            self.backend.erred(Why::Status(status), now);
         }
         let outcome = if strange { Outcome::Error } else { Outcome::Success };
         eject::note(&self.turn.upstream, &self.backend, outcome, now);
@@ -228,13 +231,16 @@ impl Lease {
         self.backend.rest_for(time.min(MOST_ALONE), self.turn.upstream.now());
     }
 
-    /// It gave no answer, or none that is one.
+    /// It gave no answer, or none that is one, and this is why.
     #[cold]
-    pub fn failed(&mut self, fault: Fault) {
+    pub fn failed(&mut self, fault: Fault, why: Why<'_>) {
+        let now = self.turn.upstream.now();
         self.backend.failed();
-        eject::note(&self.turn.upstream, &self.backend, Outcome::Error, self.turn.upstream.now());
+        // First: what follows from it is told with the reason.
+        self.backend.erred(why, now);
+        eject::note(&self.turn.upstream, &self.backend, Outcome::Error, now);
         match fault {
-            Fault::Connect => self.backend.rest(self.turn.upstream.now()),
+            Fault::Connect => self.backend.rest(now),
             Fault::Timeout => self.turn.ended = Ended::Dropped,
             Fault::Closed | Fault::Malformed => {}
         }
@@ -244,7 +250,7 @@ impl Lease {
             Fault::Connect | Fault::Closed => Verdict::Cut,
             Fault::Timeout | Fault::Malformed => Verdict::Failure,
         };
-        self.conclude(verdict, None);
+        self.conclude(verdict, Some(now));
     }
 
     /// Says how it went, the first time; at this moment, or `None`, where the time was not asked for.
@@ -275,12 +281,27 @@ fn counts(upstream: &Upstream, fault: Fault) -> bool {
 }
 
 /// The name of `backend` could not be resolved: a failure like that of a connection.
-pub(super) fn unresolved(upstream: &Upstream, backend: &Backend, now: Duration) {
+pub(super) fn unresolved(upstream: &Upstream, backend: &Backend, e: &io::Error, now: Duration) {
+    backend.erred(Why::Unresolved(e), now);
     if counts(upstream, Fault::Connect)
         && let Some(breaker) = backend.breaker()
         && let Some(pass) = enter(upstream, backend, breaker, now)
         && let Some(transition) = breaker.leave(pass, Verdict::Failure, now)
     {
+        tell(upstream, backend, transition);
+    }
+}
+
+/// An operator closes the breaker of `backend`, if it has one.
+pub(super) fn reset(upstream: &Upstream, backend: &Backend) {
+    if let Some(transition) = backend.breaker().and_then(|breaker| breaker.reset()) {
+        tell(upstream, backend, transition);
+    }
+}
+
+/// There are no breakers any more: that of `backend`, if it has one, closes for good, also for requests from before.
+pub(super) fn switched_off(upstream: &Upstream, backend: &Backend) {
+    if let Some(transition) = backend.breaker().and_then(|breaker| breaker.switch_off()) {
         tell(upstream, backend, transition);
     }
 }
@@ -310,15 +331,20 @@ fn tell(upstream: &Upstream, backend: &Backend, transition: Transition) {
     match transition {
         Transition::Opened(cause) => {
             let cause = cause.label();
-            warn!(target: "edgeproxy::upstream", upstream, backend = label, cause;
+            // There mostly is one: what opens it was noted before.
+            let last = backend.last_error();
+            let (error, reason) =
+                last.as_ref().map_or(("", ""), |last| (last.label, &*last.reason));
+            warn!(target: "edgeproxy::upstream", upstream, backend = label, cause, error, reason;
                 "circuit breaker opened");
         }
         Transition::HalfOpened => {
             info!(target: "edgeproxy::upstream", upstream, backend = label;
                 "circuit breaker half-open");
         }
-        Transition::Closed => {
-            info!(target: "edgeproxy::upstream", upstream, backend = label;
+        Transition::Closed(cause) => {
+            let cause = cause.label();
+            info!(target: "edgeproxy::upstream", upstream, backend = label, cause;
                 "circuit breaker closed");
         }
     }

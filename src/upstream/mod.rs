@@ -28,6 +28,7 @@ pub mod introduce;
 pub mod lease;
 pub mod lift;
 mod line;
+pub mod mishap;
 mod pattern;
 pub mod peer;
 pub mod pins;

@@ -30,7 +30,6 @@ use crate::upstream;
 use crate::upstream::Place;
 use crate::upstream::Settings;
 use crate::upstream::adopt::Kept;
-use crate::upstream::backend::As;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend::Reason;
 use crate::upstream::backend::Report;
@@ -263,7 +262,7 @@ impl Upstream {
                     addresses = follows.iter().map(|one| one.found()).collect();
                 }
                 let now = upstream.now();
-                source.learn_from(addresses, &upstream.settings, &follows, kept.breaker, now);
+                source.learn_from(addresses, &upstream.settings, &follows, now);
                 sources.push(source);
             }
             upstream.regroup(&sources);
@@ -424,7 +423,12 @@ impl Upstream {
 
     /// The name of a source could not be resolved, or those of these addresses could not: their breakers
     /// hear of it. `None` when it is not there any more.
-    pub(super) fn unresolved(&self, serial: u64, which: Option<&[SocketAddr]>) -> Option<()> {
+    pub(super) fn unresolved(
+        &self,
+        serial: u64,
+        which: Option<&[SocketAddr]>,
+        error: &io::Error,
+    ) -> Option<()> {
         let now = self.now();
         let backends = {
             let sources = self.sources.lock();
@@ -434,7 +438,7 @@ impl Upstream {
         let is_meant =
             |one: &&Arc<Backend>| which.is_none_or(|which| which.contains(one.address()));
         for backend in backends.iter().filter(is_meant) {
-            lease::unresolved(self, backend, now);
+            lease::unresolved(self, backend, error, now);
         }
         Some(())
     }
@@ -553,7 +557,7 @@ impl Source {
         settings: &Settings,
         now: Duration,
     ) -> Change {
-        self.learn_from(found, settings, &[], As::Otherwise, now)
+        self.learn_from(found, settings, &[], now)
     }
 
     /// The same, where new ones go on where these are.
@@ -562,7 +566,6 @@ impl Source {
         found: Vec<Found>,
         settings: &Settings,
         follows: &[Arc<Backend>],
-        meant: As,
         now: Duration,
     ) -> Change {
         let found = Found::sorted(found);
@@ -586,7 +589,7 @@ impl Source {
                 let backend = backend.checked_by(self.checker.as_ref());
                 let before = follows.iter().find(|one| one.address() == backend.address());
                 Arc::new(match before {
-                    Some(before) => backend.following(before, meant, &settings.pool),
+                    Some(before) => backend.following(before, &settings.pool),
                     None => backend,
                 })
             });

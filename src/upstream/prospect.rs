@@ -15,6 +15,7 @@ use crate::resilience::breaker::Breaker;
 use crate::resilience::ejection;
 use crate::upstream::backend::Heed;
 use crate::upstream::backend::Reason;
+use crate::upstream::mishap;
 
 /// All of a share.
 const FULLY: u32 = 1000;
@@ -51,6 +52,7 @@ pub(super) struct Tally {
     pub(super) half_opened: AtomicU64,
     pub(super) closed: AtomicU64,
     pub(super) ejected: AtomicU64,
+    pub(super) last_error: mishap::Last,
 }
 
 /// What is looked at of one backend.

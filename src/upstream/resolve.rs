@@ -206,7 +206,8 @@ fn note(
                 let count = unheard.len();
                 warn!(target: "edgeproxy::upstream", upstream = label, host, addresses = count;
                     "targets not resolved");
-                upstream.unresolved(name.serial, Some(&unheard))?;
+                let error = io::Error::other("the name of a target was not resolved");
+                upstream.unresolved(name.serial, Some(&unheard), &error)?;
                 // Like a failure it is retried soon.
                 return Some(Answer::Good(Some(RETRY)));
             }
@@ -218,7 +219,7 @@ fn note(
                 warn!(target: "edgeproxy::upstream", upstream = label, host, reason:% = e;
                     "name not resolved");
             }
-            upstream.unresolved(name.serial, None)?;
+            upstream.unresolved(name.serial, None, &e)?;
             Some(Answer::Failed)
         }
     }

@@ -3,6 +3,7 @@
 pub(super) mod harness;
 mod health;
 mod pool;
+mod reload;
 mod simulation;
 
 use std::net::Ipv4Addr;
@@ -25,6 +26,7 @@ use crate::upstream::OriginTls;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
 use crate::upstream::lease::Lease;
+use crate::upstream::mishap::Why;
 use crate::upstream::peer::Upstream;
 use crate::upstream::peer::Wish;
 use crate::upstream::resolve;
@@ -290,7 +292,7 @@ async fn weights_share_out_requests_and_an_unreachable_address_stands_back() {
     let first = |n: usize| (0..n).map(|_| next()).filter(is_first).count();
     assert_eq!(first(8), 2);
     let mut other = (0..4).map(|_| next()).find(|lease| !is_first(lease)).unwrap();
-    other.failed(Fault::Connect);
+    other.failed(Fault::Connect, Why::Refusal(Refusal::ConnectFailed));
     assert_eq!(first(8), 8);
     let tried = [Arc::clone(next().backend())];
     let lease = upstream.lend(&Wish { tried: &tried, ..Wish::default() }).unwrap();

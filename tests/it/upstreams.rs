@@ -16,6 +16,7 @@ mod runtime;
 mod shed;
 mod srv;
 mod sticky;
+mod trouble;
 
 use std::collections::BTreeMap;
 

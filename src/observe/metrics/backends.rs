@@ -60,7 +60,7 @@ pub struct BackendSample {
     pub opened: u64,
     /// How often it has let probes through after that.
     pub half_opened: u64,
-    /// How often these have closed it.
+    /// How often it has closed: by these, by a reset, or since it was switched off.
     pub closed: u64,
     /// Its connections.
     pub pool: PoolSample,
@@ -68,6 +68,14 @@ pub struct BackendSample {
     pub health: Option<HealthSample>,
     /// How often it was ejected; `None`: nobody is.
     pub ejected: Option<u64>,
+}
+
+impl BackendSample {
+    /// Whether there is anything to count of its breaker. One that was switched off while it was open has closed, and that
+    /// is to be seen.
+    fn had_breaker(&self) -> bool {
+        self.breaker.is_some() || self.opened > 0
+    }
 }
 
 /// The connections of one backend at one moment.
@@ -204,9 +212,11 @@ impl Collector for BackendsCollector {
             family_of(&BACKEND_SECONDS, |one| Some(one.seconds)),
             family_of(&BACKEND_IN_FLIGHT, |one| Some(f64::from(one.in_flight))),
             family_of(&BACKEND_BREAKER, |one| one.breaker.map(f64::from)),
-            family_of(&BACKEND_OPENED, |one| one.breaker.map(|_| one.opened as f64)),
-            family_of(&BACKEND_HALF_OPENED, |one| one.breaker.map(|_| one.half_opened as f64)),
-            family_of(&BACKEND_CLOSED, |one| one.breaker.map(|_| one.closed as f64)),
+            family_of(&BACKEND_OPENED, |one| one.had_breaker().then_some(one.opened as f64)),
+            family_of(&BACKEND_HALF_OPENED, |one| {
+                one.had_breaker().then_some(one.half_opened as f64)
+            }),
+            family_of(&BACKEND_CLOSED, |one| one.had_breaker().then_some(one.closed as f64)),
             family_of(&POOL_OPEN, |one| Some(f64::from(one.pool.open))),
             family_of(&POOL_IDLE, |one| Some(f64::from(one.pool.idle))),
             family_of(&POOL_IN_USE, |one| Some(f64::from(one.pool.in_use))),

@@ -18,12 +18,11 @@ use crate::upstream::OriginTls;
 use crate::upstream::Place;
 use crate::upstream::Protocol;
 use crate::upstream::connect::Dial;
+use crate::upstream::fault::one_line;
+use crate::upstream::fault::reason_of;
 use crate::upstream::fault::refusal_of;
 use crate::upstream::line::Line;
 use crate::upstream::line::Wire;
-
-/// The most characters of an error that are kept.
-const ERROR: usize = 160;
 
 /// Checks the addresses of one backend.
 #[derive(Debug)]
@@ -76,11 +75,7 @@ impl fmt::Display for Failure {
 impl Failure {
     /// What Pingora or our own connector say.
     pub(super) fn of(error: &pingora::Error) -> Self {
-        let label = refusal_of(error).label();
-        match root(error) {
-            Some(cause) => Self::broken(label, &cause),
-            None => Self::broken(label, &error.root_etype().as_str()),
-        }
+        Self::broken(refusal_of(error).label(), &reason_of(error))
     }
 
     /// What the HTTP/2 library says.
@@ -90,20 +85,7 @@ impl Failure {
 
     /// One short line: part of it may be the backend's.
     pub(super) fn broken(label: &str, cause: &dyn fmt::Display) -> Self {
-        let text = format!("{label}: {cause}");
-        Self::Broken(text.chars().filter(|c| !c.is_control()).take(ERROR).collect())
-    }
-}
-
-/// What is at the root of an error, if that says more than its kind.
-fn root(error: &pingora::Error) -> Option<String> {
-    let mut error = error;
-    loop {
-        let cause = error.cause.as_deref()?;
-        match cause.downcast_ref::<Box<pingora::Error>>() {
-            Some(inner) => error = inner,
-            None => return Some(cause.to_string()),
-        }
+        Self::Broken(one_line(&format!("{label}: {cause}")))
     }
 }
 
@@ -222,7 +204,7 @@ mod tests {
         let said = Failure::broken("origin_malformed", &format!("a\r\nb{}", "x".repeat(1000)));
         let Failure::Broken(text) = said else { panic!("{said:?}") };
         assert!(text.starts_with("origin_malformed: abxxx"), "{text}");
-        assert_eq!(text.len(), ERROR);
+        assert_eq!(text.len(), 160);
     }
 
     #[test]

@@ -243,6 +243,21 @@ pub(super) fn conclude(
     checked
 }
 
+/// A backend is not checked any more: whatever checks said of it keeps no requests away.
+pub(super) fn switched_off(upstream: &Upstream, backend: &Backend, now: Duration) {
+    let was_unhealthy = backend.set(Reason::Unhealthy, false);
+    let was_unknown = backend.set(Reason::Unknown, false);
+    if !(was_unhealthy || was_unknown) {
+        return;
+    }
+    backend.came_up(now);
+    let (upstream, label) = (&*upstream.settings().name, &**backend.label());
+    let from = if was_unhealthy { State::Unhealthy } else { State::Unknown };
+    let from = from.label();
+    info!(target: "edgeproxy::upstream", upstream, backend = label, from, cause = "switched_off";
+        "backend no longer checked");
+}
+
 /// Puts a change into force, and tells the operator.
 fn act(upstream: &Upstream, backend: &Backend, change: Change, checked: &Checked, now: Duration) {
     let (name, label) = (&*upstream.settings().name, &**backend.label());

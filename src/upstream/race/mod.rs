@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use pingora::Error;
 use tokio::time::Instant;
 
 use crate::message::ends::Ends;
@@ -27,6 +28,7 @@ use crate::upstream::guard::OriginIo;
 use crate::upstream::http2::stream::Stream;
 use crate::upstream::lease::Body;
 use crate::upstream::lease::Lease;
+use crate::upstream::mishap::Why;
 use crate::upstream::peer::Upstream;
 use crate::upstream::peer::Wish;
 
@@ -199,7 +201,7 @@ impl Race {
                 let used = io.was_used();
                 Ok((io, Second { lease, began, used }))
             }
-            Err(_) => Err(unconnected(lease)),
+            Err(error) => Err(unconnected(lease, &error)),
         }
     }
 
@@ -212,7 +214,7 @@ impl Race {
                 let used = stream.was_used();
                 Ok((stream, Second { lease, began, used }))
             }
-            Err(_) => Err(unconnected(lease)),
+            Err(error) => Err(unconnected(lease, &error)),
         }
     }
 
@@ -246,7 +248,7 @@ impl Race {
 
     /// The second one gave no answer.
     pub(super) fn second_failed(&self, mut second: Second, how: Refusal) {
-        second.lease.failed(Fault::of(how));
+        second.lease.failed(Fault::of(how), Why::Refusal(how));
         self.state.lock().outcome = Some(Outcome::Failed);
     }
 
@@ -258,7 +260,7 @@ impl Race {
 }
 
 /// The second one could not be connected to.
-fn unconnected(mut lease: Lease) -> Outcome {
-    lease.failed(Fault::Connect);
+fn unconnected(mut lease: Lease, error: &Error) -> Outcome {
+    lease.failed(Fault::Connect, Why::Error(error));
     Outcome::Failed
 }

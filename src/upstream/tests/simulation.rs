@@ -39,6 +39,7 @@ fn upstreams_survive_their_stories() {
     assert!(all.requests > 100 * STORIES && all.retries > STORIES && all.dead > STORIES, "{all:?}");
     assert!(all.opened > STORIES && all.closed > STORIES && all.ejected > STORIES, "{all:?}");
     assert!(all.refused_by_budget > 0 && all.nobody > 0 && all.drains > STORIES, "{all:?}");
+    assert!(all.resets > 0, "{all:?}");
     assert!(all.cut_together > STORIES && all.outlived > STORIES && all.shed > 0, "{all:?}");
     // Origins were dead, slow or flapping for a good part of the time; clients hardly noticed.
     assert!(all.failed_idempotent * 100 <= all.requests * 3, "{all:?}");

@@ -117,11 +117,66 @@ fn breakers_counts_and_what_operators_changed_go_on() {
         assert_eq!(backend(&after, "drained")["draining"], true);
         assert_eq!(edge.metric("edgeproxy_upstream_requests_total{"), requests);
     }
-    // With another threshold it is another breaker.
+    // With another threshold it is the same breaker.
     let other = breaker.replace("failures: 2", "failures: 3");
     edge.write(&app(all, &other, "")).reload().expect_status(200);
-    assert!(!is_open(&upstream(&edge)));
+    assert!(is_open(&upstream(&edge)));
     assert_eq!(counted(&upstream(&edge), "bad"), counted(&before, "bad"));
+}
+
+#[test]
+fn a_breaker_takes_other_settings_as_it_is_and_closes_when_it_is_switched_off() {
+    let bad = Origin::always(status(500));
+    let yaml = |breaker: &str| {
+        app(&[("bad", &bad)], &format!("    retry: off\n    breaker: {breaker}\n"), "")
+    };
+    let on =
+        |open_for: &str| yaml(&format!("{{failures: 2, statuses: [500], open_for: {open_for}}}"));
+    let edge = Edge::with(&on("10m"));
+    for _ in 0..3 {
+        edge.get("/");
+    }
+    assert_eq!(bad.seen().len(), 2);
+    let known = || backend(&upstream(&edge), "bad")["addresses"][0].clone();
+    let counts = || {
+        ["opened", "half_opened", "closed"]
+            .map(|what| edge.metric(&format!("edgeproxy_backend_breaker_{what}_total{{")))
+    };
+    let gauge = || edge.metric("edgeproxy_backend_breaker_state{");
+
+    edge.write(&on("1h")).reload().expect_status(200);
+    let is = known();
+    assert_eq!((&is["state"], &is["breaker"]["state"]), (&"breaker_open".into(), &"open".into()));
+    assert!(is["breaker"]["open_for_ms"].as_u64().is_some_and(|left| left > 600_000), "{is}");
+    assert_eq!((counts(), gauge()), ([1.0, 0.0, 0.0], 2.0));
+    edge.get("/").expect_status(503);
+
+    // Its time is over by now. Nobody has come yet: it is open, and nothing is counted.
+    edge.write(&on("1ms")).reload().expect_status(200);
+    let is = known();
+    assert_eq!((&is["state"], &is["breaker"]["state"]), (&"probing".into(), &"open".into()));
+    assert_eq!((&is["breaker"]["open_for_ms"], &is["out"]), (&0.into(), &json!([])));
+    assert_eq!((counts(), gauge()), ([1.0, 0.0, 0.0], 2.0));
+    assert_eq!(edge.metric("edgeproxy_backend_up{"), 1.0, "the next request goes there");
+    assert_eq!(bad.seen().len(), 2);
+    edge.get("/").expect_status(500);
+    assert_eq!((counts(), gauge()), ([2.0, 1.0, 0.0], 2.0));
+    assert_eq!(bad.seen().len(), 3);
+
+    edge.write(&on("10m")).reload().expect_status(200);
+    edge.get("/").expect_status(503);
+    edge.write(&yaml("off")).reload().expect_status(200);
+    let line = edge.wait_for_log("circuit breaker closed");
+    assert!(line.contains("backend=bad") && line.contains("cause=switched_off"), "{line}");
+    assert_eq!(counts(), [2.0, 1.0, 1.0]);
+    assert_eq!(edge.metrics("edgeproxy_backend_breaker_state{"), [] as [String; 0]);
+    assert_eq!(known()["breaker"], json!(null));
+    for _ in 0..4 {
+        edge.get("/").expect_status(500);
+    }
+    // A new one begins closed, and counts on.
+    edge.write(&on("10m")).reload().expect_status(200);
+    assert_eq!((counts(), gauge()), ([2.0, 1.0, 1.0], 0.0));
 }
 
 #[test]
@@ -189,8 +244,12 @@ fn health_is_not_found_out_anew() {
             edge.get("/").expect_body("well");
         }
     }
-    // Nobody checks any more: both get requests.
+    // Nobody checks any more: both get requests, and that is told of the one that did not.
     edge.write(&app(&[("well", &well), ("ill", &ill)], "", "")).reload().expect_status(200);
+    let line = edge.wait_for_log("backend no longer checked");
+    for part in ["backend=ill", "from=unhealthy", "cause=switched_off"] {
+        assert!(line.contains(part), "{line}");
+    }
     let bodies: Vec<String> = (0..4).map(|_| edge.get("/").text()).collect();
     assert!(bodies.iter().any(|body| body == "ill"), "{bodies:?}");
     drop((healthy, unhealthy));

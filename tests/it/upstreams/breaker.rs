@@ -66,6 +66,32 @@ fn five_failures_in_a_row_open_it_and_a_probe_closes_it() {
 }
 
 #[test]
+fn a_reset_is_logged_and_counted_as_a_change_that_it_is() {
+    let (origin, _) = ailing();
+    let edge = before(&[&origin], "    breaker: {failures: 1, open_for: 10m, statuses: [503]}\n");
+    edge.get("/").expect_status(503);
+    edge.get("/").expect_status(503);
+    assert_eq!(origin.seen().len(), 1);
+    let opened = edge.wait_for_log("circuit breaker opened");
+    for part in ["cause=failures", "error=status", "reason=status 503"] {
+        assert!(opened.contains(part), "{opened}");
+    }
+    let reset = || edge.admin_post("/v1/upstreams/app/backends/b0/breaker/reset", "");
+    for _ in 0..2 {
+        // The second time it is closed already, and nothing changes.
+        reset().expect_status(200);
+        assert_eq!(edge.metric("edgeproxy_backend_breaker_state{"), 0.0);
+        assert_eq!(edge.metric("edgeproxy_backend_breaker_closed_total{"), 1.0);
+        assert_eq!(edge.metric("edgeproxy_backend_breaker_half_opened_total{"), 0.0);
+    }
+    let closed: Vec<String> =
+        edge.log().into_iter().filter(|line| line.contains("circuit breaker closed")).collect();
+    assert!(closed.len() == 1 && closed[0].contains("cause=reset"), "{closed:?}");
+    edge.get("/").expect_status(503);
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[test]
 fn a_failing_probe_opens_it_again() {
     let (origin, _) = ailing();
     let edge = before(&[&origin], "    breaker: {failures: 1, open_for: 100ms, statuses: [503]}\n");

@@ -38,7 +38,7 @@ fn errors_in_a_row_eject_a_backend_from_its_group() {
     }
     assert_eq!([bad.seen().len(), good.seen().len()], [3, 17]);
     let line = edge.wait_for_log("backend ejected");
-    for part in ["backend=b0", "cause=streak", "seconds=300"] {
+    for part in ["backend=b0", "cause=streak", "seconds=300", "error=status", "503"] {
         assert!(line.contains(part), "{line}");
     }
     let of = |metric: &str, backend: &str| {
@@ -116,4 +116,15 @@ fn who_is_ejected_stays_so_across_a_reload() {
     }
     assert_eq!(bad.seen().len(), 1);
     assert_eq!(edge.metric("edgeproxy_backend_ejections_total{"), 1.0);
+
+    // Nobody is ejected any more.
+    let off = after.replace("ejection: {consecutive: 1, out_for: 5m}", "ejection: off");
+    assert_ne!(off, after);
+    edge.write(&off).reload().expect_status(200);
+    let line = edge.wait_for_log("backend no longer ejected");
+    assert!(line.contains("backend=b0") && line.contains("cause=switched_off"), "{line}");
+    for _ in 0..4 {
+        edge.get("/");
+    }
+    assert_eq!(bad.seen().len(), 3);
 }

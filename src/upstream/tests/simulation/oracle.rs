@@ -258,6 +258,17 @@ impl Oracle {
         self.books[backend].counted.failed += 1;
     }
 
+    /// The breaker of a backend was reset, and is in this state since. Answers whether that changed it.
+    pub(super) fn reset(&mut self, backend: usize, is: State) -> bool {
+        self.happened += 1;
+        let book = &mut self.books[backend];
+        let changed = book.life != Life::Closed;
+        book.begin(Life::Closed);
+        book.counted.closed += u64::from(changed);
+        book.expect(backend, is);
+        changed
+    }
+
     /// The breaker was told how a request went, and is in this state since.
     pub(super) fn left(
         &mut self,
@@ -280,7 +291,7 @@ impl Oracle {
                 Life::Open { .. } => panic!("nothing is sent while it is open"),
             }
         }
-        book.expect(backend, is, now);
+        book.expect(backend, is);
     }
 }
 
@@ -352,14 +363,13 @@ impl Book {
     }
 
     /// The breaker says of itself what the book says.
-    fn expect(&self, backend: usize, is: State, now: Duration) {
+    fn expect(&self, backend: usize, is: State) {
         let agrees = match (self.life, is) {
             (Life::Closed, State::Closed) | (Life::HalfOpen, State::HalfOpen) => true,
+            // Also when its time is over and nobody has come yet.
             (Life::Open { until }, State::Open { until: says }) => {
                 says >= until && says < until + ROUNDED
             }
-            // Its time is over, and nobody has come yet.
-            (Life::Open { until }, State::HalfOpen) => until <= now,
             (Life::Closed | Life::Open { .. } | Life::HalfOpen, _) => false,
         };
         assert!(agrees, "backend {backend}: {:?} in the books, and {is:?}", self.life);

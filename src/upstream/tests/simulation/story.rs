@@ -30,6 +30,7 @@ use crate::upstream::backend::seed as seed_chance;
 use crate::upstream::eject;
 use crate::upstream::health;
 use crate::upstream::lease::Lease;
+use crate::upstream::mishap::Why;
 use crate::upstream::peer::Upstream;
 use crate::upstream::peer::Wish;
 
@@ -135,6 +136,8 @@ pub(super) struct Told {
     pub(super) closed: u64,
     pub(super) ejected: u64,
     pub(super) drains: u64,
+    /// Breakers that an operator closed.
+    pub(super) resets: u64,
     /// Failures that did not count for a row, since their requests were cut together.
     pub(super) cut_together: u64,
     /// How often enough requests for a row were cut at once, and the breaker stayed closed.
@@ -156,6 +159,7 @@ impl Told {
         self.closed += other.closed;
         self.ejected += other.ejected;
         self.drains += other.drains;
+        self.resets += other.resets;
         self.cut_together += other.cut_together;
         self.outlived += other.outlived;
     }
@@ -378,7 +382,7 @@ impl Story {
 
     fn fail(&mut self, number: usize, fault: Fault) {
         let held = self.requests[number].held.as_mut().expect("it is lent something");
-        held.lease.failed(fault);
+        held.lease.failed(fault, Why::Refusal(Refusal::ConnectFailed));
         self.oracle.failed(held.backend);
         self.said(
             number,
@@ -396,7 +400,7 @@ impl Story {
         let (backend, leave) = (held.backend, held.leave.take().expect("it is said once"));
         let one = &self.backends[backend];
         self.oracle.is_out(backend, one.record().out_until(now), now);
-        let state = breaker_of(one, now);
+        let state = breaker_of(one);
         self.oracle.left(backend, &leave, went, state, now);
     }
 
@@ -407,7 +411,7 @@ impl Story {
         self.oracle.given_back();
         if let Some(leave) = held.leave {
             let now = self.time();
-            let state = breaker_of(&self.backends[held.backend], now);
+            let state = breaker_of(&self.backends[held.backend]);
             self.oracle.left(held.backend, &leave, Went::Unsaid, state, now);
         }
     }
@@ -480,7 +484,7 @@ impl Story {
         let pause = 200_000 + self.chance.below(2_000_000);
         self.after(pause, Event::Churn);
         let backend = self.chance.below(self.truths.len() as u64) as usize;
-        match self.chance.below(16) {
+        match self.chance.below(17) {
             0..=2 => self.turn(backend, Mode::Dead),
             3..=6 => self.turn(backend, Mode::Fine),
             7 => self.turn(backend, Mode::Slow(10)),
@@ -489,6 +493,7 @@ impl Story {
             10 => self.drain(backend, true),
             11 => self.drain(backend, false),
             12 => self.burst(),
+            13 => self.reset(backend),
             _ => {
                 // It restarts in the middle of a burst.
                 self.burst();
@@ -540,6 +545,14 @@ impl Story {
         let id = self.backends[backend].id();
         self.upstream.drain(id, drained).expect("it is there");
         self.oracle.drained(backend, drained);
+    }
+
+    /// An operator closes its breaker.
+    fn reset(&mut self, backend: usize) {
+        let one = &self.backends[backend];
+        self.upstream.reset_breaker(one.id()).expect("it is there");
+        let changed = self.oracle.reset(backend, breaker_of(one));
+        self.told.resets += u64::from(changed);
     }
 
     /// Each second, at each backend; a check waits for a second.
@@ -625,8 +638,8 @@ impl Story {
 }
 
 /// The state of a backend's breaker.
-fn breaker_of(backend: &Backend, now: Duration) -> State {
-    backend.breaker().expect("each has one").state(now)
+fn breaker_of(backend: &Backend) -> State {
+    backend.breaker().expect("each has one").state()
 }
 
 /// Numbers that follow from a seed.
