@@ -231,6 +231,9 @@ impl Backend {
         if let (Some(breaker), Some(settings)) = (self.breaker(), breaker) {
             breaker.adjust(settings);
         }
+        if let Some(checks) = &self.checks {
+            checks.takes_over();
+        }
     }
 
     /// The same, with the number that clients' cookies have for it.

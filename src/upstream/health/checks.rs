@@ -20,10 +20,11 @@ pub(in crate::upstream) struct Checks {
     checker: Arc<Checker>,
     /// Whoever has it checks; the others wait.
     turn: tokio::sync::Mutex<()>,
-    known: Mutex<Known>,
+    /// After a reload the same, whoever found it out.
+    known: Arc<Mutex<Known>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Known {
     checkup: Checkup,
     passed: u64,
@@ -78,23 +79,28 @@ impl Checks {
     pub(in crate::upstream) fn new(checker: Arc<Checker>) -> Self {
         let checkup = Checkup::new(checker.settings().judged);
         let known = Known { checkup, passed: 0, failed: 0, last: None, error: None };
-        Self { checker, turn: tokio::sync::Mutex::default(), known: Mutex::new(known) }
+        Self { checker, turn: tokio::sync::Mutex::default(), known: Arc::new(Mutex::new(known)) }
     }
 
-    /// By `checker`, those of a backend that was known before a reload: what was found out stays, and is
-    /// judged anew from here on. One that was not checked served until now, so it does until a check says
+    /// By `checker`, those of a backend that was known before a reload: what was found out stays, also what is
+    /// found out yet by those of before. One that was not checked served until now, so it does until a check says
     /// otherwise.
     pub(in crate::upstream) fn following(checker: Arc<Checker>, before: Option<&Self>) -> Self {
         let judged = checker.settings().judged;
-        let mut known = match before {
-            Some(before) => before.known.lock().clone(),
+        let known = match before {
+            Some(before) => Arc::clone(&before.known),
             None => {
                 let checkup = Checkup::new(Settings { initial: Assumed::Healthy, ..judged });
-                Known { checkup, passed: 0, failed: 0, last: None, error: None }
+                let known = Known { checkup, passed: 0, failed: 0, last: None, error: None };
+                Arc::new(Mutex::new(known))
             }
         };
-        known.checkup.set(judged);
-        Self { checker, turn: tokio::sync::Mutex::default(), known: Mutex::new(known) }
+        Self { checker, turn: tokio::sync::Mutex::default(), known }
+    }
+
+    /// What was found out is judged by its settings from now on.
+    pub(in crate::upstream) fn takes_over(&self) {
+        self.known.lock().checkup.set(self.checker.settings().judged);
     }
 
     /// Who asks, to be kept.

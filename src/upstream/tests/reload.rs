@@ -10,6 +10,7 @@ use crate::refusal::Refusal;
 use crate::resilience::breaker;
 use crate::resilience::breaker::State;
 use crate::resilience::ejection;
+use crate::resilience::health as judge;
 use crate::terms::clock::Turned;
 use crate::upstream;
 use crate::upstream::Breaker;
@@ -17,7 +18,9 @@ use crate::upstream::Ejection;
 use crate::upstream::Fault;
 use crate::upstream::Place;
 use crate::upstream::Settings;
+use crate::upstream::backend::Reason;
 use crate::upstream::backend::Report;
+use crate::upstream::health;
 use crate::upstream::lease::Lease;
 use crate::upstream::mishap::Why;
 use crate::upstream::peer::Upstream;
@@ -161,4 +164,38 @@ async fn who_is_ejected_is_in_again_when_nobody_is_ejected_any_more() {
     let again = reload(&after, ejecting(600));
     fail(lend(&again));
     assert!(is_about(out_for(&again), 600), "as for the first time: {:?}", out_for(&again));
+}
+
+#[tokio::test]
+async fn what_checks_find_out_before_a_reload_takes_over_is_known_after_it() {
+    let checked = |fall| Settings {
+        health: Some(health::Settings {
+            probe: health::Probe::Tcp,
+            interval: Duration::from_secs(10),
+            jitter: 0,
+            timeout: Duration::from_secs(1),
+            judged: judge::Settings { rise: 1, fall, initial: judge::Assumed::Healthy },
+        }),
+        ..settings(None)
+    };
+    let check = |upstream: &Upstream, passes: bool| {
+        let one = upstream.backends().into_iter().find(|one| &**one.id() == "one");
+        let one = one.expect("it is there");
+        let checks = one.checks.as_ref().expect("it is checked");
+        let error = (!passes).then(|| "nobody is there".into());
+        health::conclude(upstream, &one, checks, error, upstream.now());
+        (report(upstream).health.map(|health| health.state), one.is(Reason::Unhealthy))
+    };
+    let (healthy, unhealthy) = (Some(judge::State::Healthy), Some(judge::State::Unhealthy));
+    let before = build(checked(2));
+    let (after, _) =
+        before.followed_by(checked(3), ReplyLimits::default()).expect("it can be built");
+    assert_eq!(check(&before, false), (healthy, false));
+    assert_eq!(check(&before, false), (unhealthy, true), "by the settings of before");
+    after.take_over(&before);
+    assert_eq!(report(&after).health.map(|health| health.failed_in_a_row), Some(2));
+    assert_eq!(check(&after, true), (healthy, false));
+    assert_eq!(check(&after, false), (healthy, false));
+    assert_eq!(check(&after, false), (healthy, false));
+    assert_eq!(check(&after, false), (unhealthy, true), "by the new ones");
 }
