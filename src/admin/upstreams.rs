@@ -19,7 +19,9 @@ use crate::config::schema::upstream::Address;
 use crate::message::segment;
 use crate::runtime::Runtime;
 use crate::runtime::backends;
+use crate::runtime::backends::BackendView;
 use crate::runtime::backends::Deed;
+use crate::runtime::backends::Done;
 use crate::runtime::backends::Problem;
 use crate::runtime::patch::Patch;
 use crate::runtime::purge::Asker;
@@ -172,8 +174,8 @@ async fn carry_out(
         let (current, upstream) = (Arc::clone(&current), upstream.clone());
         tokio::task::spawn_blocking(move || backends::carry_out(&current, &upstream, &deed, &by))
     };
-    let id = match work.await {
-        Ok(Ok(id)) => id,
+    let Done { id, backend: left } = match work.await {
+        Ok(Ok(done)) => done,
         Ok(Err(wrong)) => {
             // It is there all the same, and its name is looked up as any.
             if let Problem::Unkept { id, .. } = &wrong
@@ -196,11 +198,19 @@ async fn carry_out(
         let in_flight = mine.map(|one| one.in_flight).sum();
         return json(StatusCode::OK, &Removed { removed: id, in_flight });
     }
+    let mut view = left.map_or_else(|| backends::backend(&runtime, &upstream, &id), Ok);
     if is_new || is_elsewhere {
         backends::follow(&runtime, &upstream, &id).await;
+        let now = backends::backend(&runtime, &upstream, &id);
+        // Somebody else may have removed it again, and whoever has its id by now may be another.
+        let is_same =
+            |now: &BackendView| view.as_ref().is_ok_and(|left| left.address == now.address);
+        if now.as_ref().is_ok_and(is_same) {
+            view = now;
+        }
     }
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    shown(status, backends::backend(&runtime, &upstream, &id))
+    shown(status, view)
 }
 
 /// Whether the rest of a label is the address that stands behind the id of a name.

@@ -300,6 +300,15 @@ impl Deed {
     }
 }
 
+/// What was done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done {
+    /// The id of the backend to which.
+    pub id: String,
+    /// The backend as it was left; `None`: it was removed.
+    pub backend: Option<BackendView>,
+}
+
 /// Does it, and keeps it where that is wished. Blocks: files are read and written, and a name is looked up that a
 /// backend goes over to. Answers the id of the backend.
 ///
@@ -313,7 +322,7 @@ pub fn carry_out(
     upstream: &str,
     deed: &Deed,
     by: &Asker,
-) -> Result<String, Problem> {
+) -> Result<Done, Problem> {
     let keeper = Arc::clone(&current.load().keeper);
     // One after the other, so that what is kept last is what was done last. A reload takes its turn, too:
     // what was changed before it is known to the generation that follows.
@@ -334,8 +343,10 @@ pub fn carry_out(
         log::error!(target: "edgeproxy::state", "{why}");
         return Err(Problem::Unkept { id, why });
     }
+    // Whoever comes next may remove it again.
+    let backend = one_of(upstream, &id);
     drop(turn);
-    Ok(id)
+    Ok(Done { id, backend })
 }
 
 fn apply(runtime: &Runtime, upstream: &Arc<Upstream>, deed: &Deed) -> Result<String, Problem> {
@@ -458,9 +469,13 @@ pub fn one(runtime: &Runtime, name: &str) -> Result<UpstreamView, Problem> {
 /// There is no such upstream, or it has no backend of this id.
 pub fn backend(runtime: &Runtime, upstream: &str, id: &str) -> Result<BackendView, Problem> {
     let upstream = find(runtime, upstream)?;
+    one_of(upstream, id).ok_or_else(|| unknown(upstream, id))
+}
+
+fn one_of(upstream: &Upstream, id: &str) -> Option<BackendView> {
     let standings = upstream.standings();
-    let found = standings.into_iter().find(|standing| &*standing.meant.backend.id == id);
-    found.map(|standing| of_backend(standing, upstream.now())).ok_or_else(|| unknown(upstream, id))
+    let found = standings.into_iter().find(|standing| &*standing.meant.backend.id == id)?;
+    Some(of_backend(found, upstream.now()))
 }
 
 fn find<'a>(runtime: &'a Runtime, name: &str) -> Result<&'a Arc<Upstream>, Problem> {

@@ -16,8 +16,10 @@ use http::Response;
 use super::through::THE_LONG_WAY;
 use crate::harness::Authority;
 use crate::harness::Edge;
+use crate::harness::Gate;
 use crate::harness::Origin2;
 use crate::harness::PATIENCE;
+use crate::harness::edge::timeouts;
 use crate::harness::frames::DATA;
 use crate::harness::frames::END_HEADERS;
 use crate::harness::frames::END_STREAM;
@@ -402,4 +404,40 @@ fn an_origin_that_looks_at_nothing_is_left_in_the_end_and_charged_with_it() {
         }
         assert_eq!(edge.metric("edgeproxy_backend_failures_total"), 2.0 * failed, "{told}");
     }
+}
+
+#[test]
+fn who_waited_until_its_connection_was_found_lost_is_answered_by_another_backend() {
+    // The second request on its connection, and whatever comes behind it, it does not even read.
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let well = |to: &mut TcpStream, stream: u32, body: &str| {
+        let mut said = frame(HEADERS, END_HEADERS, stream, &block(&[(":status", "200")]));
+        said.extend(frame(DATA, END_STREAM, stream, body.as_bytes()));
+        to.write_all(&said).is_ok()
+    };
+    let asked = AtomicUsize::new(0);
+    let lost = RawOrigin2::start(move |to, stream| {
+        if asked.fetch_add(1, Ordering::SeqCst) > 0 {
+            wait.pass();
+        }
+        well(to, stream, "lost")
+    });
+    let other = RawOrigin2::start(move |to, stream| well(to, stream, "other"));
+    let edge = Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nupstreams:\n  origin:\n    \
+         addresses: [\"{}\", \"{}\"]\n    protocol: http2\n    health: off\n    {}\n\
+         routes: [{{upstream: origin, cache: off}}]\n",
+        lost.address,
+        other.address,
+        timeouts(None)
+    ));
+    let mut bodies: Vec<_> = (0..2).map(|_| edge.get("/").expect_status(200).text()).collect();
+    bodies.sort();
+    assert_eq!(bodies, ["lost", "other"]);
+    while lost.asked() < 2 {
+        edge.get("/").expect_status(200).expect_body("other");
+    }
+    assert_eq!(lost.connections(), 1, "it is not asked once more on another connection");
+    gate.open();
 }

@@ -232,6 +232,39 @@ fn a_removed_backend_ends_its_download_and_is_listed_until_then() {
 }
 
 #[test]
+fn what_was_added_is_told_although_another_admin_removes_it_at_once() {
+    let origin = Origin::always(ok("a"));
+    let edge = before(&[&origin], "");
+    let over = AtomicBool::new(false);
+    let mut removed = 0;
+    thread::scope(|scope| {
+        let removing = scope.spawn(|| {
+            let mut removed = 0;
+            while !over.load(Ordering::SeqCst) {
+                let reply = edge.admin("DELETE", "/v1/upstreams/app/backends/x");
+                assert!([200, 404].contains(&reply.status), "{reply:?}");
+                removed += usize::from(reply.status == 200);
+            }
+            removed
+        });
+        for n in 0..100 {
+            // As a name it is looked up before this is answered.
+            let address = [nobody().to_string(), "localhost:1".to_owned()][n % 2].clone();
+            let backend = format!("{{\"id\": \"x\", \"address\": \"{address}\"}}");
+            let reply = edge.admin_post("/v1/upstreams/app/backends", &backend);
+            match reply.status {
+                // The last one is still there.
+                409 => {}
+                _ => assert_eq!(json(reply.expect_status(201))["address"], address),
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+        removed = removing.join().expect("every removal is answered");
+    });
+    assert!(removed > 0, "they met");
+}
+
+#[test]
 fn a_backend_that_comes_again_is_a_new_one() {
     let (a, b) = (Origin::always(ok("a")), Origin::always(ok("b")));
     let edge = before(&[&a, &b], "");
