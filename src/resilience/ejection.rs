@@ -208,6 +208,8 @@ pub struct Ward {
     settings: Settings,
     /// Whether a thread is ejecting. Nobody waits for it.
     busy: AtomicBool,
+    /// When the peers were compared last, in milliseconds; 0: not yet.
+    swept: AtomicU64,
     /// Whether nobody is ejected any more, by this one or any that it follows.
     retired: Arc<AtomicBool>,
 }
@@ -216,7 +218,8 @@ impl Ward {
     /// The ward of a group.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, busy: AtomicBool::new(false), retired: Arc::default() }
+        let (busy, swept) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { settings, busy, swept, retired: Arc::default() }
     }
 
     /// The same with other settings, until both retire.
@@ -248,7 +251,8 @@ impl Ward {
     /// Compares all peers by what came of their requests since the last sweep, and ejects those that
     /// stand out, the worst first: their positions and until when. To be done every ten seconds or so.
     ///
-    /// Peers that are in and not ejected now have been well: they are out for less long the next time.
+    /// Peers that were in since the last time, and do not stand out, have been well: they are out for less long the next
+    /// time.
     pub fn sweep<R: Borrow<Record>>(&self, group: &[R], now: Duration) -> Vec<(usize, Duration)> {
         self.alone(|| self.sweep_all(group, now)).unwrap_or_default()
     }
@@ -262,15 +266,22 @@ impl Ward {
                 if record.is_out(now) { Sample::default() } else { sample }
             })
             .collect();
+        let outliers = outliers(&samples, &self.settings);
         let mut ejected = Vec::new();
-        for peer in outliers(&samples, &self.settings) {
+        for &peer in &outliers {
             if let Ejected::Until(until) = self.eject_one(peer, group, now) {
                 ejected.push((peer, until));
             }
         }
-        for record in records().filter(|record| !record.is_out(now)) {
-            let times = record.times.load(Ordering::Relaxed);
-            record.times.store(times.saturating_sub(1), Ordering::Relaxed);
+        let moment = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let before = self.swept.swap(moment, Ordering::Relaxed);
+        for (peer, record) in records().enumerate() {
+            // Who came back in between has not shown for long that it is well; who was only spared has not at all.
+            let was_in = record.out_until.load(Ordering::Relaxed) <= before;
+            if was_in && !outliers.contains(&peer) {
+                let times = record.times.load(Ordering::Relaxed);
+                record.times.store(times.saturating_sub(1), Ordering::Relaxed);
+            }
         }
         ejected
     }

@@ -57,8 +57,13 @@ fn times_grow_up_to_the_longest_and_shrink_when_all_is_well() {
         assert!(ward.sweep(&group, at(now + 1)).is_empty());
         now += length;
     }
-    for _ in 0..4 {
+    // It has only just come back.
+    assert!(ward.sweep(&group, at(now)).is_empty());
+    assert_eq!(group[0].times(), 5);
+    for times in [4, 3, 2, 1] {
+        now += 10;
         assert!(ward.sweep(&group, at(now)).is_empty());
+        assert_eq!(group[0].times(), times);
     }
     assert_eq!(ward.eject(0, &group, at(now)), Ejected::Until(at(now + 60)));
     group[0].forgive();
