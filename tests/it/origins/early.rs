@@ -80,12 +80,17 @@ fn is_refused_at_once(edge: &Edge, target: &str, size: usize, told: &str) {
     let began = Instant::now();
     let (status, body) = http2::run(async {
         let client = http2::plain(edge.address("http")).await;
-        let request = Request::post(format!("http://edge.test{target}")).body(()).unwrap();
-        let (response, mut sending) =
-            client.ready().await.unwrap().send_request(request, false).unwrap();
-        sending.send_data(vec![b'x'; size].into(), true).unwrap();
-        let mut response = response.await.unwrap();
-        let body = response.body_mut().data().await.unwrap().unwrap();
+        let request =
+            Request::post(format!("http://edge.test{target}")).body(()).expect("a request");
+        let (response, mut sending) = client
+            .ready()
+            .await
+            .expect("it is open")
+            .send_request(request, false)
+            .expect("a stream");
+        sending.send_data(vec![b'x'; size].into(), true).expect("it is open yet");
+        let mut response = response.await.expect("an answer comes");
+        let body = response.body_mut().data().await.expect("it has a body").expect("a whole one");
         (response.status(), body)
     });
     assert_eq!((status.as_u16(), &*body), (413, &b"no"[..]), "{told}");
@@ -214,7 +219,7 @@ fn an_upload_that_an_origin_did_not_look_at_is_said_again_however_much_of_it_was
                 RESET => frame(RESET, 0, stream, &REFUSED_STREAM),
                 _ => frame(GOAWAY, 0, 0, &[0; 8]),
             };
-            let is_first = asked.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+            let is_first = asked.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
             to.write_all(&if is_first { refused } else { answer(stream, "200", "well") }).is_ok()
         });
         let edge = in_front_of(origin.address, "http2", "");
