@@ -5,6 +5,7 @@
 //! session of a protocol that it does not know.
 
 use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -36,6 +37,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use crate::listen::stream::Request;
 use crate::listen::stream::lines;
 use crate::listen::stream::send_part;
+use crate::terms;
 use crate::terms::pace::MinRate;
 use crate::terms::pace::Pace;
 
@@ -124,6 +126,7 @@ impl Http2Session {
 
     async fn read(&mut self) -> Result<Option<Bytes>> {
         let Some(incoming) = &mut self.incoming else { return Ok(None) };
+        poll_fn(|cx| if terms::is_client_held(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
         let data = incoming.data().await.transpose();
         let data = data.or_err(ErrorType::ReadError, "reading the body of a request")?;
         if let Some(data) = &data {

@@ -248,12 +248,19 @@ impl Chosen {
             .sticky
             .as_ref()
             .and_then(|settings| sticky::tell(settings, sticky, lease.backend(), ctx));
+        // That one of its idle connections was dead says nothing of another backend's.
+        let kept = match std::mem::take(&mut ctx.origin.kept) {
+            Kept::Unwanted if ctx.origin.address() == Some(lease.backend().shown()) => {
+                Kept::Unwanted
+            }
+            Kept::Unwanted | Kept::Welcome => Kept::Welcome,
+        };
         ctx.origin.tries(Arc::clone(lease.backend()));
         ctx.origin.race = hedge::begin(request, upstream, wished, ctx);
         ctx.origin.attempts += 1;
         ctx.origin.began = Some(now);
         ctx.origin.lease = Some(lease);
-        Allowance { answer, whole, kept: ctx.origin.kept }
+        Allowance { answer, whole, kept }
     }
 }
 

@@ -11,7 +11,9 @@ use std::any::Any;
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::task::Context;
+use std::task::Poll;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -68,10 +70,18 @@ struct Running {
     held: Cell<bool>,
     /// Who is told when that ends.
     reader: RefCell<Option<Waker>>,
+    /// What has to be sent before more of it is read.
+    gate: RefCell<Option<Weak<dyn Gate>>>,
     /// All of its answer was passed on.
     answered: Cell<bool>,
     /// What was brought for whoever comes next on its way.
     brought: RefCell<Option<Arc<dyn Any + Send + Sync>>>,
+}
+
+/// What has to be sent of a request's body before more of it is read from the client.
+pub trait Gate: Send + Sync {
+    /// Sends it, as far as that goes now: ready when no more of it is left.
+    fn poll_open(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 tokio::task_local! {
@@ -90,6 +100,7 @@ pub(crate) fn scope<F: Future>(
         exchange: RefCell::new(None),
         held: Cell::new(false),
         reader: RefCell::new(None),
+        gate: RefCell::new(None),
         answered: Cell::new(false),
         brought: RefCell::new(None),
     };
@@ -145,15 +156,27 @@ pub fn hold_client(held: bool) {
     });
 }
 
+/// Whoever reads the running request's body from the client waits at this gate from now on, in place of any other.
+pub fn gate_client(gate: Weak<dyn Gate>) {
+    let _ = CURRENT.try_with(|current| current.gate.replace(Some(gate)));
+}
+
 /// Whether no more of the running request's body is to be read for now; the task is woken when that changes.
 #[must_use]
-pub fn is_client_held(cx: &Context<'_>) -> bool {
+pub fn is_client_held(cx: &mut Context<'_>) -> bool {
     let held = CURRENT.try_with(|current| {
         let held = current.held.get();
         if held {
             current.reader.replace(Some(cx.waker().clone()));
         }
-        held
+        held || {
+            let gate = current.gate.borrow().as_ref().and_then(Weak::upgrade);
+            let shut = gate.is_some_and(|gate| gate.poll_open(cx).is_pending());
+            if !shut {
+                current.gate.take();
+            }
+            shut
+        }
     });
     held.unwrap_or(false)
 }
@@ -161,6 +184,7 @@ pub fn is_client_held(cx: &Context<'_>) -> bool {
 /// All of the running request's answer is on its way to the client: whoever still passes its body on holds nothing up.
 pub fn pass_answer() {
     let _ = CURRENT.try_with(|current| current.answered.set(true));
+    hold_client(false);
 }
 
 /// Whether all of the running request's answer is on its way to the client.

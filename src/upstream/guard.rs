@@ -11,6 +11,7 @@
 mod tests;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::io::IoSlice;
 use std::os::fd::AsRawFd;
@@ -40,6 +41,7 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
+use tokio::time::timeout;
 
 use crate::message::reply::Afterwards;
 use crate::message::reply::OriginFault;
@@ -356,9 +358,19 @@ impl OriginIo {
         if !answers || !fits || terms::is_answer_passed() {
             return Poll::Pending;
         }
+        self.line.pending.drain(..self.sent);
+        self.sent = 0;
         self.line.pending.extend_from_slice(data);
         self.kept = true;
+        self.hold();
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the origin has answered wholly, and is there for the end of the request, which it did not take yet.
+    fn is_owed_the_rest(&self) -> bool {
+        let guard = &self.line.guard;
+        let is_whole = guard.fault().is_none() && !guard.awaits_body() && !guard.awaits_reply();
+        self.kept && is_whole && self.origin == Origin::Listening && self.waiting() > 0
     }
 
     /// Hands on what was kept, as far as the origin takes it.
@@ -371,6 +383,7 @@ impl OriginIo {
                 self.kept = self.line.wire.as_pin().poll_flush(cx).is_pending();
                 if !self.kept {
                     self.is_taken();
+                    self.hold();
                 }
             }
             // It takes no more. What it says is still read.
@@ -378,6 +391,7 @@ impl OriginIo {
                 self.origin = Origin::Gone;
                 self.kept = false;
                 self.drained();
+                self.hold();
             }
         }
     }
@@ -396,14 +410,20 @@ impl OriginIo {
         if self.origin != Origin::Gone && self.line.guard.awaits_reply() {
             let ahead = self.ahead.get_or_insert_default();
             ahead.fill(cx, self.line.wire.as_pin());
-            // What came goes first: the more is written, the more would come.
-            terms::hold_client(!ahead.is_spent());
+            self.hold();
         }
+    }
+
+    /// What came goes first, and what was kept: the more is written, the more would come. Of what comes behind a whole
+    /// answer nothing is passed on to anybody: the rest of the body does not wait for it.
+    fn hold(&self) {
+        let speaks = self.ahead.as_ref().is_some_and(|ahead| !ahead.is_spent());
+        terms::hold_client((speaks || self.kept) && self.line.guard.awaits_reply());
     }
 
     fn forget_ahead(&mut self) {
         if self.ahead.take().is_some() {
-            terms::hold_client(false);
+            self.hold();
         }
     }
 
@@ -509,10 +529,32 @@ impl OriginIo {
 impl Drop for OriginIo {
     fn drop(&mut self) {
         let may_go_on = self.may_go_on();
-        self.forget_ahead();
-        let Some(patience) = may_go_on else { return };
-        self.line.give_back(patience);
+        if self.ahead.take().is_some() || self.kept {
+            terms::hold_client(false);
+        }
+        if let Some(patience) = may_go_on {
+            self.line.give_back(patience);
+        } else if self.is_owed_the_rest()
+            && let Some(line) = self.line.take()
+        {
+            tokio::spawn(send_the_rest(line, self.sent));
+        }
     }
+}
+
+/// Sends what is left of a request, for as long as its origin takes some of it within the time that it has for that.
+/// Then the connection is closed.
+async fn send_the_rest(mut line: Box<Line>, mut sent: usize) {
+    let patience = line.watch.for_room().unwrap_or_default();
+    let Line { wire, pending, .. } = &mut *line;
+    while let Some(rest @ [_, ..]) = pending.get(sent..) {
+        let write = poll_fn(|cx| wire.as_pin().poll_write(cx, rest));
+        match timeout(patience, write).await {
+            Ok(Ok(wrote @ 1..)) => sent += wrote,
+            Ok(Ok(0) | Err(_)) | Err(_) => return,
+        }
+    }
+    let _ = timeout(patience, poll_fn(|cx| wire.as_pin().poll_flush(cx))).await;
 }
 
 /// A fault as the error of a read or a write.
@@ -575,9 +617,8 @@ impl AsyncRead for OriginIo {
             buf.set_filled(before);
             return Poll::Ready(Err(breach(fault)));
         }
-        if this.ahead.is_some() && !this.line.guard.awaits_reply() {
-            // What is left is passed on to nobody: the rest of the body does not wait for it.
-            terms::hold_client(false);
+        if this.ahead.is_some() || this.kept {
+            this.hold();
         }
         let heard = this.heard();
         this.line.watch.heard(heard);
@@ -659,7 +700,7 @@ impl Shutdown for OriginIo {
         // One try: an origin that does not read must not hold the request for a polite goodbye.
         // Dropping the socket closes it in any case.
         let mut this = Pin::new(self);
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             let _ = this.as_mut().poll_shutdown(cx);
             Poll::Ready(())
         })

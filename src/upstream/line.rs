@@ -70,6 +70,11 @@ impl Lent {
         Self { line: Some(line), home }
     }
 
+    /// Takes it away from where it came from. Nothing else is asked of it here after that.
+    pub(super) fn take(&mut self) -> Option<Box<Line>> {
+        self.line.take()
+    }
+
     /// Gives it back to where it came from, the origin waiting for so long. Nothing else is asked of it
     /// after that.
     pub(super) fn give_back(&mut self, patience: Option<Duration>) {

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio::time::Sleep;
@@ -100,9 +101,11 @@ impl Vigil {
         };
     }
 
-    /// So many bytes of the request were passed on.
+    /// So many bytes of the request are there to be passed on. For an origin that takes nothing they change nothing.
     pub(super) fn client_sent(&mut self, bytes: usize) {
-        self.silent = None;
+        if !matches!(self.silent, Some((Awaited::Room, _))) {
+            self.silent = None;
+        }
         self.upload.moved(bytes);
     }
 
@@ -138,6 +141,11 @@ impl Vigil {
             return Poll::Pending;
         };
         self.alarm.poll_at(cx, ends).map(|()| late(&terms, awaited, Refusal::TotalTimeout))
+    }
+
+    /// How long the origin may take nothing, where a body is sent to it.
+    pub(super) fn for_room(&self) -> Option<Duration> {
+        Some(self.terms?.upload?.refusal)
     }
 
     /// When the header of the answer has to be whole.
@@ -197,7 +205,6 @@ fn late(terms: &Terms, awaited: Awaited, refusal: Refusal) -> Refusal {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::time::Duration;
 
     use super::*;
     use crate::terms::pace::MinRate;

@@ -40,7 +40,7 @@ async fn what_belongs_together_leaves_in_one_write_at_the_flush() {
     io.write_all(&head).await.unwrap();
     io.write_all(b"body").await.unwrap();
     let mut seen = [0; 256];
-    let early = tokio::time::timeout(Duration::ZERO, origin.read(&mut seen)).await;
+    let early = timeout(Duration::ZERO, origin.read(&mut seen)).await;
     assert!(early.is_err(), "nothing leaves before the flush");
     io.flush().await.unwrap();
     assert_eq!(origin.read(&mut seen).await.unwrap(), head.len() + 4);
@@ -164,7 +164,7 @@ async fn an_agreement_waits_for_the_end_of_the_request() {
     send(&mut io, OFFER).await;
     origin.write_all(AGREED).await.unwrap();
     let mut seen = [0; 256];
-    let early = tokio::time::timeout(Duration::from_millis(20), io.read(&mut seen)).await;
+    let early = timeout(Duration::from_millis(20), io.read(&mut seen)).await;
     assert!(early.is_err(), "the request has not been ended");
     io.flush().await.unwrap();
     assert_eq!(io.read(&mut seen).await.unwrap(), AGREED.len());
@@ -218,7 +218,7 @@ async fn an_origin_that_echoes_does_not_wait_for_us_as_we_wait_for_it() {
             assert!(io.read_buf(&mut came).await.unwrap() > 0);
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), talk).await.expect("nobody waits for nothing");
+    timeout(Duration::from_secs(60), talk).await.expect("nobody waits for nothing");
     assert!(came == sent, "what came back is something else");
     drop(io);
     echo.await.unwrap();
@@ -231,13 +231,13 @@ async fn answered_while_nothing_was_taken(io: &mut OriginIo, origin: &mut UnixSt
     origin.write_all(ANSWER).await.unwrap();
     AsyncWriteExt::shutdown(origin).await.unwrap();
     let body = vec![b'x'; 4 * 1024 * 1024];
-    let sent = tokio::time::timeout(Duration::from_millis(50), io.write_all(&body)).await;
+    let sent = timeout(Duration::from_millis(50), io.write_all(&body)).await;
     assert!(sent.is_err(), "the origin reads nothing");
 }
 
 #[tokio::test]
 async fn nobody_waits_for_what_is_behind_an_early_answer() {
-    let is_held = async || std::future::poll_fn(|cx| Poll::Ready(terms::is_client_held(cx))).await;
+    let is_held = async || poll_fn(|cx| Poll::Ready(terms::is_client_held(cx))).await;
     terms::scope(Arc::new(()), async {
         let (mut io, mut origin) = guarded();
         answered_while_nothing_was_taken(&mut io, &mut origin).await;
@@ -245,7 +245,7 @@ async fn nobody_waits_for_what_is_behind_an_early_answer() {
         assert!(io.read(&mut [0; 256]).await.unwrap() > 0);
         assert!(!is_held().await, "the end is read by nobody");
         let rest = vec![b'x'; 1024 * 1024];
-        let sent = tokio::time::timeout(Duration::from_millis(50), io.write_all(&rest)).await;
+        let sent = timeout(Duration::from_millis(50), io.write_all(&rest)).await;
         assert!(sent.is_err(), "the origin reads nothing");
         assert!(!is_held().await, "nor is it later");
         assert!(io.may_go_on().is_none());
@@ -262,7 +262,7 @@ async fn silence_in_a_tunnel_does_not_end_it() {
     io.flush().await.unwrap();
     let mut seen = [0; 256];
     assert_eq!(io.read(&mut seen).await.unwrap(), AGREED.len());
-    let silence = tokio::time::timeout(Duration::from_millis(100), io.read(&mut seen)).await;
+    let silence = timeout(Duration::from_millis(100), io.read(&mut seen)).await;
     assert!(silence.is_err(), "it goes on");
 }
 
@@ -272,7 +272,7 @@ async fn silence_after_an_ordinary_request_is_the_proxys_affair() {
     let mut io = io.with_patience(Duration::from_secs(30));
     send(&mut io, REQUEST).await;
     let hour = Duration::from_secs(3600);
-    assert!(tokio::time::timeout(hour, io.read(&mut [0; 1])).await.is_err());
+    assert!(timeout(hour, io.read(&mut [0; 1])).await.is_err());
 }
 
 // ── back to the pool ──

@@ -3,11 +3,14 @@
 //! Pingora writes it while it reads the answer, so both sides share this. Written is as much as the origin takes; an
 //! origin that has answered wholly, or has reset the stream, takes nothing. What that means is told by whoever reads: the
 //! answer itself, or why there will be none. Pingora hears nothing of an answer while it writes: where one has begun, what
-//! the origin does not take yet is kept here, and whoever reads sees to it.
+//! the origin does not take yet is kept here, and no more is read from the client until it was sent.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -23,14 +26,17 @@ use parking_lot::Mutex;
 use pingora::Error;
 use pingora::ErrorType;
 use pingora::Result;
+use tokio::time::Sleep;
+use tokio::time::sleep;
 use tokio::time::timeout;
 
 use super::fault;
 use crate::terms;
+use crate::terms::Gate;
 use crate::upstream::vigil::Awaited;
 
-/// How much of a body is kept at most that the origin does not take although it answers already, in bytes. What more
-/// there is waits.
+/// How much of a body is kept at most, in bytes: of what was read of it before it was held back. What more there is
+/// waits.
 const MOST: usize = 256 * 1024;
 
 /// A body that is being sent.
@@ -51,8 +57,13 @@ struct Body {
     stream: Option<SendStream<Bytes>>,
     /// What was written, and not sent.
     kept: VecDeque<Bytes>,
+    /// How long the origin may take nothing of that, and until when.
+    patience: Option<Duration>,
+    limit: Option<Pin<Box<Sleep>>>,
     /// All of it was written.
     whole: bool,
+    /// The writer went on once although no more is sent.
+    excused: bool,
 }
 
 impl Sending {
@@ -68,8 +79,9 @@ impl Sending {
 
     fn with(stream: Option<SendStream<Bytes>>) -> Arc<Self> {
         let whole = stream.is_none();
+        let (kept, patience, limit) = (VecDeque::new(), None, None);
         Arc::new(Self {
-            body: Mutex::new(Body { stream, kept: VecDeque::new(), whole }),
+            body: Mutex::new(Body { stream, kept, patience, limit, whole, excused: false }),
             passed: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
@@ -98,8 +110,12 @@ impl Sending {
     ///
     /// # Errors
     /// The origin takes nothing in time; or it took no more before, and has answered: no more is to be read from the client.
-    pub async fn write(&self, data: &mut Bytes, patience: Option<Duration>) -> Result<()> {
-        let passing = poll_fn(|cx| self.poll_write(cx, data));
+    pub async fn write(
+        self: &Arc<Self>,
+        data: &mut Bytes,
+        patience: Option<Duration>,
+    ) -> Result<()> {
+        let passing = poll_fn(|cx| self.poll_write(cx, data, patience));
         let Some(patience) = patience else { return passing.await };
         match timeout(patience, passing).await {
             Ok(written) => written,
@@ -112,32 +128,47 @@ impl Sending {
         }
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<()>> {
-        if self.given_up.load(Ordering::Relaxed) && self.answered.load(Ordering::Relaxed) {
-            return Poll::Ready(Err(over()));
-        }
+    fn poll_write(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+        patience: Option<Duration>,
+    ) -> Poll<Result<()>> {
         let mut body = self.body.lock();
-        let sent = match self.poll_kept(&mut body, cx) {
-            Poll::Ready(Ok(())) => self.poll_pass(&mut body, cx, data),
-            other => other,
-        };
-        match sent {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(_)) => {
-                data.clear();
-                self.give_up(&mut body);
-                Poll::Ready(Ok(()))
-            }
-            Poll::Pending => {
-                let kept: usize = body.kept.iter().map(Bytes::len).sum();
-                let fits = kept.saturating_add(data.len()) <= MOST;
-                let answers = self.answered.load(Ordering::Relaxed) && !terms::is_answer_passed();
-                if !fits || !answers {
-                    return Poll::Pending;
+        if !self.given_up.load(Ordering::Relaxed) {
+            let sent = match self.poll_kept(&mut body, cx) {
+                Poll::Ready(Ok(())) => self.poll_pass(&mut body, cx, data),
+                other => other,
+            };
+            match sent {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(_)) => self.give_up(&mut body),
+                Poll::Pending => {
+                    let kept: usize = body.kept.iter().map(Bytes::len).sum();
+                    let fits = kept.saturating_add(data.len()) <= MOST;
+                    if !fits || !self.answered.load(Ordering::Relaxed) {
+                        return Poll::Pending;
+                    }
+                    body.kept.push_back(std::mem::take(data));
+                    body.patience = patience;
+                    body.put_off();
+                    drop(body);
+                    // No more is read of it until this was sent.
+                    let gate: Weak<Self> = Arc::downgrade(self);
+                    terms::gate_client(gate);
+                    return Poll::Ready(Ok(()));
                 }
-                body.kept.push_back(std::mem::take(data));
-                Poll::Ready(Ok(()))
             }
+        }
+        // Nothing more is read from the client until the reader has told: what is to be said again must be whole.
+        if !self.answered.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        data.clear();
+        // The first time it may be what was read ahead of the answer; an error would go before that.
+        match std::mem::replace(&mut body.excused, true) {
+            false => Poll::Ready(Ok(())),
+            true => Poll::Ready(Err(over())),
         }
     }
 
@@ -156,20 +187,15 @@ impl Sending {
         Ok(())
     }
 
-    /// Sends what is kept, as far as the origin takes it; the task is woken when it takes more.
-    pub(super) fn go_on(&self, cx: &mut Context<'_>) {
-        let mut body = self.body.lock();
-        if !body.kept.is_empty()
-            && let Poll::Ready(Err(_)) = self.poll_kept(&mut body, cx)
-        {
-            self.give_up(&mut body);
-        }
+    /// Waits until what is kept was sent, or the origin takes no more of it.
+    pub(super) async fn settled(&self) {
+        poll_fn(|cx| self.poll_open(cx)).await;
     }
 
     /// The head of the answer came: who waits to write is to let it be read.
     pub(super) fn is_answered(&self, cx: &Context<'_>) {
         self.answered.store(true, Ordering::Relaxed);
-        if self.waits.load(Ordering::Relaxed) {
+        if self.waits.load(Ordering::Relaxed) || self.given_up.load(Ordering::Relaxed) {
             cx.waker().wake_by_ref();
         }
     }
@@ -230,7 +256,38 @@ impl Sending {
     }
 }
 
+/// Whoever reads from the client sends what is kept, and so does whoever reads the answer, as far as the origin takes it.
+impl Gate for Sending {
+    fn poll_open(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut body = self.body.lock();
+        if body.kept.is_empty() {
+            return Poll::Ready(());
+        }
+        let before = self.passed();
+        match self.poll_kept(&mut body, cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(()),
+            Poll::Ready(Err(_)) => {
+                self.give_up(&mut body);
+                return Poll::Ready(());
+            }
+            Poll::Pending if self.passed() > before => body.put_off(),
+            Poll::Pending => {}
+        }
+        if let Some(limit) = &mut body.limit {
+            ready!(limit.as_mut().poll(cx));
+            self.give_up(&mut body);
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
 impl Body {
+    /// The origin has as long again.
+    fn put_off(&mut self) {
+        self.limit = self.patience.map(|patience| Box::pin(sleep(patience)));
+    }
+
     /// Sends its end.
     fn end(&mut self) -> Result<()> {
         let mut stream = self.stream.take().ok_or_else(over)?;

@@ -233,6 +233,8 @@ impl BodyWrite for Writer {
     }
 
     async fn cleanup(&mut self) -> Result<()> {
+        // The answer was passed on before all of the request was sent.
+        self.sending.settled().await;
         Ok(())
     }
 

@@ -35,6 +35,7 @@ use super::herald::Said;
 use crate::message::reply::OriginFault;
 use crate::refusal::Refusal;
 use crate::terms;
+use crate::terms::Gate;
 use crate::upstream::fault::overdue;
 use crate::upstream::vigil::Awaited;
 use crate::upstream::vigil::Heard;
@@ -264,7 +265,7 @@ impl Stream {
         if let Some(refusal) = self.vigil.has_ended(self.sending.awaited()) {
             return Poll::Ready(Err(self.late(refusal)));
         }
-        self.sending.go_on(cx);
+        let _ = self.sending.poll_open(cx);
         loop {
             let Answer::Begun(body) = &mut self.answer else { return Poll::Ready(Ok(None)) };
             match body.poll_data(cx) {
@@ -289,7 +290,7 @@ impl Stream {
     /// # Errors
     /// The answer is not whole, or not in time.
     pub fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>>> {
-        self.sending.go_on(cx);
+        let _ = self.sending.poll_open(cx);
         let Answer::Begun(body) = &mut self.answer else { return Poll::Ready(Ok(None)) };
         match body.poll_trailers(cx) {
             Poll::Ready(trailers) => Poll::Ready(trailers.map_err(fault::not_whole)),
@@ -325,6 +326,7 @@ impl Stream {
         let passed = self.sending.passed();
         if passed > self.passed {
             let more = usize::try_from(passed - self.passed).unwrap_or(usize::MAX);
+            self.vigil.took();
             self.vigil.client_sent(more);
             self.passed = passed;
         }

@@ -345,9 +345,7 @@ impl Pool {
         patience: Duration,
         client: Option<Ends>,
     ) -> Result<Box<Line>> {
-        if dial.introduces() {
-            self.make_room();
-        }
+        self.make_room();
         Ok(Box::new(Box::pin(self.make(dial, patience, client)).await?))
     }
 
@@ -379,7 +377,8 @@ impl Pool {
         }
     }
 
-    /// Closes the oldest idle connection where there are as many as may be: all of them may be other clients'.
+    /// Closes the oldest idle connection where there are as many as may be: all of them may be other clients', or not
+    /// wanted.
     fn make_room(&self) {
         if self.open() >= self.settings().max_connections {
             drop(self.idle.take_oldest());

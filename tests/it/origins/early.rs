@@ -5,17 +5,26 @@ use std::io::Read;
 use std::io::Write;
 use std::net::Shutdown;
 use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::Sender;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 use std::time::Instant;
 
+use http::HeaderMap;
 use http::Request;
+use http::Response;
 
 use super::at_once;
 use crate::harness::Edge;
 use crate::harness::Gate;
 use crate::harness::Origin;
+use crate::harness::Origin2;
 use crate::harness::PATIENCE;
 use crate::harness::edge::timeouts;
 use crate::harness::frames::DATA;
@@ -28,6 +37,7 @@ use crate::harness::frames::RawOrigin2;
 use crate::harness::frames::block;
 use crate::harness::frames::frame;
 use crate::harness::http2;
+use crate::harness::origin2::Call;
 
 /// SETTINGS_INITIAL_WINDOW_SIZE of 0 (RFC 9113 §6.5.2): not a byte of a body may be sent.
 const NO_WINDOW: &[u8] = &[0, 4, 0, 0, 0, 0];
@@ -110,11 +120,11 @@ fn an_answer_to_a_body_that_an_http_2_origin_does_not_take_reaches_the_client_at
                 to.write_all(&said).is_ok()
             });
             let edge = in_front_of(origin.address, "http2", "");
-            for size in [100, 60_000, 100_000, 1_000_000] {
+            for size in [100, 60_000, 100_000, 300_000, 400_000, 1_000_000] {
                 let told = format!("{told} are taken, reset: {resets}, {size} bytes");
                 is_refused_at_once(&edge, "/a", size, &told);
             }
-            assert_eq!(origin.asked(), 8, "nothing is said twice");
+            assert_eq!(origin.asked(), 12, "nothing is said twice");
             assert_eq!(edge.metric("edgeproxy_upstream_errors_total"), 0.0);
         }
     }
@@ -205,8 +215,104 @@ fn an_upload_goes_on_behind_the_head_of_an_answer_that_is_not_whole() {
     sends.join().expect("it sends");
 }
 
+/// What comes of the upload of so many bytes to an origin that answers 202 in three pieces before it reads any of it:
+/// the client has all of the answer before the rest is read.
+#[track_caller]
+fn is_uploaded_whole(edge: &Edge, size: usize, read_on: &Sender<()>, came: &Receiver<usize>) {
+    let mut stream = TcpStream::connect(edge.address("http")).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    let mut to = stream.try_clone().expect("a second handle");
+    let head = format!("POST /a HTTP/1.1\r\nHost: edge.test\r\nContent-Length: {size}\r\n\r\n");
+    let sends = std::thread::spawn(move || {
+        to.write_all(&[head.as_bytes(), &vec![b'x'; size]].concat()).expect("all of it is taken");
+    });
+    let mut said = Vec::new();
+    while !said.ends_with(b"well") {
+        let mut byte = [0; 1];
+        stream.read_exact(&mut byte).expect("an answer comes");
+        said.push(byte[0]);
+    }
+    assert!(said.starts_with(b"HTTP/1.1 202 "), "{:?}", String::from_utf8_lossy(&said));
+    read_on.send(()).expect("the origin waits");
+    assert_eq!(came.recv_timeout(PATIENCE), Ok(size), "the origin gets all of it");
+    sends.join().expect("it sends");
+}
+
+/// Where an origin and its test tell each other how far they are.
+fn signals() -> (Sender<()>, Arc<Mutex<Receiver<()>>>, Sender<usize>, Receiver<usize>) {
+    let (read_on, reads) = channel();
+    let (tell, came) = channel();
+    (read_on, Arc::new(Mutex::new(reads)), tell, came)
+}
+
+const SIZES: [usize; 6] = [1_000, 100_000, 310_000, 600_000, 1_000_000, 5_000_000];
+
 #[test]
-fn an_upload_that_an_origin_did_not_look_at_is_said_again_however_much_of_it_was_sent() {
+fn what_is_left_of_an_upload_reaches_an_http_1_origin_that_has_answered() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let at = folder.path().join("origin");
+    let (read_on, reads, tell, came) = signals();
+    let listener = UnixListener::bind(&at).expect("the folder can be written to");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("somebody comes");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0; 1];
+                stream.read_exact(&mut byte).expect("a head comes");
+                head.push(byte[0]);
+            }
+            let answer = [
+                "HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: 4\r\n\r\n",
+                "we",
+                "ll",
+            ];
+            for piece in answer {
+                stream.write_all(piece.as_bytes()).expect("it is taken");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = reads.lock().expect("nobody panics").recv();
+            let bytes = std::io::copy(&mut stream, &mut std::io::sink()).expect("the body comes");
+            let _ = tell.send(usize::try_from(bytes).expect("it is small"));
+        }
+    });
+    let edge = in_front_of(format!("unix:{}", at.display()), "http1", "");
+    for size in SIZES {
+        is_uploaded_whole(&edge, size, &read_on, &came);
+    }
+}
+
+#[test]
+fn what_is_left_of_an_upload_reaches_an_http_2_origin_that_has_answered() {
+    for trailers in [false, true] {
+        let (read_on, reads, tell, came) = signals();
+        let origin = Origin2::start(None, move |mut call: Call| {
+            let (reads, tell) = (Arc::clone(&reads), tell.clone());
+            async move {
+                let head = Response::builder().status(202).header("content-length", "4");
+                let head = head.body(()).expect("a good head");
+                let mut answer = call.answer.send_response(head, false).expect("it is open");
+                for (piece, last) in [("we", false), ("ll", !trailers)] {
+                    answer.send_data(piece.into(), last).expect("it is open");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                if trailers {
+                    answer.send_trailers(HeaderMap::new()).expect("it is open");
+                }
+                let waits = move || reads.lock().expect("nobody panics").recv();
+                let _ = tokio::task::spawn_blocking(waits).await;
+                let _ = tell.send(call.whole().await.0.len());
+            }
+        });
+        let edge = in_front_of(origin.address, "http2", "");
+        for size in SIZES {
+            is_uploaded_whole(&edge, size, &read_on, &came);
+        }
+    }
+}
+
+#[test]
+fn an_upload_that_an_origin_did_not_look_at_is_said_again_while_it_is_kept() {
     const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
     for (told, what) in [
         ("refused", RESET),
