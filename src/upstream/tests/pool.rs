@@ -113,6 +113,23 @@ async fn connections_are_kept_ready_before_anybody_asks_and_made_anew_when_they_
 }
 
 #[tokio::test]
+async fn who_wants_none_of_those_that_wait_has_one_of_them_closed_where_there_may_be_no_more() {
+    let origin = Origin::tcp((0..2).map(|_| Answer::keep(OK))).await;
+    let settings = Settings { max_connections: 1, ..Settings::default() };
+    let (dial, peer) = dial(&origin, settings);
+    let pool = dial.pool(&peer);
+    for kept in [Kept::Welcome, Kept::Unwanted] {
+        let _slot = pool.acquire(SOON).await.unwrap();
+        let mut io = dial.connect(&peer, kept, None).await.unwrap();
+        assert_eq!((pool.stats().open, pool.stats().idle), (1, 0));
+        io.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        io.flush().await.unwrap();
+        io.read_exact(&mut vec![0; OK.len()]).await.unwrap();
+    }
+    assert_eq!(origin.connections(), 2);
+}
+
+#[tokio::test]
 async fn a_connection_that_cannot_be_made_is_counted() {
     let origin = Origin::tcp([]).await;
     let (dial, mut peer) = dial(&origin, Settings::default());
