@@ -34,8 +34,10 @@ impl Retry {
     /// leaves that to the upstream.
     #[must_use]
     pub fn repeats(&self, method: &Method) -> Option<bool> {
-        let method = if method == Method::HEAD { &Method::GET } else { method };
-        Some(self.methods.as_ref()?.contains(method))
+        let all = self.methods.as_ref()?;
+        // GET includes HEAD.
+        let is_included = *method == Method::HEAD && all.contains(&Method::GET);
+        Some(is_included || all.contains(method))
     }
 }
 
@@ -94,6 +96,9 @@ mod tests {
             assert_eq!(retry.repeats(&method), Some(may), "{method}");
             assert_eq!(Retry::default().repeats(&method), None);
         }
+        let head = Retry { methods: Some(vec![Method::HEAD]), ..Retry::default() };
+        assert_eq!(head.repeats(&Method::HEAD), Some(true));
+        assert_eq!(head.repeats(&Method::GET), Some(false));
     }
 
     #[test]
