@@ -68,6 +68,12 @@ impl<'d> Report<'d> {
         self.document.is_some_and(|document| document.exactly(path).is_some())
     }
 
+    /// Whether values stand at both of these.
+    #[must_use]
+    pub fn has_both(&self, one: &Path, other: &Path) -> bool {
+        self.has(one) && self.has(other)
+    }
+
     /// A secret is written at `path`: no picture of its line shows it.
     pub fn hide(&mut self, path: &Path) {
         self.hidden.extend(self.document.and_then(|document| document.exactly(path)));

@@ -3,7 +3,10 @@
 mod moot;
 mod yaml;
 
+use crate::config::check::asking;
 use crate::config::check::route;
+use crate::config::check::unwritten;
+use crate::config::check::uses;
 use crate::config::mask;
 use crate::config::plan::Plan;
 use crate::config::schema::Config;
@@ -55,23 +58,17 @@ pub fn effective(config: &Config) -> Config {
     for listener in &mut whole.listeners {
         listener.name.get_or_insert_with(|| listener.address.clone());
     }
-    for upstream in whole.upstreams.values_mut() {
-        let total = upstream.timeouts.total;
-        let retry = match &mut upstream.retry {
-            Switch::On(retry) => [Some(&mut retry.backoff), Some(&mut retry.max_backoff)],
-            Switch::Off => [None, None],
-        };
-        let others = [&mut upstream.timeouts.connect, &mut upstream.pool.queue_timeout];
-        // What nobody wrote is no longer than all may take.
-        for time in others.into_iter().chain(retry.into_iter().flatten()) {
-            *time = (*time).min(total);
-        }
+    for (name, upstream) in &mut whole.upstreams {
+        unwritten::fill(upstream, uses::of(name, config));
     }
     let defaults = whole.defaults.clone();
     for (position, route) in whole.routes.iter_mut().enumerate() {
         route.name = Some(route::name(route, position));
         route.max_body.get_or_insert(defaults.max_body);
         route.max_header.get_or_insert(defaults.max_header);
+        if let Some(mirror) = &mut route.mirror {
+            mirror.max_body = asking::copied(mirror, route.max_body.unwrap_or(defaults.max_body));
+        }
         // To a route that answers by itself the others mean nothing: written out, they would be warned of.
         if route::answers_itself(route) {
             continue;

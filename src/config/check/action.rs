@@ -104,6 +104,13 @@ fn has_empty_split(written: &schema::route::Route, at: &Path, report: &Report<'_
     written.split.is_empty() && report.has(at) && !report.is_broken(at)
 }
 
+/// Who alone has a share of the requests.
+fn only_share(written: &schema::route::Route) -> Option<&String> {
+    let mut shares = written.split.iter().filter(|share| share.weight > 0);
+    let first = shares.next()?;
+    shares.next().is_none().then_some(&first.upstream)
+}
+
 /// Who serves beside the upstream of the action.
 pub(super) fn standins(
     written: &schema::route::Route,
@@ -149,6 +156,10 @@ pub(super) fn standins(
         if written.upstream.as_ref() == Some(name) {
             report
                 .error(&at, format!("\"{name}\" is the route's own upstream"))
+                .help("name another one");
+        } else if only_share(written) == Some(name) {
+            report
+                .error(&at, format!("\"{name}\" gets all of the route's requests"))
                 .help("name another one");
         }
         known(name, config, &at, report)

@@ -18,6 +18,7 @@ use crate::route::asking::Asking;
 use crate::route::asking::Hedge;
 use crate::route::asking::Mirror;
 use crate::route::asking::Retry;
+use crate::units::ByteSize;
 use crate::units::Period;
 use crate::upstream;
 
@@ -40,7 +41,16 @@ pub(super) fn asking(
         Some(Switch::Off) | None => None,
     };
     let hedge_at = at.key("hedge");
+    let taken = &written.matches.methods;
     if hedge.is_some() {
+        if !taken.is_empty() && !meet(&["GET", "HEAD", "OPTIONS"], taken) {
+            report
+                .error_in_key(
+                    &hedge_at,
+                    "only GET, HEAD and OPTIONS are hedged: this route takes none of them",
+                )
+                .help("remove it, or write one of them in `match.methods`");
+        }
         for upstream in &own_settings {
             may_hedge(upstream, &hedge_at, report);
         }
@@ -49,6 +59,18 @@ pub(super) fn asking(
     let retry = match &written.retry {
         Some(Switch::On(retry)) => {
             let falls_back = written.fallback.as_ref().is_some_and(|to| to.upstream.is_some());
+            if let Some(repeated) = retry.methods.as_deref()
+                && !repeated.is_empty()
+                && !taken.is_empty()
+                && !meet(repeated, taken)
+            {
+                report
+                    .error_in_key(
+                        &retry_at.key("methods"),
+                        "this route takes none of these methods",
+                    )
+                    .help("write one of those in `match.methods`, or remove it");
+            }
             self::retry(retry, falls_back, &own_settings, &limits, &retry_at, report)
         }
         Some(Switch::Off) => Retry { attempts: Some(1), ..Retry::default() },
@@ -58,30 +80,52 @@ pub(super) fn asking(
     let mirror = written.mirror.as_ref();
     Asking {
         hedge: hedge.map(|hedge| self::hedge(hedge, &limits, &hedge_at, report)),
-        mirror: mirror.and_then(|mirror| self::mirror(mirror, own, config, &mirror_at, report)),
+        mirror: mirror.and_then(|mirror| {
+            let largest = written.max_body.unwrap_or(config.defaults.max_body);
+            self::mirror(mirror, largest, own, config, &mirror_at, report)
+        }),
         retry,
     }
 }
 
-/// How long all attempts together have.
-struct Limits {
-    /// As each of the route's upstreams says.
-    upstreams: Vec<Limit>,
-    /// As the route says.
-    route: Option<Limit>,
+/// Whether a request can have one of `these` methods where the route takes `those`: GET includes HEAD.
+fn meet(these: &[impl AsRef<str>], those: &[String]) -> bool {
+    let is_read = |method: &str| ["GET", "HEAD"].iter().any(|one| method.eq_ignore_ascii_case(one));
+    these.iter().map(AsRef::as_ref).any(|this| {
+        those.iter().any(|that| this.eq_ignore_ascii_case(that) || is_read(this) && is_read(that))
+    })
 }
 
-/// How long all attempts together have, and what says so.
+/// How long attempts have.
+struct Limits {
+    /// All together, as each of the route's upstreams says.
+    upstreams: Vec<Limit>,
+    /// All together, as the route says.
+    route: Option<Limit>,
+    /// One alone.
+    one: Option<Limit>,
+}
+
+/// How long attempts have, and what says so.
 struct Limit {
+    who: &'static str,
     time: Duration,
     whose: String,
 }
 
 impl Limit {
+    fn of_all(time: Duration, whose: impl Into<String>) -> Self {
+        Self { who: "all attempts together have", time, whose: whose.into() }
+    }
+
+    fn of_one(time: Duration, whose: impl Into<String>) -> Self {
+        Self { who: "an attempt has", time, whose: whose.into() }
+    }
+
     /// Says of the time at `at` that it is over when all of this is.
     fn is_less(&self, at: &Path, report: &mut Report<'_>) {
         report
-            .error(at, format!("all attempts together have {}", Period(self.time)))
+            .error(at, format!("{} {}", self.who, Period(self.time)))
             .help(format!("{} says so: make that longer, or this shorter", self.whose));
     }
 }
@@ -92,16 +136,33 @@ fn limits(
     own: &[&upstream::Settings],
     config: &schema::Config,
 ) -> Limits {
-    let limit = |upstream: &&upstream::Settings| Limit {
-        time: upstream.timeouts.total,
-        whose: format!("upstreams.{}.timeouts.total", upstream.name),
+    let limit = |upstream: &&upstream::Settings| {
+        let whose = format!("upstreams.{}.timeouts.total", upstream.name);
+        Limit::of_all(upstream.timeouts.total, whose)
     };
     let (time, whose) = match written.timeout {
         Some(time) => (time, "the `timeout` of this route"),
         None => (config.defaults.timeout, "defaults.timeout"),
     };
-    let route = time.get().map(|time| Limit { time: time.0, whose: whose.to_owned() });
-    Limits { upstreams: own.iter().map(limit).collect(), route }
+    let route = time.get().map(|time| Limit::of_all(time.0, whose));
+    Limits { upstreams: own.iter().map(limit).collect(), route, one: longest_try(written, own) }
+}
+
+/// How long one attempt of a route has, where that is bounded. Of several upstreams, one that has the time is enough.
+fn longest_try(written: &schema::route::Route, own: &[&upstream::Settings]) -> Option<Limit> {
+    if let Some(Switch::On(retry)) = &written.retry
+        && let Some(per_try) = retry.per_try
+    {
+        return per_try.get().map(|time| Limit::of_one(time.0, "`retry.per_try` of this route"));
+    }
+    let tries: Option<Vec<Limit>> = own
+        .iter()
+        .map(|upstream| {
+            let whose = format!("upstreams.{}.retry.per_try", upstream.name);
+            Some(Limit::of_one(upstream.retry.per_try?, whose))
+        })
+        .collect();
+    tries?.into_iter().max_by_key(|limit| limit.time)
 }
 
 /// What differs from what these upstreams say of further attempts.
@@ -150,9 +211,18 @@ fn retry(
     Retry { attempts: written.attempts, per_try, statuses: written.statuses.clone(), methods }
 }
 
-/// Who is sent copies, and of what.
+/// The largest body that is copied, of requests with bodies no larger than this.
+pub(in crate::config) fn copied(
+    written: &schema::asking::Mirror,
+    largest: OrOff<ByteSize>,
+) -> ByteSize {
+    largest.get().map_or(written.max_body, |largest| written.max_body.min(largest))
+}
+
+/// Who is sent copies, and of what, of requests with bodies no larger than this.
 fn mirror(
     written: &schema::asking::Mirror,
+    largest: OrOff<ByteSize>,
     own: &[usize],
     config: &schema::Config,
     at: &Path,
@@ -160,7 +230,15 @@ fn mirror(
 ) -> Option<Mirror> {
     within(report, &at.key("percent"), written.percent, 1, 100);
     within(report, &at.key("at_once"), written.at_once, 1, 10_000);
-    size(report, &at.key("max_body"), written.max_body, 0, 1 << 20);
+    let max_body = at.key("max_body");
+    size(report, &max_body, written.max_body, 0, 1 << 20);
+    if let Some(largest) = largest.get().filter(|largest| written.max_body > *largest)
+        && report.has(&max_body)
+    {
+        report.error(&max_body, format!("no request has a body of more than {largest}")).help(
+            "`max_body` of this route or of `defaults` says so: make that larger, or this smaller",
+        );
+    }
     let upstream_at = at.key("upstream");
     if written.upstream.is_empty() {
         if !report.has_lost(at, &["upstream"]) {
@@ -177,7 +255,7 @@ fn mirror(
     Some(Mirror {
         upstream,
         percent: written.percent,
-        max_body: usize::try_from(written.max_body.0).unwrap_or(usize::MAX),
+        max_body: usize::try_from(copied(written, largest).0).unwrap_or(usize::MAX),
         at_once: written.at_once,
     })
 }
@@ -208,7 +286,7 @@ fn hedge(
 ) -> Hedge {
     // Of several upstreams, one that has the time is enough.
     let longest = limits.upstreams.iter().max_by_key(|limit| limit.time);
-    let all = longest.into_iter().chain(&limits.route);
+    let all = longest.into_iter().chain(&limits.route).chain(&limits.one);
     for limit in all.filter(|limit| written.at_least.0 >= limit.time) {
         limit.is_less(&at.key("at_least"), report);
     }

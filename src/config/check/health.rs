@@ -12,6 +12,7 @@ use crate::config::check::moot;
 use crate::config::check::period;
 use crate::config::check::resilience;
 use crate::config::check::secret::Files;
+use crate::config::check::unwritten;
 use crate::config::check::upstream::authority;
 use crate::config::check::within;
 use crate::config::path::Path;
@@ -32,7 +33,7 @@ use crate::upstream::health::Probe;
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long a check may take where nothing else is said.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Period = Period(Duration::from_secs(2));
 
 /// The path that is asked for where none is said.
 const PATH: &str = "/health";
@@ -60,17 +61,14 @@ pub(super) fn health(
             .help("write `protocol: http2` beside `health`");
     }
     let interval = period(report, &at.key("interval"), written.interval, INTERVAL, DAY);
-    let timeout = match written.timeout {
-        None => interval.min(TIMEOUT),
-        Some(timeout) => {
-            if timeout > written.interval {
-                report
-                    .error(&at.key("timeout"), "it is longer than `interval`")
-                    .help("a check has to end before the next one is due");
-            }
-            period(report, &at.key("timeout"), timeout, Duration::from_millis(1), DAY)
+    if let Some(timeout) = written.timeout {
+        if timeout > written.interval {
+            report
+                .error(&at.key("timeout"), "it is longer than `interval`")
+                .help("a check has to end before the next one is due");
         }
-    };
+        period(report, &at.key("timeout"), timeout, Duration::from_millis(1), DAY);
+    }
     within(report, &at.key("jitter"), written.jitter, 0, 100);
     within(report, &at.key("rise"), written.rise, 1, 1000);
     within(report, &at.key("fall"), written.fall, 1, 1000);
@@ -78,7 +76,7 @@ pub(super) fn health(
         probe: probe(written, kind, at, files, report),
         interval,
         jitter: written.jitter,
-        timeout,
+        timeout: timeout(written).0,
         judged: judge::Settings {
             rise: written.rise,
             fall: written.fall,
@@ -90,6 +88,22 @@ pub(super) fn health(
     }
 }
 
+/// Fills in what nobody wrote of it.
+pub(super) fn fill(written: &mut schema::health::Health) {
+    let kind = kind(written);
+    written.kind = Some(kind);
+    if kind == HealthType::Http {
+        written.path.get_or_insert_with(|| PATH.to_owned());
+    }
+    written.timeout = Some(timeout(written));
+}
+
+/// How long a check may take.
+fn timeout(written: &schema::health::Health) -> Period {
+    written.timeout.unwrap_or(written.interval.min(TIMEOUT))
+}
+
+/// What is asked.
 fn kind(written: &schema::health::Health) -> HealthType {
     match (written.kind, &written.path) {
         (Some(kind), _) => kind,
@@ -254,22 +268,26 @@ pub(super) fn ejection(
     within(report, &at.key("min_backends"), written.min_backends, 2, 10_000);
     within(report, &at.key("max_percent"), written.max_percent, 1, 100);
     resilience::statuses(&written.statuses, &at.key("statuses"), report);
-    if written.max_out_for < written.out_for {
+    let max_out_for = at.key("max_out_for");
+    if written.max_out_for < written.out_for && report.has_both(&at.key("out_for"), &max_out_for) {
         report
-            .error(&at.key("max_out_for"), "it is shorter than `out_for`")
+            .error(&max_out_for, "it is shorter than `out_for`")
             .help("the first time already exceeds it; make it longer, or `out_for` shorter");
     }
     let interval = period(report, &at.key("interval"), written.interval, INTERVAL, DAY);
     let moment = Duration::from_millis(1);
-    let mut time = |key: &str, value: Period| period(report, &at.key(key), value, moment, DAY);
+    for (key, time) in [("out_for", written.out_for), ("max_out_for", written.max_out_for)] {
+        period(report, &at.key(key), time, moment, DAY);
+    }
+    let (out_for, max_out_for) = unwritten::rests(written);
     Ejection {
         settings: ejection::Settings {
             consecutive: consecutive.unwrap_or(0),
             deviations: deviations.unwrap_or(0).saturating_mul(10),
             min_requests: written.min_requests,
             min_peers: written.min_backends,
-            base: time("out_for", written.out_for),
-            longest: time("max_out_for", written.max_out_for),
+            base: out_for.0,
+            longest: max_out_for.0,
             max_percent: written.max_percent,
         },
         interval,

@@ -7,7 +7,7 @@
 mod acme;
 mod action;
 mod address;
-mod asking;
+pub(in crate::config) mod asking;
 mod cache;
 mod forms;
 mod header;
@@ -22,6 +22,7 @@ mod purge;
 pub(in crate::config) mod resilience;
 pub(in crate::config) mod route;
 pub(in crate::config) mod secret;
+pub(in crate::config) mod unwritten;
 pub(in crate::config) mod upstream;
 pub(in crate::config) mod uses;
 mod zones;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::check::DAY;
 use crate::config::check::moot;
 use crate::config::check::period;
+use crate::config::check::unwritten;
 use crate::config::check::uses::Uses;
 use crate::config::check::within;
 use crate::config::path::Path;
@@ -14,7 +15,6 @@ use crate::resilience::breaker;
 use crate::resilience::budget;
 use crate::resilience::limit;
 use crate::resilience::retry;
-use crate::units::Period;
 use crate::upstream::Breaker;
 use crate::upstream::Fault;
 use crate::upstream::Retry;
@@ -96,14 +96,16 @@ pub(super) fn concurrency(
     within(report, &at.key("min"), written.min, 1, 1_000_000);
     within(report, &at.key("max"), written.max, 1, 1_000_000);
     within(report, &at.key("tolerance"), written.tolerance, 100, 1000);
-    if written.max < written.min {
-        report.error(&at.key("max"), "it is below `min`").help("make it larger, or `min` smaller");
+    let max = at.key("max");
+    if written.max < written.min && report.has_both(&at.key("min"), &max) {
+        report.error(&max, "it is below `min`").help("make it larger, or `min` smaller");
     }
+    let (min, max) = unwritten::bounds(written);
     let built_in = limit::Settings::default();
     limit::Settings {
-        initial: built_in.initial.clamp(written.min, written.max.max(written.min)),
-        min: written.min,
-        max: written.max,
+        initial: built_in.initial.clamp(min, max),
+        min,
+        max,
         tolerance: written.tolerance,
         window: built_in.window,
     }
@@ -164,10 +166,16 @@ pub(super) fn retry(
             .help("allow some, or write `retry: off`");
     }
     statuses(&written.statuses, &at.key("statuses"), report);
-    if written.max_backoff < written.backoff {
+    let (backoff, max_backoff) = (at.key("backoff"), at.key("max_backoff"));
+    if written.max_backoff < written.backoff && report.has_both(&backoff, &max_backoff) {
         report
-            .error(&at.key("max_backoff"), "it is shorter than `backoff`")
+            .error(&max_backoff, "it is shorter than `backoff`")
             .help("the first wait already exceeds it; make it longer, or `backoff` shorter");
+    }
+    // Where there is one attempt only, that is said.
+    if is_used && written.backoff.0.is_zero() && !written.max_backoff.0.is_zero() {
+        let help = "write a longer `backoff`, or remove it: nobody waits";
+        moot(at, ["max_backoff"], " with `backoff: 0`", help, report);
     }
     if let Some(per_try) = written.per_try.get()
         && per_try > timeouts.total
@@ -176,21 +184,20 @@ pub(super) fn retry(
             .error(&at.key("per_try"), "it is longer than `timeouts.total`")
             .help("one attempt cannot take longer than all of them together");
     }
-    for (key, wait) in [("backoff", written.backoff), ("max_backoff", written.max_backoff)] {
-        if wait > timeouts.total && report.has(&at.key(key)) {
+    for (at, wait) in [(&backoff, written.backoff), (&max_backoff, written.max_backoff)] {
+        if wait > timeouts.total && report.has(at) {
             report
-                .error(&at.key(key), "it is longer than `timeouts.total`")
+                .error(at, "it is longer than `timeouts.total`")
                 .help("nobody waits longer than all attempts together may take; make it shorter");
         }
+        period(report, at, wait, Duration::ZERO, DAY);
     }
-    let mut wait = |key: &str, time: Period| {
-        period(report, &at.key(key), time, Duration::ZERO, DAY).min(timeouts.total.0)
-    };
+    let (backoff, max_backoff) = unwritten::waits(written, timeouts.total);
     Retry {
         settings: retry::Settings {
             attempts: written.attempts,
-            backoff: wait("backoff", written.backoff),
-            max_backoff: wait("max_backoff", written.max_backoff),
+            backoff: backoff.0,
+            max_backoff: max_backoff.0,
             statuses: written.statuses.clone(),
             non_idempotent: written.non_idempotent,
         },

@@ -156,15 +156,16 @@ fn one(
             .help("remove it, or switch the route's `cache` on");
     }
     if asks {
-        let first = own.first().and_then(|index| upstreams.get(*index));
-        if let (Some(total), Some(upstream)) = (total_timeout.get(), first) {
+        if let Some(total) = total_timeout.get() {
             let own_try =
                 matches!(&written.retry, Some(Switch::On(retry)) if retry.per_try.is_some());
             let at = match written.timeout {
                 Some(_) => at.key("timeout"),
                 None => Path::root().key("defaults").key("timeout"),
             };
-            patience(total, upstream, own_try, &at, report);
+            for upstream in own.iter().filter_map(|index| upstreams.get(*index)) {
+                patience(total, upstream, own_try, &at, report);
+            }
         }
     } else if written.redirect.is_some() {
         idle_keys(written, "a redirect", at, report);
@@ -251,7 +252,9 @@ fn patience(
 ) {
     let name = &upstream.name;
     let connect = upstream.timeouts.connect;
-    if total.0 < connect {
+    let settings = Path::root().key("upstreams").key(&**name);
+    // What nobody wrote is bounded by any time.
+    if total.0 < connect && report.has(&settings.key("timeouts").key("connect")) {
         report
             .warning(
                 at,

@@ -20,6 +20,7 @@ use crate::config::check::period;
 use crate::config::check::resilience;
 use crate::config::check::secret;
 use crate::config::check::secret::Files;
+use crate::config::check::unwritten;
 use crate::config::check::uses;
 use crate::config::check::uses::Uses;
 use crate::config::check::within;
@@ -48,9 +49,6 @@ const LONGEST_ID: usize = 255;
 
 /// The fewest bytes of the key of a sticky cookie.
 const SHORTEST_KEY: usize = 16;
-
-/// How long an origin may be silent that nobody said more of.
-const SILENCE: Duration = Duration::from_secs(30);
 
 /// The upstreams, in the order of their names: a route's index counts in this order.
 pub(super) fn upstreams(
@@ -107,6 +105,8 @@ fn one(
         report
             .warning(&at.key("ejection"), "the only backend is never ejected")
             .help("it takes others that fail less; a `breaker` looks at one alone");
+    } else if let Some(ejection) = written.ejection.as_ref() {
+        comparison(ejection, &backends, &at.key("ejection"), report);
     }
     // A service has as many as its records say.
     let is_service = |one: &Backend| matches!(one.at, Place::Service(_));
@@ -151,7 +151,7 @@ fn one(
         },
         proxy_protocol: proxy_protocol(written, at, report),
         host: host(&written.host, &at.key("host"), report),
-        timeouts: timeouts(&written.timeouts, &at.key("timeouts"), report),
+        timeouts: timeouts(written, uses, &at.key("timeouts"), report),
         resolvers,
         resolve_every: period(
             report,
@@ -174,6 +174,27 @@ fn one(
             .as_ref()
             .map(|ejection| health::ejection(ejection, &at.key("ejection"), report)),
         pool: pool(written, &at.key("pool"), report),
+    }
+}
+
+/// Whether rates of success, where nothing else ejects, can be compared among so few. Names may stand for several.
+fn comparison(
+    ejection: &schema::health::Ejection,
+    backends: &[Backend],
+    at: &Path,
+    report: &mut Report<'_>,
+) {
+    let compares = ejection.consecutive.get().is_none() && ejection.deviations.get().is_some();
+    let is_fixed = !backends.is_empty() && !backends.iter().any(|backend| backend.at.is_name());
+    let there_are = u32::try_from(backends.len()).unwrap_or(u32::MAX);
+    let needed = ejection.min_backends;
+    if compares && is_fixed && there_are < needed {
+        report
+            .warning(
+                &at.key("min_backends"),
+                format!("none of {there_are} backends is ever ejected: they are compared from {needed} on"),
+            )
+            .help("write `min_backends` with less, or a number for `consecutive`");
     }
 }
 
@@ -283,7 +304,7 @@ fn pool(
     let moment = Duration::from_millis(1);
     pool::Settings {
         max_connections: written.max_connections,
-        uploads: written.max_uploads,
+        uploads: unwritten::uploads(upstream),
         queue: written.queue,
         queue_timeout: period(report, &queue_timeout, written.queue_timeout, moment, DAY)
             .min(upstream.timeouts.total.0),
@@ -571,19 +592,32 @@ fn is_authority(text: &str) -> bool {
     text.parse::<Authority>().is_ok() && !text.contains('@')
 }
 
-fn timeouts(written: &schema::upstream::Timeouts, at: &Path, report: &mut Report<'_>) -> Timeouts {
+fn timeouts(
+    upstream: &schema::upstream::Upstream,
+    uses: Uses,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> Timeouts {
+    let written = &upstream.timeouts;
     let moment = Duration::from_millis(1);
     let connect = at.key("connect");
     if written.connect > written.total && report.has(&connect) {
         report.error(&connect, "it is longer than `total`").help(
             "connecting is a part of all that `total` bounds; make it shorter, or `total` longer",
         );
+    } else if let Some(longest) = unwritten::longest_try(upstream, uses)
+        && written.connect > longest
+        && report.has(&connect)
+    {
+        report
+            .error(&connect, format!("no attempt takes longer than {longest}"))
+            .help("connecting is a part of what `retry.per_try` bounds; make it shorter, or `per_try` longer");
     }
     let mut time = |key: &str, value| period(report, &at.key(key), value, moment, DAY);
-    // Nobody who says only how long all may take wants to wait longer than that for a body that stalls.
-    let silence = SILENCE.min(written.total.0);
+    time("connect", written.connect);
+    let silence = unwritten::silence(written).0;
     Timeouts {
-        connect: time("connect", written.connect).min(written.total.0),
+        connect: unwritten::connect(upstream, uses).0,
         read: written.read.map_or(silence, |read| time("read", read)),
         write: written.write.map_or(silence, |write| time("write", write)),
         idle: time("idle", written.idle),

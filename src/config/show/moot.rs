@@ -4,6 +4,7 @@ use serde_yaml::Value;
 
 use crate::config::check::health;
 use crate::config::check::resilience;
+use crate::config::check::unwritten;
 use crate::config::check::uses;
 use crate::config::schema::Config;
 use crate::config::schema::upstream::Balance;
@@ -47,6 +48,11 @@ fn moot(
     }
     if upstream.ejection.as_ref().is_some_and(|ejection| ejection.deviations.get().is_none()) {
         moot.extend(health::ABOUT_DEVIATIONS.map(|key| (Some("ejection"), key)));
+    }
+    if let Some(retry) = upstream.retry.as_ref()
+        && unwritten::waits(retry, upstream.timeouts.total).0.0.is_zero()
+    {
+        moot.push((Some("retry"), "max_backoff"));
     }
     let attempts = resilience::about_further_attempts(upstream, uses::of(name, config));
     moot.extend(attempts.map(|key| (Some("retry"), key)));

@@ -201,6 +201,12 @@ fn settings_that_contradict_each_other_are_errors() {
         ("health: {statuses: [2xx, 3xx]}", "`statuses` has no effect on TCP checks"),
         ("ejection: {deviations: off, min_requests: 100}", "`min_requests` has no effect"),
         ("ejection: {deviations: off, min_backends: 5}", "`min_backends` has no effect"),
+        ("ejection: {out_for: 30s, max_out_for: 10s}", "shorter than `out_for`"),
+        ("concurrency: {min: 4, max: 2}", "below `min`"),
+        ("retry: {backoff: 100ms, max_backoff: 50ms}", "shorter than `backoff`"),
+        ("retry: {backoff: 0, max_backoff: 2s}", "`max_backoff` has no effect with `backoff: 0`"),
+        ("timeouts: {connect: 6s}, retry: {per_try: 5s}", "no attempt takes longer than 5s"),
+        ("timeouts: {connect: 10s}, retry: {per_try: 5s}", "no attempt takes longer than 5s"),
     ] {
         let messages = refused(text);
         assert!(messages.iter().any(|one| one.contains(part)), "{text}: {messages:?}");
@@ -218,6 +224,12 @@ fn what_is_built_in_contradicts_nothing() {
         "retry: {attempts: 1, statuses: [], non_idempotent: false}, hash_bound: off",
         "timeouts: {connect: 10s, total: 10s}, ejection: {deviations: off}, health: {type: grpc}, protocol: http2",
         "health: {path: /health}, retry: off, breaker: off, ejection: on",
+        "health: {type: http, interval: 1s}, retry: {backoff: 0}, pool: {max_connections: 1}",
+        "retry: {backoff: 3s}, ejection: {out_for: 10m}, concurrency: {min: 2000}",
+        "retry: {max_backoff: 50ms}, ejection: {max_out_for: 10s}, concurrency: {max: 2}",
+        "retry: {backoff: 0, max_backoff: 0}, timeouts: {read: 1m}",
+        "retry: {max_backoff: 0, per_try: 5s}, protocol: http2",
+        "retry: {attempts: 1, backoff: 3s}, protocol: http2, pool: {max_uploads: 7}",
     ] {
         let text = format!(
             "listeners: [{{address: \"127.0.0.1:80\"}}]\n\
@@ -232,6 +244,129 @@ fn what_is_built_in_contradicts_nothing() {
         assert!(timeouts.connect <= total && settings.pool.queue_timeout <= total, "{text}");
         assert!(settings.retry.settings.max_backoff <= total, "{text}");
     }
+}
+
+/// Of two values that limit each other, the one that nobody wrote follows the other.
+#[test]
+fn what_is_written_of_a_pair_decides_of_the_other() {
+    let millis = Duration::from_millis;
+    for (text, first, longest) in [
+        ("retry: {backoff: 3s}", seconds(3), seconds(3)),
+        ("retry: {backoff: 1s}", seconds(1), seconds(2)),
+        ("retry: {max_backoff: 50ms}", millis(50), millis(50)),
+        ("retry: {max_backoff: 1s}", millis(100), seconds(1)),
+        ("retry: {max_backoff: 0}", Duration::ZERO, Duration::ZERO),
+        ("retry: {backoff: 500ms}, timeouts: {total: 1s}", millis(500), seconds(1)),
+    ] {
+        let waits = with(text).retry.settings;
+        assert_eq!((waits.backoff, waits.max_backoff), (first, longest), "{text}");
+    }
+    for (text, first, longest) in [
+        ("{out_for: 10m}", 600, 600),
+        ("{out_for: 1m}", 60, 300),
+        ("{max_out_for: 10s}", 10, 10),
+        ("{max_out_for: 10m}", 30, 600),
+    ] {
+        let rests = with(&format!("ejection: {text}")).ejection.expect("it is on").settings;
+        assert_eq!((rests.base, rests.longest), (seconds(first), seconds(longest)), "{text}");
+    }
+    for (text, min, max) in [
+        ("{min: 2000}", 2000, 2000),
+        ("{max: 2}", 2, 2),
+        ("{max: 10}", 4, 10),
+        ("{min: 9}", 9, 1000),
+    ] {
+        let limit = with(&format!("concurrency: {text}")).concurrency.expect("it is on");
+        assert_eq!((limit.min, limit.max), (min, max), "{text}");
+        assert!((min..=max).contains(&limit.initial), "{text}");
+    }
+    // What is out of any range is told of the one that was written alone.
+    for text in ["retry: {backoff: 2d}", "ejection: {out_for: 2d}", "concurrency: {min: 2000000}"] {
+        let told = refused(text);
+        assert!(told.iter().any(|one| one.contains("out of range")), "{text}: {told:?}");
+        assert!(told.iter().filter(|one| one.contains("out of range")).count() == 1, "{told:?}");
+    }
+}
+
+#[test]
+fn connecting_takes_no_longer_than_an_attempt_where_that_is_bounded_for_all() {
+    let checked = |connect: &str, route: &str| {
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:80\"}}]\n\
+             upstreams: {{a: {{addresses: [\"a:80\", \"b:80\"], timeouts: {{{connect}}}, retry: {{per_try: 5s}}}}, \
+             b: {{addresses: [\"c:80\"]}}}}\n\
+             routes: [{{upstream: a}}, {{match: {{path: /x}}, {route}}}, {{match: {{path: /b}}, upstream: b}}]"
+        );
+        let loaded = load_text(&text, "t.yaml").map_err(|found| messages(&found))?;
+        let again = load_text(&show(&loaded.config), "again").expect("what is shown loads");
+        assert_eq!(loaded.plan.upstreams, again.plan.upstreams, "{text}");
+        Ok::<_, Vec<String>>(loaded.plan.upstreams[0].timeouts.connect)
+    };
+    let shorter = "upstream: a, retry: {per_try: 2s}";
+    assert_eq!(checked("", shorter), Ok(seconds(5)));
+    assert_eq!(checked("connect: 5s", shorter), Ok(seconds(5)));
+    assert_eq!(checked("connect: 6s", shorter).expect_err("it is longer").len(), 1);
+    // Some attempts may take longer, and copies are no attempts.
+    for (route, unwritten) in [
+        ("upstream: a, retry: {per_try: 8s}", 8),
+        ("upstream: b, fallback: {upstream: a}, retry: {per_try: off}", 10),
+        ("upstream: b, mirror: {upstream: a}", 10),
+    ] {
+        assert_eq!(checked("", route), Ok(seconds(unwritten)), "{route}");
+        assert_eq!(checked("connect: 7s", route), Ok(seconds(7)), "{route}");
+    }
+}
+
+#[test]
+fn every_value_in_effect_is_shown() {
+    let text = "upstreams:\n  a: {addresses: [\"a:80\"], timeouts: {total: 20s}, health: {interval: 1s}}\n  \
+                b: {addresses: [\"b:80\"], health: {path: /up}, pool: {max_connections: 9}}\n  \
+                c: {addresses: [\"c:80\"], health: {type: http}, protocol: http2}\n\
+                routes: [{upstream: a}, {match: {path: /b}, upstream: b}, {match: {path: /c}, upstream: c}]";
+    let shown: serde_yaml::Value =
+        serde_yaml::from_str(&show(&config(text).config)).expect("it is YAML");
+    for (upstream, section, key, value) in [
+        ("a", "timeouts", "read", Some("20s")),
+        ("a", "timeouts", "write", Some("20s")),
+        ("b", "timeouts", "read", Some("30s")),
+        ("a", "health", "type", Some("tcp")),
+        ("a", "health", "timeout", Some("1s")),
+        ("b", "health", "type", Some("http")),
+        ("b", "health", "path", Some("/up")),
+        ("b", "health", "timeout", Some("2s")),
+        ("c", "health", "path", Some("/health")),
+        ("a", "pool", "max_uploads", Some("50")),
+        ("b", "pool", "max_uploads", Some("4")),
+        // The origin says how many requests a connection carries.
+        ("c", "pool", "max_uploads", None),
+    ] {
+        let is = shown["upstreams"][upstream][section].get(key);
+        let is = is.map(|is| {
+            is.as_u64().map_or_else(|| is.as_str().unwrap_or("?").to_owned(), |n| n.to_string())
+        });
+        assert_eq!(is.as_deref(), value, "{upstream}.{section}.{key}");
+    }
+}
+
+#[test]
+fn who_cannot_be_ejected_is_told() {
+    let told = |addresses: &str, ejection: &str| {
+        let text = format!(
+            "upstreams: {{a: {{addresses: [{addresses}], ejection: {ejection}}}}}\nroutes: [{{upstream: a}}]"
+        );
+        messages(&config(&text).warnings)
+    };
+    let two = "\"10.0.0.1:80\", \"10.0.0.2:80\"";
+    let few = told(two, "{consecutive: off}");
+    assert!(few.len() == 1 && few[0].contains("none of 2 backends is ever ejected"), "{few:?}");
+    for (addresses, ejection) in [
+        (two, "on"),
+        (two, "{consecutive: off, min_backends: 2}"),
+        ("\"10.0.0.1:80\", \"app:80\"", "{consecutive: off}"),
+    ] {
+        assert!(told(addresses, ejection).is_empty(), "{addresses} {ejection}");
+    }
+    assert_eq!(told("\"10.0.0.1:80\"", "{consecutive: off}").len(), 1, "one backend is said once");
 }
 
 #[test]
@@ -294,6 +429,9 @@ fn what_of_a_route_comes_after_its_time_is_an_error() {
         ("", "timeout: 12s, hedge: {at_least: 12s}", "", "all attempts together have 12s"),
         ("", "retry: {per_try: 20s}", "timeout: 12s", "all attempts together have 12s"),
         ("", "hedge: {at_least: 20s}", "timeout: 12s", "all attempts together have 12s"),
+        ("", "hedge: {at_least: 3s}, retry: {per_try: 3s}", "", "an attempt has 3s"),
+        ("retry: {per_try: 3s}", "hedge: {at_least: 4s}", "", "an attempt has 3s"),
+        ("retry: {per_try: 5ms}", "hedge: on", "", "an attempt has 5ms"),
     ] {
         let told = checked(upstream, route, defaults).expect_err(route);
         assert!(told.len() == 1 && told[0].contains(part), "{told:?}");
@@ -306,6 +444,126 @@ fn what_of_a_route_comes_after_its_time_is_an_error() {
     assert!(told.len() == 1 && told[0].contains("shorter than that of one attempt"), "{told:?}");
     let told = checked(upstream, "timeout: 12s, retry: {per_try: 4s}", "").expect("it says so");
     assert!(told.is_empty(), "{told:?}");
+    // What the route says comes before what its upstream does.
+    let upstream = "retry: {per_try: 3s}";
+    for per_try in ["off", "5s"] {
+        let route = format!("hedge: {{at_least: 4s}}, retry: {{per_try: {per_try}}}");
+        assert_eq!(checked(upstream, &route, ""), Ok(Vec::new()), "{per_try}");
+    }
+    assert_eq!(checked(upstream, "hedge: {at_least: 2s}", ""), Ok(Vec::new()));
+    // Only who wrote a time to connect wants so much of it.
+    assert_eq!(checked("", "timeout: 5s", ""), Ok(Vec::new()));
+    let told = checked("timeouts: {connect: 8s}", "timeout: 5s", "").expect("it is bounded");
+    assert!(told.len() == 1 && told[0].contains("to connect to \"a\""), "{told:?}");
+}
+
+#[test]
+fn of_upstreams_that_share_requests_each_is_looked_at() {
+    let checked = |one: &str, other: &str, route: &str| {
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:80\"}}]\n\
+             upstreams: {{a: {{addresses: [\"a:80\", \"b:80\"], {one}}}, b: {{addresses: [\"c:80\", \"d:80\"], {other}}}}}\n\
+             routes: [{{split: [{{upstream: a, weight: 1}}, {{upstream: b, weight: 1}}], {route}}}]"
+        );
+        load_text(&text, "t.yaml")
+            .map(|loaded| messages(&loaded.warnings))
+            .map_err(|found| messages(&found))
+    };
+    let slow = "timeouts: {connect: 8s}, retry: {per_try: 9s}";
+    let told = checked("", slow, "timeout: 5s").expect("they are warnings");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|one| one.contains("\"b\"")), "{told:?}");
+    // One that has the time is enough for a second request.
+    let short = "retry: {per_try: 1s}";
+    for (one, other) in [(short, "retry: {per_try: 3s}"), (short, "")] {
+        assert_eq!(checked(one, other, "hedge: {at_least: 2s}"), Ok(Vec::new()), "{other}");
+    }
+    let told = checked(short, "retry: {per_try: 2s}", "hedge: {at_least: 2s}");
+    assert_eq!(told, Err(vec!["an attempt has 2s".to_owned()]));
+}
+
+#[test]
+fn another_upstream_is_one_that_does_not_get_all_requests_already() {
+    let share = |a: u32, b: u32| {
+        let split = format!("[{{upstream: a, weight: {a}}}, {{upstream: b, weight: {b}}}]");
+        of("", &format!("split: {split}, fallback: {{upstream: a}}"))
+    };
+    share(1, 1).expect("where b fails, a answers");
+    share(0, 1).expect("where b fails, a answers");
+    for told in [share(1, 0), of("", "split: [{upstream: a, weight: 1}], fallback: {upstream: a}")]
+    {
+        let told = told.expect_err("nobody else is asked");
+        assert!(
+            told.len() == 1 && told[0].contains("gets all of the route's requests"),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn methods_that_a_route_does_not_take_are_not_asked_again() {
+    let taking = |methods: &str, route: &str| {
+        let text = format!(
+            "upstreams: {{a: {{addresses: [\"a:80\", \"b:80\"]}}}}\n\
+             routes: [{{match: {{methods: {methods}}}, upstream: a, {route}}}]"
+        );
+        let text = format!("listeners: [{{address: \"127.0.0.1:80\"}}]\n{text}");
+        load_text(&text, "t.yaml").map(drop).map_err(|found| messages(&found))
+    };
+    for (methods, route) in [
+        ("[POST, PUT]", "hedge: on"),
+        ("[POST]", "hedge: {at_least: 1s}"),
+        ("[POST]", "retry: {methods: [GET, PUT]}"),
+        ("[GET]", "retry: {methods: [POST]}"),
+    ] {
+        let told = taking(methods, route).expect_err(route);
+        assert!(told.len() == 1 && told[0].contains("this route takes none"), "{told:?}");
+    }
+    for (methods, route) in [
+        ("[POST, HEAD]", "hedge: on"),
+        ("[OPTIONS]", "hedge: on"),
+        ("[]", "hedge: on, retry: {methods: [POST]}"),
+        ("[POST]", "hedge: off, retry: {methods: []}"),
+        ("[HEAD]", "retry: {methods: [GET]}"),
+        ("[GET]", "retry: {methods: [HEAD]}"),
+        ("[GET, POST]", "retry: {methods: [PUT, POST]}"),
+    ] {
+        assert_eq!(taking(methods, route), Ok(()), "{methods} {route}");
+    }
+}
+
+#[test]
+fn no_larger_body_is_copied_than_there_may_be() {
+    let checked = |mirror: &str, route: &str, defaults: &str| {
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:80\"}}]\ndefaults: {{{defaults}}}\n\
+             upstreams: {{a: {{addresses: [\"a:80\"]}}, b: {{addresses: [\"b:80\"]}}}}\n\
+             routes: [{{upstream: a, mirror: {{upstream: b, {mirror}}}, {route}}}]"
+        );
+        let loaded = load_text(&text, "t.yaml").map_err(|found| messages(&found))?;
+        let again = load_text(&show(&loaded.config), "again").expect("what is shown loads");
+        let of = |loaded: &crate::config::Loaded| {
+            loaded.plan.routes.routes()[0].asking.mirror.expect("it is on").max_body
+        };
+        assert_eq!(of(&loaded), of(&again), "{text}");
+        Ok::<_, Vec<String>>(of(&loaded))
+    };
+    let part = "no request has a body of more than";
+    for (mirror, route, defaults) in
+        [("max_body: 64KiB", "max_body: 1KiB", ""), ("max_body: 64KiB", "", "max_body: 1KiB")]
+    {
+        let told = checked(mirror, route, defaults).expect_err("it is larger");
+        assert!(told.len() == 1 && told[0].contains(part), "{told:?}");
+    }
+    for (mirror, route, defaults, copied) in [
+        ("", "max_body: 1KiB", "", 1 << 10),
+        ("", "", "max_body: 1KiB", 1 << 10),
+        ("", "max_body: off", "max_body: 1KiB", 64 << 10),
+        ("max_body: 1KiB", "max_body: 1KiB", "", 1 << 10),
+        ("max_body: 128KiB", "", "", 128 << 10),
+    ] {
+        assert_eq!(checked(mirror, route, defaults), Ok(copied), "{mirror} {route} {defaults}");
+    }
 }
 
 #[test]

@@ -390,10 +390,9 @@ fn an_attempt_that_takes_too_long_to_its_header_is_followed_by_another() {
     let edge = Edge::with(&format!(
         "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nupstreams:\n  origin:\n    \
          addresses: [\"{}\", \"{}\"]\n    breaker: off\n    protocol: http2\n    \
-         retry: {{per_try: 300ms}}\n    {}\nroutes: [{{upstream: origin}}]\n",
-        silent.address,
-        other.address,
-        timeouts(None)
+         retry: {{per_try: 300ms}}\n    timeouts: {{read: 1m, write: 1m, total: 1m}}\n\
+         routes: [{{upstream: origin}}]\n",
+        silent.address, other.address,
     ));
     let mut slow = 0;
     for n in 0..4 {

@@ -218,8 +218,8 @@ fn the_budget_of_all_requests_ends_further_attempts() {
 #[test]
 fn a_silent_backend_is_left_after_the_time_for_one_try() {
     let (bad, good) = (silent(), Origin::always(ok("good")));
-    let more = format!("    breaker: off\n    retry: {{per_try: 200ms}}\n    {}\n", timeouts(None));
-    let edge = before(&[&bad, &good], &more);
+    let more = "    breaker: off\n    retry: {per_try: 200ms}\n    timeouts: {read: 1m, write: 1m, total: 1m}\n";
+    let edge = before(&[&bad, &good], more);
     let mut slow = 0;
     for _ in 0..4 {
         let began = Instant::now();
@@ -235,8 +235,8 @@ fn a_silent_backend_is_left_after_the_time_for_one_try() {
 fn all_attempts_together_end_with_the_total_time() {
     let (a, b) = (silent(), silent());
     let retry = "retry: {per_try: 300ms}";
-    let more = format!("    breaker: off\n    {}\n    {retry}\n", timeouts(Some("total")));
-    let edge = before(&[&a, &b], &more);
+    let timeouts = timeouts(Some("total")).replace("connect: 500ms", "connect: 300ms");
+    let edge = before(&[&a, &b], &format!("    breaker: off\n    {timeouts}\n    {retry}\n"));
     let began = Instant::now();
     edge.get("/").expect_status(504);
     let took = began.elapsed();
