@@ -238,8 +238,11 @@ fn is_uploaded_whole(edge: &Edge, size: usize, read_on: &Sender<()>, came: &Rece
     sends.join().expect("it sends");
 }
 
+/// What each connection of an origin may wait for.
+type Shared = Arc<Mutex<Receiver<()>>>;
+
 /// Where an origin and its test tell each other how far they are.
-fn signals() -> (Sender<()>, Arc<Mutex<Receiver<()>>>, Sender<usize>, Receiver<usize>) {
+fn signals() -> (Sender<()>, Shared, Sender<usize>, Receiver<usize>) {
     let (read_on, reads) = channel();
     let (tell, came) = channel();
     (read_on, Arc::new(Mutex::new(reads)), tell, came)
