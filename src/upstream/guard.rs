@@ -676,7 +676,9 @@ impl AsyncWrite for OriginIo {
             return this.poll_keep(cx, &[]);
         };
         flushed?;
-        this.kept = false;
+        if std::mem::take(&mut this.kept) {
+            this.hold();
+        }
         this.flushes = this.flushes.saturating_add(1);
         if !this.must_hold()
             && let Some(held) = this.held.take()

@@ -1,5 +1,6 @@
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use pingora::protocols::IO;
 use pingora::protocols::l4::socket::SocketAddr;
 use tokio::io::AsyncReadExt;
@@ -251,6 +252,38 @@ async fn nobody_waits_for_what_is_behind_an_early_answer() {
         assert!(io.may_go_on().is_none());
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_client_is_let_go_by_whoever_finds_that_what_was_kept_was_taken() {
+    let is_held = async || poll_fn(|cx| Poll::Ready(terms::is_client_held(cx))).await;
+    for reads_first in [true, false] {
+        terms::scope(Arc::new(()), async {
+            let (mut io, mut origin) = guarded();
+            send(&mut io, &post(8 * 1024 * 1024)).await;
+            origin.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwe").await.unwrap();
+            while !is_held().await {
+                io.write_all(&[b'x'; 64 * 1024]).await.unwrap();
+            }
+            assert!(io.kept, "the origin reads nothing");
+            assert!(io.read(&mut [0; 256]).await.unwrap() > 0);
+            assert!(is_held().await, "what was kept is still there");
+            while io.waiting() > 0 {
+                // Nothing may be there before the next look at what waits.
+                let mut taken = [0; 64 * 1024];
+                let _ = timeout(Duration::from_millis(5), origin.read(&mut taken)).await;
+                if reads_first {
+                    assert!(io.read(&mut [0; 256]).now_or_never().is_none(), "it is silent");
+                } else {
+                    // What Pingora had read of it before.
+                    send(&mut io, b"x").await;
+                }
+            }
+            send(&mut io, b"x").await;
+            assert!(!io.kept && !is_held().await, "reads first: {reads_first}");
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -47,6 +47,8 @@ pub struct Sending {
     waits: AtomicBool,
     /// No more of it is sent.
     given_up: AtomicBool,
+    /// Since the origin took nothing of what was kept for as long as it may.
+    overdue: AtomicBool,
     /// The head of the answer came.
     answered: AtomicBool,
 }
@@ -85,6 +87,7 @@ impl Sending {
             passed: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
+            overdue: AtomicBool::new(false),
             answered: AtomicBool::new(false),
         })
     }
@@ -96,7 +99,10 @@ impl Sending {
 
     /// What its exchange waits for.
     pub(super) fn awaited(&self) -> Awaited {
-        if self.given_up.load(Ordering::Relaxed) || self.body.lock().stream.is_none() {
+        if self.overdue.load(Ordering::Relaxed) {
+            // It has no further time for an answer.
+            Awaited::Room
+        } else if self.given_up.load(Ordering::Relaxed) || self.body.lock().stream.is_none() {
             Awaited::Origin
         } else if self.waits.load(Ordering::Relaxed) {
             Awaited::Room
@@ -275,6 +281,7 @@ impl Gate for Sending {
         }
         if let Some(limit) = &mut body.limit {
             ready!(limit.as_mut().poll(cx));
+            self.overdue.store(true, Ordering::Relaxed);
             self.give_up(&mut body);
             return Poll::Ready(());
         }
