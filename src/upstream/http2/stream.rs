@@ -217,13 +217,10 @@ impl Stream {
     /// What the origin says first. Where that is an interim response, a task hears the rest.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Option<Said>> {
         let Answer::Awaited(answer) = &mut self.answer else { return Poll::Ready(None) };
-        let interim = match ready!(answer.poll_informational(cx)) {
-            Some(Ok(interim)) => interim,
+        let Some(Ok(interim)) = ready!(answer.poll_informational(cx)) else {
             // The final one, or what it fails by, is told here. Asked for before it is there, it would skip an interim
             // response that came meanwhile.
-            None | Some(Err(_)) => {
-                return Pin::new(answer).poll(cx).map(|answer| Some(Said::Final(answer)));
-            }
+            return Pin::new(answer).poll(cx).map(|answer| Some(Said::Final(answer)));
         };
         let Some(more) = self.place.limits().interim.checked_sub(1) else {
             return Poll::Ready(Some(Said::TooMany));
