@@ -4,11 +4,14 @@
 //! once its body is here as a whole; whoever would have to wait for anything is not sent.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::future::Either;
+use futures_util::future::select;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
@@ -259,18 +262,24 @@ impl Copy {
         let began = Instant::now();
         let has_body = !body.is_empty();
         stream.send(Request::from_parts(head.clone(), ()), has_body).map_err(broke)?;
-        if has_body {
-            let sending = stream.sending();
-            // Whoever takes no more of it may have answered.
-            if sending.write(&mut body, Some(timeouts.write)).await.is_ok() {
+        let sending = stream.sending();
+        let writes = async {
+            if has_body && sending.write(&mut body, Some(timeouts.write)).await.is_ok() {
                 let _ = sending.finish();
             }
-        }
-        let status = loop {
-            match poll_fn(|cx| stream.poll_head(cx)).await.map_err(broke)? {
-                Head::Interim(_) => {}
-                Head::Final(head) => break head.status,
+        };
+        let reads = async {
+            loop {
+                match poll_fn(|cx| stream.poll_head(cx)).await.map_err(broke)? {
+                    Head::Interim(_) => {}
+                    Head::Final(head) => return Ok(head.status),
+                }
             }
+        };
+        // Whoever takes no more of it may have answered, and says by that why.
+        let status = match select(pin!(reads), pin!(writes)).await {
+            Either::Left((status, _)) => status?,
+            Either::Right(((), reads)) => reads.await?,
         };
         lease.answered(status.as_u16(), began.elapsed());
         let mut left = self.wanted();

@@ -40,6 +40,7 @@ use pingora::protocols::tls::SslDigest;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
+use tokio::runtime::Handle;
 use tokio::time::Sleep;
 use tokio::time::timeout;
 
@@ -535,26 +536,26 @@ impl Drop for OriginIo {
         if let Some(patience) = may_go_on {
             self.line.give_back(patience);
         } else if self.is_owed_the_rest()
+            && let Ok(runtime) = Handle::try_current()
             && let Some(line) = self.line.take()
         {
-            tokio::spawn(send_the_rest(line, self.sent));
+            let patience = line.watch.for_room().unwrap_or_default();
+            let sent = self.sent;
+            runtime.spawn(async move { timeout(patience, send_the_rest(line, sent)).await });
         }
     }
 }
 
-/// Sends what is left of a request, for as long as its origin takes some of it within the time that it has for that.
-/// Then the connection is closed.
+/// Sends what is left of a request. Then the connection is closed.
 async fn send_the_rest(mut line: Box<Line>, mut sent: usize) {
-    let patience = line.watch.for_room().unwrap_or_default();
     let Line { wire, pending, .. } = &mut *line;
     while let Some(rest @ [_, ..]) = pending.get(sent..) {
-        let write = poll_fn(|cx| wire.as_pin().poll_write(cx, rest));
-        match timeout(patience, write).await {
-            Ok(Ok(wrote @ 1..)) => sent += wrote,
-            Ok(Ok(0) | Err(_)) | Err(_) => return,
+        match poll_fn(|cx| wire.as_pin().poll_write(cx, rest)).await {
+            Ok(wrote @ 1..) => sent += wrote,
+            Ok(0) | Err(_) => return,
         }
     }
-    let _ = timeout(patience, poll_fn(|cx| wire.as_pin().poll_flush(cx))).await;
+    let _ = poll_fn(|cx| wire.as_pin().poll_flush(cx)).await;
 }
 
 /// A fault as the error of a read or a write.

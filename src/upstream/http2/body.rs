@@ -47,7 +47,7 @@ pub struct Sending {
     waits: AtomicBool,
     /// No more of it is sent.
     given_up: AtomicBool,
-    /// Since the origin took nothing of what was kept for as long as it may.
+    /// Since the origin did not take what was kept within its time.
     overdue: AtomicBool,
     /// The head of the answer came.
     answered: AtomicBool,
@@ -59,8 +59,7 @@ struct Body {
     stream: Option<SendStream<Bytes>>,
     /// What was written, and not sent.
     kept: VecDeque<Bytes>,
-    /// How long the origin may take nothing of that, and until when.
-    patience: Option<Duration>,
+    /// When all of that has to be taken.
     limit: Option<Pin<Box<Sleep>>>,
     /// All of it was written.
     whole: bool,
@@ -81,9 +80,14 @@ impl Sending {
 
     fn with(stream: Option<SendStream<Bytes>>) -> Arc<Self> {
         let whole = stream.is_none();
-        let (kept, patience, limit) = (VecDeque::new(), None, None);
         Arc::new(Self {
-            body: Mutex::new(Body { stream, kept, patience, limit, whole, excused: false }),
+            body: Mutex::new(Body {
+                stream,
+                kept: VecDeque::new(),
+                limit: None,
+                whole,
+                excused: false,
+            }),
             passed: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
@@ -156,8 +160,7 @@ impl Sending {
                         return Poll::Pending;
                     }
                     body.kept.push_back(std::mem::take(data));
-                    body.patience = patience;
-                    body.put_off();
+                    body.limit = patience.map(|patience| Box::pin(sleep(patience)));
                     drop(body);
                     // No more is read of it until this was sent.
                     let gate: Weak<Self> = Arc::downgrade(self);
@@ -269,14 +272,12 @@ impl Gate for Sending {
         if body.kept.is_empty() {
             return Poll::Ready(());
         }
-        let before = self.passed();
         match self.poll_kept(&mut body, cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(()),
             Poll::Ready(Err(_)) => {
                 self.give_up(&mut body);
                 return Poll::Ready(());
             }
-            Poll::Pending if self.passed() > before => body.put_off(),
             Poll::Pending => {}
         }
         if let Some(limit) = &mut body.limit {
@@ -290,11 +291,6 @@ impl Gate for Sending {
 }
 
 impl Body {
-    /// The origin has as long again.
-    fn put_off(&mut self) {
-        self.limit = self.patience.map(|patience| Box::pin(sleep(patience)));
-    }
-
     /// Sends its end.
     fn end(&mut self) -> Result<()> {
         let mut stream = self.stream.take().ok_or_else(over)?;
