@@ -105,6 +105,11 @@ impl Group {
         self.tiers.iter().flat_map(|tier| &tier.backends)
     }
 
+    /// Whether others are meant to get requests beside `backend`, as they are or not.
+    pub(super) fn has_company(&self, backend: &Arc<Backend>) -> bool {
+        self.backends().any(|other| !Arc::ptr_eq(other, backend) && other.is_wanted())
+    }
+
     /// Whether requests still have a choice beside `tried`.
     pub(super) fn has_other(&self, tried: &[Arc<Backend>], now: &Now) -> bool {
         self.tiers.iter().enumerate().any(|(place, tier)| {

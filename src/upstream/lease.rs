@@ -213,8 +213,8 @@ impl Lease {
             _ => Ended::Answered(took),
         };
         let settings = self.turn.upstream.settings();
-        let counts = &settings.breaker;
-        let failed = counts.as_ref().is_some_and(|breaker| breaker.statuses.contains(&status));
+        let company = || self.turn.upstream.has_company(&self.backend);
+        let failed = settings.breaker.as_ref().is_some_and(|one| one.is_bad(status, company));
         let counts = &settings.ejection;
         let strange = counts.as_ref().is_some_and(|ejection| ejection.statuses.contains(&status));
         if failed || strange {
@@ -244,7 +244,7 @@ impl Lease {
             Fault::Timeout => self.turn.ended = Ended::Dropped,
             Fault::Closed | Fault::Malformed => {}
         }
-        let counts = counts(&self.turn.upstream, fault);
+        let counts = counts(&self.turn.upstream, &self.backend, fault);
         let verdict = match fault {
             _ if !counts => Verdict::Neutral,
             Fault::Connect | Fault::Closed => Verdict::Cut,
@@ -275,15 +275,21 @@ impl Drop for Lease {
     }
 }
 
-/// Whether the breakers of an upstream take this for a failure.
-fn counts(upstream: &Upstream, fault: Fault) -> bool {
-    upstream.settings().breaker.as_ref().is_some_and(|breaker| breaker.counts.contains(&fault))
+/// Whether the breaker of `backend` takes this for a failure.
+fn counts(upstream: &Upstream, backend: &Arc<Backend>, fault: Fault) -> bool {
+    let company = || upstream.has_company(backend);
+    upstream.settings().breaker.as_ref().is_some_and(|one| one.is_failure(fault, company))
 }
 
 /// The name of `backend` could not be resolved: a failure like that of a connection.
-pub(super) fn unresolved(upstream: &Upstream, backend: &Backend, e: &io::Error, now: Duration) {
+pub(super) fn unresolved(
+    upstream: &Upstream,
+    backend: &Arc<Backend>,
+    e: &io::Error,
+    now: Duration,
+) {
     backend.erred(Why::Unresolved(e), now);
-    if counts(upstream, Fault::Connect)
+    if counts(upstream, backend, Fault::Connect)
         && let Some(breaker) = backend.breaker()
         && let Some(pass) = enter(upstream, backend, breaker, now)
         && let Some(transition) = breaker.leave(pass, Verdict::Failure, now)

@@ -183,10 +183,32 @@ pub struct Sticky {
 pub struct Breaker {
     /// How many failures, and for how long.
     pub settings: breaker::Settings,
-    /// What counts as a failure, beside statuses.
-    pub counts: Vec<Fault>,
-    /// The statuses that count as failures.
-    pub statuses: Vec<u16>,
+    /// What counts as a failure, beside statuses; `None` goes by whether others can stand in for the backend.
+    pub counts: Option<Vec<Fault>>,
+    /// The statuses that count as failures; `None` goes by whether others can stand in for the backend.
+    pub statuses: Option<Vec<u16>>,
+}
+
+impl Breaker {
+    /// Whether this counts as a failure of a backend that `has_company`.
+    ///
+    /// One that is alone has nobody to stand in for it: what it answers is still better than nothing, and only when it
+    /// cannot be reached nothing is lost.
+    pub(crate) fn is_failure(&self, fault: Fault, has_company: impl FnOnce() -> bool) -> bool {
+        match (&self.counts, fault) {
+            (Some(counts), _) => counts.contains(&fault),
+            (None, Fault::Connect | Fault::Timeout) => true,
+            (None, Fault::Closed | Fault::Malformed) => has_company(),
+        }
+    }
+
+    /// The same of an answer with this status. A 500 is mostly about one page.
+    pub(crate) fn is_bad(&self, status: u16, has_company: impl FnOnce() -> bool) -> bool {
+        match &self.statuses {
+            Some(statuses) => statuses.contains(&status),
+            None => matches!(status, 502..=504) && has_company(),
+        }
+    }
 }
 
 /// In which way a backend failed.

@@ -373,6 +373,11 @@ impl Upstream {
         self.group.load().has_other(tried, &self.moment())
     }
 
+    /// Whether others are meant to stand in for `backend`, by what there is now.
+    pub(super) fn has_company(&self, backend: &Arc<Backend>) -> bool {
+        self.group.load().has_company(backend)
+    }
+
     /// What is known of each backend.
     #[must_use]
     pub fn report(&self) -> Vec<Report> {

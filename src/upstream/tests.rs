@@ -1,5 +1,6 @@
 //! Scenarios over real sockets: a minimal proxy, lifted, in front of an origin that follows a script.
 
+mod company;
 pub(super) mod harness;
 mod health;
 mod pool;

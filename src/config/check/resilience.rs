@@ -25,11 +25,9 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// What belongs to the rate of failures.
 pub(in crate::config) const ABOUT_RATE: [&str; 2] = ["min_requests", "window"];
 
-/// When a backend is given a rest. One that `is_alone` in its upstream has nobody to stand in for it: what
-/// it answers is still better than nothing, and only when it cannot be reached nothing is lost.
+/// When a backend is given a rest.
 pub(super) fn breaker(
     written: &schema::upstream::Breaker,
-    is_alone: bool,
     at: &Path,
     report: &mut Report<'_>,
 ) -> Breaker {
@@ -50,16 +48,8 @@ pub(super) fn breaker(
         }
     }
     statuses(written.statuses.as_deref().unwrap_or_default(), &at.key("statuses"), report);
-    let built_in: (&[Fault], &[u16]) = match is_alone {
-        true => (&[Fault::Connect, Fault::Timeout], &[]),
-        false => {
-            (&[Fault::Connect, Fault::Timeout, Fault::Closed, Fault::Malformed], &[502, 503, 504])
-        }
-    };
-    let counts = written.counts.as_ref().map(|counts| counts.iter().copied().map(fault).collect());
-    if counts.as_ref().is_some_and(Vec::is_empty)
-        && written.statuses.as_ref().is_none_or(Vec::is_empty)
-    {
+    let counts = written.counts.as_ref();
+    if counts.is_some_and(Vec::is_empty) && written.statuses.as_ref().is_none_or(Vec::is_empty) {
         report
             .error(at, "nothing counts as a failure")
             .help("name something in `counts` or `statuses`, or write `breaker: off`");
@@ -73,8 +63,8 @@ pub(super) fn breaker(
             open_for: period(report, &at.key("open_for"), written.open_for, MOMENT, DAY),
             probes: written.probes,
         },
-        counts: counts.unwrap_or_else(|| built_in.0.to_vec()),
-        statuses: written.statuses.clone().unwrap_or_else(|| built_in.1.to_vec()),
+        counts: counts.map(|counts| counts.iter().copied().map(fault).collect()),
+        statuses: written.statuses.clone(),
     }
 }
 

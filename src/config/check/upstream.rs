@@ -108,9 +108,6 @@ fn one(
     } else if let Some(ejection) = written.ejection.as_ref() {
         comparison(ejection, &backends, &at.key("ejection"), report);
     }
-    // A service has as many as its records say.
-    let is_service = |one: &Backend| matches!(one.at, Place::Service(_));
-    let is_alone = written.addresses.len() < 2 && !backends.iter().any(is_service);
     let servers = &written.resolvers;
     let resolvers = names::resolvers(servers, &backends, Srv::here(), &at.key("resolvers"), report);
     let threshold = written.panic_threshold;
@@ -163,7 +160,7 @@ fn one(
         breaker: written
             .breaker
             .as_ref()
-            .map(|breaker| resilience::breaker(breaker, is_alone, &at.key("breaker"), report)),
+            .map(|breaker| resilience::breaker(breaker, &at.key("breaker"), report)),
         retry: resilience::retry(written, uses, &at.key("retry"), report),
         health: written.health.as_ref().map(|written_health| {
             let at = at.key("health");

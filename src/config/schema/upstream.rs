@@ -170,12 +170,12 @@ pub struct Breaker {
     pub open_for: Period,
     /// How many requests then try it, at once and in all, before it is closed again.
     pub probes: u32,
-    /// What is a failure, beside statuses. Default: all of them; for the only backend of an upstream
-    /// `connect` and `timeout`.
+    /// What is a failure, beside statuses. Default: all of them; while no other backend is meant to get
+    /// requests `connect` and `timeout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counts: Option<Vec<Fault>>,
-    /// The statuses that are failures. Default: 502, 503 and 504; for the only backend of an upstream
-    /// none.
+    /// The statuses that are failures. Default: 502, 503 and 504; while no other backend is meant to get
+    /// requests none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statuses: Option<Vec<u16>>,
 }

@@ -118,10 +118,10 @@ impl Checks {
         self.turn.lock().await
     }
 
-    /// The last check, if it began after `asked`.
-    pub(super) fn since(&self, asked: Duration, backend: &Arc<str>) -> Option<Checked> {
+    /// The last check, if it began at `moment` or later.
+    pub(super) fn since(&self, moment: Duration, backend: &Arc<str>) -> Option<Checked> {
         let known = self.known.lock();
-        let last = known.last.as_ref().filter(|last| last.began >= asked)?;
+        let last = known.last.as_ref().filter(|last| last.began >= moment)?;
         Some(Checked {
             backend: Arc::clone(backend),
             error: last.error.clone(),

@@ -142,8 +142,13 @@ pub(super) async fn first(upstream: &Arc<Upstream>, mut backends: Vec<Arc<Backen
     let Some(settings) = &upstream.settings().health else { return };
     if settings.judged.initial == Assumed::Unknown && upstream.settings().active {
         backends.retain(|backend| !backend.is(Reason::Inactive));
-        // What takes longer is asked again by the schedule.
-        let _ = timeout(START, check_all(upstream, backends)).await;
+        let held = Arc::clone(upstream);
+        // In a task of its own: a check that takes longer goes on, and its backend gets requests as soon as it has passed.
+        let task = tokio::spawn(async move {
+            check_all(&held, backends).await;
+        });
+        upstream.adopt(task.abort_handle());
+        let _ = timeout(START, task).await;
     }
 }
 
@@ -195,9 +200,9 @@ async fn watch(upstream: Weak<Upstream>, backend: Weak<Backend>) {
                 return;
             };
             let Some(settings) = &upstream.settings().health else { return };
-            // Nobody knows it yet, and it gets no requests: its first check does not wait.
+            // Nobody knows it yet, and it gets no requests: its first check does not wait. One that is under way will do.
             if backend.is(Reason::Unknown) && !backend.is(Reason::Inactive) {
-                check(&upstream, &backend).await;
+                check_since(&upstream, &backend, Duration::ZERO).await;
             }
             jittered(settings.interval, settings.jitter, random())
         };
@@ -212,13 +217,17 @@ async fn watch(upstream: Weak<Upstream>, backend: Weak<Backend>) {
     }
 }
 
-/// Checks a backend, one check at a time, and acts on what comes of it.
+/// Checks a backend, one check at a time, and acts on what comes of it. Others may wait for the same: a check that began
+/// after this was asked for is as good.
 async fn check(upstream: &Upstream, backend: &Backend) -> Option<Checked> {
+    check_since(upstream, backend, upstream.now()).await
+}
+
+/// The same where a check is as good that began at `since` or later.
+async fn check_since(upstream: &Upstream, backend: &Backend, since: Duration) -> Option<Checked> {
     let checks = backend.checks.as_ref()?;
-    let asked = upstream.now();
     let _turn = checks.turn().await;
-    // Others waited for the same: a check that began after this was asked for is as good.
-    if let Some(checked) = checks.since(asked, backend.label()) {
+    if let Some(checked) = checks.since(since, backend.label()) {
         return Some(checked);
     }
     let began = upstream.now();

@@ -37,8 +37,8 @@ fn settings(open_for: Option<u64>) -> Settings {
             open_for: Duration::from_secs(seconds),
             ..breaker::Settings::default()
         },
-        counts: vec![Fault::Closed],
-        statuses: vec![503],
+        counts: Some(vec![Fault::Closed]),
+        statuses: Some(vec![503]),
     });
     settings
 }

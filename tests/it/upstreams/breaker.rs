@@ -318,6 +318,27 @@ fn the_only_backend_is_not_given_a_rest_for_what_it_answers() {
 }
 
 #[test]
+fn it_is_the_only_one_as_long_as_no_other_is_meant_to_get_requests() {
+    let ((one, _), (two, well)) = (ailing(), ailing());
+    well.store(true, Ordering::SeqCst);
+    let edge = before(&[&one], "    breaker: {failures: 2, open_for: 10m}\n    retry: off\n");
+    let opened = || edge.metrics("edgeproxy_backend_breaker_opened_total{");
+    let act = |path: &str, body: &str| edge.admin_post(&format!("/v1/upstreams/app/{path}"), body);
+    let body = format!("{{\"id\": \"two\", \"address\": \"{}\"}}", two.address);
+    act("backends", &body).expect_status(201);
+    act("backends/two/drain", "").expect_status(200);
+    for _ in 0..4 {
+        edge.get("/").expect_status(503);
+    }
+    assert!(opened().iter().all(|line| line.ends_with(" 0")), "{:?}", opened());
+
+    act("backends/two/undrain", "").expect_status(200);
+    let refused = (0..8).filter(|_| edge.get("/").status == 503).count();
+    assert_eq!(refused, 2, "those before do not count");
+    assert!(edge.wait_for_log("circuit breaker opened").contains("backend=b0"));
+}
+
+#[test]
 fn switched_off_it_lets_every_request_through() {
     let (origin, _) = ailing();
     let edge = before(&[&origin], "    breaker: off\n");

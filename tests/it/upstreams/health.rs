@@ -180,6 +180,7 @@ fn an_unknown_backend_gets_no_requests_before_its_first_check() {
     let line = edge.wait_for_log("backend healthy");
     assert!(line.contains("from=unknown"), "{line}");
     edge.get("/").expect_body("served");
+    assert_eq!(origin.seen_at("/health").len(), 1, "that took longer than the start waits for it");
 }
 
 #[test]

@@ -53,8 +53,8 @@ pub(super) fn settings(seed: u64, weights: &[u32]) -> Settings {
         concurrency: (seed / 6).is_multiple_of(3).then(limit_settings),
         breaker: Some(Breaker {
             settings: breaker_settings(),
-            counts: vec![Fault::Connect, Fault::Timeout, Fault::Closed, Fault::Malformed],
-            statuses: vec![503],
+            counts: Some(vec![Fault::Connect, Fault::Timeout, Fault::Closed, Fault::Malformed]),
+            statuses: Some(vec![503]),
         }),
         ejection: Some(Ejection {
             settings: ejection_settings(),

@@ -1,0 +1,92 @@
+//! What counts as a failure of a backend, by whether others can stand in for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::protocols::l4::socket::SocketAddr as Address;
+
+use super::harness::settings;
+use crate::message::reply::ReplyLimits;
+use crate::refusal::Refusal;
+use crate::resilience::breaker;
+use crate::resilience::breaker::State;
+use crate::upstream::Breaker;
+use crate::upstream::Fault;
+use crate::upstream::Place;
+use crate::upstream::Settings;
+use crate::upstream::backend::Reason;
+use crate::upstream::mishap::Why;
+use crate::upstream::peer::Upstream;
+use crate::upstream::peer::Wish;
+
+/// How a request may end badly, and whether that is held against a backend that has nobody to stand in for it.
+const ENDS: [(End, bool); 7] = [
+    (End::Fault(Fault::Connect), true),
+    (End::Fault(Fault::Timeout), true),
+    (End::Fault(Fault::Closed), false),
+    (End::Fault(Fault::Malformed), false),
+    (End::Status(502), false),
+    (End::Status(503), false),
+    (End::Status(504), false),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Fault(Fault),
+    Status(u16),
+}
+
+/// A name that stands for these addresses, where one failure opens a breaker.
+fn named(addresses: &[&str]) -> Arc<Upstream> {
+    let name = Place::Tcp { host: "origin.invalid".to_owned(), port: 1 };
+    let breaker = Breaker {
+        settings: breaker::Settings { failures: 1, ..breaker::Settings::default() },
+        counts: None,
+        statuses: None,
+    };
+    let settings = Settings { breaker: Some(breaker), ..settings(name) };
+    let upstream = Upstream::build(settings, ReplyLimits::default()).unwrap();
+    let serial = upstream.unfollowed(None)[0].serial;
+    let found = addresses.iter().map(|one| Address::Inet(one.parse().unwrap()).into());
+    upstream.learn(serial, found.collect()).unwrap();
+    upstream
+}
+
+/// Whether a request that ends so opens the breaker of the backend that it was sent to.
+fn opens(upstream: &Arc<Upstream>, end: End) -> bool {
+    let mut lease = upstream.lend(&Wish::default()).unwrap();
+    match end {
+        End::Fault(fault) => lease.failed(fault, Why::Refusal(Refusal::OriginClosed)),
+        End::Status(status) => lease.answered(status, Duration::from_millis(1)),
+    }
+    let label = Arc::clone(lease.backend().label());
+    let report = upstream.report();
+    let used = report.iter().find(|one| one.label == label).unwrap();
+    matches!(used.breaker, Some(State::Open { .. }))
+}
+
+#[tokio::test]
+async fn a_name_that_stands_for_several_has_company_and_one_that_stands_for_one_has_none() {
+    for (end, counts_alone) in ENDS {
+        assert_eq!(opens(&named(&["192.0.2.1:1"]), end), counts_alone, "{end:?}");
+        assert!(opens(&named(&["192.0.2.1:1", "192.0.2.2:1"]), end), "{end:?}");
+    }
+    for status in [200, 404, 500, 501, 505] {
+        let both = named(&["192.0.2.1:1", "192.0.2.2:1"]);
+        assert!(!opens(&both, End::Status(status)), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_meant_to_get_requests_is_no_company_and_who_is_ill_is() {
+    for (reason, is_company) in [
+        (Reason::Draining, false),
+        (Reason::Inactive, false),
+        (Reason::Unhealthy, true),
+        (Reason::Unknown, true),
+    ] {
+        let upstream = named(&["192.0.2.1:1", "192.0.2.2:1"]);
+        upstream.backends()[0].set(reason, true);
+        assert_eq!(opens(&upstream, End::Status(503)), is_company, "{reason:?}");
+    }
+}
