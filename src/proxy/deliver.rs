@@ -247,3 +247,33 @@ impl HttpModule for WithoutChunks {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_follows_a_head_without_content() {
+        let head = |status: u16, length: Option<&str>| {
+            let mut head = ResponseHeader::build(status, None).expect("it is a status");
+            if let Some(length) = length {
+                head.insert_header(header::CONTENT_LENGTH, length).expect("it is a value");
+            }
+            head
+        };
+        for (status, length, is) in [
+            (200, Some("0"), true),
+            (413, Some("0"), true),
+            (204, None, true),
+            (304, Some("5"), true),
+            (200, Some("5"), false),
+            // It ends where the connection does, or with its last chunk.
+            (200, None, false),
+            // The answer is still to come.
+            (100, None, false),
+            (103, Some("0"), false),
+        ] {
+            assert_eq!(is_all(&head(status, length)), is, "{status} {length:?}");
+        }
+    }
+}

@@ -7,14 +7,14 @@
 //! connection is never used again. Where the exchange ended cleanly on both sides and the origin goes
 //! on listening, the connection goes back to its [`Pool`] by itself.
 
+mod kept;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::io::IoSlice;
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
@@ -23,26 +23,10 @@ use std::task::Waker;
 use std::task::ready;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora::protocols::ALPN;
-use pingora::protocols::GetProxyDigest;
-use pingora::protocols::GetSocketDigest;
-use pingora::protocols::GetTimingDigest;
-use pingora::protocols::Peek;
-use pingora::protocols::Shutdown;
-use pingora::protocols::SocketDigest;
-use pingora::protocols::Ssl;
-use pingora::protocols::TimingDigest;
-use pingora::protocols::UniqueID;
-use pingora::protocols::UniqueIDType;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::tls::SslDigest;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
-use tokio::runtime::Handle;
 use tokio::time::Sleep;
-use tokio::time::timeout;
 
 use crate::message::reply::Afterwards;
 use crate::message::reply::OriginFault;
@@ -60,10 +44,6 @@ use crate::upstream::vigil::Heard;
 
 /// Writes are gathered up to this many bytes, so that what belongs together leaves together.
 const GATHER: usize = 16 * 1024;
-
-/// How much of a request is kept at most that the origin does not take although it answers already, in bytes. Pingora
-/// reads no further ahead than that, where the client is held.
-const KEPT: usize = 512 * 1024;
 
 /// A write buffer larger than this is given back once it is empty: an idle connection holds little.
 const KEEP: usize = 2 * 1024;
@@ -344,90 +324,6 @@ impl OriginIo {
         Poll::Ready(Ok(took))
     }
 
-    /// The origin takes nothing now. Where it answers nevertheless, that goes first, which Pingora does not come to before
-    /// this is ready, though it may have read some of it: `data` is kept until the origin takes it. Else ready when all
-    /// time is over.
-    fn poll_keep(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<()>> {
-        if let Poll::Ready(over) = self.is_not_taken(cx) {
-            return Poll::Ready(Err(over));
-        }
-        let speaks = self.ahead.as_ref().is_some_and(|ahead| !ahead.is_spent());
-        let guard = &self.line.guard;
-        let answers =
-            (speaks || !guard.awaits_head()) && !guard.is_tunnel() && !guard.offers_tunnel();
-        let fits = self.waiting() + data.len() <= KEPT;
-        if !answers || !fits || terms::is_answer_passed() {
-            return Poll::Pending;
-        }
-        self.line.pending.drain(..self.sent);
-        self.sent = 0;
-        self.line.pending.extend_from_slice(data);
-        self.kept = true;
-        self.hold();
-        Poll::Ready(Ok(()))
-    }
-
-    /// Whether the origin has answered wholly, and is there for the end of the request, which it did not take yet.
-    fn is_owed_the_rest(&self) -> bool {
-        let guard = &self.line.guard;
-        let is_whole = guard.fault().is_none() && !guard.awaits_body() && !guard.awaits_reply();
-        self.kept && is_whole && self.origin == Origin::Listening && self.waiting() > 0
-    }
-
-    /// Hands on what was kept, as far as the origin takes it.
-    fn go_on(&mut self, cx: &mut Context<'_>) {
-        let waiting = self.waiting();
-        match self.poll_drain(cx) {
-            Poll::Pending if self.waiting() < waiting => self.line.watch.took(),
-            Poll::Pending => {}
-            Poll::Ready(Ok(())) => {
-                self.kept = self.line.wire.as_pin().poll_flush(cx).is_pending();
-                if !self.kept {
-                    self.is_taken();
-                    self.hold();
-                }
-            }
-            // It takes no more. What it says is still read.
-            Poll::Ready(Err(_)) => {
-                self.origin = Origin::Gone;
-                self.kept = false;
-                self.drained();
-                self.hold();
-            }
-        }
-    }
-
-    /// The origin takes nothing now: ready when all time is over.
-    fn is_not_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.taking = Taking::Slowly;
-        self.line.watch.takes_nothing();
-        self.read_ahead(cx);
-        self.line.watch.poll_end(cx, Awaited::Room).map(overdue)
-    }
-
-    /// While the origin takes nothing: reads what it says, for which it may wait to be heard.
-    fn read_ahead(&mut self, cx: &mut Context<'_>) {
-        // Behind a whole answer nobody reads any more, and nobody is to wait for that.
-        if self.origin != Origin::Gone && self.line.guard.awaits_reply() {
-            let ahead = self.ahead.get_or_insert_default();
-            ahead.fill(cx, self.line.wire.as_pin());
-            self.hold();
-        }
-    }
-
-    /// What came goes first, and what was kept: the more is written, the more would come. Of what comes behind a whole
-    /// answer nothing is passed on to anybody: the rest of the body does not wait for it.
-    fn hold(&self) {
-        let speaks = self.ahead.as_ref().is_some_and(|ahead| !ahead.is_spent());
-        terms::hold_client((speaks || self.kept) && self.line.guard.awaits_reply());
-    }
-
-    fn forget_ahead(&mut self) {
-        if self.ahead.take().is_some() {
-            self.hold();
-        }
-    }
-
     /// Reads what was read ahead, then what comes.
     fn poll_wire(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(ahead) = &mut self.ahead {
@@ -535,27 +431,10 @@ impl Drop for OriginIo {
         }
         if let Some(patience) = may_go_on {
             self.line.give_back(patience);
-        } else if self.is_owed_the_rest()
-            && let Ok(runtime) = Handle::try_current()
-            && let Some(line) = self.line.take()
-        {
-            let patience = line.watch.for_room().unwrap_or_default();
-            let sent = self.sent;
-            runtime.spawn(async move { timeout(patience, send_the_rest(line, sent)).await });
+        } else {
+            self.send_the_rest();
         }
     }
-}
-
-/// Sends what is left of a request. Then the connection is closed.
-async fn send_the_rest(mut line: Box<Line>, mut sent: usize) {
-    let Line { wire, pending, .. } = &mut *line;
-    while let Some(rest @ [_, ..]) = pending.get(sent..) {
-        match poll_fn(|cx| wire.as_pin().poll_write(cx, rest)).await {
-            Ok(wrote @ 1..) => sent += wrote,
-            Ok(0) | Err(_) => return,
-        }
-    }
-    let _ = poll_fn(|cx| wire.as_pin().poll_flush(cx)).await;
 }
 
 /// A fault as the error of a read or a write.
@@ -696,62 +575,6 @@ impl AsyncWrite for OriginIo {
         this.line.wire.as_pin().poll_shutdown(cx)
     }
 }
-
-#[async_trait]
-impl Shutdown for OriginIo {
-    async fn shutdown(&mut self) {
-        // One try: an origin that does not read must not hold the request for a polite goodbye.
-        // Dropping the socket closes it in any case.
-        let mut this = Pin::new(self);
-        poll_fn(|cx| {
-            let _ = this.as_mut().poll_shutdown(cx);
-            Poll::Ready(())
-        })
-        .await;
-    }
-}
-
-impl UniqueID for OriginIo {
-    fn id(&self) -> UniqueIDType {
-        self.line.socket().as_raw_fd()
-    }
-}
-
-impl Ssl for OriginIo {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.line.tls.clone()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.line.tls.as_ref().map(|_| ALPN::H1)
-    }
-}
-
-impl GetTimingDigest for OriginIo {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        // What was not established for this request took no time (see `pool::was_reused`).
-        let took = (self.history == History::Fresh).then_some(self.line.took);
-        vec![Some(TimingDigest {
-            established_ts: self.line.established,
-            establishment_duration: took,
-            offload_wait_duration: None,
-        })]
-    }
-}
-
-impl GetProxyDigest for OriginIo {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for OriginIo {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.line.socket.clone())
-    }
-}
-
-impl Peek for OriginIo {}
 
 impl fmt::Debug for OriginIo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,11 +1,18 @@
+use std::future::poll_fn;
+use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use futures_util::FutureExt;
+use pingora::protocols::GetSocketDigest;
+use pingora::protocols::GetTimingDigest;
 use pingora::protocols::IO;
+use pingora::protocols::Shutdown;
+use pingora::protocols::UniqueID;
 use pingora::protocols::l4::socket::SocketAddr;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::*;
 use crate::message::reply::ReplyLimits;
