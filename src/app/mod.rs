@@ -18,6 +18,7 @@ mod keys;
 mod life;
 mod man;
 mod notify;
+mod offer;
 mod order;
 mod purge;
 mod quick;

@@ -3,8 +3,6 @@
 use std::any::Any;
 use std::fs::File;
 use std::io;
-use std::os::unix::net::UnixListener;
-use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::path::PathBuf;
@@ -43,11 +41,8 @@ use crate::app::daemon::PidFile;
 use crate::app::daemon::Starter;
 use crate::app::diagnostics;
 use crate::app::doors::Doors;
-use crate::app::handover;
-use crate::app::handover::Given;
 use crate::app::handover::Named;
 use crate::app::handover::Taken;
-use crate::app::handover::Wanted;
 use crate::app::identity;
 use crate::app::identity::Identity;
 use crate::app::keys;
@@ -55,6 +50,7 @@ use crate::app::life::Life;
 use crate::app::life::Signals;
 use crate::app::notify;
 use crate::app::notify::News;
+use crate::app::offer;
 use crate::app::order::Orders;
 use crate::app::reload;
 use crate::app::reload::Reloader;
@@ -104,9 +100,6 @@ const ADMIN_CONNECTIONS: u64 = 1024;
 const FLUSH: Duration = Duration::from_secs(2);
 /// Descriptors that are not clients' connections: files, origins, the machinery.
 const OTHER_FILES: u64 = 256;
-/// How long nobody who wants to take over is heard after the process ran out of something.
-const REST: Duration = Duration::from_millis(100);
-
 /// The configuration that the process is started with.
 pub(crate) struct Written {
     /// As meant.
@@ -473,7 +466,7 @@ async fn start(parts: Parts, life: &Arc<Life>) -> io::Result<()> {
     tokio::spawn(reload::watch(Arc::clone(&reloader)));
     tokio::spawn(reload::watch_certificates(reloader));
     if let Some(place) = upgrade {
-        offer(place, succession, beside)?;
+        offer::offer(place, succession, beside)?;
     }
     // Whoever is told that we serve may send a signal at once.
     life.attentive.notified().await;
@@ -588,80 +581,6 @@ fn open_admin(socket: Bound, reloader: &Arc<Reloader>, limits: &Arc<Limits>, lif
             error!(target: "edgeproxy::app", "the admin listener failed: {e}");
         }
     });
-}
-
-/// Offers the listening sockets to a process that is started with `-u`, and has one started for who asks.
-fn offer(place: UnixListener, succession: Succession, beside: Beside) -> io::Result<()> {
-    let place = tokio::net::UnixListener::from_std(place)?;
-    let both = Arc::new((succession, beside));
-    tokio::spawn(async move {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                // The process that took over has the same socket: who asks means that one.
-                () = both.1.life.until_replaced() => return,
-                accepted = place.accept() => accepted,
-            };
-            let stream = accepted.and_then(|(stream, _)| stream.into_std());
-            let both = Arc::clone(&both);
-            let started = stream.and_then(|stream| {
-                let thread = std::thread::Builder::new().name("handover".to_owned());
-                thread.spawn(move || {
-                    if let Err(e) = hand_over(stream, &both.0, &both.1) {
-                        warn!(target: "edgeproxy::app", "handing over failed: {e}; going on");
-                    }
-                })
-            });
-            if let Err(e) = started {
-                warn!(target: "edgeproxy::app", "somebody who wants to take over is not heard: {e}");
-                tokio::time::sleep(REST).await;
-            }
-        }
-    });
-    Ok(())
-}
-
-/// Does what somebody wants who came to the place where sockets are offered. Blocks.
-fn hand_over(mut stream: UnixStream, succession: &Succession, beside: &Beside) -> io::Result<()> {
-    let life = &beside.life;
-    match handover::wanted(&mut stream)? {
-        Wanted::Nothing => Ok(()),
-        Wanted::Stored => bequest::leave(stream, beside),
-        Wanted::Keys => keys::leave(&mut stream, &beside.runtime.load()),
-        Wanted::Successor => succession.answer(stream),
-        Wanted::Sockets => {
-            let Some(_turn) = life.taking.try_lock() else {
-                return handover::refuse(stream, "another process is about to take over");
-            };
-            if life.was_replaced() {
-                return handover::refuse(stream, "another process has just taken over");
-            }
-            // The new process reads what was changed after it has the sockets, and nothing is changed from here on.
-            let keeper = Arc::clone(&beside.runtime.load().keeper);
-            keeper.hand_on(true);
-            // Copies of copies: a drain that begins meanwhile closes its own.
-            let given = copies(life).and_then(|copies| handover::give(stream, &copies));
-            if !matches!(given, Ok(Given::Replaced)) {
-                keeper.hand_on(false);
-            }
-            match given? {
-                Given::Replaced => {
-                    beside.fellows.note_followed();
-                    life.note_replaced();
-                }
-                Given::Died => warn!(
-                    target: "edgeproxy::app",
-                    "the process that was to take over did not start; going on"
-                ),
-            }
-            Ok(())
-        }
-    }
-}
-
-fn copies(life: &Life) -> io::Result<Vec<Named>> {
-    let offered = life.offered.lock();
-    offered.iter().map(|(name, fd)| Ok((name.clone(), fd.try_clone()?))).collect()
 }
 
 fn memory_usage(memory: &'static Memory) -> impl Fn() -> Vec<CacheUsage> + Send + Sync + 'static {

@@ -20,7 +20,6 @@ use crate::runtime::state;
 use crate::runtime::upstreams::is_barred;
 use crate::upstream::Protocol;
 use crate::upstream::WEIGHTS;
-use crate::upstream::backend::Report;
 use crate::upstream::change::Refused;
 use crate::upstream::change::Standing;
 use crate::upstream::drift::Drift;
@@ -29,6 +28,7 @@ use crate::upstream::health::Health;
 use crate::upstream::health::NotChecked;
 use crate::upstream::peer::Upstream;
 use crate::upstream::pool;
+use crate::upstream::report::Report;
 use crate::upstream::resolve;
 
 /// What is to be done with the backends of an upstream.

@@ -9,8 +9,8 @@ use crate::observe::metrics::PoolSample;
 use crate::observe::metrics::UpstreamSample;
 use crate::resilience::breaker::State;
 use crate::resilience::health::State as Health;
-use crate::upstream::backend::Report;
 use crate::upstream::peer::Upstream;
+use crate::upstream::report::Report;
 
 /// What is known of every backend now.
 #[must_use]

@@ -13,7 +13,6 @@ use crate::upstream;
 use crate::upstream::Place;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend::Reason;
-use crate::upstream::backend::Report;
 use crate::upstream::connect::Dials;
 use crate::upstream::drift::Adjustment;
 use crate::upstream::drift::Drift;
@@ -25,6 +24,7 @@ use crate::upstream::peer::Source;
 use crate::upstream::peer::Upstream;
 use crate::upstream::peer::Way;
 use crate::upstream::peer::fixed;
+use crate::upstream::report::Report;
 
 /// Why a change is not made.
 #[derive(Debug)]

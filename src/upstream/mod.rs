@@ -36,6 +36,7 @@ pub mod pool;
 mod prospect;
 pub mod race;
 mod relocate;
+pub mod report;
 pub mod resolve;
 mod socket;
 mod sticky;

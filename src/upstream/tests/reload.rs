@@ -19,12 +19,12 @@ use crate::upstream::Fault;
 use crate::upstream::Place;
 use crate::upstream::Settings;
 use crate::upstream::backend::Reason;
-use crate::upstream::backend::Report;
 use crate::upstream::health;
 use crate::upstream::lease::Lease;
 use crate::upstream::mishap::Why;
 use crate::upstream::peer::Upstream;
 use crate::upstream::peer::Wish;
+use crate::upstream::report::Report;
 
 /// Two backends, of which one failure is enough.
 fn settings(open_for: Option<u64>) -> Settings {
