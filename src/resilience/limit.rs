@@ -22,9 +22,17 @@ const BACKED_OFF: f64 = 0.9;
 /// How much of the way to the new limit is made in one window.
 const STEP: f64 = 0.4;
 
-/// After how many busy windows the limit is halved until the latency of the group without a queue was
-/// seen again. Otherwise a group that is always full would never show it.
-const BUSY_WINDOWS: u32 = 50;
+/// How much of what a group takes without a queue it may have where its latency is that without a queue: what it takes
+/// is an estimate.
+const CALM: f64 = 0.5;
+
+/// How much of the way to a window's latency the baseline goes: a few answers that are slow or fast by chance do not
+/// move it far.
+const DRIFT: f64 = 0.25;
+
+/// After how many slow windows little is let in until the latency of the group without a queue was seen again.
+/// Otherwise a group that is always full would never show it.
+const SLOW_WINDOWS: u32 = 100;
 
 /// How many windows such a look may last.
 const LOOK_WINDOWS: u32 = 10;
@@ -67,7 +75,7 @@ pub enum Ended {
 pub struct Limit {
     settings: Settings,
     in_flight: AtomicU32,
-    /// What is let in now: the limit, or half of it during a look.
+    /// What is let in now: the limit, or a part of it during a look.
     admitted: AtomicU32,
     /// When the window ends, in nanoseconds. Who moves it on closes the window.
     ends: AtomicU64,
@@ -87,7 +95,8 @@ struct Control {
     limit: AtomicU64,
     /// The latency without a queue in nanoseconds, an `f64`; 0: not known.
     baseline: AtomicU64,
-    busy_windows: AtomicU32,
+    slow_windows: AtomicU32,
+    settled: AtomicBool,
 }
 
 /// What a window showed.
@@ -105,7 +114,10 @@ struct Seen {
 struct State {
     limit: f64,
     baseline: f64,
-    busy_windows: u32,
+    /// How many windows were slow since there was none with little in it, those of a look included.
+    slow_windows: u32,
+    /// What was let in before a look has left: the next window shows the group without a queue.
+    settled: bool,
 }
 
 impl Limit {
@@ -124,7 +136,8 @@ impl Limit {
             control: Control {
                 limit: AtomicU64::new(initial.to_bits()),
                 baseline: AtomicU64::new(0),
-                busy_windows: AtomicU32::new(0),
+                slow_windows: AtomicU32::new(0),
+                settled: AtomicBool::new(false),
             },
             settings,
         }
@@ -207,70 +220,104 @@ impl Control {
         State {
             limit: f64::from_bits(self.limit.load(Ordering::Relaxed)),
             baseline: f64::from_bits(self.baseline.load(Ordering::Relaxed)),
-            busy_windows: self.busy_windows.load(Ordering::Relaxed),
+            slow_windows: self.slow_windows.load(Ordering::Relaxed),
+            settled: self.settled.load(Ordering::Relaxed),
         }
     }
 
     fn store(&self, state: State) {
         self.limit.store(state.limit.to_bits(), Ordering::Relaxed);
         self.baseline.store(state.baseline.to_bits(), Ordering::Relaxed);
-        self.busy_windows.store(state.busy_windows, Ordering::Relaxed);
+        self.slow_windows.store(state.slow_windows, Ordering::Relaxed);
+        self.settled.store(state.settled, Ordering::Relaxed);
     }
 }
 
 /// The limit after a window.
 ///
-/// A window in which at most half of the limit was used has no queue of ours in it: its latency is what
-/// others are compared with, and says nothing about the limit. After another one, the limit goes towards
-/// itself times the gradient, and its square root more: room to find out whether there is more.
+/// A window in which the group had little has no queue in it: its latency is what others are compared with, and says
+/// nothing about the limit. After another one, the limit goes towards itself times the gradient, and its square root
+/// more: room to find out whether there is more.
 fn next_state(settings: &Settings, state: State, seen: Seen) -> State {
     let mut next = state;
     if seen.dropped {
         next.limit = bounded(settings, state.limit * BACKED_OFF);
-        next.busy_windows += 1;
+        next.slow_windows += 1;
         return past_look(next);
     }
-    let is_quiet = f64::from(seen.highest) <= (state.limit / 2.0).max(1.0);
-    if is_quiet {
-        next.busy_windows = 0;
-        let is_known = state.baseline > 0.0 && !is_looking(state);
-        next.baseline = if is_known && seen.latency > state.baseline {
-            // The group itself may have become slower; a few slow answers do not make it so.
-            state.baseline + (seen.latency - state.baseline) / 4.0
-        } else {
-            seen.latency
+    if is_looking(state) {
+        return looked(settings, state, seen);
+    }
+    if f64::from(seen.highest) <= calm(settings, state) {
+        next.slow_windows = 0;
+        next.baseline = match state.baseline > 0.0 {
+            // The group itself may have become slower.
+            true => state.baseline + (seen.latency - state.baseline) * DRIFT,
+            false => seen.latency,
         };
         return next;
     }
-    next.busy_windows += 1;
-    next.baseline =
-        if state.baseline == 0.0 { seen.latency } else { seen.latency.min(state.baseline) };
-    if is_looking(state) {
-        // Half of the limit is let in: what it shows is for the baseline.
-        return past_look(next);
-    }
+    next.baseline = lowered(state, seen);
     let tolerated = next.baseline * f64::from(settings.tolerance.max(100)) / 100.0;
     let gradient = (tolerated / seen.latency.max(1.0)).clamp(LEAST_GRADIENT, 1.0);
+    if gradient < 1.0 {
+        next.slow_windows += 1;
+    }
     let wanted = state.limit * gradient + state.limit.sqrt();
     next.limit = bounded(settings, state.limit + (wanted - state.limit) * STEP);
     next
 }
 
-/// Whether the limit is halved at the moment.
+/// After a window of a look, in which little is let in. One in which there was more has some in it that were let in
+/// before, and so may the first one in which there was not.
+fn looked(settings: &Settings, state: State, seen: Seen) -> State {
+    let mut next = state;
+    if seen.highest > admitted(settings, state) {
+        next.slow_windows += 1;
+        next.baseline = lowered(state, seen);
+        return past_look(next);
+    }
+    if state.settled {
+        next.slow_windows = 0;
+        next.baseline = seen.latency;
+    }
+    next.settled = !state.settled;
+    next
+}
+
+/// The baseline after a window that may have a queue in it.
+fn lowered(state: State, seen: Seen) -> f64 {
+    if state.baseline == 0.0 {
+        return seen.latency;
+    }
+    state.baseline + (seen.latency - state.baseline).min(0.0) * DRIFT
+}
+
+/// With how many requests at once the group has no queue. Where the limit stays as it is, the latency is what is
+/// tolerated over the gradient, of which the root makes up for what is missing to one; so many times what it takes
+/// without a queue is the limit.
+fn calm(settings: &Settings, state: State) -> f64 {
+    let gradient = 1.0 - 1.0 / state.limit.max(1.0).sqrt();
+    let tolerance = f64::from(settings.tolerance.max(100)) / 100.0;
+    (state.limit * gradient / tolerance * CALM).max(1.0)
+}
+
+/// Whether little is let in at the moment.
 fn is_looking(state: State) -> bool {
-    state.busy_windows >= BUSY_WINDOWS
+    state.slow_windows >= SLOW_WINDOWS
 }
 
 /// Ends a look that has lasted too long.
 fn past_look(mut state: State) -> State {
-    if state.busy_windows >= BUSY_WINDOWS + LOOK_WINDOWS {
-        state.busy_windows = 0;
+    if state.slow_windows >= SLOW_WINDOWS + LOOK_WINDOWS {
+        state.slow_windows = 0;
+        state.settled = false;
     }
     state
 }
 
 fn admitted(settings: &Settings, state: State) -> u32 {
-    let limit = if is_looking(state) { state.limit / 2.0 } else { state.limit };
+    let limit = if is_looking(state) { calm(settings, state) } else { state.limit };
     bounded(settings, limit) as u32
 }
 

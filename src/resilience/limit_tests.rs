@@ -8,20 +8,37 @@ use super::*;
 /// A server that works at `workers` requests at once, each for `work`, while the others queue; and
 /// clients that want `demand` requests in flight, and get as many as the limit lets in.
 struct Server {
+    /// How long a request takes, on average.
     work: u64,
+    /// With chance: by an exponential distribution.
+    chance: Option<u64>,
     /// When each worker is free, in microseconds.
     free: BinaryHeap<Reverse<u64>>,
 }
 
 impl Server {
     fn new(workers: usize, work: u64) -> Self {
-        Self { work, free: (0..workers).map(|_| Reverse(0)).collect() }
+        Self { work, chance: None, free: (0..workers).map(|_| Reverse(0)).collect() }
+    }
+
+    /// One whose requests take very different times.
+    fn uneven(workers: usize, work: u64) -> Self {
+        Self { chance: Some(1), ..Self::new(workers, work) }
+    }
+
+    /// How long the next one takes.
+    fn takes(&mut self) -> u64 {
+        let Some(chance) = &mut self.chance else { return self.work };
+        *chance =
+            chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let uniform = ((*chance >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
+        (-uniform.ln() * self.work as f64) as u64
     }
 
     /// When a request that comes now is answered.
     fn answers(&mut self, now: u64) -> u64 {
         let Reverse(free) = self.free.pop().expect("there are workers");
-        let done = free.max(now) + self.work;
+        let done = free.max(now) + self.takes();
         self.free.push(Reverse(done));
         done
     }
@@ -66,6 +83,46 @@ fn it_comes_down_to_what_the_server_works_at() {
         let most = workers * 1.5 + 2.5 * workers.sqrt() + 4.0;
         assert!((workers * 0.8..most).contains(&found), "{found:.1} for {workers} workers");
     }
+}
+
+#[test]
+fn it_does_not_follow_the_queue_that_it_lets_in() {
+    for (workers, work, tolerance) in [
+        (5, 50_000, 120),
+        (5, 50_000, 200),
+        (5, 50_000, 300),
+        (50, 50_000, 300),
+        (20, 500_000, 150),
+    ] {
+        for uneven in [false, true] {
+            let settings = Settings { min: 2, tolerance, ..Settings::default() };
+            let limit = Limit::new(settings);
+            let server = || match uneven {
+                false => Server::new(workers, work),
+                true => Server::uneven(workers, work),
+            };
+            let mut clock = 0;
+            settle(&limit, &mut server(), 3, 3, &mut clock);
+            let found = settle(&limit, &mut server(), workers * 12, 120, &mut clock);
+            let tolerated = workers as f64 * f64::from(tolerance) / 100.0;
+            // What is added to find out whether there is more, and what chance adds.
+            let most = (tolerated + 2.0 * tolerated.sqrt()) * if uneven { 1.5 } else { 1.2 };
+            let least = workers as f64 * 0.8;
+            let case = (workers, work, tolerance, uneven);
+            assert!((least..most).contains(&found), "{found:.1} is not below {most:.1}: {case:?}");
+        }
+    }
+}
+
+#[test]
+fn who_is_not_slow_is_not_looked_at() {
+    // There are more workers than may be used at once.
+    let limit = Limit::new(Settings { max: 100, ..Settings::default() });
+    let mut server = Server::uneven(1000, 20_000);
+    let mut clock = 0;
+    settle(&limit, &mut server, 80, 10, &mut clock);
+    let found = settle(&limit, &mut server, 80, 60, &mut clock);
+    assert_eq!(found, 100.0);
 }
 
 #[test]
