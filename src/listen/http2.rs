@@ -52,6 +52,9 @@ const BROKEN_STREAMS: usize = 64;
 const LAST_REQUEST: Duration = Duration::from_secs(2);
 /// Response bytes that may wait inside one HTTP/2 stream.
 const H2_SEND_BUFFER: usize = 64 * 1024;
+/// How many bytes of request bodies may wait on one connection. A stream has the 65,535 of RFC 9113 §6.9.2: uploads of which
+/// no more is taken for a while, be it fifteen of them, leave room for the others.
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 impl<A> EdgeApp<A>
 where
@@ -79,6 +82,7 @@ where
         options.max_concurrent_streams(self.limits.h2_streams);
         options.max_header_list_size(self.limits.h2_header_list());
         options.max_send_buffer_size(H2_SEND_BUFFER);
+        options.initial_connection_window_size(H2_CONNECTION_WINDOW);
         options.max_local_error_reset_streams(Some(BROKEN_STREAMS));
         let stream: Stream = io;
         let opening =

@@ -200,23 +200,36 @@ pub(crate) fn lend_now(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<L
 }
 
 impl Chosen {
-    /// Waits for one of its connections.
+    /// Waits for one of its connections, or, where that takes too long, has one of the route's other upstream.
     pub(crate) async fn in_line(
-        mut self,
+        self,
         request: &Outgoing<'_>,
         ctx: &mut RequestCtx,
     ) -> Result<Allowance> {
-        let queue_timeout = self.lease.upstream().settings().pool.queue_timeout;
-        let patience = self.left.min(queue_timeout);
-        if let Err(full) = self.lease.connection(request.body, patience).await {
+        let mut chosen = self;
+        loop {
+            let Err(full) = chosen.wait(request).await else {
+                return Ok(chosen.settle(request, ctx));
+            };
             let refusal = match full {
                 pool::Refused::QueueFull => Refusal::QueueFull,
                 pool::Refused::QueueTimeout => Refusal::QueueTimeout,
             };
             count(refusal, ctx);
-            return Err(refused(ctx, refusal));
+            if !again::fall_back(ctx) {
+                return Err(refused(ctx, refusal));
+            }
+            forget(ctx);
+            chosen = match lend_now(request, ctx)? {
+                Lent::Now(allowance) => return Ok(allowance),
+                Lent::Later(other) => *other,
+            };
         }
-        Ok(self.settle(request, ctx))
+    }
+
+    async fn wait(&mut self, request: &Outgoing<'_>) -> Result<(), pool::Refused> {
+        let queue_timeout = self.lease.upstream().settings().pool.queue_timeout;
+        self.lease.connection(request.body, self.left.min(queue_timeout)).await
     }
 
     /// The attempt is made with it: there is a connection.

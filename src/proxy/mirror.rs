@@ -269,26 +269,26 @@ impl Copy {
             }
         };
         let reads = async {
-            loop {
+            let status = loop {
                 match poll_fn(|cx| stream.poll_head(cx)).await.map_err(broke)? {
                     Head::Interim(_) => {}
-                    Head::Final(head) => return Ok(head.status),
+                    Head::Final(head) => break head.status,
                 }
+            };
+            lease.answered(status.as_u16(), began.elapsed());
+            let mut left = self.wanted();
+            while left > 0 {
+                let part = poll_fn(|cx| stream.poll_body(cx)).await.map_err(broke)?;
+                let Some(part) = part else { break };
+                left = left.saturating_sub(part.len());
             }
+            Ok(())
         };
-        // Whoever takes no more of it may have answered, and says by that why.
-        let status = match select(pin!(reads), pin!(writes)).await {
-            Either::Left((status, _)) => status?,
-            Either::Right(((), reads)) => reads.await?,
-        };
-        lease.answered(status.as_u16(), began.elapsed());
-        let mut left = self.wanted();
-        while left > 0 {
-            let part = poll_fn(|cx| stream.poll_body(cx)).await.map_err(broke)?;
-            let Some(part) = part else { break };
-            left = left.saturating_sub(part.len());
+        // Who has answered wholly may take no more of it; who has only begun may wait for the rest.
+        match select(pin!(reads), pin!(writes)).await {
+            Either::Left((read, _)) => read,
+            Either::Right(((), reads)) => reads.await,
         }
-        Ok(())
     }
 
     async fn ask_http1(&self, request: &[u8], lease: &mut Lease) -> Result<(), Broke> {

@@ -138,8 +138,9 @@ impl Upstream {
 
     /// From now on requests are lent the backends of this upstream, and not those of `before`, which it
     /// follows: what those have they finish.
-    pub fn take_over(&self, before: &Self) {
+    pub fn take_over(self: &Arc<Self>, before: &Self) {
         before.rest();
+        before.is_followed_by(self);
         let now = self.now();
         let (read, pool) = (self.settings.timeouts.read, self.settings.pool);
         let breaker = self.settings.breaker.as_ref().map(|breaker| &breaker.settings);
@@ -161,6 +162,11 @@ impl Upstream {
             }
         }
         drop(sources);
+        // What is found out yet is as good as what would be asked again.
+        before.keeps_beginning(|one| {
+            stays.iter().any(|same| same.is_the_same_as(one) && same.is_checked_as(one))
+        });
+        self.beginning.lock().append(&mut before.beginning.lock());
         let mut leaving: Vec<Weak<Backend>> = std::mem::take(&mut before.leaving.lock());
         if self.ward.is_none()
             && let Some(ward) = &before.ward
@@ -204,6 +210,7 @@ impl Upstream {
     /// No request is lent its backends any more, and nothing follows it.
     pub fn retire(&self) {
         self.rest();
+        self.keeps_beginning(|_| false);
         self.dials().iter().for_each(|dial| Dial::retire(dial));
     }
 

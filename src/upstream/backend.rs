@@ -176,6 +176,12 @@ impl Backend {
         Arc::ptr_eq(&self.prospect.course, &before.prospect.course)
     }
 
+    /// Whether it is asked by checks what `other` is asked.
+    pub(super) fn is_checked_as(&self, other: &Self) -> bool {
+        let (mine, theirs) = (self.checks.as_deref(), other.checks.as_deref());
+        mine.zip(theirs).is_some_and(|(mine, theirs)| mine.ask_as(theirs))
+    }
+
     /// From now on it is what requests are lent, and these settings count.
     pub(super) fn takes_over(&self, pool: pool::Settings, breaker: Option<&breaker::Settings>) {
         self.pool.adjust(pool);

@@ -44,6 +44,8 @@ pub enum Refused {
     NoBreaker,
     /// This name has no address to go over to.
     Unresolved(String, io::Error),
+    /// It did not pass its check, where the one in whose place it was to be is well.
+    Unwell(Arc<str>),
     /// It cannot be set up.
     Unusable(BuildError),
 }
@@ -69,6 +71,10 @@ impl fmt::Display for Refused {
             Self::Unresolved(name, e) => {
                 write!(f, "\"{name}\" was not resolved, and nothing is changed: {e}")
             }
+            Self::Unwell(why) => write!(
+                f,
+                "it did not pass its check, and nothing is changed, since it is well where it is: {why}"
+            ),
             Self::Unusable(e) => write!(f, "it cannot be used: {e}"),
         }
     }

@@ -106,8 +106,8 @@ impl Group {
     }
 
     /// Whether others are meant to get requests beside `backend`, as they are or not.
-    pub(super) fn has_company(&self, backend: &Arc<Backend>) -> bool {
-        self.backends().any(|other| !Arc::ptr_eq(other, backend) && other.is_wanted())
+    pub(super) fn has_company(&self, backend: &Backend) -> bool {
+        self.backends().any(|other| !other.is_the_same_as(backend) && other.is_wanted())
     }
 
     /// Whether requests still have a choice beside `tried`.

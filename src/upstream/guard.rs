@@ -59,8 +59,8 @@ pub struct OriginIo {
     /// How many bytes at the start of the next write the guard has seen already.
     inspected: usize,
     taking: Taking,
-    /// What waits was not taken by the time that it was written: reading sees to it.
-    kept: bool,
+    /// What waits was not taken by the time that it was written: reading sees to it. When all of it has to be.
+    kept: Option<Pin<Box<Sleep>>>,
     /// Whether the connection carried requests before this one.
     history: History,
     /// How long the origin may be silent after a request that offers a tunnel.
@@ -146,7 +146,7 @@ impl OriginIo {
             sent: 0,
             inspected: 0,
             taking: Taking::Readily,
-            kept: false,
+            kept: None,
             history,
             patience,
             silence: None,
@@ -258,7 +258,7 @@ impl OriginIo {
 
     /// What is waited for while nothing comes.
     fn awaited(&self) -> Awaited {
-        match (self.line.guard.awaits_body() || self.kept, self.taking) {
+        match (self.line.guard.awaits_body() || self.kept.is_some(), self.taking) {
             (false, _) => Awaited::Origin,
             (true, Taking::Readily) => Awaited::Body,
             (true, Taking::Slowly) => Awaited::Room,
@@ -318,7 +318,7 @@ impl OriginIo {
             data.len()
         };
         self.inspected = self.inspected.saturating_sub(took);
-        if !self.kept {
+        if self.kept.is_none() {
             self.is_taken();
         }
         Poll::Ready(Ok(took))
@@ -426,7 +426,7 @@ impl OriginIo {
 impl Drop for OriginIo {
     fn drop(&mut self) {
         let may_go_on = self.may_go_on();
-        if self.ahead.take().is_some() || self.kept {
+        if self.ahead.take().is_some() || self.kept.is_some() {
             terms::hold_client(false);
         }
         if let Some(patience) = may_go_on {
@@ -472,8 +472,10 @@ impl AsyncRead for OriginIo {
             this.held = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        if this.kept {
-            this.go_on(cx);
+        if this.kept.is_some()
+            && let Poll::Ready(over) = this.go_on(cx)
+        {
+            return Poll::Ready(Err(over));
         }
         let before = buf.filled().len();
         let Poll::Ready(read) = this.poll_wire(cx, buf) else {
@@ -497,7 +499,7 @@ impl AsyncRead for OriginIo {
             buf.set_filled(before);
             return Poll::Ready(Err(breach(fault)));
         }
-        if this.ahead.is_some() || this.kept {
+        if this.ahead.is_some() || this.kept.is_some() {
             this.hold();
         }
         let heard = this.heard();
@@ -551,12 +553,12 @@ impl AsyncWrite for OriginIo {
         if this.poll_drain(cx)?.is_pending() {
             return this.poll_keep(cx, &[]);
         }
-        this.is_taken();
         let Poll::Ready(flushed) = this.line.wire.as_pin().poll_flush(cx) else {
             return this.poll_keep(cx, &[]);
         };
         flushed?;
-        if std::mem::take(&mut this.kept) {
+        this.is_taken();
+        if this.kept.take().is_some() {
             this.hold();
         }
         this.flushes = this.flushes.saturating_add(1);

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::Weak;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -76,6 +77,10 @@ pub struct Upstream {
     changes: Arc<Notify>,
     /// The tasks that work for it; they end with it.
     tasks: Mutex<Vec<AbortHandle>>,
+    /// First checks that are under way; each ends with its backend.
+    pub(super) beginning: Mutex<Vec<(Arc<Backend>, AbortHandle)>>,
+    /// What follows it, since that took over.
+    follower: OnceLock<Weak<Self>>,
 }
 
 /// One backend as it is meant, and what it stands for now.
@@ -246,6 +251,8 @@ impl Upstream {
             started: before.map_or_else(clock::now, |before| before.started),
             changes: Arc::default(),
             tasks: Mutex::default(),
+            beginning: Mutex::default(),
+            follower: OnceLock::new(),
             settings,
         };
         {
@@ -373,9 +380,19 @@ impl Upstream {
         self.group.load().has_other(tried, &self.moment())
     }
 
-    /// Whether others are meant to stand in for `backend`, by what there is now.
-    pub(super) fn has_company(&self, backend: &Arc<Backend>) -> bool {
-        self.group.load().has_company(backend)
+    /// Whether others are meant to stand in for `backend`, by what there is now: a reload may have taken over since a
+    /// request was lent it.
+    pub(super) fn has_company(&self, backend: &Backend) -> bool {
+        match self.follower.get().and_then(Weak::upgrade) {
+            Some(follower) => follower.has_company(backend),
+            None => self.group.load().has_company(backend),
+        }
+    }
+
+    /// What takes over from it, and knows who there is.
+    pub(super) fn is_followed_by(&self, follower: &Arc<Self>) {
+        // Nobody else ever follows it.
+        let _ = self.follower.set(Arc::downgrade(follower));
     }
 
     /// What is known of each backend.
@@ -455,6 +472,24 @@ impl Upstream {
         }
     }
 
+    /// The first check of `backend` has begun, and ends when that goes.
+    pub(super) fn begins_with(&self, backend: &Arc<Backend>, check: AbortHandle) {
+        let mut beginning = self.beginning.lock();
+        beginning.retain(|(_, check)| !check.is_finished());
+        beginning.push((Arc::clone(backend), check));
+    }
+
+    /// First checks go on where `goes_on` says so of their backends.
+    pub(super) fn keeps_beginning(&self, goes_on: impl Fn(&Backend) -> bool) {
+        self.beginning.lock().retain(|(backend, check)| {
+            let stays = goes_on(backend);
+            if !stays {
+                check.abort();
+            }
+            stays && !check.is_finished()
+        });
+    }
+
     /// Ends `task` when the upstream goes.
     pub(super) fn adopt(&self, task: AbortHandle) {
         let mut tasks = self.tasks.lock();
@@ -484,6 +519,8 @@ impl Upstream {
         let algorithm = &self.settings.balance.algorithm;
         let group = Group::new(backends.collect(), algorithm, &self.news);
         self.group.store(Arc::new(group));
+        let all = sources.iter().flat_map(|source| &source.backends);
+        self.keeps_beginning(|one| all.clone().any(|other| other.is_the_same_as(one)));
         self.changes.notify_one();
     }
 }

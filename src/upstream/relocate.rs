@@ -64,9 +64,17 @@ impl Upstream {
             Some(_) | None => known,
         };
         source.learn(found, self.settings(), self.now());
-        health::first(self, source.backends.clone()).await;
+        let checked = health::beforehand(self, source.backends.clone()).await;
 
         let mut sources = self.sources.lock();
+        if let Err(why) = checked {
+            let now = self.now();
+            let serves = find(&mut sources, &id)?.backends.iter().any(|one| one.is_well(now));
+            // Where the old one serves, requests would be lost.
+            if serves {
+                return Err(Refused::Unwell(why));
+            }
+        }
         // Still there, and nobody else came to this place.
         self.is_there(&sources, &source.settings)?;
         let place = find(&mut sources, &id)?;

@@ -1,17 +1,20 @@
 //! What an origin does not take although it answers: it is kept, so that the answer passes at once, and handed on as far
 //! as the origin takes it; also behind the end of the exchange.
 
+use std::future::Future;
 use std::future::poll_fn;
 use std::io;
 use std::task::Context;
 use std::task::Poll;
 
 use tokio::runtime::Handle;
+use tokio::time::sleep;
 use tokio::time::timeout;
 
 use super::Origin;
 use super::OriginIo;
 use super::Taking;
+use crate::refusal::Refusal;
 use crate::terms;
 use crate::upstream::fault::overdue;
 use crate::upstream::line::Line;
@@ -40,7 +43,10 @@ impl OriginIo {
         self.line.pending.drain(..self.sent);
         self.sent = 0;
         self.line.pending.extend_from_slice(data);
-        self.kept = true;
+        if self.kept.is_none() {
+            let patience = self.line.watch.for_room().unwrap_or(self.patience);
+            self.kept = Some(Box::pin(sleep(patience)));
+        }
         self.hold();
         Poll::Ready(Ok(()))
     }
@@ -61,18 +67,18 @@ impl OriginIo {
     fn is_owed_the_rest(&self) -> bool {
         let guard = &self.line.guard;
         let is_whole = guard.fault().is_none() && !guard.awaits_body() && !guard.awaits_reply();
-        self.kept && is_whole && self.origin == Origin::Listening && self.waiting() > 0
+        self.kept.is_some() && is_whole && self.origin == Origin::Listening && self.waiting() > 0
     }
 
-    /// Hands on what was kept, as far as the origin takes it.
-    pub(super) fn go_on(&mut self, cx: &mut Context<'_>) {
+    /// Hands on what was kept, as far as the origin takes it. Ready when it did not within its time, whatever it says.
+    pub(super) fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let waiting = self.waiting();
         match self.poll_drain(cx) {
             Poll::Pending if self.waiting() < waiting => self.line.watch.took(),
             Poll::Pending => {}
             Poll::Ready(Ok(())) => {
-                self.kept = self.line.wire.as_pin().poll_flush(cx).is_pending();
-                if !self.kept {
+                if self.line.wire.as_pin().poll_flush(cx).is_ready() {
+                    self.kept = None;
                     self.is_taken();
                     self.hold();
                 }
@@ -80,11 +86,13 @@ impl OriginIo {
             // It takes no more. What it says is still read.
             Poll::Ready(Err(_)) => {
                 self.origin = Origin::Gone;
-                self.kept = false;
+                self.kept = None;
                 self.drained();
                 self.hold();
             }
         }
+        let Some(kept) = &mut self.kept else { return Poll::Pending };
+        kept.as_mut().poll(cx).map(|()| overdue(Refusal::OriginTimeout))
     }
 
     /// The origin takes nothing now: ready when all time is over.
@@ -109,7 +117,7 @@ impl OriginIo {
     /// answer nothing is passed on to anybody: the rest of the body does not wait for it.
     pub(super) fn hold(&self) {
         let speaks = self.ahead.as_ref().is_some_and(|ahead| !ahead.is_spent());
-        terms::hold_client((speaks || self.kept) && self.line.guard.awaits_reply());
+        terms::hold_client((speaks || self.kept.is_some()) && self.line.guard.awaits_reply());
     }
 
     pub(super) fn forget_ahead(&mut self) {

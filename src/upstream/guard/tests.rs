@@ -272,7 +272,7 @@ async fn the_client_is_let_go_by_whoever_finds_that_what_was_kept_was_taken() {
             while !is_held().await {
                 io.write_all(&[b'x'; 64 * 1024]).await.unwrap();
             }
-            assert!(io.kept, "the origin reads nothing");
+            assert!(io.kept.is_some(), "the origin reads nothing");
             assert!(io.read(&mut [0; 256]).await.unwrap() > 0);
             assert!(is_held().await, "what was kept is still there");
             while io.waiting() > 0 {
@@ -287,10 +287,45 @@ async fn the_client_is_let_go_by_whoever_finds_that_what_was_kept_was_taken() {
                 }
             }
             send(&mut io, b"x").await;
-            assert!(!io.kept && !is_held().await, "reads first: {reads_first}");
+            assert!(io.kept.is_none() && !is_held().await, "reads first: {reads_first}");
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn what_is_kept_has_its_time_although_the_origin_says_something_now_and_then() {
+    terms::scope(Arc::new(()), async {
+        let (io, mut origin) = guarded();
+        let mut io = io.with_patience(Duration::from_millis(100));
+        send(&mut io, &post(8 * 1024 * 1024)).await;
+        origin.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\nwe").await.unwrap();
+        while io.kept.is_none() {
+            io.write_all(&[b'x'; 64 * 1024]).await.unwrap();
+        }
+        let trickles = async {
+            loop {
+                origin.write_all(b"x").await.unwrap();
+                // It takes a little of it, too.
+                origin.read_exact(&mut [0; 64]).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let ends = async {
+            loop {
+                match io.read(&mut [0; 256]).await {
+                    Ok(read) => assert!(read > 0, "it goes on answering"),
+                    Err(over) => return over,
+                }
+            }
+        };
+        let over = timeout(Duration::from_secs(60), async {
+            tokio::select! { over = ends => over, () = trickles => unreachable!("it never ends") }
+        });
+        let over = over.await.expect("it ends by itself");
+        assert_eq!(over.kind(), io::ErrorKind::TimedOut);
+    })
+    .await;
 }
 
 #[tokio::test]

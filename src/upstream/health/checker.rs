@@ -57,6 +57,16 @@ pub(super) enum Failure {
     NotGrpc(&'static str),
 }
 
+impl Checker {
+    /// Whether `other` asks the same in the same way; how often, and what follows from it, does not matter.
+    pub(super) fn asks_as(&self, other: &Self) -> bool {
+        let (mine, theirs) = (&self.settings, &other.settings);
+        (&mine.probe, mine.timeout) == (&theirs.probe, theirs.timeout)
+            && (self.protocol, self.secure) == (other.protocol, other.secure)
+            && self.authority == other.authority
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -18,8 +18,8 @@ use crate::resilience::health::State;
 #[derive(Debug)]
 pub(in crate::upstream) struct Checks {
     checker: Arc<Checker>,
-    /// Whoever has it checks; the others wait.
-    turn: tokio::sync::Mutex<()>,
+    /// Whoever has it checks; the others wait. After a reload the same.
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// After a reload the same, whoever found it out.
     known: Arc<Mutex<Known>>,
 }
@@ -79,7 +79,7 @@ impl Checks {
     pub(in crate::upstream) fn new(checker: Arc<Checker>) -> Self {
         let checkup = Checkup::new(checker.settings().judged);
         let known = Known { checkup, passed: 0, failed: 0, last: None, error: None };
-        Self { checker, turn: tokio::sync::Mutex::default(), known: Arc::new(Mutex::new(known)) }
+        Self { checker, turn: Arc::default(), known: Arc::new(Mutex::new(known)) }
     }
 
     /// By `checker`, those of a backend that was known before a reload: what was found out stays, also what is
@@ -87,6 +87,7 @@ impl Checks {
     /// otherwise.
     pub(in crate::upstream) fn following(checker: Arc<Checker>, before: Option<&Self>) -> Self {
         let judged = checker.settings().judged;
+        let turn = before.map(|before| Arc::clone(&before.turn)).unwrap_or_default();
         let known = match before {
             Some(before) => Arc::clone(&before.known),
             None => {
@@ -95,12 +96,17 @@ impl Checks {
                 Arc::new(Mutex::new(known))
             }
         };
-        Self { checker, turn: tokio::sync::Mutex::default(), known }
+        Self { checker, turn, known }
     }
 
     /// What was found out is judged by its settings from now on.
     pub(in crate::upstream) fn takes_over(&self) {
         self.known.lock().checkup.set(self.checker.settings().judged);
+    }
+
+    /// Whether a check of `other` is as good as one of these.
+    pub(in crate::upstream) fn ask_as(&self, other: &Self) -> bool {
+        self.checker.asks_as(&other.checker)
     }
 
     /// Who asks, to be kept.

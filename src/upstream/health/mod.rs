@@ -19,9 +19,11 @@ use std::time::Duration;
 
 use ::http::HeaderMap;
 use ::http::Method;
+use futures_util::future::join_all;
 use log::info;
 use log::warn;
 use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio::time::timeout;
@@ -31,7 +33,6 @@ pub use self::checks::Checked;
 pub(super) use self::checks::Checks;
 pub use self::checks::Health;
 use crate::resilience::health;
-use crate::resilience::health::Assumed;
 use crate::resilience::health::Change;
 use crate::resilience::health::State;
 use crate::upstream::backend::Backend;
@@ -41,6 +42,9 @@ use crate::upstream::peer::Upstream;
 
 /// How long the start waits for the first checks of backends that get no requests before.
 const START: Duration = Duration::from_secs(2);
+
+/// How long an operator waits for the check of an address that a backend is to go over to.
+const BEFOREHAND: Duration = Duration::from_secs(30);
 
 /// How backends are checked, as meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,24 +135,44 @@ pub async fn start(upstream: &Arc<Upstream>) {
     if upstream.settings().health.is_none() || !upstream.settings().active {
         return;
     }
-    first(upstream, upstream.backends()).await;
+    let mut due = upstream.backends();
+    due.retain(|backend| is_due(upstream, backend));
+    let first = join_all(due.iter().map(|backend| first(upstream, backend)));
+    let _ = timeout(START, first).await;
     let task = tokio::spawn(keep(Arc::downgrade(upstream)));
     upstream.adopt(task.abort_handle());
 }
 
-/// Checks these where a backend gets no requests before its first check, and waits for the results, two
-/// seconds at the most.
-pub(super) async fn first(upstream: &Arc<Upstream>, mut backends: Vec<Arc<Backend>>) {
-    let Some(settings) = &upstream.settings().health else { return };
-    if settings.judged.initial == Assumed::Unknown && upstream.settings().active {
-        backends.retain(|backend| !backend.is(Reason::Inactive));
-        let held = Arc::clone(upstream);
-        // In a task of its own: a check that takes longer goes on, and its backend gets requests as soon as it has passed.
-        let task = tokio::spawn(async move {
-            check_all(&held, backends).await;
-        });
-        upstream.adopt(task.abort_handle());
-        let _ = timeout(START, task).await;
+/// Whether this one gets no requests before its first check, which is not to wait.
+fn is_due(upstream: &Upstream, backend: &Backend) -> bool {
+    upstream.settings().active && backend.is(Reason::Unknown) && !backend.is(Reason::Inactive)
+}
+
+/// Begins the first check of a backend, or waits for the one that is under way. A task of its own: it goes on while
+/// nobody waits for it, and through a reload, and ends with its backend.
+fn first(upstream: &Arc<Upstream>, backend: &Arc<Backend>) -> JoinHandle<()> {
+    let (by, whose) = (Arc::clone(upstream), Arc::clone(backend));
+    let task = tokio::spawn(async move {
+        // Whatever was found out is a first check.
+        check_since(&by, &whose, Duration::ZERO).await;
+    });
+    upstream.begins_with(backend, task.abort_handle());
+    task
+}
+
+/// Checks backends that are to take the place of others, where they get no requests before their first check. Says why
+/// none of them is well, where that is so.
+pub(super) async fn beforehand(
+    upstream: &Arc<Upstream>,
+    mut backends: Vec<Arc<Backend>>,
+) -> Result<(), Arc<str>> {
+    backends.retain(|backend| is_due(upstream, backend));
+    let Ok(checked) = timeout(BEFOREHAND, check_all(upstream, backends)).await else {
+        return Ok(());
+    };
+    match checked.into_iter().map(|one| one.error).collect::<Option<Vec<_>>>() {
+        Some(errors) => errors.into_iter().next().map_or(Ok(()), Err),
+        None => Ok(()),
     }
 }
 
@@ -195,17 +219,17 @@ async fn keep(upstream: Weak<Upstream>) {
 /// The schedule of one backend.
 async fn watch(upstream: Weak<Upstream>, backend: Weak<Backend>) {
     loop {
-        let wait = {
+        let (due, wait) = {
             let (Some(upstream), Some(backend)) = (upstream.upgrade(), backend.upgrade()) else {
                 return;
             };
             let Some(settings) = &upstream.settings().health else { return };
-            // Nobody knows it yet, and it gets no requests: its first check does not wait. One that is under way will do.
-            if backend.is(Reason::Unknown) && !backend.is(Reason::Inactive) {
-                check_since(&upstream, &backend, Duration::ZERO).await;
-            }
-            jittered(settings.interval, settings.jitter, random())
+            let due = is_due(&upstream, &backend).then(|| first(&upstream, &backend));
+            (due, jittered(settings.interval, settings.jitter, random()))
         };
+        if let Some(first) = due {
+            let _ = first.await;
+        }
         sleep(wait).await;
         let (Some(upstream), Some(backend)) = (upstream.upgrade(), backend.upgrade()) else {
             return;

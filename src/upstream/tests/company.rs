@@ -15,6 +15,7 @@ use crate::upstream::Fault;
 use crate::upstream::Place;
 use crate::upstream::Settings;
 use crate::upstream::backend::Reason;
+use crate::upstream::lease::Lease;
 use crate::upstream::mishap::Why;
 use crate::upstream::peer::Upstream;
 use crate::upstream::peer::Wish;
@@ -54,7 +55,11 @@ fn named(addresses: &[&str]) -> Arc<Upstream> {
 
 /// Whether a request that ends so opens the breaker of the backend that it was sent to.
 fn opens(upstream: &Arc<Upstream>, end: End) -> bool {
-    let mut lease = upstream.lend(&Wish::default()).unwrap();
+    opens_with(upstream.lend(&Wish::default()).unwrap(), upstream, end)
+}
+
+/// The same of one that was lent it before.
+fn opens_with(mut lease: Lease, upstream: &Upstream, end: End) -> bool {
     match end {
         End::Fault(fault) => lease.failed(fault, Why::Refusal(Refusal::OriginClosed)),
         End::Status(status) => lease.answered(status, Duration::from_millis(1)),
@@ -88,5 +93,23 @@ async fn who_is_not_meant_to_get_requests_is_no_company_and_who_is_ill_is() {
         let upstream = named(&["192.0.2.1:1", "192.0.2.2:1"]);
         upstream.backends()[0].set(reason, true);
         assert_eq!(opens(&upstream, End::Status(503)), is_company, "{reason:?}");
+    }
+}
+
+#[tokio::test]
+async fn requests_from_before_a_reload_are_judged_by_who_is_there_after_it() {
+    let (one, both) = (["192.0.2.1:1"], ["192.0.2.1:1", "192.0.2.2:1"]);
+    for (at_first, later) in [(&both[..], &one[..]), (&one[..], &both[..])] {
+        let before = named(at_first);
+        // The one that stays.
+        let mut lent = (0..4).filter_map(|_| before.lend(&Wish::default()).ok());
+        let lease = lent.find(|lease| lease.backend().address().to_string() == one[0]).unwrap();
+        let limits = ReplyLimits::default();
+        let (after, _) = before.followed_by(before.settings().clone(), limits).unwrap();
+        after.take_over(&before);
+        let serial = after.unfollowed(None)[0].serial;
+        let found = later.iter().map(|one| Address::Inet(one.parse().unwrap()).into());
+        after.learn(serial, found.collect()).unwrap();
+        assert_eq!(opens_with(lease, &after, End::Status(503)), later.len() > 1, "{later:?}");
     }
 }

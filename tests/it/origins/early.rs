@@ -175,6 +175,45 @@ fn an_answer_to_a_body_that_an_http_1_origin_does_not_take_reaches_the_client_at
 }
 
 #[test]
+fn uploads_that_are_held_leave_room_for_others_of_the_same_connection() {
+    const HELD: usize = 8;
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let origin = Origin::script()
+        .take_over("/held", move |_, mut stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+            wait.pass();
+        })
+        .otherwise(|request| crate::harness::ok(request.body.len().to_string()))
+        .start();
+    let edge = in_front_of(origin.address, "http1", "");
+    let began = Instant::now();
+    http2::run(async {
+        let mut client = http2::plain(edge.address("http")).await;
+        let mut post = async |target: &str, size: usize| {
+            let request = Request::post(format!("http://edge.test{target}")).body(());
+            let request = request.expect("a request");
+            let ready = client.clone().ready().await.expect("it is open");
+            client = ready;
+            let (response, mut sending) =
+                client.send_request(request, false).expect("there is room for a stream");
+            sending.send_data(vec![b'x'; size].into(), true).expect("it is open yet");
+            (response.await.expect("an answer comes"), sending)
+        };
+        let mut held = Vec::new();
+        for _ in 0..HELD {
+            held.push(post("/held", 30_000_000).await);
+        }
+        let (mut response, _sending) = post("/other", 50_000).await;
+        let body = response.body_mut().data().await.expect("it has a body").expect("a whole one");
+        assert_eq!((response.status().as_u16(), &*body), (200, &b"50000"[..]));
+        assert_eq!(held.len(), HELD);
+    });
+    at_once(began, "the other one");
+    gate.open();
+}
+
+#[test]
 fn an_upload_goes_on_behind_the_head_of_an_answer_that_is_not_whole() {
     // It says that it will answer, waits for all of the body, which it had not taken until then, and says what it was.
     let gate = Gate::default();

@@ -18,6 +18,7 @@ use super::nobody;
 use super::with;
 use crate::harness::Authority;
 use crate::harness::Edge;
+use crate::harness::Gate;
 use crate::harness::Origin;
 use crate::harness::Origin2;
 use crate::harness::PATIENCE;
@@ -181,6 +182,62 @@ fn an_unknown_backend_gets_no_requests_before_its_first_check() {
     assert!(line.contains("from=unknown"), "{line}");
     edge.get("/").expect_body("served");
     assert_eq!(origin.seen_at("/health").len(), 1, "that took longer than the start waits for it");
+}
+
+#[test]
+fn a_first_check_goes_on_through_reloads_and_nobody_who_is_known_is_asked_again() {
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let slow = Origin::script()
+        .with("/health", move |_| {
+            wait.pass();
+            ok("fine")
+        })
+        .otherwise(|_| ok("slow"))
+        .start();
+    let quick = Origin::script().on("/health", ok("fine")).otherwise(|_| ok("quick")).start();
+    let config = |more: &str| {
+        let (slow, quick) = (slow.address, quick.address);
+        format!(
+            "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nupstreams:\n  app:\n    \
+             addresses: [{{id: slow, address: \"{slow}\"}}, {{id: quick, address: \"{quick}\"}}]\n    \
+             health: {{path: /health, {ONCE}}}\n{more}routes: [{{upstream: app}}]\n"
+        )
+    };
+    let edge = Edge::with(&config(""));
+    for more in ["slow_start: 1ms", "balance: random"] {
+        edge.write(&config(&format!("    {more}\n"))).reload().expect_status(200);
+    }
+    edge.get("/").expect_body("quick");
+    assert_eq!([&slow, &quick].map(|one| one.seen_at("/health").len()), [1, 1]);
+    gate.open();
+    let line = edge.wait_for_log("backend=slow");
+    assert!(line.contains("backend healthy") && line.contains("from=unknown"), "{line}");
+    assert_eq!(super::shares(&edge, 100).len(), 2);
+    assert_eq!([&slow, &quick].map(|one| one.seen_at("/health").len()), [1, 1]);
+}
+
+#[test]
+fn a_first_check_ends_with_its_backend() {
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let slow = Origin::script()
+        .with("/health", move |_| {
+            wait.pass();
+            status(500)
+        })
+        .start();
+    let quick = Origin::script().on("/health", ok("fine")).otherwise(|_| ok("quick")).start();
+    let edge = before(&[&quick], &format!("    health: {{path: /health, {ONCE}}}\n"));
+    let added = format!("{{\"id\": \"slow\", \"address\": \"{}\"}}", slow.address);
+    for _ in 0..3 {
+        edge.admin_post("/v1/upstreams/app/backends", &added).expect_status(201);
+        edge.admin_says("DELETE", "/v1/upstreams/app/backends/slow", "").expect_status(200);
+    }
+    gate.open();
+    edge.get("/").expect_body("quick");
+    assert_eq!(edge.metrics("edgeproxy_backend_health_state{").len(), 1);
+    assert_eq!(count(&edge, "backend=slow from=unknown"), 0, "{:?}", edge.log());
 }
 
 #[test]

@@ -180,6 +180,28 @@ fn copies_go_to_origins_of_http_2_as_well() {
 }
 
 #[test]
+fn a_mirror_of_http_2_that_begins_to_answer_gets_the_rest_of_the_copy() {
+    let main = Origin::always(ok("main"));
+    let (bodies, sent) = mpsc::channel();
+    let mirror = Origin2::start(None, move |mut call: Call| {
+        let bodies = bodies.clone();
+        async move {
+            let head = call.answer.send_response(Response::new(()), false);
+            let mut answer = head.expect("it is open");
+            bodies.send(call.whole().await.0.len()).expect("the test waits");
+            answer.send_data("mirror".into(), true).expect("it is open yet");
+        }
+    });
+    let at = mirror.address.to_string();
+    let edge = copied(&main, &at, "protocol: http2", "mirror: {upstream: shadow}");
+    for size in [1, 65_535, 65_536] {
+        edge.wire().request("POST", "edge.test", "/", &[], &vec![b'x'; size]).expect_body("main");
+        assert_eq!(sent.recv().expect("a copy"), size);
+    }
+    edge.wait_for_metric(&copies("answered"), 3.0);
+}
+
+#[test]
 fn what_is_too_large_is_not_copied() {
     let (main, mirror) = (Origin::always(ok("main")), Origin::always(ok("mirror")));
     let at = mirror.address.to_string();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use super::before;
+use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::PATIENCE;
 use crate::harness::ok;
@@ -161,7 +162,7 @@ fn what_is_stale_is_served_in_place_of_being_shed() {
         .start();
     let yaml = crate::harness::edge::simple(&origin, "")
         .replace("addresses:", "concurrency: {min: 2, max: 2}\n    addresses:");
-    let edge = crate::harness::Edge::with(&yaml);
+    let edge = Edge::with(&yaml);
     edge.get("/stored").expect_status(200).expect_body("stored");
     let mut clients: Vec<_> = (0..2).map(|_| edge.wire()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
@@ -197,6 +198,32 @@ fn a_full_line_is_told_and_who_waits_is_served() {
     answers.sort_unstable();
     assert_eq!(answers, [200, 503]);
     assert_eq!(origin.connections(), 1, "no more than it may have");
+}
+
+#[test]
+fn who_finds_no_place_or_waits_for_too_long_goes_to_the_other_upstream() {
+    let ((origin, gate), other) = (held(), Origin::always(ok("other")));
+    let edge = Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nupstreams:\n  app:\n    \
+         addresses: [\"{}\"]\n    pool: {{max_connections: 1, queue: 1, queue_timeout: 2s}}\n  \
+         other: {{addresses: [\"{}\"]}}\nroutes: [{{upstream: app, fallback: {{upstream: other}}}}]\n",
+        origin.address, other.address
+    ));
+    let mut clients: Vec<_> = (0..3).map(|_| edge.wire()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.ask("POST", "edge.test", &format!("/{n}"), &[], b"a body");
+    }
+    // One has the connection, one was told at once, and one after it had waited.
+    assert_eq!(other.wait_for(2)[1].body, b"a body");
+    open(&gate);
+    let mut answers: Vec<_> =
+        clients.iter_mut().map(|client| client.reply().expect_status(200).text()).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, ["done", "other", "other"]);
+    for reason in ["queue_full", "queue_timeout"] {
+        let counted = format!("edgeproxy_upstream_errors_total{{reason=\"{reason}\"");
+        assert_eq!(edge.metric(&counted), 1.0, "{reason}");
+    }
 }
 
 #[test]

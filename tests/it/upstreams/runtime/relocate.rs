@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use http::Response;
@@ -317,6 +319,36 @@ fn where_backends_come_unknown_the_new_address_is_checked_before_it_is_gone_over
         assert!(to.seen_at("/health").len() > checks);
     }
     load.expect_all_served();
+}
+
+#[test]
+fn an_address_that_fails_its_check_is_not_gone_over_to_while_the_old_one_serves() {
+    let well = Arc::new(AtomicBool::new(true));
+    let is_well = Arc::clone(&well);
+    let old = Origin::script()
+        .with("/health", move |_| match is_well.load(Ordering::SeqCst) {
+            true => ok(""),
+            false => status(500),
+        })
+        .otherwise(|_| ok("old"))
+        .start();
+    let new = Origin::script().on("/health", status(500)).otherwise(|_| ok("new")).start();
+    let edge = before(
+        &[&old],
+        "    health: {path: /health, interval: 10m, timeout: 5s, rise: 1, fall: 1, initial: unknown}\n",
+    );
+    let body = format!("{{\"address\": \"{}\"}}", new.address);
+    let refused = act(&edge, "PATCH", "b0", &body);
+    let said = refused.expect_status(409).text();
+    assert!(said.contains("did not pass its check") && said.contains("500"), "{said}");
+    edge.get("/").expect_status(200).expect_body("old");
+
+    // There is nothing to lose any more.
+    well.store(false, Ordering::SeqCst);
+    edge.admin_post("/v1/upstreams/app/backends/b0/check", "").expect_status(200);
+    edge.get("/").expect_status(503);
+    let view = bring(&edge, "b0", &new);
+    assert_eq!(view["address"], new.address.to_string());
 }
 
 #[test]
