@@ -10,7 +10,6 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
 use http::Version;
-use http::header;
 use smallvec::SmallVec;
 
 use crate::cache::course::Course;
@@ -326,13 +325,8 @@ impl RequestCtx {
             outcome: self.cache.outcome,
             concerns: self.cache.concerns,
             refusal: self.refusal,
-            private: {
-                let mut private = self.origin.private.as_deref().cloned().unwrap_or_default();
-                if let Some(cookie) = &self.origin.stick {
-                    private.append(header::SET_COOKIE, cookie.clone());
-                }
-                private
-            },
+            private: self.origin.private.as_deref().cloned().unwrap_or_default(),
+            stick: self.origin.stick.clone(),
             origin: Origin {
                 upstream: self.origin.upstream,
                 attempts: self.origin.attempts,

@@ -143,9 +143,6 @@ impl<'a> Dress<'a> {
         if let Some(timing) = &self.timing {
             response.append(SERVER_TIMING, timing.clone())?;
         }
-        if let Some(cookie) = self.stick {
-            response.append(header::SET_COOKIE, cookie.clone())?;
-        }
         if let Some(hsts) = self.hsts {
             response.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone())?;
         }
@@ -155,6 +152,10 @@ impl<'a> Dress<'a> {
                 HeaderRule::Add(name, value) => response.append(name.clone(), value.clone())?,
                 HeaderRule::Remove(name) => response.remove(name),
             }
+        }
+        // Behind the changes, which are to the cookies of the origin: without ours, each request would go elsewhere.
+        if let Some(cookie) = self.stick {
+            response.append(header::SET_COOKIE, cookie.clone())?;
         }
         Ok(())
     }

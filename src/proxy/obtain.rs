@@ -404,6 +404,7 @@ pub(super) fn learn(ctx: &mut RequestCtx, flight: &Flight) {
     ctx.origin.hedge = told.origin.hedge;
     ctx.origin.status = told.origin.status;
     ctx.origin.private = Some(told.private).filter(|fields| !fields.is_empty()).map(Box::new);
+    ctx.origin.stick = told.stick;
     ctx.origin.by_errand = true;
 }
 

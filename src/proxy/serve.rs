@@ -46,13 +46,14 @@ pub(crate) enum Age {
     IfAny,
 }
 
-/// Answers with a stored response.
+/// Answers with a stored response, which sets nobody's cookie.
 pub(crate) async fn entry(
     session: &mut Session,
     ctx: &mut RequestCtx,
     entry: &Arc<Entry>,
     now: SystemTime,
 ) -> Result<()> {
+    ctx.origin.stick = None;
     let (times, mut response) = (entry.times(), entry.response_header());
     let selection = match ctx.cache.range {
         // It is what was asked for.

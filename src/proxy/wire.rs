@@ -186,11 +186,11 @@ fn dressed<'a>(out: &mut Vec<u8>, via: impl Iterator<Item = &'a [u8]>, dress: &D
     if let Some(timing) = &dress.timing {
         line(out, SERVER_TIMING.as_str(), timing.as_bytes());
     }
-    if let Some(cookie) = dress.stick {
-        line(out, title::of(&header::SET_COOKIE), cookie.as_bytes());
-    }
     if let Some(hsts) = dress.hsts {
         line(out, header::STRICT_TRANSPORT_SECURITY.as_str(), hsts.as_bytes());
+    }
+    if let Some(cookie) = dress.stick {
+        line(out, title::of(&header::SET_COOKIE), cookie.as_bytes());
     }
 }
 

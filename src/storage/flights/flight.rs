@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -69,6 +70,8 @@ pub struct Told {
     pub origin: Origin,
     /// The fields of its response that are not stored: for the one who began the fetch alone.
     pub private: HeaderMap,
+    /// The cookie by which that one's client comes to its backend again.
+    pub stick: Option<HeaderValue>,
 }
 
 /// What the origin did in a fetch, for the log.

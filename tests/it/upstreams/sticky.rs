@@ -56,6 +56,44 @@ fn what_is_stored_sets_nobodys_cookie() {
 }
 
 #[test]
+fn what_a_route_does_to_cookies_is_done_to_those_of_the_origin() {
+    let origin = |name: &str| {
+        let page = ok(name).field("Cache-Control", "max-age=60");
+        Origin::always(page.field("Set-Cookie", "theirs=1"))
+    };
+    let (a, b) = (origin("a"), origin("b"));
+    let edge = Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
+         upstreams: {{app: {{addresses: [\"{}\", \"{}\"], sticky: on}}}}\n\
+         routes:\n\
+         \x20 - match: {{path: /set}}\n    upstream: app\n    cache: off\n    \
+         headers: {{response: {{set: {{Set-Cookie: ours=1}}}}}}\n\
+         \x20 - match: {{path: /passed}}\n    upstream: app\n    cache: off\n    \
+         headers: {{response: {{remove: [Set-Cookie]}}}}\n\
+         \x20 - match: {{path_prefix: /stored}}\n    upstream: app\n    cache: {{set_cookie: strip}}\n    \
+         headers: {{response: {{remove: [Set-Cookie]}}}}\n",
+        a.address, b.address
+    ));
+    for (path, besides) in [("/set", &["ours=1"][..]), ("/passed", &[]), ("/stored", &[])] {
+        let first = edge.get(path);
+        let told = first.expect_status(200).values("set-cookie");
+        let (ours, others) = told.split_last().expect("the client is told");
+        assert!(ours.starts_with("edgeproxy="), "{path}: {told:?}");
+        assert_eq!(others, besides, "{path}");
+        for n in 0..4 {
+            // Of what is stored another page is asked for each time.
+            let path = if path == "/stored" { format!("{path}/{n}") } else { path.to_owned() };
+            let again = edge.get_with(&path, &[("Cookie", &pair(ours))]);
+            assert_eq!(
+                (again.text(), again.values("set-cookie").len()),
+                (first.text(), besides.len())
+            );
+        }
+    }
+    assert!(edge.get("/stored").expect_hit().value("set-cookie").is_none(), "it is stored without");
+}
+
+#[test]
 fn while_its_backend_is_away_a_client_gets_another_and_stays_there() {
     let (a, b) = (Origin::always(ok("a")), Origin::always(ok("b")));
     let edge = before(&[&a, &b], "    sticky: on\n");
