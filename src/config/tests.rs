@@ -6,6 +6,7 @@ mod planted;
 mod reference;
 mod secrets;
 mod shipped;
+mod warned;
 
 use proptest::prelude::*;
 

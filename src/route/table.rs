@@ -23,6 +23,7 @@ mod hash;
 mod index;
 mod precedence;
 mod shadow;
+mod together;
 
 use std::ops::ControlFlow;
 
@@ -140,6 +141,12 @@ impl Table {
     #[must_use]
     pub fn shadowed(&self) -> Vec<Shadowed<'_>> {
         shadow::shadowed(self)
+    }
+
+    /// For each kind of host that routes tell from others: the routes that requests to one of these can take, by their
+    /// positions.
+    pub fn together(&self) -> impl Iterator<Item = Vec<usize>> {
+        together::together(self)
     }
 }
 

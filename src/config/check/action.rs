@@ -162,6 +162,7 @@ pub(super) fn standins(
                 .error(&at, format!("\"{name}\" gets all of the route's requests"))
                 .help("name another one");
         }
+        switched_off(name, "nobody answers there", config, &at, report);
         known(name, config, &at, report)
     });
     let answer =
@@ -169,8 +170,23 @@ pub(super) fn standins(
     Standins { split, fallback: upstream, answer }
 }
 
+/// Says what comes of it that this upstream is switched off, if it is.
+pub(super) fn switched_off(
+    name: &str,
+    result: &str,
+    config: &schema::Config,
+    at: &Path,
+    report: &mut Report<'_>,
+) {
+    if config.upstreams.get(name).is_some_and(|upstream| !upstream.active) {
+        report
+            .warning(at, format!("\"{name}\" is switched off: {result}"))
+            .help(format!("name another one, or remove `upstreams.{name}.active: false`"));
+    }
+}
+
 /// Where the plan has the upstream of this name.
-fn position(name: &str, config: &schema::Config) -> Option<usize> {
+pub(super) fn position(name: &str, config: &schema::Config) -> Option<usize> {
     config.upstreams.keys().position(|known| known == name)
 }
 

@@ -58,7 +58,12 @@ pub(super) fn asking(
     let retry_at = at.key("retry");
     let retry = match &written.retry {
         Some(Switch::On(retry)) => {
-            let falls_back = written.fallback.as_ref().is_some_and(|to| to.upstream.is_some());
+            let next = written.fallback.as_ref().and_then(|to| to.upstream.as_deref());
+            let falls_back = next.is_some();
+            let next = next.and_then(|name| upstreams.get(action::position(name, config)?));
+            if let (Some(OrOff::Is(per_try)), Some(next)) = (retry.per_try, next) {
+                time_of_next(per_try, next, &retry_at.key("per_try"), report);
+            }
             if let Some(repeated) = retry.methods.as_deref()
                 && !repeated.is_empty()
                 && !taken.is_empty()
@@ -165,6 +170,21 @@ fn longest_try(written: &schema::route::Route, own: &[&upstream::Settings]) -> O
     tries?.into_iter().max_by_key(|limit| limit.time)
 }
 
+/// Says of the time of an attempt that the upstream to which the route goes on has less for all of them.
+fn time_of_next(per_try: Period, next: &upstream::Settings, at: &Path, report: &mut Report<'_>) {
+    let (name, total) = (&next.name, next.timeouts.total);
+    if per_try.0 > total {
+        report
+            .warning(
+                at,
+                format!("the `fallback`, \"{name}\", has {} for all attempts", Period(total)),
+            )
+            .help(format!(
+                "upstreams.{name}.timeouts.total says so: make that longer, or this shorter"
+            ));
+    }
+}
+
 /// What differs from what these upstreams say of further attempts.
 fn retry(
     written: &schema::asking::RouteRetry,
@@ -252,6 +272,7 @@ fn mirror(
             .error(&upstream_at, format!("\"{}\" gets these requests already", written.upstream))
             .help("name another one");
     }
+    action::switched_off(&written.upstream, "every copy fails", config, &upstream_at, report);
     Some(Mirror {
         upstream,
         percent: written.percent,

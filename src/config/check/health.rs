@@ -191,7 +191,7 @@ fn target(written: Option<&str>, at: &Path, report: &mut Report<'_>) -> String {
 
 fn body(written: &schema::health::Health, at: &Path, report: &mut Report<'_>) -> Option<String> {
     let text = written.body.clone()?;
-    let at = at.key("body");
+    let (health, at) = (at, at.key("body"));
     if text.is_empty() {
         report.error(&at, "every answer contains nothing").help("write a text, or remove the key");
     }
@@ -204,8 +204,20 @@ fn body(written: &schema::health::Health, at: &Path, report: &mut Report<'_>) ->
         report
             .error_in_key(&at, "an answer to HEAD has no body")
             .help("write `method: GET`, or remove `body`");
+    } else if !written.statuses.is_empty()
+        && !report.is_broken(&health.key("statuses"))
+        && written.statuses.iter().all(|one| is_bodiless(&one.0))
+    {
+        report.error_in_key(&at, "an answer with one of these `statuses` has no body").help(
+            "write one of an answer with a body, such as 200, in `statuses`, or remove `body`",
+        );
     }
     Some(text)
+}
+
+/// Whether no answer with this status has content (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
+fn is_bodiless(status: &str) -> bool {
+    matches!(status, "204" | "205" | "304")
 }
 
 fn statuses(

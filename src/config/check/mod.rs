@@ -22,6 +22,7 @@ mod purge;
 pub(in crate::config) mod resilience;
 pub(in crate::config) mod route;
 pub(in crate::config) mod secret;
+mod sticky;
 pub(in crate::config) mod unwritten;
 pub(in crate::config) mod upstream;
 pub(in crate::config) mod uses;
@@ -90,6 +91,7 @@ pub(in crate::config) fn check(
     let upstreams = upstream::upstreams(config, secrets, &root.key("upstreams"), report);
     let storage = cache::store(config, &root, report);
     let routes = route::routes(config, &upstreams, secrets, &root, report);
+    sticky::cookies(config, &upstreams, &routes, &root, report);
     let (admin, admin_token) = config.admin.as_ref().map_or((None, None), |written| {
         observe::admin(written, secrets, &listeners, &root.key("admin"), report)
     });

@@ -49,7 +49,11 @@ pub(super) fn breaker(
     }
     statuses(written.statuses.as_deref().unwrap_or_default(), &at.key("statuses"), report);
     let counts = written.counts.as_ref();
-    if counts.is_some_and(Vec::is_empty) && written.statuses.as_ref().is_none_or(Vec::is_empty) {
+    // Statuses that are not written are some, and a word that was none of these was told.
+    let names_none = |key: &str, is_empty: bool| is_empty && !report.is_broken(&at.key(key));
+    if names_none("counts", counts.is_some_and(Vec::is_empty))
+        && names_none("statuses", written.statuses.as_ref().is_some_and(Vec::is_empty))
+    {
         report
             .error(at, "nothing counts as a failure")
             .help("name something in `counts` or `statuses`, or write `breaker: off`");

@@ -171,6 +171,9 @@ fn settings_that_contradict_each_other_are_errors() {
         ("health: {type: grpc}", "HTTP/2"),
         ("pool: {max_connections: 5, warm: 6}", "more than `max_connections`"),
         ("breaker: {counts: [], statuses: []}", "nothing counts"),
+        ("health: {path: /x, statuses: [204], body: ok}", "`statuses` has no body"),
+        ("health: {path: /x, statuses: [304, 205, 204], body: ok}", "`statuses` has no body"),
+        ("health: {path: /x, method: HEAD, statuses: [204], body: ok}", "to HEAD has no body"),
         ("concurrency: {min: 10, max: 5}", "below `min`"),
         ("panic_threshold: 50, health: off", "nothing says"),
         ("hash_by: client", "no effect without `balance: hash`"),
@@ -213,6 +216,14 @@ fn settings_that_contradict_each_other_are_errors() {
     }
 }
 
+#[test]
+fn a_misspelt_failure_is_one_mistake() {
+    for text in ["breaker: {counts: [conect]}", "breaker: {counts: [conect], statuses: []}"] {
+        let told = refused(text);
+        assert!(told.len() == 1 && told[0].contains("conect"), "{text}: {told:?}");
+    }
+}
+
 /// What nobody wrote is no longer than all may take, and means nothing where it cannot: what `config show` prints says so,
 /// and loads again.
 #[test]
@@ -230,6 +241,10 @@ fn what_is_built_in_contradicts_nothing() {
         "retry: {backoff: 0, max_backoff: 0}, timeouts: {read: 1m}",
         "retry: {max_backoff: 0, per_try: 5s}, protocol: http2",
         "retry: {attempts: 1, backoff: 3s}, protocol: http2, pool: {max_uploads: 7}",
+        "health: {path: /x, statuses: [204, 3xx], body: ok}",
+        // Where others can answer, 502 to 504 count.
+        "breaker: {counts: []}",
+        "breaker: {statuses: []}",
     ] {
         let text = format!(
             "listeners: [{{address: \"127.0.0.1:80\"}}]\n\

@@ -94,7 +94,7 @@ fn is_same(a: &Route, b: &Route) -> bool {
 }
 
 /// The text with which every path begins that the pattern matches, if it matches all of these.
-fn swept(path: &PathPattern) -> Option<String> {
+pub(super) fn swept(path: &PathPattern) -> Option<String> {
     match path.kind() {
         Kind::Prefix(text) => text.ends_with('/').then(|| text.to_string()),
         Kind::Pattern(pattern) => {

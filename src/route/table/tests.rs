@@ -366,3 +366,21 @@ fn one_host_named_twice_is_one_host() {
     let asked = Asked::get("a.org", "/");
     assert_eq!(table.explain(&asked.ask()).considered.len(), 1);
 }
+
+#[test]
+fn routes_are_met_together_by_clients_of_one_host() {
+    let table = Table::new(vec![
+        route("a", &["a.test"], "^/a"),
+        route("below", &["*.test"], "^/below"),
+        route("rest of b", &["b.test"], "^/"),
+        route("deep", &["*.c.test"], "*").methods(&[Method::GET]),
+        route("all of d", &["d.test", "d.other"], "*"),
+        route("rest", &[], "*"),
+        route("any", &["*"], "=/any"),
+    ]);
+    let mut together: Vec<Vec<usize>> = table.together().collect();
+    together.sort();
+    let of =
+        [vec![0, 1, 5, 6], vec![1, 3, 5, 6], vec![1, 5, 6], vec![2], vec![4], vec![4], vec![5, 6]];
+    assert_eq!(together, of);
+}
