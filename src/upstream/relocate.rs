@@ -64,10 +64,10 @@ impl Upstream {
             Some(_) | None => known,
         };
         source.learn(found, self.settings(), self.now());
-        let checked = health::beforehand(self, source.backends.clone()).await;
+        let found = health::beforehand(self, &source.backends).await;
 
         let mut sources = self.sources.lock();
-        if let Err(why) = checked {
+        if let Some(why) = health::why_none_is_well(&found) {
             let now = self.now();
             let serves = find(&mut sources, &id)?.backends.iter().any(|one| one.is_well(now));
             // Where the old one serves, requests would be lost.
@@ -78,6 +78,7 @@ impl Upstream {
         // Still there, and nobody else came to this place.
         self.is_there(&sources, &source.settings)?;
         let place = find(&mut sources, &id)?;
+        health::known(self, found);
         source.draining = place.draining;
         for backend in &source.backends {
             backend.set(Reason::Draining, source.draining);

@@ -160,19 +160,41 @@ fn first(upstream: &Arc<Upstream>, backend: &Arc<Backend>) -> JoinHandle<()> {
     task
 }
 
-/// Checks backends that are to take the place of others, where they get no requests before their first check. Says why
-/// none of them is well, where that is so.
+/// What a check found out of a backend that is to take the place of another one, and is not there yet.
+#[derive(Debug)]
+pub(super) struct Beforehand {
+    backend: Arc<Backend>,
+    error: Option<Arc<str>>,
+    began: Duration,
+}
+
+/// Checks backends that are to take the place of others, where they get no requests before their first check. Nothing
+/// follows from it before it is [`known`]. What takes too long is left to their schedule.
 pub(super) async fn beforehand(
     upstream: &Arc<Upstream>,
-    mut backends: Vec<Arc<Backend>>,
-) -> Result<(), Arc<str>> {
-    backends.retain(|backend| is_due(upstream, backend));
-    let Ok(checked) = timeout(BEFOREHAND, check_all(upstream, backends)).await else {
-        return Ok(());
-    };
-    match checked.into_iter().map(|one| one.error).collect::<Option<Vec<_>>>() {
-        Some(errors) => errors.into_iter().next().map_or(Ok(()), Err),
-        None => Ok(()),
+    backends: &[Arc<Backend>],
+) -> Vec<Beforehand> {
+    let due = backends.iter().filter(|backend| is_due(upstream, backend)).map(async |backend| {
+        let (checks, began) = (backend.checks.as_ref()?, upstream.now());
+        let result = timeout(BEFOREHAND, checks.checker().ask(&backend.peer())).await.ok()?;
+        let error = result.err().map(|failure| failure.to_string().into());
+        Some(Beforehand { backend: Arc::clone(backend), error, began })
+    });
+    join_all(due).await.into_iter().flatten().collect()
+}
+
+/// Why none of these is well, where that is so.
+pub(super) fn why_none_is_well(found: &[Beforehand]) -> Option<Arc<str>> {
+    let errors: Option<Vec<_>> = found.iter().map(|one| one.error.as_ref()).collect();
+    errors?.first().map(|error| Arc::clone(error))
+}
+
+/// They are there now.
+pub(super) fn known(upstream: &Upstream, found: Vec<Beforehand>) {
+    for Beforehand { backend, error, began } in found {
+        if let Some(checks) = &backend.checks {
+            conclude(upstream, &backend, checks, error, began);
+        }
     }
 }
 

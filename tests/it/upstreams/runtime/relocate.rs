@@ -342,6 +342,7 @@ fn an_address_that_fails_its_check_is_not_gone_over_to_while_the_old_one_serves(
     let said = refused.expect_status(409).text();
     assert!(said.contains("did not pass its check") && said.contains("500"), "{said}");
     edge.get("/").expect_status(200).expect_body("old");
+    assert!(!edge.log().iter().any(|line| line.contains("unhealthy")), "{:?}", edge.log());
 
     // There is nothing to lose any more.
     well.store(false, Ordering::SeqCst);
