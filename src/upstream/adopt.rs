@@ -140,7 +140,7 @@ impl Upstream {
     /// follows: what those have they finish.
     pub fn take_over(self: &Arc<Self>, before: &Self) {
         before.rest();
-        before.is_followed_by(self);
+        self.is_newest();
         let now = self.now();
         let (read, pool) = (self.settings.timeouts.read, self.settings.pool);
         let breaker = self.settings.breaker.as_ref().map(|breaker| &breaker.settings);

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::Weak;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -79,8 +78,8 @@ pub struct Upstream {
     tasks: Mutex<Vec<AbortHandle>>,
     /// First checks that are under way; each ends with its backend.
     pub(super) beginning: Mutex<Vec<(Arc<Backend>, AbortHandle)>>,
-    /// What follows it, since that took over.
-    follower: OnceLock<Weak<Self>>,
+    /// Of those that follow each other, the one that took over last; nothing before the first one did.
+    newest: Arc<Mutex<Weak<Self>>>,
 }
 
 /// One backend as it is meant, and what it stands for now.
@@ -252,7 +251,7 @@ impl Upstream {
             changes: Arc::default(),
             tasks: Mutex::default(),
             beginning: Mutex::default(),
-            follower: OnceLock::new(),
+            newest: before.map_or_else(Arc::default, |before| Arc::clone(&before.newest)),
             settings,
         };
         {
@@ -383,16 +382,13 @@ impl Upstream {
     /// Whether others are meant to stand in for `backend`, by what there is now: a reload may have taken over since a
     /// request was lent it.
     pub(super) fn has_company(&self, backend: &Backend) -> bool {
-        match self.follower.get().and_then(Weak::upgrade) {
-            Some(follower) => follower.has_company(backend),
-            None => self.group.load().has_company(backend),
-        }
+        let newest = self.newest.lock().upgrade();
+        newest.as_deref().unwrap_or(self).group.load().has_company(backend)
     }
 
-    /// What takes over from it, and knows who there is.
-    pub(super) fn is_followed_by(&self, follower: &Arc<Self>) {
-        // Nobody else ever follows it.
-        let _ = self.follower.set(Arc::downgrade(follower));
+    /// It takes over, and knows who there is.
+    pub(super) fn is_newest(self: &Arc<Self>) {
+        *self.newest.lock() = Arc::downgrade(self);
     }
 
     /// What is known of each backend.

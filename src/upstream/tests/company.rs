@@ -105,8 +105,13 @@ async fn requests_from_before_a_reload_are_judged_by_who_is_there_after_it() {
         let mut lent = (0..4).filter_map(|_| before.lend(&Wish::default()).ok());
         let lease = lent.find(|lease| lease.backend().address().to_string() == one[0]).unwrap();
         let limits = ReplyLimits::default();
-        let (after, _) = before.followed_by(before.settings().clone(), limits).unwrap();
-        after.take_over(&before);
+        let mut after = Arc::clone(&before);
+        for _ in 0..2 {
+            let settings = after.settings().clone();
+            let (next, _) = after.followed_by(settings, limits).unwrap();
+            next.take_over(&after);
+            after = next;
+        }
         let serial = after.unfollowed(None)[0].serial;
         let found = later.iter().map(|one| Address::Inet(one.parse().unwrap()).into());
         after.learn(serial, found.collect()).unwrap();
