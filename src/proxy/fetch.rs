@@ -217,8 +217,9 @@ impl Chosen {
             };
             count(refusal, ctx);
             if !again::fall_back(ctx) {
-                return Err(refused(ctx, refusal));
+                return Err(refused(ctx, ctx.origin.failed.unwrap_or(refusal)));
             }
+            ctx.origin.failed.get_or_insert(refusal);
             forget(ctx);
             chosen = match lend_now(request, ctx)? {
                 Lent::Now(allowance) => return Ok(allowance),

@@ -18,7 +18,7 @@ use crate::resilience::health::State;
 #[derive(Debug)]
 pub(in crate::upstream) struct Checks {
     checker: Arc<Checker>,
-    /// Whoever has it checks; the others wait. After a reload the same.
+    /// Whoever has it checks; the others wait. After a reload the same, where that changes nothing of what is asked.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// After a reload the same, whoever found it out.
     known: Arc<Mutex<Known>>,
@@ -87,7 +87,9 @@ impl Checks {
     /// otherwise.
     pub(in crate::upstream) fn following(checker: Arc<Checker>, before: Option<&Self>) -> Self {
         let judged = checker.settings().judged;
-        let turn = before.map(|before| Arc::clone(&before.turn)).unwrap_or_default();
+        // What is asked otherwise is not waited for.
+        let alike = before.filter(|before| before.checker.asks_as(&checker));
+        let turn = alike.map(|before| Arc::clone(&before.turn)).unwrap_or_default();
         let known = match before {
             Some(before) => Arc::clone(&before.known),
             None => {

@@ -169,15 +169,17 @@ pub(super) struct Beforehand {
 }
 
 /// Checks backends that are to take the place of others, where they get no requests before their first check. Nothing
-/// follows from it before it is [`known`]. What takes too long is left to their schedule.
+/// follows from it before it is [`known`]. What takes too long has failed.
 pub(super) async fn beforehand(
     upstream: &Arc<Upstream>,
     backends: &[Arc<Backend>],
 ) -> Vec<Beforehand> {
     let due = backends.iter().filter(|backend| is_due(upstream, backend)).map(async |backend| {
         let (checks, began) = (backend.checks.as_ref()?, upstream.now());
-        let result = timeout(BEFOREHAND, checks.checker().ask(&backend.peer())).await.ok()?;
-        let error = result.err().map(|failure| failure.to_string().into());
+        let error = match timeout(BEFOREHAND, checks.checker().ask(&backend.peer())).await {
+            Ok(result) => result.err().map(|failure| failure.to_string().into()),
+            Err(_) => Some(format!("no answer within {}s", BEFOREHAND.as_secs()).into()),
+        };
         Some(Beforehand { backend: Arc::clone(backend), error, began })
     });
     join_all(due).await.into_iter().flatten().collect()
