@@ -4,38 +4,22 @@
 //! more of them make nothing faster. The limit follows the gradient of the latency: the latency of a
 //! group that has little to do, over what it is now.
 
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How many answers a window has at least.
-const LEAST_SAMPLES: u64 = 10;
+mod control;
 
-/// How much a limit may shrink in one window.
-const LEAST_GRADIENT: f64 = 0.5;
+use control::Seen;
+use control::State;
+use control::bounded;
 
-/// What is left of the limit when the group says by itself that it has too much.
-const BACKED_OFF: f64 = 0.9;
-
-/// How much of the way to the new limit is made in one window.
-const STEP: f64 = 0.4;
-
-/// How much of what a group takes without a queue it may have where its latency is that without a queue: what it takes
-/// is an estimate.
-const CALM: f64 = 0.5;
-
-/// How much of the way to a window's latency the baseline goes: a few answers that are slow or fast by chance do not
-/// move it far.
-const DRIFT: f64 = 0.25;
-
-/// After how many slow windows little is let in until the latency of the group without a queue was seen again.
-/// Otherwise a group that is always full would never show it.
-const SLOW_WINDOWS: u32 = 100;
-
-/// How many windows such a look may last.
-const LOOK_WINDOWS: u32 = 10;
+/// The longest latency that is told from longer ones, in microseconds: a minute. So the sum of the squares of those of
+/// a window fits.
+const LONGEST_LATENCY: u64 = 60_000_000;
 
 /// Bounds of a limit, and how it is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,68 +61,41 @@ pub struct Limit {
     in_flight: AtomicU32,
     /// What is let in now: the limit, or a part of it during a look.
     admitted: AtomicU32,
-    /// When the window ends, in nanoseconds. Who moves it on closes the window.
-    ends: AtomicU64,
+    /// When it is looked next whether the window is over, in nanoseconds.
+    next: AtomicU64,
     samples: AtomicU64,
-    /// The sum of latencies in nanoseconds.
+    /// The sum of latencies in microseconds.
     latencies: AtomicU64,
+    /// The sum of their squares.
+    squares: AtomicU64,
     highest: AtomicU32,
     dropped: AtomicBool,
-    /// What only the thread that closes a window touches.
-    control: Control,
+    /// Who looks whether the window is over has it, and nobody waits for it.
+    control: Mutex<Control>,
 }
 
-/// The state of the control. Atomics, since another thread closes the next window.
+/// What is known from one window to the next, and when this one began, in seconds.
 #[derive(Debug)]
 struct Control {
-    /// An `f64`.
-    limit: AtomicU64,
-    /// The latency without a queue in nanoseconds, an `f64`; 0: not known.
-    baseline: AtomicU64,
-    slow_windows: AtomicU32,
-    settled: AtomicBool,
-}
-
-/// What a window showed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Seen {
-    /// The mean latency in nanoseconds.
-    latency: f64,
-    /// The most that was in flight when a request ended.
-    highest: u32,
-    dropped: bool,
-}
-
-/// What the control knows from one window to the next.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct State {
-    limit: f64,
-    baseline: f64,
-    /// How many windows were slow since there was none with little in it, those of a look included.
-    slow_windows: u32,
-    /// What was let in before a look has left: the next window shows the group without a queue.
-    settled: bool,
+    state: State,
+    opened: f64,
 }
 
 impl Limit {
     /// A limit that has seen nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let initial = f64::from(settings.initial.clamp(settings.min.max(1), most(&settings)));
+        let initial = bounded(&settings, f64::from(settings.initial));
         Self {
             in_flight: AtomicU32::new(0),
             admitted: AtomicU32::new(initial as u32),
-            ends: AtomicU64::new(0),
+            next: AtomicU64::new(0),
             samples: AtomicU64::new(0),
             latencies: AtomicU64::new(0),
+            squares: AtomicU64::new(0),
             highest: AtomicU32::new(0),
             dropped: AtomicBool::new(false),
-            control: Control {
-                limit: AtomicU64::new(initial.to_bits()),
-                baseline: AtomicU64::new(0),
-                slow_windows: AtomicU32::new(0),
-                settled: AtomicBool::new(false),
-            },
+            control: Mutex::new(Control { state: State::new(initial), opened: 0.0 }),
             settings,
         }
     }
@@ -178,7 +135,9 @@ impl Limit {
 
     /// Takes in an answer, with what was in flight when it came, itself included.
     fn observe(&self, latency: Duration, in_flight: u32, now: Duration) {
-        self.latencies.fetch_add(nanoseconds(latency), Ordering::Relaxed);
+        let latency = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(LONGEST_LATENCY);
+        self.latencies.fetch_add(latency, Ordering::Relaxed);
+        self.squares.fetch_add(latency * latency, Ordering::Relaxed);
         self.samples.fetch_add(1, Ordering::Relaxed);
         if self.highest.load(Ordering::Relaxed) < in_flight {
             self.highest.fetch_max(in_flight, Ordering::Relaxed);
@@ -188,149 +147,57 @@ impl Limit {
 
     /// Finds the limit anew if the window is over and has seen enough.
     fn close_window(&self, now: Duration) {
-        let ends = self.ends.load(Ordering::Relaxed);
-        let now = nanoseconds(now);
-        if now < ends {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let is_early = || nanoseconds(now) < self.next.load(Ordering::Relaxed);
+        if is_early() {
             return;
         }
-        let dropped = self.dropped.load(Ordering::Relaxed);
-        if self.samples.load(Ordering::Relaxed) < LEAST_SAMPLES && !dropped {
+        let Ok(mut control) = self.control.try_lock() else {
             return;
-        }
-        let next = now.saturating_add(nanoseconds(self.settings.window));
-        // Acquire and release: whoever closes the next window sees what this one leaves behind.
-        if self.ends.compare_exchange(ends, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            return;
-        }
-        // Answers that come at this moment are counted here or there.
-        let samples = self.samples.swap(0, Ordering::Relaxed);
-        let latencies = self.latencies.swap(0, Ordering::Relaxed);
-        let highest = self.highest.swap(0, Ordering::Relaxed);
-        self.dropped.store(false, Ordering::Relaxed);
-        let latency = if samples == 0 { 0.0 } else { latencies as f64 / samples as f64 };
-        let state =
-            next_state(&self.settings, self.control.load(), Seen { latency, highest, dropped });
-        self.control.store(state);
-        self.admitted.store(admitted(&self.settings, state), Ordering::Relaxed);
-    }
-}
-
-impl Control {
-    fn load(&self) -> State {
-        State {
-            limit: f64::from_bits(self.limit.load(Ordering::Relaxed)),
-            baseline: f64::from_bits(self.baseline.load(Ordering::Relaxed)),
-            slow_windows: self.slow_windows.load(Ordering::Relaxed),
-            settled: self.settled.load(Ordering::Relaxed),
-        }
-    }
-
-    fn store(&self, state: State) {
-        self.limit.store(state.limit.to_bits(), Ordering::Relaxed);
-        self.baseline.store(state.baseline.to_bits(), Ordering::Relaxed);
-        self.slow_windows.store(state.slow_windows, Ordering::Relaxed);
-        self.settled.store(state.settled, Ordering::Relaxed);
-    }
-}
-
-/// The limit after a window.
-///
-/// A window in which the group had little has no queue in it: its latency is what others are compared with, and says
-/// nothing about the limit. After another one, the limit goes towards itself times the gradient, and its square root
-/// more: room to find out whether there is more.
-fn next_state(settings: &Settings, state: State, seen: Seen) -> State {
-    let mut next = state;
-    if seen.dropped {
-        next.limit = bounded(settings, state.limit * BACKED_OFF);
-        next.slow_windows += 1;
-        return past_look(next);
-    }
-    if is_looking(state) {
-        return looked(settings, state, seen);
-    }
-    if f64::from(seen.highest) <= calm(settings, state) {
-        next.slow_windows = 0;
-        next.baseline = match state.baseline > 0.0 {
-            // The group itself may have become slower.
-            true => state.baseline + (seen.latency - state.baseline) * DRIFT,
-            false => seen.latency,
         };
-        return next;
+        // Another thread may have looked just now.
+        if is_early() {
+            return;
+        }
+        let seen = self.seen(control.opened, now);
+        if !control.state.may_close(&seen) {
+            return;
+        }
+        let next = nanoseconds(now.saturating_add(self.settings.window));
+        self.next.store(next, Ordering::Relaxed);
+        if !control.state.is_told(&self.settings, &seen) {
+            return;
+        }
+        // Answers that come at this moment are counted in this window or in the next, or in none.
+        for sum in [&self.samples, &self.latencies, &self.squares] {
+            sum.store(0, Ordering::Relaxed);
+        }
+        self.highest.store(0, Ordering::Relaxed);
+        self.dropped.store(false, Ordering::Relaxed);
+        control.state = control.state.after(&self.settings, &seen);
+        control.opened = seen.now;
+        self.admitted.store(control.state.admitted(&self.settings), Ordering::Relaxed);
     }
-    next.baseline = lowered(state, seen);
-    let tolerated = next.baseline * f64::from(settings.tolerance.max(100)) / 100.0;
-    let gradient = (tolerated / seen.latency.max(1.0)).clamp(LEAST_GRADIENT, 1.0);
-    if gradient < 1.0 {
-        next.slow_windows += 1;
+
+    /// What the window shows so far.
+    fn seen(&self, opened: f64, now: Duration) -> Seen {
+        let samples = self.samples.load(Ordering::Relaxed) as f64;
+        let mean = |sum: &AtomicU64| sum.load(Ordering::Relaxed) as f64 / samples.max(1.0);
+        let latency = mean(&self.latencies) / 1e6;
+        let variance = (mean(&self.squares) / 1e12 - latency * latency).max(0.0);
+        // Of few answers, the mean is nearer to them than to what all would have.
+        let variance = variance * samples / (samples - 1.0).max(1.0);
+        let now = now.as_secs_f64();
+        Seen {
+            now,
+            span: (now - opened).max(0.0),
+            samples,
+            latency,
+            noise: if latency > 0.0 { variance / (latency * latency) } else { 0.0 },
+            highest: self.highest.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+        }
     }
-    let wanted = state.limit * gradient + state.limit.sqrt();
-    next.limit = bounded(settings, state.limit + (wanted - state.limit) * STEP);
-    next
-}
-
-/// After a window of a look, in which little is let in. One in which there was more has some in it that were let in
-/// before, and so may the first one in which there was not.
-fn looked(settings: &Settings, state: State, seen: Seen) -> State {
-    let mut next = state;
-    if seen.highest > admitted(settings, state) {
-        next.slow_windows += 1;
-        next.baseline = lowered(state, seen);
-        return past_look(next);
-    }
-    if state.settled {
-        next.slow_windows = 0;
-        next.baseline = seen.latency;
-    }
-    next.settled = !state.settled;
-    next
-}
-
-/// The baseline after a window that may have a queue in it.
-fn lowered(state: State, seen: Seen) -> f64 {
-    if state.baseline == 0.0 {
-        return seen.latency;
-    }
-    state.baseline + (seen.latency - state.baseline).min(0.0) * DRIFT
-}
-
-/// With how many requests at once the group has no queue. Where the limit stays as it is, the latency is what is
-/// tolerated over the gradient, of which the root makes up for what is missing to one; so many times what it takes
-/// without a queue is the limit.
-fn calm(settings: &Settings, state: State) -> f64 {
-    let gradient = 1.0 - 1.0 / state.limit.max(1.0).sqrt();
-    let tolerance = f64::from(settings.tolerance.max(100)) / 100.0;
-    (state.limit * gradient / tolerance * CALM).max(1.0)
-}
-
-/// Whether little is let in at the moment.
-fn is_looking(state: State) -> bool {
-    state.slow_windows >= SLOW_WINDOWS
-}
-
-/// Ends a look that has lasted too long.
-fn past_look(mut state: State) -> State {
-    if state.slow_windows >= SLOW_WINDOWS + LOOK_WINDOWS {
-        state.slow_windows = 0;
-        state.settled = false;
-    }
-    state
-}
-
-fn admitted(settings: &Settings, state: State) -> u32 {
-    let limit = if is_looking(state) { calm(settings, state) } else { state.limit };
-    bounded(settings, limit) as u32
-}
-
-fn bounded(settings: &Settings, limit: f64) -> f64 {
-    limit.clamp(f64::from(settings.min.max(1)), f64::from(most(settings)))
-}
-
-fn most(settings: &Settings) -> u32 {
-    settings.max.max(settings.min).max(1)
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -5,34 +5,63 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A server that works at `workers` requests at once, each for `work`, while the others queue; and
-/// clients that want `demand` requests in flight, and get as many as the limit lets in.
+/// How long the requests of a server take, of which the mean is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Times {
+    /// All as long.
+    Even,
+    /// By an exponential distribution.
+    Exponential,
+    /// Nine of ten a fifth of the mean, and the others eight times it.
+    Twofold,
+}
+
+/// A server that works at `workers` requests at once, each for `work` microseconds on average, while the others queue.
 struct Server {
-    /// How long a request takes, on average.
     work: u64,
-    /// With chance: by an exponential distribution.
-    chance: Option<u64>,
+    times: Times,
+    chance: Chance,
     /// When each worker is free, in microseconds.
     free: BinaryHeap<Reverse<u64>>,
 }
 
-impl Server {
-    fn new(workers: usize, work: u64) -> Self {
-        Self { work, chance: None, free: (0..workers).map(|_| Reverse(0)).collect() }
+/// Numbers by chance, the same ones each time.
+struct Chance(u64);
+
+impl Chance {
+    /// Between 0 and 1, of which only 1 may come.
+    fn uniform(&mut self) -> f64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 11) as f64 + 1.0) / (1_u64 << 53) as f64
     }
 
-    /// One whose requests take very different times.
-    fn uneven(workers: usize, work: u64) -> Self {
-        Self { chance: Some(1), ..Self::new(workers, work) }
+    /// By an exponential distribution, of which the mean is 1.
+    fn exponential(&mut self) -> f64 {
+        -self.uniform().ln()
+    }
+}
+
+impl Server {
+    fn new(workers: usize, work: u64) -> Self {
+        Self::uneven(workers, work, Times::Even)
+    }
+
+    /// One whose requests take different times.
+    fn uneven(workers: usize, work: u64, times: Times) -> Self {
+        let free = (0..workers).map(|_| Reverse(0)).collect();
+        Self { work, times, chance: Chance(1), free }
     }
 
     /// How long the next one takes.
     fn takes(&mut self) -> u64 {
-        let Some(chance) = &mut self.chance else { return self.work };
-        *chance =
-            chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let uniform = ((*chance >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
-        (-uniform.ln() * self.work as f64) as u64
+        let times = match self.times {
+            Times::Even => 1.0,
+            Times::Exponential => self.chance.exponential(),
+            Times::Twofold if self.chance.uniform() < 0.9 => 0.2,
+            Times::Twofold => 8.2,
+        };
+        (self.work as f64 * times) as u64
     }
 
     /// When a request that comes now is answered.
@@ -44,7 +73,41 @@ impl Server {
     }
 }
 
-/// Lets `demand` clients ask for `seconds`, and says what the limit was on average in the last half.
+/// Asks `rate` times a second by chance, whatever becomes of it, for `seconds`, and says what part was shed.
+fn ask(
+    limit: &Limit,
+    server: &mut Server,
+    rate: u64,
+    seconds: u64,
+    clock: &mut u64,
+    seed: u64,
+) -> f64 {
+    let mut chance = Chance(seed);
+    let end = *clock + seconds * 1_000_000;
+    let mut running = BinaryHeap::new();
+    let (mut asked, mut shed) = (0.0, 0.0);
+    while *clock < end {
+        *clock += (chance.exponential() * 1e6 / rate as f64) as u64;
+        while let Some(&Reverse((done, from))) =
+            running.peek().filter(|Reverse((done, _))| *done <= *clock)
+        {
+            running.pop();
+            let latency = Duration::from_micros(done - from);
+            limit.leave(Ended::Answered(latency), Duration::from_micros(done));
+        }
+        asked += 1.0;
+        match limit.try_enter() {
+            true => running.push(Reverse((server.answers(*clock), *clock))),
+            false => shed += 1.0,
+        }
+    }
+    for Reverse((done, _)) in running {
+        limit.leave(Ended::Neutral, Duration::from_micros(done));
+    }
+    shed / asked
+}
+
+/// Lets clients that want `demand` requests in flight, and get as many as the limit lets in, ask for `seconds`, and says what the limit was on average in the last half.
 fn settle(limit: &Limit, server: &mut Server, demand: usize, seconds: u64, clock: &mut u64) -> f64 {
     let end = *clock + seconds * 1_000_000;
     let half = *clock + seconds * 500_000;
@@ -99,7 +162,7 @@ fn it_does_not_follow_the_queue_that_it_lets_in() {
             let limit = Limit::new(settings);
             let server = || match uneven {
                 false => Server::new(workers, work),
-                true => Server::uneven(workers, work),
+                true => Server::uneven(workers, work, Times::Exponential),
             };
             let mut clock = 0;
             settle(&limit, &mut server(), 3, 3, &mut clock);
@@ -118,7 +181,7 @@ fn it_does_not_follow_the_queue_that_it_lets_in() {
 fn who_is_not_slow_is_not_looked_at() {
     // There are more workers than may be used at once.
     let limit = Limit::new(Settings { max: 100, ..Settings::default() });
-    let mut server = Server::uneven(1000, 20_000);
+    let mut server = Server::uneven(1000, 20_000, Times::Exponential);
     let mut clock = 0;
     settle(&limit, &mut server, 80, 10, &mut clock);
     let found = settle(&limit, &mut server, 80, 60, &mut clock);
@@ -170,6 +233,67 @@ fn a_server_that_has_become_slower_while_it_is_full_is_not_taken_for_a_queue() {
     let after = settle(&limit, &mut Server::new(100, 30_000), 400, 60, &mut clock);
     assert!(before > 80.0, "{before:.1} of 100");
     assert!(after > 80.0, "{after:.1} of 100, each three times as slow");
+}
+
+#[test]
+fn a_server_that_has_become_much_slower_without_a_queue_is_shed_for_some_seconds_only() {
+    for (rate, times) in [(60, Times::Even), (60, Times::Exponential), (600, Times::Even)] {
+        let limit = Limit::new(Settings::default());
+        let mut clock = 0;
+        ask(&limit, &mut Server::uneven(10_000, 50_000, times), rate, 20, &mut clock, 1);
+        let mut slower = Server::uneven(10_000, 500_000, times);
+        ask(&limit, &mut slower, rate, 25, &mut clock, 2);
+        let shed = ask(&limit, &mut slower, rate, 60, &mut clock, 3);
+        assert!(shed < 0.02, "{shed:.3} of {rate} a second, {times:?}");
+    }
+}
+
+#[test]
+fn it_finds_less_with_a_server_that_has_become_faster_while_it_was_full() {
+    for times in [Times::Even, Times::Exponential] {
+        let limit = Limit::new(Settings::default());
+        let mut clock = 0;
+        let server = |work| Server::uneven(20, work, times);
+        settle(&limit, &mut server(200_000), 3, 3, &mut clock);
+        settle(&limit, &mut server(200_000), 60, 15, &mut clock);
+        let found = settle(&limit, &mut server(50_000), 60, 60, &mut clock);
+        // A queue of half of those that are worked at is tolerated, and chance adds to it.
+        let most = if times == Times::Even { 45.0 } else { 55.0 };
+        assert!((18.0..most).contains(&found), "{found:.1} for 20 workers, {times:?}");
+    }
+}
+
+#[test]
+fn who_takes_very_different_times_without_a_queue_is_hardly_shed() {
+    for (times, rate, work) in [
+        (Times::Exponential, 15, 200_000),
+        (Times::Exponential, 75, 200_000),
+        (Times::Exponential, 1000, 50_000),
+        (Times::Twofold, 30, 200_000),
+        (Times::Twofold, 75, 200_000),
+        (Times::Twofold, 1000, 50_000),
+    ] {
+        let limit = Limit::new(Settings::default());
+        let mut server = Server::uneven(10_000, work, times);
+        let mut clock = 0;
+        // At first it has to grow.
+        ask(&limit, &mut server, rate, 10, &mut clock, 1);
+        let shed = ask(&limit, &mut server, rate, 300, &mut clock, 2);
+        assert!(shed < 0.02, "{shed:.3} of {rate} a second, {times:?}");
+    }
+}
+
+#[test]
+fn it_comes_down_with_a_server_that_takes_very_different_times_and_has_too_much() {
+    let limit = Limit::new(Settings::default());
+    let mut clock = 0;
+    let mut server = Server::uneven(20, 50_000, Times::Exponential);
+    ask(&limit, &mut server, 100, 5, &mut clock, 1);
+    ask(&limit, &mut server, 600, 60, &mut clock, 2);
+    assert!((20..65).contains(&limit.limit()), "{}", limit.limit());
+    let shed = ask(&limit, &mut server, 600, 30, &mut clock, 3);
+    // It answers 400 a second.
+    assert!((0.28..0.45).contains(&shed), "{shed:.2}");
 }
 
 #[test]
@@ -236,18 +360,34 @@ proptest! {
         room in 0_u32..200,
         initial in 0_u32..400,
         tolerance in 0_u32..300,
-        windows in proptest::collection::vec((0_u64..1_000_000, 0_u32..400, any::<bool>()), 1..300),
+        windows in proptest::collection::vec(
+            (0_u32..5000, 0_u32..200, 0.0..9.0, 0_u32..400, proptest::bool::weighted(0.1)),
+            1..300,
+        ),
     ) {
         let settings = Settings { initial, min, max: min + room, tolerance, ..Settings::default() };
         let bounds = min.max(1)..=(min + room).max(1);
         let limit = Limit::new(settings.clone());
         prop_assert!(bounds.contains(&limit.limit()));
-        let mut state = limit.control.load();
-        for (latency, highest, dropped) in windows {
-            let seen = Seen { latency: latency as f64, highest, dropped };
-            state = next_state(&settings, state, seen);
+        let mut state = State::new(f64::from(limit.limit()));
+        let mut now = 0.0;
+        for (latency, samples, noise, highest, dropped) in windows {
+            let span = f64::from(samples) / 50.0;
+            now += span;
+            let seen = Seen {
+                now,
+                span,
+                samples: f64::from(samples),
+                latency: f64::from(latency) / 1e3,
+                noise,
+                highest,
+                dropped,
+            };
+            if state.may_close(&seen) && state.is_told(&settings, &seen) {
+                state = state.after(&settings, &seen);
+            }
             prop_assert!(state.limit.is_finite() && state.baseline.is_finite());
-            prop_assert!(bounds.contains(&admitted(&settings, state)));
+            prop_assert!(bounds.contains(&state.admitted(&settings)));
         }
     }
 }

@@ -12,7 +12,7 @@
 //! | [`window`] | how much of what happened lately? |
 //!
 //! Everything here is about one peer or one group and is shared by all threads: counts are atomics,
-//! nothing takes a lock. Time is an argument, as the time since some start; chance is one, too.
+//! nothing waits for a lock. Time is an argument, as the time since some start; chance is one, too.
 
 pub mod breaker;
 pub mod budget;
