@@ -58,10 +58,11 @@ fn above_the_limit_requests_are_shed_with_a_time_to_come_back() {
     assert_eq!(origin.seen_at("/more").len(), 0);
 }
 
-/// An origin that takes as long for each answer as it is told.
+/// An origin that takes as long for each answer as it is told, and works at as many at once; others queue.
 struct Pond {
     origin: Origin,
     milliseconds: Arc<AtomicU64>,
+    workers: Arc<Workers>,
     /// How many it had at once when the last ones came.
     busy: Arc<Mutex<VecDeque<usize>>>,
 }
@@ -72,13 +73,15 @@ const LAST: usize = 40;
 impl Pond {
     fn new() -> Self {
         let milliseconds = Arc::new(AtomicU64::new(0));
+        let workers = Arc::new(Workers::default());
         let busy = Arc::new(Mutex::new(VecDeque::new()));
         let (takes, lately, now) =
             (Arc::clone(&milliseconds), Arc::clone(&busy), AtomicUsize::new(0));
+        let working = Arc::clone(&workers);
         let origin = Origin::script()
             .otherwise(move |_| {
                 let at_once = now.fetch_add(1, Ordering::SeqCst) + 1;
-                std::thread::sleep(Duration::from_millis(takes.load(Ordering::SeqCst)));
+                working.work(Duration::from_millis(takes.load(Ordering::SeqCst)));
                 now.fetch_sub(1, Ordering::SeqCst);
                 let mut lately = lately.lock().expect("nobody panics with it");
                 lately.push_back(at_once);
@@ -88,13 +91,14 @@ impl Pond {
                 ok("done")
             })
             .start();
-        Self { origin, milliseconds, busy }
+        Self { origin, milliseconds, workers, busy }
     }
 
-    /// Takes so long from now on, and waits until the most that it has at once is such.
+    /// Takes so long with so many workers from now on, and waits until the most that it has at once is such.
     #[track_caller]
-    fn until(&self, milliseconds: u64, is_such: impl Fn(usize) -> bool) {
+    fn until(&self, milliseconds: u64, workers: usize, is_such: impl Fn(usize) -> bool) {
         self.milliseconds.store(milliseconds, Ordering::SeqCst);
+        self.workers.become_so_many(workers);
         self.busy.lock().expect("nobody panics with it").clear();
         let began = Instant::now();
         loop {
@@ -103,16 +107,41 @@ impl Pond {
             if lately.len() == LAST && is_such(most) {
                 return;
             }
-            assert!(began.elapsed() < 2 * PATIENCE, "{most} at once, taking {milliseconds} ms");
+            let case = format!("{most} at once, {workers} workers for {milliseconds} ms each");
+            assert!(began.elapsed() < 2 * PATIENCE, "{case}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
+/// How many may work at once, and how many do.
+#[derive(Default)]
+struct Workers {
+    state: Mutex<(usize, usize)>,
+    changed: Condvar,
+}
+
+impl Workers {
+    fn become_so_many(&self, most: usize) {
+        self.state.lock().expect("nobody panics with it").0 = most;
+        self.changed.notify_all();
+    }
+
+    /// Waits for a worker, and for its work.
+    fn work(&self, takes: Duration) {
+        let state = self.state.lock().expect("nobody panics with it");
+        let is_full = |(most, working): &mut (usize, usize)| working >= most;
+        self.changed.wait_while(state, is_full).expect("nobody panics with it").1 += 1;
+        std::thread::sleep(takes);
+        self.state.lock().expect("nobody panics with it").1 -= 1;
+        self.changed.notify_one();
+    }
+}
+
 #[test]
-fn the_limit_shrinks_when_the_origin_slows_down_and_grows_again() {
+fn the_limit_shrinks_when_the_origin_has_a_queue_and_only_then() {
     let pond = Pond::new();
-    let edge = before(&[&pond.origin], "    concurrency: {min: 2, max: 12, tolerance: 200}\n");
+    let edge = before(&[&pond.origin], "    concurrency: {min: 2, max: 12, tolerance: 120}\n");
     let is_over = AtomicBool::new(false);
     std::thread::scope(|threads| {
         // However it ends.
@@ -127,14 +156,22 @@ fn the_limit_shrinks_when_the_origin_slows_down_and_grows_again() {
                 }
             });
         }
-        pond.until(40, |most| most >= 9);
+        pond.until(40, 20, |most| most >= 9);
         let shed = || edge.metric("edgeproxy_refusals_total{reason=\"shed\"");
         assert!(shed() > 0.0, "there are more than it lets in");
-        let limit = edge.metric("edgeproxy_upstream_concurrency_limit{upstream=\"app\"}");
-        assert!((2.0..=12.0).contains(&limit), "{limit}");
-        // Half of 12 is what it would look at now and then in any case.
-        pond.until(200, |most| most <= 5);
-        pond.until(40, |most| most >= 9);
+        let limit = || edge.metric("edgeproxy_upstream_concurrency_limit{upstream=\"app\"}");
+        assert!((2.0..=12.0).contains(&limit()), "{}", limit());
+        // Who loses workers has a queue, and who gets them back has none.
+        pond.until(40, 2, |most| most <= 8);
+        pond.until(40, 20, |most| most >= 9);
+        // Who has become slower by itself is let in little for a moment, and then as before.
+        pond.milliseconds.store(200, Ordering::SeqCst);
+        let began = Instant::now();
+        while limit() > 8.0 {
+            assert!(began.elapsed() < PATIENCE, "{} are let in", limit());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        pond.until(200, 20, |most| most >= 9);
     });
 }
 
