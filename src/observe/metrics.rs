@@ -208,9 +208,9 @@ definitions! {
     UPSTREAM_DRIFT: Gauge "edgeproxy_upstream_drift" ["upstream"]
         "Backends that differ from the configuration, changed at run time.";
     UPSTREAM_LIMIT: Gauge "edgeproxy_upstream_concurrency_limit" ["upstream"]
-        "Requests at once that the upstream is given, found out from its latency (concurrency).";
+        "Requests that may wait for an answer of the upstream at once, found out from its latency (concurrency).";
     UPSTREAM_IN_FLIGHT: Gauge "edgeproxy_upstream_concurrency" ["upstream"]
-        "Requests that the upstream has now, where they are limited so.";
+        "Requests that wait for an answer of the upstream now, where they are limited so.";
     BACKEND_HEALTH: Gauge "edgeproxy_backend_health_state" ["upstream", "backend"]
         "What health checks say of the backend: 0 healthy, 1 unknown, 2 unhealthy.";
     BACKEND_CHECKS: Counter "edgeproxy_backend_health_checks_total" ["upstream", "backend", "result"]

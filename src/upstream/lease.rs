@@ -63,26 +63,34 @@ pub enum Body {
     Conversation,
 }
 
-/// A place among the requests that the upstream is given at once.
+/// A place among the requests that wait for the upstream's answer at once. Who has one, and is still sent its body, may be
+/// a client that takes its time: it is in nobody's way.
 #[derive(Debug)]
 pub(super) struct Turn {
     upstream: Arc<Upstream>,
-    ended: Ended,
+    /// Whether it waits.
+    waits: bool,
 }
 
 impl Turn {
     /// A place; `None` when there is none.
     pub(super) fn take(upstream: &Arc<Upstream>) -> Option<Self> {
         let may = upstream.limit().is_none_or(Limit::try_enter);
-        may.then(|| Self { upstream: Arc::clone(upstream), ended: Ended::Neutral })
+        may.then(|| Self { upstream: Arc::clone(upstream), waits: true })
+    }
+
+    /// It waits no longer, for this reason, from this moment on.
+    fn leave(&mut self, ended: Ended, now: impl FnOnce(&Upstream) -> Duration) {
+        let waited = std::mem::take(&mut self.waits);
+        if let Some(limit) = self.upstream.limit().filter(|_| waited) {
+            limit.leave(ended, now(&self.upstream));
+        }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(limit) = self.upstream.limit() {
-            limit.leave(self.ended, self.upstream.now());
-        }
+        self.leave(Ended::Neutral, |upstream| upstream.now());
     }
 }
 
@@ -208,10 +216,8 @@ impl Lease {
     pub fn answered(&mut self, status: u16, took: Duration) {
         let now = self.turn.upstream.now();
         self.backend.answered(took, now);
-        self.turn.ended = match status {
-            503 => Ended::Dropped,
-            _ => Ended::Answered(took),
-        };
+        let ended = if status == 503 { Ended::Dropped } else { Ended::Answered(took) };
+        self.turn.leave(ended, |_| now);
         let settings = self.turn.upstream.settings();
         let company = || self.turn.upstream.has_company(&self.backend);
         let failed = settings.breaker.as_ref().is_some_and(|one| one.is_bad(status, company));
@@ -241,7 +247,7 @@ impl Lease {
         eject::note(&self.turn.upstream, &self.backend, Outcome::Error, now);
         match fault {
             Fault::Connect => self.backend.rest(now),
-            Fault::Timeout => self.turn.ended = Ended::Dropped,
+            Fault::Timeout => self.turn.leave(Ended::Dropped, |_| now),
             Fault::Closed | Fault::Malformed => {}
         }
         let counts = counts(&self.turn.upstream, &self.backend, fault);

@@ -1,6 +1,9 @@
 //! More requests than an upstream can take: some are told at once, and none of them waits for nothing.
 
 use std::collections::VecDeque;
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -56,6 +59,31 @@ fn above_the_limit_requests_are_shed_with_a_time_to_come_back() {
     }
     edge.get("/after").expect_status(200);
     assert_eq!(origin.seen_at("/more").len(), 0);
+}
+
+#[test]
+fn who_has_an_answer_and_takes_its_time_keeps_nobody_out() {
+    let begin = |_, mut stream: TcpStream| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf ";
+        stream.write_all(head.as_bytes()).expect("it is read");
+        // Until nobody wants it any more.
+        let _ = stream.read(&mut [0]);
+    };
+    let mut origin = Origin::script().otherwise(|_| ok("done"));
+    let paths = ["/1", "/2", "/3"];
+    for path in paths {
+        origin = origin.take_over(path, begin);
+    }
+    let edge = before(&[&origin.start()], "    concurrency: {min: 2, max: 2}\n");
+    let clients = paths.map(|path| {
+        let mut client = edge.wire();
+        client.ask("GET", "edge.test", path, &[], b"");
+        assert_eq!(client.read_raw(12), b"HTTP/1.1 200", "{path}");
+        client
+    });
+    edge.get("/").expect_status(200);
+    assert_eq!(edge.metric("edgeproxy_upstream_concurrency{upstream=\"app\"}"), 0.0);
+    drop(clients);
 }
 
 /// An origin that takes as long for each answer as it is told, and works at as many at once; others queue.
