@@ -5,6 +5,7 @@ mod early;
 mod faults;
 mod multiplexed;
 mod patience;
+mod promised;
 mod through;
 mod through_http2;
 mod through_to_http2;

@@ -2,8 +2,9 @@
 //!
 //! Pingora writes it while it reads the answer, so both sides share this. Written is as much as the origin takes; an
 //! origin that has answered wholly, or has reset the stream, takes nothing. What that means is told by whoever reads: the
-//! answer itself, or why there will be none. Pingora hears nothing of an answer while it writes: where one has begun, what
-//! the origin does not take yet is kept here, and no more is read from the client until it was sent.
+//! answer itself, or why there will be none. Pingora hears little of an answer while it writes, and of many interim
+//! responses not even the end: where one has begun, what the origin does not take yet is kept here, and no more is read
+//! from the client until it was sent; where there will be none, no more is read for this exchange.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -16,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
+use std::task::Waker;
 use std::task::ready;
 use std::time::Duration;
 
@@ -49,8 +51,17 @@ pub struct Sending {
     given_up: AtomicBool,
     /// Since the origin did not take what was kept within its time.
     overdue: AtomicBool,
-    /// The head of the answer came.
-    answered: AtomicBool,
+}
+
+/// What is known of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Prospect {
+    /// It may come.
+    Open,
+    /// Its head came.
+    Answered,
+    /// There will be none.
+    Failed,
 }
 
 /// What there is of it.
@@ -63,6 +74,9 @@ struct Body {
     limit: Option<Pin<Box<Sleep>>>,
     /// All of it was written.
     whole: bool,
+    prospect: Prospect,
+    /// Who waits to write.
+    writer: Option<Waker>,
     /// The writer went on once although no more is sent.
     excused: bool,
 }
@@ -86,13 +100,14 @@ impl Sending {
                 kept: VecDeque::new(),
                 limit: None,
                 whole,
+                prospect: Prospect::Open,
+                writer: None,
                 excused: false,
             }),
             passed: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             overdue: AtomicBool::new(false),
-            answered: AtomicBool::new(false),
         })
     }
 
@@ -156,8 +171,8 @@ impl Sending {
                 Poll::Pending => {
                     let kept: usize = body.kept.iter().map(Bytes::len).sum();
                     let fits = kept.saturating_add(data.len()) <= MOST;
-                    if !fits || !self.answered.load(Ordering::Relaxed) {
-                        return Poll::Pending;
+                    if !fits || body.prospect == Prospect::Open {
+                        return body.wait(cx);
                     }
                     body.kept.push_back(std::mem::take(data));
                     body.limit = patience.map(|patience| Box::pin(sleep(patience)));
@@ -169,11 +184,14 @@ impl Sending {
                 }
             }
         }
-        // Nothing more is read from the client until the reader has told: what is to be said again must be whole.
-        if !self.answered.load(Ordering::Relaxed) {
-            return Poll::Pending;
+        if body.prospect == Prospect::Open {
+            return body.wait(cx);
         }
         data.clear();
+        if body.prospect == Prospect::Failed {
+            // Nothing more is read from the client until the reader has told: what is to be said again must be whole.
+            terms::hold_client(true);
+        }
         // The first time it may be what was read ahead of the answer; an error would go before that.
         match std::mem::replace(&mut body.excused, true) {
             false => Poll::Ready(Ok(())),
@@ -202,10 +220,25 @@ impl Sending {
     }
 
     /// The head of the answer came: who waits to write is to let it be read.
-    pub(super) fn is_answered(&self, cx: &Context<'_>) {
-        self.answered.store(true, Ordering::Relaxed);
-        if self.waits.load(Ordering::Relaxed) || self.given_up.load(Ordering::Relaxed) {
-            cx.waker().wake_by_ref();
+    pub(super) fn is_answered(&self) {
+        self.learn(Prospect::Answered);
+    }
+
+    /// There will be no answer: who waits to write is to let it be read why.
+    pub(super) fn has_failed(&self) {
+        self.learn(Prospect::Failed);
+    }
+
+    fn learn(&self, prospect: Prospect) {
+        let mut body = self.body.lock();
+        body.prospect = prospect;
+        if prospect == Prospect::Failed {
+            self.give_up(&mut body);
+        }
+        let writer = body.writer.take();
+        drop(body);
+        if let Some(writer) = writer {
+            writer.wake();
         }
     }
 
@@ -291,6 +324,12 @@ impl Gate for Sending {
 }
 
 impl Body {
+    /// Until something is known of the answer, or the origin takes more.
+    fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        self.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     /// Sends its end.
     fn end(&mut self) -> Result<()> {
         let mut stream = self.stream.take().ok_or_else(over)?;

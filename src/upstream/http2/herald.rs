@@ -2,7 +2,8 @@
 //!
 //! Interim responses are under no flow control: the library holds all that come until somebody takes them, and who
 //! passes one on may wait for a client that does not read. So from the first one on a task takes them as they come,
-//! and gives an origin up that sends too many. Most answers have none, and no task.
+//! and gives an origin up that sends too many. Who sends a body hears from it how that ends: nobody may come to read it
+//! before that. Most answers have none, and no task.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -45,9 +46,15 @@ impl Herald {
         tokio::spawn(async move {
             let unwanted = tell.clone();
             let hearing = pin!(async move {
-                if hear(answer, most, &tell).await == Heard::TooMuch {
+                let last = hear(answer, most, &tell).await;
+                let is_answer = matches!(last, Said::Final(Ok(_)));
+                if let Said::TooMany = last {
                     sending.cancel();
-                    let _ = tell.send(Said::TooMany);
+                }
+                let _ = tell.send(last);
+                match is_answer {
+                    true => sending.is_answered(),
+                    false => sending.has_failed(),
                 }
             });
             select(hearing, pin!(unwanted.closed())).await;
@@ -61,25 +68,16 @@ impl Herald {
     }
 }
 
-/// How hearing ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Heard {
-    /// With an answer, or a failure.
-    All,
-    /// With one interim response more than may be.
-    TooMuch,
-}
-
-async fn hear(mut answer: ResponseFuture, most: u32, tell: &UnboundedSender<Said>) -> Heard {
+/// Passes on what comes ahead of the answer: what comes last.
+async fn hear(mut answer: ResponseFuture, most: u32, tell: &UnboundedSender<Said>) -> Said {
     let mut left = most;
     while let Some(Ok(interim)) = poll_fn(|cx| answer.poll_informational(cx)).await {
-        let Some(less) = left.checked_sub(1) else { return Heard::TooMuch };
+        let Some(less) = left.checked_sub(1) else { return Said::TooMany };
         left = less;
         let _ = tell.send(Said::Interim(Box::new(interim.into_parts().0)));
     }
     // What else came of it, and what was wrong, is told here.
-    let _ = tell.send(Said::Final(answer.await));
-    Heard::All
+    Said::Final(answer.await)
 }
 
 #[cfg(test)]

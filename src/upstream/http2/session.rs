@@ -214,6 +214,13 @@ struct Writer {
     ends: Option<Instant>,
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // A further attempt reads on.
+        terms::hold_client(false);
+    }
+}
+
 #[async_trait]
 impl BodyWrite for Writer {
     async fn write_all_buf(&mut self, data: &mut Bytes) -> Result<()> {

@@ -202,7 +202,7 @@ impl Stream {
                     return self.poll_held(cx);
                 }
                 self.answer = Answer::Begun(body);
-                self.sending.is_answered(cx);
+                self.sending.is_answered();
                 Poll::Ready(Ok(Head::Final(head)))
             }
             Poll::Ready(Some(Said::Final(Err(e)))) => {
@@ -247,7 +247,7 @@ impl Stream {
         match std::mem::replace(&mut self.answer, Answer::Failed) {
             Answer::Held(head, body) => {
                 self.answer = Answer::Begun(body);
-                self.sending.is_answered(cx);
+                self.sending.is_answered();
                 Poll::Ready(Ok(Head::Final(head)))
             }
             Answer::Unasked

@@ -40,10 +40,10 @@ use crate::harness::http2;
 use crate::harness::origin2::Call;
 
 /// SETTINGS_INITIAL_WINDOW_SIZE of 0 (RFC 9113 §6.5.2): not a byte of a body may be sent.
-const NO_WINDOW: &[u8] = &[0, 4, 0, 0, 0, 0];
+pub(super) const NO_WINDOW: &[u8] = &[0, 4, 0, 0, 0, 0];
 
 /// Asks origins of this protocol, with no deadline anywhere near.
-fn in_front_of(address: impl std::fmt::Display, protocol: &str, route: &str) -> Edge {
+pub(super) fn in_front_of(address: impl std::fmt::Display, protocol: &str, route: &str) -> Edge {
     Edge::with(&format!(
         "listeners: [{{name: http, address: \"127.0.0.1:0\", h2c: true}}]\n\
          upstreams:\n  app:\n    addresses: [\"{address}\"]\n    protocol: {protocol}\n    breaker: off\n    \
@@ -54,7 +54,7 @@ fn in_front_of(address: impl std::fmt::Display, protocol: &str, route: &str) -> 
 }
 
 /// A whole answer to a stream.
-fn answer(stream: u32, status: &str, body: &str) -> Vec<u8> {
+pub(super) fn answer(stream: u32, status: &str, body: &str) -> Vec<u8> {
     let length = body.len().to_string();
     let fields = [(":status", status), ("content-length", &length)];
     let mut frames = frame(HEADERS, END_HEADERS, stream, &block(&fields));
