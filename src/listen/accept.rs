@@ -4,6 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -202,6 +203,7 @@ where
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             whole: AtomicBool::new(false),
+            room: OnceLock::new(),
         };
         let tls = way.tls.clone();
         let (house, shutdown, h2c) = (Arc::clone(self), shutdown.clone(), way.h2c);

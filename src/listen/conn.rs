@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use crate::message::certificate::ClientCertificate;
 use crate::terms;
+use crate::terms::room::Room;
 use crate::tls::Version;
 use crate::tls::terms::Terms;
 
@@ -32,6 +34,8 @@ pub struct Conn {
     pub bytes_out: AtomicU64,
     /// The response in progress is whole: it may be followed by an orderly close.
     pub(crate) whole: AtomicBool,
+    /// What bodies of requests may take up together, over HTTP/2.
+    pub(crate) room: OnceLock<Arc<Room>>,
 }
 
 /// What a TLS handshake settled.
@@ -87,7 +91,8 @@ fn count(number: &AtomicU64, more: u64) {
 
 /// Runs `work`, one request, as something that happens on `conn`.
 pub(crate) fn on<F: Future>(conn: Arc<Conn>, work: F) -> impl Future<Output = F::Output> {
-    terms::scope(conn, work)
+    let room = conn.room.get().cloned();
+    terms::scope(conn, room, work)
 }
 
 /// The connection that the running request came on; `None` for what no client asked for, such as a

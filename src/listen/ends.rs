@@ -3,7 +3,7 @@
 //! That layer answers malformed requests and broken rules before anybody here hears of them. What it
 //! sends then is seen by the connection: a reset or a GOAWAY with an error, or a response that is nothing
 //! but its status, which is 431 (for a header list far beyond what `admit` refuses). Our own responses
-//! have more fields, and our own resets have reasons of their own.
+//! have more fields, and our own resets have reasons of their own. The room that it gives to bodies is seen on the way.
 
 use crate::refusal::Refusal;
 
@@ -16,6 +16,7 @@ const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
 const GOAWAY: u8 = 0x7;
+const WINDOW_UPDATE: u8 = 0x8;
 const END_STREAM: u8 = 0x1;
 
 // Of the codes in RFC 9113 §7, those that are not all alike here.
@@ -46,12 +47,21 @@ pub(super) struct Ends {
     begun: Vec<u32>,
     /// The stream that was last answered by nothing but a status; a reset may follow.
     answered: u32,
+    /// What the client was given room for on its connection, and was not asked for yet.
+    room: u64,
 }
 
 impl Ends {
     /// At the start of a connection.
     pub(super) fn new() -> Self {
-        Self { skip: 0, frame: [0; HEADER + SHORT], have: 0, begun: Vec::new(), answered: 0 }
+        Self {
+            skip: 0,
+            frame: [0; HEADER + SHORT],
+            have: 0,
+            begun: Vec::new(),
+            answered: 0,
+            room: 0,
+        }
     }
 
     /// These bytes went to the client: tells of each end among them.
@@ -72,6 +82,11 @@ impl Ends {
                 self.have = 0;
             }
         }
+    }
+
+    /// How many more bytes of bodies the client was allowed on its connection since this was asked last.
+    pub(super) fn take_room(&mut self) -> u64 {
+        std::mem::take(&mut self.room)
     }
 
     /// The client gave a stream up.
@@ -96,7 +111,7 @@ impl Ends {
         let length = self.length();
         HEADER
             + match self.frame[3] {
-                RST_STREAM => length.min(4),
+                RST_STREAM | WINDOW_UPDATE => length.min(4),
                 GOAWAY => length.min(8),
                 HEADERS if self.frame[4] & END_STREAM != 0 && length <= SHORT => length,
                 _ => 0,
@@ -118,6 +133,10 @@ impl Ends {
             (HEADERS, [_, ..]) if !begun => {
                 self.answered = stream;
                 return Some(End { refusal: Refusal::HeadTooLarge, status: Some(431) });
+            }
+            (WINDOW_UPDATE, [a, b, c, d]) if stream == 0 => {
+                self.room += u64::from(u32::from_be_bytes([*a, *b, *c, *d]));
+                return None;
             }
             (RST_STREAM, [a, b, c, d]) => match u32::from_be_bytes([*a, *b, *c, *d]) {
                 NO_ERROR | INTERNAL_ERROR | CANCEL => return None,
@@ -167,6 +186,24 @@ mod tests {
             ends.went(bytes, |end| found.push((end.refusal, end.status)));
         }
         found
+    }
+
+    #[test]
+    fn room_is_what_the_whole_connection_is_given() {
+        let bytes = [
+            frame(WINDOW_UPDATE, 0, 0, &[0, 15, 0, 1]),
+            frame(WINDOW_UPDATE, 0, 1, &[0, 1, 0, 0]),
+            frame(DATA, 0, 1, &[0; 4]),
+            frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 2]),
+        ]
+        .concat();
+        for size in [1, 7, 12, 100] {
+            let mut ends = Ends::new();
+            for cut in bytes.chunks(size) {
+                ends.went(cut, |end| panic!("{end:?}"));
+            }
+            assert_eq!((ends.take_room(), ends.take_room()), (0xf_0003, 0), "{size}");
+        }
     }
 
     #[test]

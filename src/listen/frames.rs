@@ -12,6 +12,8 @@ const HEADER: usize = 9;
 const PREFACE: usize = 24;
 /// DATA, HEADERS, RST_STREAM and CONTINUATION: they belong to requests.
 const OF_REQUESTS: [u8; 4] = [0x0, 0x1, 0x3, 0x9];
+/// A part of a body.
+const DATA: u8 = 0x0;
 /// The client gives a stream up.
 const RST_STREAM: u8 = 0x3;
 /// Frames that may come at once.
@@ -29,6 +31,10 @@ pub(super) struct Frames {
     skip: usize,
     header: [u8; HEADER],
     have: usize,
+    /// What is to come is a part of a body.
+    in_data: bool,
+    /// What came of bodies, padding included, and was not asked for yet.
+    data: u64,
     allowed: f64,
     since: Option<Instant>,
 }
@@ -36,7 +42,15 @@ pub(super) struct Frames {
 impl Frames {
     /// At the start of a connection, before its preface.
     pub(super) fn new() -> Self {
-        Self { skip: PREFACE, header: [0; HEADER], have: 0, allowed: BURST, since: None }
+        Self {
+            skip: PREFACE,
+            header: [0; HEADER],
+            have: 0,
+            in_data: false,
+            data: 0,
+            allowed: BURST,
+            since: None,
+        }
     }
 
     /// So many bytes were sent to the client.
@@ -59,6 +73,9 @@ impl Frames {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
+            if self.in_data {
+                self.data += skipped as u64;
+            }
             bytes = &bytes[skipped..];
             let taken = (HEADER - self.have).min(bytes.len());
             self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
@@ -67,6 +84,7 @@ impl Frames {
             if self.have == HEADER {
                 self.have = 0;
                 let [a, b, c, kind, _, stream @ ..] = self.header;
+                self.in_data = kind == DATA;
                 if kind == RST_STREAM {
                     given_up(u32::from_be_bytes(stream));
                 }
@@ -77,6 +95,13 @@ impl Frames {
             }
         }
         self.allowed >= 0.0
+    }
+
+    /// How many bytes of bodies came since this was asked last, as the window of a connection counts them
+    /// (RFC 9113 §6.9.1). Of a frame that is not whole it is those that came: who sends a part of one has not used
+    /// its room up.
+    pub(super) fn take_data(&mut self) -> u64 {
+        std::mem::take(&mut self.data)
     }
 }
 
@@ -132,6 +157,23 @@ mod tests {
             let early = (17 * 4_000) / size;
             assert!(results[..early].iter().all(|fine| *fine), "{size}");
         }
+    }
+
+    #[test]
+    fn of_bodies_that_is_counted_which_came() {
+        let bodies = [frame(0x0, 200), frame(0x1, 9), frame(0x0, 0), frame(0x0, 100)].concat();
+        for size in [1, 8, 10, 11, 150, 1_000] {
+            let (mut frames, now) = frames();
+            let mut counted = 0;
+            for cut in bodies.chunks(size) {
+                assert!(frames.came(cut, now, |_| {}));
+                counted += frames.take_data();
+            }
+            assert_eq!(counted, 300, "{size}");
+        }
+        let (mut frames, now) = frames();
+        assert!(frames.came(&bodies[..HEADER + 50], now, |_| {}));
+        assert_eq!((frames.take_data(), frames.take_data()), (50, 0));
     }
 
     #[test]

@@ -64,6 +64,7 @@ use crate::refusal::Refusal;
 use crate::terms;
 use crate::terms::pace::MinRate;
 use crate::terms::pace::Pace;
+use crate::terms::room::Room;
 
 /// Response bytes are gathered up to here, so that a header and a small body leave in one write.
 const GATHER: usize = 16 * 1024;
@@ -73,6 +74,9 @@ const READ_AT_MOST: usize = 16 * 1024;
 /// so that the client gets to read the response instead of a reset.
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// What a connection of HTTP/2 has room for at its start (RFC 9113 §6.9.2).
+const WINDOW: u32 = 65_535;
 
 /// What the connection carries at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -261,7 +265,8 @@ impl EdgeIo {
     /// From here on every byte passes: HTTP/2.
     pub(crate) fn become_http2(&mut self, watch: Arc<dyn Watch>, cork: Arc<Cork>) {
         self.mode = Mode::Http2;
-        self.http2 = Some(Box::new(Multiplexed::new(watch, cork)));
+        let room = Arc::clone(self.conn.room.get_or_init(|| Arc::new(Room::new(WINDOW))));
+        self.http2 = Some(Box::new(Multiplexed::new(watch, cork, room)));
     }
 
     /// Whether what is written waits for more.

@@ -31,6 +31,8 @@ use crate::route::Ask;
 use crate::route::action::Action;
 use crate::route::purging::is_purge;
 use crate::route::rewrite::Values;
+use crate::terms;
+use crate::terms::pace::Pace;
 use crate::upstream::Protocol;
 
 /// The most that is read of a body before an origin connection is taken. Pingora replays at most
@@ -235,7 +237,9 @@ async fn spool(session: &mut Session, ctx: &mut RequestCtx, spool: u64, max: u64
     session.as_downstream_mut().enable_retry_buffering();
     let (mut read, mut in_window) = (0u64, 0u64);
     let now = tokio::time::Instant::now();
-    let mut window_ends = now + window;
+    let pace = Pace::within(terms::room());
+    let mut window_began = pace.since_now();
+    let mut window_ends = pace.after(window_began, window);
     // The time of a route goes for all of a request.
     let ends = ctx.time_left().map(|left| now + left);
     while read < spool && !session.as_downstream_mut().is_body_done() {
@@ -245,9 +249,15 @@ async fn spool(session: &mut Session, ctx: &mut RequestCtx, spool: u64, max: u64
             tokio::time::timeout_at(deadline, session.as_downstream_mut().read_request_body());
         let part = match part.await {
             Ok(part) => part.map_err(|e| fail_reading(e, ctx))?,
+            Err(_) if deadline == window_ends && pace.after(window_began, window) > deadline => {
+                // It had no room to send in for a while.
+                window_ends = pace.after(window_began, window);
+                continue;
+            }
             Err(_) if deadline == window_ends && in_window >= least.max(1) => {
                 in_window = 0;
-                window_ends += window;
+                window_began = pace.since_now();
+                window_ends = pace.after(window_began, window);
                 continue;
             }
             Err(_) => return Err(fail(ctx, Refusal::BodyTimeout)),

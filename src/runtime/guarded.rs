@@ -124,6 +124,7 @@ impl Hosts {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::OnceLock;
     use std::sync::atomic::AtomicBool;
     use std::sync::atomic::AtomicU64;
 
@@ -152,6 +153,7 @@ mod tests {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             whole: AtomicBool::new(false),
+            room: OnceLock::new(),
         }
     }
 

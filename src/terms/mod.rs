@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod pace;
+pub mod room;
 
 use std::any::Any;
 use std::cell::Cell;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::terms::pace::MinRate;
+use crate::terms::room::Room;
 
 /// What the request in progress is held to by whoever waits on its behalf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub enum AnswerTime {
 struct Running {
     /// What it came on.
     source: Arc<dyn Any + Send + Sync>,
+    /// What its client may send, where that is bounded.
+    room: Option<Arc<Room>>,
     terms: Cell<Option<Terms>>,
     /// The rest of its body is not passed on.
     body_refused: Cell<bool>,
@@ -88,13 +92,16 @@ tokio::task_local! {
     static CURRENT: Running;
 }
 
-/// Runs `work`, one request that came on `source`, whose terms are still to be settled.
+/// Runs `work`, one request that came on `source`, where there may be only so much `room`; its terms are still to be
+/// settled.
 pub(crate) fn scope<F: Future>(
     source: Arc<dyn Any + Send + Sync>,
+    room: Option<Arc<Room>>,
     work: F,
 ) -> impl Future<Output = F::Output> {
     let running = Running {
         source,
+        room,
         terms: Cell::new(None),
         body_refused: Cell::new(false),
         exchange: RefCell::new(None),
@@ -111,6 +118,12 @@ pub(crate) fn scope<F: Future>(
 #[must_use]
 pub fn source<T: Any + Send + Sync>() -> Option<Arc<T>> {
     CURRENT.try_with(|current| Arc::clone(&current.source)).ok()?.downcast().ok()
+}
+
+/// The room that the client of the running request has for what it sends; `None` where nothing bounds that.
+#[must_use]
+pub fn room() -> Option<Arc<Room>> {
+    CURRENT.try_with(|current| current.room.clone()).ok().flatten()
 }
 
 /// Settles the terms of the running request; a further attempt has terms of its own. Without effect
@@ -215,11 +228,11 @@ mod tests {
         bring(Arc::new(1_u32));
         assert_eq!(brought::<u32>(), None, "there is no request");
         assert_eq!(source::<u8>(), None);
-        scope(Arc::new(7_u8), async {
+        scope(Arc::new(7_u8), None, async {
             assert_eq!((source(), source::<u32>()), (Some(Arc::new(7_u8)), None));
             bring(Arc::new(1_u32));
             bring(Arc::new(2_u32));
-            let other = scope(Arc::new(()), async { brought::<u32>() });
+            let other = scope(Arc::new(()), None, async { brought::<u32>() });
             assert_eq!(other.await, None, "another request");
             assert_eq!(brought(), Some(Arc::new(2_u32)));
             assert_eq!(brought::<u32>(), None);

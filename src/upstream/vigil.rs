@@ -18,6 +18,7 @@ use crate::terms::AnswerTime;
 use crate::terms::Terms;
 use crate::terms::Upload;
 use crate::terms::pace::Pace;
+use crate::terms::pace::Since;
 
 /// What an exchange waits for while nothing comes from the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +77,7 @@ pub(super) struct Vigil {
     /// When all of its body had been passed on.
     whole: Option<Instant>,
     /// Since when nothing has happened, and what was waited for.
-    silent: Option<(Awaited, Instant)>,
+    silent: Option<(Awaited, Since)>,
     alarm: Alarm,
 }
 
@@ -86,7 +87,8 @@ impl Vigil {
         let alarm = std::mem::take(&mut self.alarm);
         let terms = terms::current();
         let began = terms.and_then(|terms| terms.upload).map(|_| Instant::now());
-        *self = Self { terms, began, alarm, ..Self::default() };
+        let upload = Pace::within(began.and_then(|_| terms::room()));
+        *self = Self { terms, began, alarm, upload, ..Self::default() };
     }
 
     /// Bytes came from the origin.
@@ -121,10 +123,10 @@ impl Vigil {
         }
     }
 
-    fn silent_since(&mut self, awaited: Awaited) -> Instant {
+    fn silent_since(&mut self, awaited: Awaited) -> Since {
         match self.silent {
             Some((before, since)) if before == awaited => since,
-            Some(_) | None => self.silent.insert((awaited, Instant::now())).1,
+            Some(_) | None => self.silent.insert((awaited, self.upload.since_now())).1,
         }
     }
 
@@ -164,11 +166,13 @@ impl Vigil {
 
     /// When something has to happen.
     fn stir_by(&mut self, upload: &Upload, awaited: Awaited) -> Instant {
-        let patience = match awaited {
-            Awaited::Room => upload.refusal,
-            Awaited::Body | Awaited::Origin => upload.silence,
-        };
-        self.silent_since(awaited) + patience
+        let since = self.silent_since(awaited);
+        match awaited {
+            // Which has no room to come in, where that is taken up by what waits for other origins.
+            Awaited::Body => self.upload.after(since, upload.silence),
+            Awaited::Room => since.at() + upload.refusal,
+            Awaited::Origin => since.at() + upload.silence,
+        }
     }
 
     /// Ready with the reason when this takes too long; until then the task is woken when it does.
@@ -205,9 +209,11 @@ fn late(terms: &Terms, awaited: Awaited, refusal: Refusal) -> Refusal {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::sync::Arc;
 
     use super::*;
     use crate::terms::pace::MinRate;
+    use crate::terms::room::Room;
 
     fn secs(n: u64) -> Duration {
         Duration::from_secs(n)
@@ -356,6 +362,20 @@ mod tests {
             let mut vigil = vigil(None, Some(UPLOAD));
             assert_eq!(outcome(&mut vigil, awaited).await, Some(expected), "{awaited:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_has_no_room_to_come_in_is_not_silent() {
+        let room = Arc::new(Room::new(1));
+        let mut vigil = vigil(None, Some(UPLOAD));
+        vigil.upload = Pace::within(Some(Arc::clone(&room)));
+        room.came(1);
+        let opens = async {
+            tokio::time::sleep(secs(100)).await;
+            room.gave(1);
+        };
+        let (outcome, ()) = tokio::join!(outcome(&mut vigil, Awaited::Body), opens);
+        assert_eq!(outcome, Some((Refusal::BodyTimeout, 130)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,6 +24,7 @@ use crate::listen::frames::Frames;
 use crate::listen::io::EdgeIo;
 use crate::listen::watch::Watch;
 use crate::refusal::Refusal;
+use crate::terms::room::Room;
 
 /// Frames are gathered up to here: two TLS records.
 const GATHER: usize = 32 * 1024;
@@ -56,12 +57,13 @@ pub(super) struct Multiplexed {
     ends: Ends,
     watch: Arc<dyn Watch>,
     cork: Arc<Cork>,
+    room: Arc<Room>,
 }
 
 impl Multiplexed {
     /// At the start of a connection, before its preface.
-    pub(super) fn new(watch: Arc<dyn Watch>, cork: Arc<Cork>) -> Self {
-        Self { frames: Frames::new(), ends: Ends::new(), watch, cork }
+    pub(super) fn new(watch: Arc<dyn Watch>, cork: Arc<Cork>, room: Arc<Room>) -> Self {
+        Self { frames: Frames::new(), ends: Ends::new(), watch, cork, room }
     }
 
     /// Whether a flush is put off.
@@ -77,7 +79,11 @@ impl Multiplexed {
     /// These bytes come from the client. An error: it floods the connection.
     pub(super) fn came(&mut self, conn: &Conn, bytes: &[u8]) -> io::Result<()> {
         let ends = &mut self.ends;
-        if self.frames.came(bytes, Instant::now(), |stream| ends.given_up(stream)) {
+        let is_fine = self.frames.came(bytes, Instant::now(), |stream| ends.given_up(stream));
+        if let data @ 1.. = self.frames.take_data() {
+            self.room.came(data);
+        }
+        if is_fine {
             return Ok(());
         }
         self.watch.ended(conn, Refusal::Flood, None);
@@ -92,6 +98,9 @@ impl Multiplexed {
         self.frames.sent(bytes.len());
         let watch = &self.watch;
         self.ends.went(bytes, |end| watch.ended(conn, end.refusal, end.status));
+        if let room @ 1.. = self.ends.take_room() {
+            self.room.gave(room);
+        }
     }
 }
 
@@ -145,6 +154,7 @@ impl EdgeIo {
 mod tests {
     use std::any::Any;
     use std::net::Ipv4Addr;
+    use std::sync::OnceLock;
     use std::sync::atomic::AtomicU64;
     use std::time::Duration;
 
@@ -194,6 +204,7 @@ mod tests {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             whole: AtomicBool::new(false),
+            room: OnceLock::new(),
         });
         let rate = MinRate { bytes_per_second: 1, window: Duration::from_secs(60) };
         let mut io = EdgeIo::new(Transport::Plain(ours.into()), conn, rate, rate);

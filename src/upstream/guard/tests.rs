@@ -246,7 +246,7 @@ async fn answered_while_nothing_was_taken(io: &mut OriginIo, origin: &mut UnixSt
 #[tokio::test]
 async fn nobody_waits_for_what_is_behind_an_early_answer() {
     let is_held = async || poll_fn(|cx| Poll::Ready(terms::is_client_held(cx))).await;
-    terms::scope(Arc::new(()), async {
+    terms::scope(Arc::new(()), None, async {
         let (mut io, mut origin) = guarded();
         answered_while_nothing_was_taken(&mut io, &mut origin).await;
         assert!(is_held().await, "the answer goes first");
@@ -265,7 +265,7 @@ async fn nobody_waits_for_what_is_behind_an_early_answer() {
 async fn the_client_is_let_go_by_whoever_finds_that_what_was_kept_was_taken() {
     let is_held = async || poll_fn(|cx| Poll::Ready(terms::is_client_held(cx))).await;
     for reads_first in [true, false] {
-        terms::scope(Arc::new(()), async {
+        terms::scope(Arc::new(()), None, async {
             let (mut io, mut origin) = guarded();
             send(&mut io, &post(8 * 1024 * 1024)).await;
             origin.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwe").await.unwrap();
@@ -295,7 +295,7 @@ async fn the_client_is_let_go_by_whoever_finds_that_what_was_kept_was_taken() {
 
 #[tokio::test]
 async fn what_is_kept_has_its_time_although_the_origin_says_something_now_and_then() {
-    terms::scope(Arc::new(()), async {
+    terms::scope(Arc::new(()), None, async {
         let (io, mut origin) = guarded();
         let mut io = io.with_patience(Duration::from_millis(100));
         send(&mut io, &post(8 * 1024 * 1024)).await;

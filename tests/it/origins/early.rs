@@ -16,6 +16,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::Request;
 use http::Response;
@@ -211,6 +212,73 @@ fn uploads_that_are_held_leave_room_for_others_of_the_same_connection() {
     });
     at_once(began, "the other one");
     gate.open();
+}
+
+/// Sends as much of an upload as there is room for, and counts it.
+async fn sends(mut sending: h2::SendStream<Bytes>, sent: Arc<AtomicUsize>) {
+    let block = Bytes::from(vec![b'x'; 1_000_000]);
+    while let Some(some) = http2::send_some(&mut sending, &block).await {
+        sent.fetch_add(some, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_client_that_is_given_no_room_to_send_in_is_not_too_slow() {
+    /// Far more than a connection has room for, at up to 64 KiB each.
+    const HELD: usize = 40;
+    const WINDOW: Duration = Duration::from_secs(2);
+    let takes_all = Origin2::start(None, |mut call| async move {
+        let length = call.whole().await.0.len();
+        call.respond(Response::new(()), length.to_string());
+    });
+    for spool in ["0", "48KiB"] {
+        let gate = Gate::default();
+        let wait = gate.clone();
+        let takes_nothing = RawOrigin2::with(NO_WINDOW, move |to, stream| {
+            wait.pass();
+            to.write_all(&frame(RESET, 0, stream, &[0, 0, 0, 2])).is_ok()
+        });
+        let edge = Edge::with(&format!(
+            "listeners: [{{name: http, address: \"127.0.0.1:0\", h2c: true}}]\n\
+             limits: {{rate_window: 2s}}\ndefaults: {{cache: off, spool: {spool}}}\n\
+             upstreams:\n  held: {{addresses: [\"{}\"], protocol: http2, breaker: off, {times}}}\n  \
+             app: {{addresses: [\"{}\"], protocol: http2, {times}}}\n\
+             routes: [{{match: {{path: /held}}, upstream: held}}, {{upstream: app}}]\n",
+            takes_nothing.address,
+            takes_all.address,
+            times = timeouts(None)
+        ));
+        http2::run(async {
+            let client = http2::plain(edge.address("http")).await;
+            let post = async |target: &str| {
+                let request = Request::post(format!("http://edge.test{target}")).body(());
+                let client = client.clone().ready().await;
+                let mut client = client.expect("it is open");
+                client.send_request(request.expect("a request"), false).expect("there is room")
+            };
+            let sent = Arc::new(AtomicUsize::new(0));
+            let mut held = Vec::new();
+            for _ in 0..HELD {
+                let (response, sending) = post("/held").await;
+                tokio::spawn(sends(sending, Arc::clone(&sent)));
+                held.push(response);
+            }
+            let mut before = usize::MAX;
+            while before != sent.load(Ordering::SeqCst) {
+                before = sent.load(Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            let (other, mut sending) = post("/other").await;
+            sending.send_data(vec![b'x'; 50_000].into(), true).expect("it is open");
+            let mut other = tokio::spawn(other);
+            let early = tokio::time::timeout(2 * WINDOW, &mut other).await;
+            assert!(early.is_err(), "{early:?}");
+            gate.open();
+            let mut response = other.await.expect("no panic").expect("an answer comes");
+            let body = response.body_mut().data().await.expect("it has a body");
+            assert_eq!(&*body.expect("a whole one"), b"50000", "{response:?}");
+        });
+    }
 }
 
 #[test]
