@@ -213,7 +213,7 @@ fn no_decision_on_limits_hedges_and_retries_allocates() {
         for n in 0..10_000_u32 {
             let now = Duration::from_millis(u64::from(n) * 7);
             let latency = Duration::from_micros(u64::from(1000 + n % 100));
-            assert!(limit.try_enter());
+            assert!(limit.try_enter(|| now));
             limit.leave(if n % 100 == 0 { Ended::Dropped } else { Ended::Answered(latency) }, now);
             hedged += u32::from(hedge.begin(now).is_some() && hedge.may_hedge(now));
             hedge.observe(latency, now);

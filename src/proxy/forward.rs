@@ -349,6 +349,9 @@ pub(crate) fn pass_body(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCt
         *body = None;
     }
     mirror::pass_body(body.as_ref(), end, ctx);
+    if end && let Some(lease) = &mut ctx.origin.lease {
+        lease.body_is_sent();
+    }
     let Some(body) = body else { return Ok(()) };
     ctx.body_read = ctx.body_read.saturating_add(body.len() as u64);
     let max = ctx.route().map_or(u64::MAX, |route| route.max_body);

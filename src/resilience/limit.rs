@@ -5,7 +5,6 @@
 //! group that has little to do, over what it is now.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -48,10 +47,11 @@ impl Default for Settings {
 pub enum Ended {
     /// It was answered after this time.
     Answered(Duration),
-    /// The group had too much: a timeout, a 503, a full queue.
+    /// The group had too much: a timeout, a 503.
     Dropped,
-    /// It says nothing: the client went away, or it failed for another reason.
-    Neutral,
+    /// The client went away after this time, or the request failed for another reason: it says something where an answer
+    /// would have come by then without a queue.
+    Gone(Duration),
 }
 
 /// The limit of one group, shared by all threads.
@@ -68,8 +68,11 @@ pub struct Limit {
     latencies: AtomicU64,
     /// The sum of their squares.
     squares: AtomicU64,
+    dropped: AtomicU64,
+    gone: AtomicU64,
     highest: AtomicU32,
-    dropped: AtomicBool,
+    /// The latency without a queue, in microseconds: who is gone before that says nothing.
+    expected: AtomicU64,
     /// Who looks whether the window is over has it, and nobody waits for it.
     control: Mutex<Control>,
 }
@@ -93,8 +96,10 @@ impl Limit {
             samples: AtomicU64::new(0),
             latencies: AtomicU64::new(0),
             squares: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
             highest: AtomicU32::new(0),
-            dropped: AtomicBool::new(false),
+            expected: AtomicU64::new(0),
             control: Mutex::new(Control { state: State::new(initial), opened: 0.0 }),
             settings,
         }
@@ -112,37 +117,55 @@ impl Limit {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts a request in if it may be; it is counted out with [`Limit::leave`].
+    /// Counts a request in if it may be; it is counted out with [`Limit::leave`]. `now` is asked for where it may not.
     #[must_use = "a request that was let in has to leave"]
-    pub fn try_enter(&self) -> bool {
+    pub fn try_enter(&self, now: impl FnOnce() -> Duration) -> bool {
+        if self.has_entered() {
+            return true;
+        }
+        // Those that are there may be there for long, and say nothing meanwhile.
+        self.close_window(now());
+        self.has_entered()
+    }
+
+    fn has_entered(&self) -> bool {
         let most = self.limit();
         let one_more = |count: u32| (count < most).then(|| count + 1);
         self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Counts a request in that was let in before.
+    pub fn enter_again(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request out that is none of the group's for a while.
+    pub fn leave_for_now(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts a request out, and learns from how it ended.
     pub fn leave(&self, ended: Ended, now: Duration) {
         let in_flight = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         match ended {
-            Ended::Answered(latency) => self.observe(latency, in_flight, now),
-            Ended::Dropped => {
-                self.dropped.store(true, Ordering::Relaxed);
-                self.close_window(now);
+            Ended::Answered(latency) => self.observe(microseconds(latency), in_flight),
+            Ended::Gone(waited) if microseconds(waited) < self.expected.load(Ordering::Relaxed) => {
+                return;
             }
-            Ended::Neutral => {}
+            Ended::Gone(_) => _ = self.gone.fetch_add(1, Ordering::Relaxed),
+            Ended::Dropped => _ = self.dropped.fetch_add(1, Ordering::Relaxed),
         }
+        self.close_window(now);
     }
 
     /// Takes in an answer, with what was in flight when it came, itself included.
-    fn observe(&self, latency: Duration, in_flight: u32, now: Duration) {
-        let latency = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(LONGEST_LATENCY);
+    fn observe(&self, latency: u64, in_flight: u32) {
         self.latencies.fetch_add(latency, Ordering::Relaxed);
         self.squares.fetch_add(latency * latency, Ordering::Relaxed);
         self.samples.fetch_add(1, Ordering::Relaxed);
         if self.highest.load(Ordering::Relaxed) < in_flight {
             self.highest.fetch_max(in_flight, Ordering::Relaxed);
         }
-        self.close_window(now);
     }
 
     /// Finds the limit anew if the window is over and has seen enough.
@@ -160,7 +183,7 @@ impl Limit {
             return;
         }
         let seen = self.seen(control.opened, now);
-        if !control.state.may_close(&seen) {
+        if !control.state.may_close(&self.settings, &seen) {
             return;
         }
         let next = nanoseconds(now.saturating_add(self.settings.window));
@@ -169,13 +192,14 @@ impl Limit {
             return;
         }
         // Answers that come at this moment are counted in this window or in the next, or in none.
-        for sum in [&self.samples, &self.latencies, &self.squares] {
+        for sum in [&self.samples, &self.latencies, &self.squares, &self.dropped, &self.gone] {
             sum.store(0, Ordering::Relaxed);
         }
         self.highest.store(0, Ordering::Relaxed);
-        self.dropped.store(false, Ordering::Relaxed);
         control.state = control.state.after(&self.settings, &seen);
         control.opened = seen.now;
+        let expected = Duration::from_secs_f64(control.state.baseline);
+        self.expected.store(microseconds(expected), Ordering::Relaxed);
         self.admitted.store(control.state.admitted(&self.settings), Ordering::Relaxed);
     }
 
@@ -195,9 +219,16 @@ impl Limit {
             latency,
             noise: if latency > 0.0 { variance / (latency * latency) } else { 0.0 },
             highest: self.highest.load(Ordering::Relaxed),
-            dropped: self.dropped.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed) as f64,
+            gone: self.gone.load(Ordering::Relaxed) as f64,
+            in_flight: self.in_flight(),
         }
     }
+}
+
+/// A latency, as it is counted.
+fn microseconds(latency: Duration) -> u64 {
+    u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(LONGEST_LATENCY)
 }
 
 #[cfg(test)]

@@ -96,13 +96,13 @@ fn ask(
             limit.leave(Ended::Answered(latency), Duration::from_micros(done));
         }
         asked += 1.0;
-        match limit.try_enter() {
+        match limit.try_enter(|| Duration::from_micros(*clock)) {
             true => running.push(Reverse((server.answers(*clock), *clock))),
             false => shed += 1.0,
         }
     }
     for Reverse((done, _)) in running {
-        limit.leave(Ended::Neutral, Duration::from_micros(done));
+        limit.leave(Ended::Gone(Duration::ZERO), Duration::from_micros(done));
     }
     shed / asked
 }
@@ -114,7 +114,7 @@ fn settle(limit: &Limit, server: &mut Server, demand: usize, seconds: u64, clock
     let mut running = BinaryHeap::new();
     let (mut sum, mut count) = (0.0, 0.0);
     while *clock < end {
-        while running.len() < demand && limit.try_enter() {
+        while running.len() < demand && limit.try_enter(|| Duration::from_micros(*clock)) {
             running.push(Reverse((server.answers(*clock), *clock)));
         }
         let Some(Reverse((done, from))) = running.pop() else {
@@ -130,7 +130,7 @@ fn settle(limit: &Limit, server: &mut Server, demand: usize, seconds: u64, clock
         }
     }
     for Reverse((done, _)) in running {
-        limit.leave(Ended::Neutral, Duration::from_micros(done));
+        limit.leave(Ended::Gone(Duration::ZERO), Duration::from_micros(done));
     }
     sum / count
 }
@@ -300,18 +300,118 @@ fn it_comes_down_with_a_server_that_takes_very_different_times_and_has_too_much(
 fn what_is_dropped_takes_it_down_to_its_least() {
     let limit = Limit::new(Settings { initial: 100, min: 7, ..Settings::default() });
     for turn in 0..40 {
-        assert!(limit.try_enter());
-        limit.leave(Ended::Dropped, Duration::from_millis(turn * 100));
+        let now = Duration::from_millis(turn * 100);
+        assert!(limit.try_enter(|| now));
+        limit.leave(Ended::Dropped, now);
     }
     assert_eq!(limit.limit(), 7);
     assert_eq!(limit.in_flight(), 0);
 }
 
 #[test]
+fn from_its_least_it_comes_back() {
+    for min in [1, 2, 4] {
+        let limit = Limit::new(Settings { min, ..Settings::default() });
+        let mut clock = 0;
+        settle(&limit, &mut Server::new(1000, 50_000), 10, 10, &mut clock);
+        for _ in 0..100 {
+            clock += 100_000;
+            let now = Duration::from_micros(clock);
+            assert!(limit.try_enter(|| now));
+            limit.leave(Ended::Dropped, now);
+        }
+        assert_eq!(limit.limit(), min);
+        let found = settle(&limit, &mut Server::new(1000, 50_000), 10, 20, &mut clock);
+        assert!(found >= 10.0, "{found:.1} from {min}");
+    }
+}
+
+#[test]
+fn few_that_are_dropped_or_leave_cost_little() {
+    for ended in [Ended::Dropped, Ended::Gone(Duration::from_secs(1))] {
+        let limit = Limit::new(Settings { initial: 100, ..Settings::default() });
+        for n in 0..60_000_u64 {
+            let now = Duration::from_millis(n);
+            // As with 50 ms each.
+            while limit.in_flight() < 50 {
+                assert!(limit.try_enter(|| now), "{} at {n}", limit.limit());
+            }
+            let answered = Ended::Answered(Duration::from_millis(50));
+            limit.leave(if n % 50 == 0 { ended } else { answered }, now);
+        }
+    }
+}
+
+#[test]
+fn it_comes_down_where_nobody_waits_for_the_answers_any_longer() {
+    // What was asked for is worked at, although nobody waits for it: at once there may be no more than 20 a second.
+    let limit = Limit::new(Settings { min: 1, ..Settings::default() });
+    let (work, patience) = (50_000, 1_000_000);
+    let mut chance = Chance(1);
+    let (mut clock, mut free, mut answered) = (0_u64, 0_u64, 0);
+    let mut running = BinaryHeap::new();
+    while clock < 120_000_000 {
+        clock += (chance.exponential() * 25_000.0) as u64;
+        while let Some(&Reverse((end, from, done))) = running.peek()
+            && end <= clock
+        {
+            running.pop();
+            let now = Duration::from_micros(end);
+            if done == end {
+                answered += u32::from(clock > 60_000_000);
+                limit.leave(Ended::Answered(Duration::from_micros(done - from)), now);
+            } else {
+                limit.leave(Ended::Gone(Duration::from_micros(patience)), now);
+            }
+        }
+        if limit.try_enter(|| Duration::from_micros(clock)) {
+            free = free.max(clock) + work;
+            running.push(Reverse((free.min(clock + patience), clock, free)));
+        }
+    }
+    // It can answer 1200 in that minute.
+    assert!(answered > 900, "{answered} were answered");
+}
+
+#[test]
+fn answers_that_take_many_seconds_are_told_from_a_queue_as_well() {
+    let limit = Limit::new(Settings::default());
+    let mut clock = 0;
+    settle(&limit, &mut Server::new(1000, 4_000_000), 20, 120, &mut clock);
+    settle(&limit, &mut Server::new(1000, 16_000_000), 20, 400, &mut clock);
+    let found = settle(&limit, &mut Server::new(1000, 16_000_000), 20, 400, &mut clock);
+    assert!(found >= 20.0, "{found:.1}");
+}
+
+#[test]
+fn who_stays_for_long_does_not_keep_others_out_for_as_long() {
+    let limit = Limit::new(Settings { initial: 30, ..Settings::default() });
+    let mut clock = 0;
+    let at = |clock: u64| Duration::from_micros(clock);
+    // They wait for news.
+    for _ in 0..10 {
+        assert!(limit.try_enter(|| at(clock)));
+    }
+    settle(&limit, &mut Server::new(1000, 20_000), 5, 10, &mut clock);
+    for _ in 0..100 {
+        clock += 100_000;
+        while !limit.try_enter(|| at(clock)) {
+            clock += 10_000;
+        }
+        limit.leave(Ended::Dropped, at(clock));
+    }
+    let began = clock;
+    while !limit.try_enter(|| at(clock)) {
+        clock += 10_000;
+        assert!(clock < began + 3_000_000, "nobody was let in for three seconds");
+    }
+}
+
+#[test]
 fn within_a_window_it_is_taken_down_once() {
     let limit = Limit::new(Settings { initial: 100, ..Settings::default() });
     for _ in 0..20 {
-        assert!(limit.try_enter());
+        assert!(limit.try_enter(|| Duration::from_millis(50)));
         limit.leave(Ended::Dropped, Duration::from_millis(50));
     }
     assert_eq!(limit.limit(), 90);
@@ -320,10 +420,11 @@ fn within_a_window_it_is_taken_down_once() {
 #[test]
 fn no_more_enter_than_the_limit_says() {
     let limit = Limit::new(Settings { initial: 3, min: 1, ..Settings::default() });
-    assert!(limit.try_enter() && limit.try_enter() && limit.try_enter());
-    assert!(!limit.try_enter());
-    limit.leave(Ended::Neutral, Duration::ZERO);
-    assert!(limit.try_enter());
+    let may = || limit.try_enter(|| Duration::ZERO);
+    assert!(may() && may() && may());
+    assert!(!may());
+    limit.leave(Ended::Gone(Duration::ZERO), Duration::ZERO);
+    assert!(may());
 }
 
 #[test]
@@ -336,7 +437,7 @@ fn threads_that_enter_together_keep_to_it_and_all_leave() {
             scope.spawn(move || {
                 for turn in 0..20_000_u64 {
                     let mut entered = 0;
-                    while entered < 3 && limit.try_enter() {
+                    while entered < 3 && limit.try_enter(|| Duration::from_micros(turn * 50)) {
                         entered += 1;
                     }
                     let count = inside.fetch_add(entered, Ordering::SeqCst) + entered;
@@ -361,7 +462,7 @@ proptest! {
         initial in 0_u32..400,
         tolerance in 0_u32..300,
         windows in proptest::collection::vec(
-            (0_u32..5000, 0_u32..200, 0.0..9.0, 0_u32..400, proptest::bool::weighted(0.1)),
+            (0_u32..5000, 0_u32..200, 0.0..9.0, 0_u32..400, (0_u32..3, 0_u32..9)),
             1..300,
         ),
     ) {
@@ -371,7 +472,7 @@ proptest! {
         prop_assert!(bounds.contains(&limit.limit()));
         let mut state = State::new(f64::from(limit.limit()));
         let mut now = 0.0;
-        for (latency, samples, noise, highest, dropped) in windows {
+        for (latency, samples, noise, highest, (dropped, gone)) in windows {
             let span = f64::from(samples) / 50.0;
             now += span;
             let seen = Seen {
@@ -381,9 +482,11 @@ proptest! {
                 latency: f64::from(latency) / 1e3,
                 noise,
                 highest,
-                dropped,
+                dropped: f64::from(dropped),
+                gone: f64::from(gone),
+                in_flight: highest,
             };
-            if state.may_close(&seen) && state.is_told(&settings, &seen) {
+            if state.may_close(&settings, &seen) && state.is_told(&settings, &seen) {
                 state = state.after(&settings, &seen);
             }
             prop_assert!(state.limit.is_finite() && state.baseline.is_finite());

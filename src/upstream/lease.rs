@@ -20,7 +20,6 @@ use crate::resilience::breaker::Transition;
 use crate::resilience::breaker::Verdict;
 use crate::resilience::ejection::Outcome;
 use crate::resilience::limit::Ended;
-use crate::resilience::limit::Limit;
 use crate::upstream::Fault;
 use crate::upstream::Protocol;
 use crate::upstream::backend::Backend;
@@ -63,34 +62,65 @@ pub enum Body {
     Conversation,
 }
 
-/// A place among the requests that wait for the upstream's answer at once. Who has one, and is still sent its body, may be
-/// a client that takes its time: it is in nobody's way.
+/// A place among the requests that the upstream works at at once: those that were sent to it, or wait for one of its
+/// connections, and have no answer. A client that takes its time for a body, either way, is in nobody's way.
 #[derive(Debug)]
 pub(super) struct Turn {
     upstream: Arc<Upstream>,
-    /// Whether it waits.
-    waits: bool,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Taken at this time.
+    Taken(Duration),
+    /// Left until the client has sent the rest of its body.
+    Lent,
+    /// There is none, or none any more.
+    None,
 }
 
 impl Turn {
     /// A place; `None` when there is none.
     pub(super) fn take(upstream: &Arc<Upstream>) -> Option<Self> {
-        let may = upstream.limit().is_none_or(Limit::try_enter);
-        may.then(|| Self { upstream: Arc::clone(upstream), waits: true })
+        let place = match upstream.limit() {
+            Some(limit) if limit.try_enter(|| upstream.now()) => Place::Taken(upstream.now()),
+            Some(_) => return None,
+            None => Place::None,
+        };
+        Some(Self { upstream: Arc::clone(upstream), place })
     }
 
-    /// It waits no longer, for this reason, from this moment on.
-    fn leave(&mut self, ended: Ended, now: impl FnOnce(&Upstream) -> Duration) {
-        let waited = std::mem::take(&mut self.waits);
-        if let Some(limit) = self.upstream.limit().filter(|_| waited) {
-            limit.leave(ended, now(&self.upstream));
+    /// The client still has to send of the request's body.
+    fn lend(&mut self) {
+        if let (Place::Taken(_), Some(limit)) = (self.place, self.upstream.limit()) {
+            limit.leave_for_now();
+            self.place = Place::Lent;
+        }
+    }
+
+    /// It has sent all of it.
+    fn take_back(&mut self) {
+        if let (Place::Lent, Some(limit)) = (self.place, self.upstream.limit()) {
+            limit.enter_again();
+            self.place = Place::Taken(self.upstream.now());
+        }
+    }
+
+    /// Ends here, `now`, after some time.
+    fn leave(&mut self, now: Duration, ended: impl FnOnce(Duration) -> Ended) {
+        let place = std::mem::replace(&mut self.place, Place::None);
+        if let (Place::Taken(since), Some(limit)) = (place, self.upstream.limit()) {
+            limit.leave(ended(now.saturating_sub(since)), now);
         }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.leave(Ended::Neutral, |upstream| upstream.now());
+        if let Place::Taken(_) = self.place {
+            self.leave(self.upstream.now(), Ended::Gone);
+        }
     }
 }
 
@@ -136,6 +166,7 @@ impl Lease {
         body: Body,
         patience: Duration,
     ) -> std::result::Result<(), pool::Refused> {
+        self.begin(body);
         if body == Body::Coming && self.upload.is_none() {
             self.upload = Some(self.backend.uploads.acquire(patience).await?);
         }
@@ -147,6 +178,7 @@ impl Lease {
 
     /// Takes one of these connections, if that is possible at once: whether it was.
     pub fn try_connection(&mut self, body: Body) -> bool {
+        self.begin(body);
         if body == Body::Coming {
             self.upload = self.backend.uploads.try_acquire();
             if self.upload.is_none() {
@@ -155,6 +187,17 @@ impl Lease {
         }
         self.slot = self.backend.pool.try_acquire();
         self.slot.is_some()
+    }
+
+    fn begin(&mut self, body: Body) {
+        if body != Body::Here {
+            self.turn.lend();
+        }
+    }
+
+    /// All of the request's body has been passed on.
+    pub fn body_is_sent(&mut self) {
+        self.turn.take_back();
     }
 
     /// Where its connections are kept.
@@ -216,8 +259,10 @@ impl Lease {
     pub fn answered(&mut self, status: u16, took: Duration) {
         let now = self.turn.upstream.now();
         self.backend.answered(took, now);
-        let ended = if status == 503 { Ended::Dropped } else { Ended::Answered(took) };
-        self.turn.leave(ended, |_| now);
+        self.turn.leave(now, |waited| match status {
+            503 => Ended::Dropped,
+            _ => Ended::Answered(waited),
+        });
         let settings = self.turn.upstream.settings();
         let company = || self.turn.upstream.has_company(&self.backend);
         let failed = settings.breaker.as_ref().is_some_and(|one| one.is_bad(status, company));
@@ -245,11 +290,13 @@ impl Lease {
         // First: what follows from it is told with the reason.
         self.backend.erred(why, now);
         eject::note(&self.turn.upstream, &self.backend, Outcome::Error, now);
-        match fault {
-            Fault::Connect => self.backend.rest(now),
-            Fault::Timeout => self.turn.leave(Ended::Dropped, |_| now),
-            Fault::Closed | Fault::Malformed => {}
+        if fault == Fault::Connect {
+            self.backend.rest(now);
         }
+        self.turn.leave(now, |waited| match fault {
+            Fault::Timeout => Ended::Dropped,
+            Fault::Connect | Fault::Closed | Fault::Malformed => Ended::Gone(waited),
+        });
         let counts = counts(&self.turn.upstream, &self.backend, fault);
         let verdict = match fault {
             _ if !counts => Verdict::Neutral,

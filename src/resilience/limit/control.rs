@@ -13,6 +13,9 @@ use super::Settings;
 /// How many answers a window has at least.
 const LEAST_SAMPLES: f64 = 10.0;
 
+/// The same of a look, where these say enough.
+const LEAST_LOOK: f64 = 3.0;
+
 /// A window ends when the standard error of its mean is no more than this part of it, ...
 const PRECISION: f64 = 0.1;
 
@@ -75,9 +78,8 @@ const NEEDLESS_PATIENCE: f64 = 60.0;
 /// After how many seconds without a look the next one may come early again.
 const FORGOTTEN: f64 = 300.0;
 
-/// How many times the latency a look may last, and how many seconds in all.
-const LOOK_LATENCIES: f64 = 10.0;
-const LONGEST_LOOK: f64 = 30.0;
+/// How many latencies a look may last, beside the longest window. Others are shed for nothing meanwhile where it shows nothing.
+const LOOK_LATENCIES: f64 = 20.0;
 
 /// What a window showed so far. Times are in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -94,8 +96,19 @@ pub(super) struct Seen {
     pub(super) noise: f64,
     /// The most that was in flight when a request ended.
     pub(super) highest: u32,
-    /// Whether the group said that it had too much.
-    pub(super) dropped: bool,
+    /// How many requests the group had too much of, as it said.
+    pub(super) dropped: f64,
+    /// Of how many nobody waited for the answers any longer.
+    pub(super) gone: f64,
+    /// How much is in flight now.
+    pub(super) in_flight: u32,
+}
+
+impl Seen {
+    /// How many requests are over.
+    fn all(&self) -> f64 {
+        self.samples + self.dropped + self.gone
+    }
 }
 
 /// What is known from one window to the next. Times are in seconds.
@@ -149,20 +162,35 @@ impl State {
     }
 
     /// Whether a window that is long enough has enough answers: those that were asked for before a look began, or some.
-    pub(super) fn may_close(&self, seen: &Seen) -> bool {
-        let least = if self.leaving > 0.0 { self.leaving } else { LEAST_SAMPLES };
-        let is_given_up = self.is_looking() && seen.now >= self.look_ends;
-        seen.dropped || seen.samples >= least || is_given_up
+    pub(super) fn may_close(&self, settings: &Settings, seen: &Seen) -> bool {
+        let least = match self.is_looking() {
+            true if self.leaving > 0.0 => self.leaving,
+            true => LEAST_LOOK,
+            false => LEAST_SAMPLES,
+        };
+        let is_old = seen.dropped + seen.gone > 0.0 && is_long(settings, seen);
+        seen.all() >= least || is_old || self.is_given_up(seen) || self.is_starved(settings, seen)
     }
 
     /// Whether a window that has enough answers says enough.
     pub(super) fn is_told(&self, settings: &Settings, seen: &Seen) -> bool {
-        let long = seen.span >= settings.window.as_secs_f64() * LONGEST;
-        long || seen.dropped
-            || seen.samples < LEAST_SAMPLES
-            || self.leaving > 0.0
-            || self.error(seen) <= PRECISION * seen.latency
-            || self.is_slow(settings, seen)
+        let is_precise = self.error(seen) <= PRECISION * seen.latency;
+        let is_few = seen.samples < LEAST_SAMPLES && self.is_looking();
+        self.leaving > 0.0
+            || is_precise
+            || self.is_given_up(seen)
+            || !is_few && (is_long(settings, seen) || self.is_slow(settings, seen))
+    }
+
+    /// Whether a look has lasted too long.
+    fn is_given_up(&self, seen: &Seen) -> bool {
+        self.is_looking() && seen.now >= self.look_ends
+    }
+
+    /// Whether all that is in flight has been there for much longer than answers take, as those do that wait for news.
+    fn is_starved(&self, settings: &Settings, seen: &Seen) -> bool {
+        let answers = self.baseline.max(self.last) * LOOK_LATENCIES;
+        seen.all() == 0.0 && seen.span >= settings.window.as_secs_f64() * LONGEST + answers
     }
 
     /// What is let in: the limit, or little of it during a look.
@@ -182,20 +210,24 @@ impl State {
             let share = seen.samples / (seen.samples + NOISE_SAMPLES);
             next.noise += (seen.noise - self.noise) * share;
         }
-        let span = seen.span.min(settings.window.as_secs_f64() * LONGEST);
-        if seen.dropped {
-            next.limit = bounded(settings, self.limit * BACKED_OFF);
-            // That much was too much, however slow the group is.
-            next.before = next.before.min(next.limit);
-            return next.looking_on(settings, seen);
-        }
+        next.back_off(settings, seen);
         if self.is_looking() {
             return next.looking_on(settings, seen);
+        }
+        if seen.samples == 0.0 {
+            if seen.all() == 0.0 {
+                let stays = f64::from(seen.in_flight);
+                next.limit = bounded(settings, next.limit.max(stays) + stays.sqrt());
+            }
+            return next;
         }
         next.reached = (self.reached * (-seen.span / MEMORY).exp()).max(f64::from(seen.highest));
         if f64::from(seen.highest) <= next.calm(settings) {
             next.measure(seen);
             next.doubt = 0.0;
+            if f64::from(seen.highest) >= next.limit.floor() {
+                next.limit = bounded(settings, next.towards(settings, seen, 1.0));
+            }
             return next;
         }
         next.lower(seen);
@@ -204,13 +236,13 @@ impl State {
         let is_slow = gradient < 1.0;
         if is_slow {
             if self.doubt == 0.0 {
-                next.before = self.limit;
+                next.before = next.limit;
             }
-            next.doubt += span;
+            next.doubt += counted(settings, seen);
         } else {
-            next.doubt = (next.doubt - span * REASSURED).max(0.0);
+            next.doubt = (next.doubt - counted(settings, seen) * REASSURED).max(0.0);
         }
-        next.limit = bounded(settings, self.towards(settings, seen, gradient));
+        next.limit = bounded(settings, next.towards(settings, seen, gradient));
         let is_due = next.doubt >= DOUBT || next.baseline < next.measured * FASTER;
         let is_full = f64::from(seen.highest) >= next.limit;
         let is_down = is_slow && is_full && next.limit <= next.before * DOWN;
@@ -224,9 +256,18 @@ impl State {
     fn towards(&self, settings: &Settings, seen: &Seen, gradient: f64) -> f64 {
         let is_used = f64::from(seen.highest) * ROOM >= self.limit;
         let more = if is_used { self.limit.sqrt() } else { 0.0 };
-        let windows = (seen.span / settings.window.as_secs_f64()).clamp(1.0, LONGEST);
-        let way = 1.0 - (1.0 - STEP).powf(windows);
+        let way = 1.0 - (1.0 - STEP).powf(windows(settings, seen));
         self.limit + (self.limit * gradient + more - self.limit) * way
+    }
+
+    /// Takes in what part of the requests the group had too much of. That some have gone may be for other reasons.
+    fn back_off(&mut self, settings: &Settings, seen: &Seen) {
+        let in_vain = (seen.gone - seen.samples).max(0.0);
+        let share = (seen.dropped + in_vain) / seen.all().max(1.0);
+        let left = (1.0 - (1.0 - BACKED_OFF) * share).powf(windows(settings, seen));
+        self.limit = bounded(settings, self.limit * left);
+        // That much was too much, however slow the group is.
+        self.before *= left;
     }
 
     /// The standard error of the mean latency of a window.
@@ -306,27 +347,25 @@ impl State {
             self.patience = LEAST_PATIENCE;
         }
         let longest = settings.window.as_secs_f64() * LONGEST + seen.latency * LOOK_LATENCIES;
-        self.look_ends = seen.now + longest.min(LONGEST_LOOK);
+        self.look_ends = seen.now + longest;
         self.leaving = f64::from(seen.highest);
     }
 
     /// After a window of a look. What was let in before it leaves first.
     fn looking_on(mut self, settings: &Settings, seen: &Seen) -> Self {
-        if !self.is_looking() {
-            return self;
-        }
+        let is_clean = seen.dropped + seen.gone < seen.samples;
         if self.leaving > 0.0 {
-            if !seen.dropped && seen.samples >= self.leaving {
+            if seen.all() >= self.leaving {
                 self.leaving = 0.0;
             }
         } else if seen.highest > self.admitted(settings) {
             self.leaving = f64::from(seen.highest);
-        } else if !seen.dropped && seen.samples >= LEAST_SAMPLES {
+        } else if is_clean && seen.samples >= LEAST_LOOK {
             let before = self.baseline;
             self.average(seen);
             if self.baseline > before && !self.had_queue(settings) {
                 // It was slower, and that was no reason to let in less.
-                self.limit = self.limit.max(self.before);
+                self.limit = self.limit.max(bounded(settings, self.before));
             }
             return self.looked(settings, seen);
         }
@@ -353,6 +392,21 @@ impl State {
         self.measured = self.baseline;
         self
     }
+}
+
+/// Whether a window has lasted as long as any does that has enough answers.
+fn is_long(settings: &Settings, seen: &Seen) -> bool {
+    seen.span >= settings.window.as_secs_f64() * LONGEST
+}
+
+/// As how many windows of the least duration one counts.
+fn windows(settings: &Settings, seen: &Seen) -> f64 {
+    (seen.span / settings.window.as_secs_f64()).clamp(1.0, LONGEST)
+}
+
+/// As how many seconds a window counts.
+fn counted(settings: &Settings, seen: &Seen) -> f64 {
+    windows(settings, seen) * settings.window.as_secs_f64()
 }
 
 /// How many times the baseline is no queue.

@@ -208,7 +208,9 @@ impl Sending {
         if std::mem::replace(&mut body.whole, true) {
             return Err(over());
         }
-        if body.kept.is_empty() && body.end().is_err() {
+        // Of what was given up a part was not sent: without its end it is not taken for whole.
+        let is_sent = body.kept.is_empty() && !self.given_up.load(Ordering::Relaxed);
+        if is_sent && body.end().is_err() {
             self.give_up(&mut body);
         }
         Ok(())

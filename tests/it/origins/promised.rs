@@ -2,7 +2,9 @@
 //! once, however many they were.
 
 use std::future::poll_fn;
+use std::io::Read;
 use std::io::Write;
+use std::net::TcpStream;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -17,7 +19,10 @@ use super::early::answer;
 use super::early::in_front_of;
 use crate::harness::Edge;
 use crate::harness::Origin2;
+use crate::harness::PATIENCE;
+use crate::harness::frames::DATA;
 use crate::harness::frames::END_HEADERS;
+use crate::harness::frames::END_STREAM;
 use crate::harness::frames::HEADERS;
 use crate::harness::frames::RESET;
 use crate::harness::frames::RawOrigin2;
@@ -175,4 +180,50 @@ fn an_upload_that_is_refused_behind_interim_responses_is_whole_when_it_is_said_a
         }
     }
     assert!(refuses.asked() > 0, "it was never asked");
+}
+
+/// What comes of a stream's body after its head: how it ends.
+fn end_of(from: &mut TcpStream, stream: u32) -> std::io::Result<&'static str> {
+    loop {
+        let mut head = [0; 9];
+        from.read_exact(&mut head)?;
+        let [_, a, b, kind, flags, number @ ..] = head;
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([a, b]))];
+        from.read_exact(&mut payload)?;
+        match kind {
+            DATA if u32::from_be_bytes(number) == stream && flags & END_STREAM != 0 => {
+                return Ok("whole");
+            }
+            RESET if u32::from_be_bytes(number) == stream => return Ok("reset"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn an_upload_of_which_a_part_was_not_taken_is_not_ended_as_if_it_were_whole() {
+    // The last part is read from the client when there is no time any more for the one before it.
+    let body = Bytes::from(vec![b'x'; 75_000]);
+    for count in [0, 6] {
+        let (tell, told) = std::sync::mpsc::channel();
+        let origin = RawOrigin2::start(move |to, stream| {
+            let head = frame(HEADERS, END_HEADERS, stream, &block(&[(":status", "200")]));
+            let part = frame(DATA, 0, stream, b"part");
+            to.write_all(&[hints(count, stream), head, part].concat()).expect("it is there");
+            tell.send(end_of(to, stream).expect("it ends")).expect("it is awaited");
+            false
+        });
+        let edge = Edge::with(&format!(
+            "listeners: [{{name: http, address: \"127.0.0.1:0\", h2c: true}}]\n\
+             upstreams: {{app: {{addresses: [\"{}\"], protocol: http2, timeouts: {{write: 300ms}}, pool: {{max_requests: 1}}}}}}\n\
+             routes: [{{upstream: app, cache: off}}]\n",
+            origin.address
+        ));
+        for turn in 0..8 {
+            let mut wire = edge.wire();
+            wire.ask("POST", "edge.test", "/a", &[], &body);
+            let end = told.recv_timeout(PATIENCE).expect("the origin hears of it");
+            assert_eq!(end, "reset", "{count} interim responses, {turn}");
+        }
+    }
 }

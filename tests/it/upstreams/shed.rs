@@ -86,6 +86,25 @@ fn who_has_an_answer_and_takes_its_time_keeps_nobody_out() {
     drop(clients);
 }
 
+#[test]
+fn who_is_slow_to_send_keeps_nobody_out() {
+    let origin = Origin::script().otherwise(|_| ok("done")).start();
+    let more = "    concurrency: {min: 2, max: 2}\ndefaults: {spool: 0B}\n";
+    let edge = before(&[&origin], more);
+    let mut clients: Vec<_> = (0..3).map(|_| edge.wire()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        let length = "Content-Length: 10";
+        client.send(format!("POST /{n} HTTP/1.1\r\nHost: edge.test\r\n{length}\r\n\r\nhalf "));
+    }
+    edge.wait_for_gauge("edgeproxy_backend_pool_in_use{", 3.0);
+    edge.get("/").expect_status(200);
+    assert_eq!(edge.metric("edgeproxy_upstream_concurrency{upstream=\"app\"}"), 0.0);
+    for client in &mut clients {
+        client.send("done.");
+        client.reply().expect_status(200);
+    }
+}
+
 /// An origin that takes as long for each answer as it is told, and works at as many at once; others queue.
 struct Pond {
     origin: Origin,

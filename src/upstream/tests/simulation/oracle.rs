@@ -80,7 +80,7 @@ pub(super) struct Oracle {
     /// Requests and retries, when.
     requests: VecDeque<Duration>,
     retries: VecDeque<Duration>,
-    /// How many are lent a backend now.
+    /// How many wait for the answer of a backend now.
     lent: u32,
     /// Whether that is limited.
     limited: bool,
@@ -225,8 +225,8 @@ impl Oracle {
         Leave { life: book.lives, at: self.happened }
     }
 
-    /// A request has no backend any more.
-    pub(super) fn given_back(&mut self) {
+    /// A backend has answered a request, or will not.
+    pub(super) fn is_over(&mut self) {
         self.lent -= 1;
     }
 

@@ -89,7 +89,7 @@ struct Request {
     attempts: u32,
     uncounted: u32,
     tried: Vec<Arc<Backend>>,
-    /// What it is lent; also while it waits for another attempt, as in the program.
+    /// What it is lent; also while it waits for another attempt, as in the program, when it has no place any more.
     held: Option<Held>,
 }
 
@@ -398,6 +398,7 @@ impl Story {
         let now = self.time();
         let held = self.requests[number].held.as_mut().expect("it is lent something");
         let (backend, leave) = (held.backend, held.leave.take().expect("it is said once"));
+        self.oracle.is_over();
         let one = &self.backends[backend];
         self.oracle.is_out(backend, one.record().out_until(now), now);
         let state = breaker_of(one);
@@ -408,8 +409,8 @@ impl Story {
     fn give_back(&mut self, number: usize) {
         let Some(held) = self.requests[number].held.take() else { return };
         drop(held.lease);
-        self.oracle.given_back();
         if let Some(leave) = held.leave {
+            self.oracle.is_over();
             let now = self.time();
             let state = breaker_of(&self.backends[held.backend]);
             self.oracle.left(held.backend, &leave, Went::Unsaid, state, now);
