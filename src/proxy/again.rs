@@ -48,7 +48,7 @@ pub(crate) fn not_connected(
 ) -> Box<Error> {
     error.as_up();
     hedge::settle(ctx);
-    note(&error, ctx);
+    note(&error, ctx.upstream(), ctx);
     ctx.origin.failed = Some(refusal_of(&error));
     if let Some(lease) = &mut ctx.origin.lease {
         lease.failed(Fault::Connect, Why::Error(&error));
@@ -92,6 +92,8 @@ pub(crate) fn broke(
         (false, None, Refusal::OriginTimeout) => (What::TimedOut, Sent::Something),
         (false, None, _) => (What::Broken, Sent::Something),
     };
+    // It may go on to another upstream, which is not to blame.
+    let asked = ctx.upstream();
     let again = may_try_again(request, ctx, what, sent, None);
     if what == What::DeadConnection && again == Some(Counted::No) {
         // And so may all be that are kept. Those of an origin that gives one up are told by it.
@@ -101,7 +103,7 @@ pub(crate) fn broke(
     if !is_blamed && again == Some(Counted::No) {
         ctx.origin.forget_last();
     } else {
-        note(&error, ctx);
+        note(&error, asked, ctx);
         ctx.origin.failed = Some(refusal);
         if let Some(lease) = ctx.origin.lease.as_mut().filter(|_| is_blamed) {
             lease.failed(Fault::of(refusal), Why::Error(&error));
@@ -128,7 +130,15 @@ pub(crate) fn try_another(
         lease.leave_alone(asked);
     }
     let what = What::Status(status.as_u16());
+    let asked = ctx.upstream()?;
     may_try_again(request, ctx, what, Sent::Something, retry_after)?;
+    // What comes of the next attempt is all that is known of the exchange in the end.
+    if let Some(took) = ctx.origin.took {
+        ctx.runtime.upstream_metrics[asked].answered(status.as_u16(), took);
+    }
+    if let Some(lease) = &mut ctx.origin.lease {
+        lease.unwanted(status.as_u16());
+    }
     let mut error = Error::explain(ErrorType::Custom(TRY_ANOTHER), "an answer that is a failure");
     error.as_up();
     Some(error)
@@ -144,6 +154,8 @@ pub(crate) fn fall_back(ctx: &mut RequestCtx) -> bool {
     if ctx.upstream() == Some(fallback) {
         return false;
     }
+    let first = upstream_of(ctx).map(|upstream| upstream.settings().timeouts.total);
+    ctx.origin.fell_back = first.map(|total| (clock::now(), total));
     ctx.origin.upstream = Some(fallback);
     ctx.origin.forget_tried();
     ctx.origin.wait = None;
@@ -266,13 +278,13 @@ fn is_theirs(error: &Error, refusal: Refusal, ctx: &RequestCtx) -> bool {
     error.esource() == &ErrorSource::Upstream && !refusal.is_of_body() && !read_slowly
 }
 
-/// Counts a failure of the origin.
-fn note(error: &Error, ctx: &RequestCtx) {
+/// Counts a failure of the upstream that was asked.
+fn note(error: &Error, asked: Option<usize>, ctx: &RequestCtx) {
     let refusal = refusal_of(error);
     if !is_theirs(error, refusal, ctx) {
         return;
     }
-    if let Some(metrics) = metrics_of(ctx) {
+    if let Some(metrics) = asked.and_then(|asked| ctx.runtime.upstream_metrics.get(asked)) {
         metrics.failed(UpstreamError::of(refusal));
     }
 }

@@ -195,6 +195,8 @@ pub struct OriginSide {
     pub hedge: Option<&'static str>,
     /// The cookie by which the client comes to its backend again, where it has to be told.
     pub stick: Option<HeaderValue>,
+    /// When the request went on to the route's other upstream, and what the first one's total time is.
+    pub fell_back: Option<(Instant, Duration)>,
     /// What is waited before the next attempt.
     pub wait: Option<Duration>,
     /// Why the last attempt failed.

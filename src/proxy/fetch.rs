@@ -135,6 +135,8 @@ fn forget(ctx: &mut RequestCtx) {
     ctx.origin.race = None;
     ctx.origin.status = None;
     ctx.origin.took = None;
+    // What was passed on is said again from its beginning.
+    ctx.body_read = 0;
     ctx.origin.interim = 0;
     ctx.refusal = None;
 }
@@ -306,11 +308,19 @@ pub(crate) fn body(session: &mut Session, ctx: &RequestCtx) -> Body {
     }
 }
 
-/// How long there is until the header of an answer has to be there, all attempts together.
+/// How long there is until the header of an answer has to be there, all attempts together: those at another upstream,
+/// too, which have that one's own time besides.
 pub(crate) fn time_left(ctx: &RequestCtx, upstream: &Settings, now: Instant) -> Duration {
     // While the client sent what was read ahead, nobody waited for an origin.
     let waited = now.saturating_duration_since(ctx.started).saturating_sub(ctx.spooling);
-    let total = upstream.timeouts.total.saturating_sub(waited);
+    let own = upstream.timeouts.total;
+    let total = match ctx.origin.fell_back {
+        None => own.saturating_sub(waited),
+        Some((at, first)) => {
+            let since = now.saturating_duration_since(at);
+            first.saturating_sub(waited).min(own.saturating_sub(since))
+        }
+    };
     ctx.time_left().map_or(total, |left| left.min(total))
 }
 
@@ -359,6 +369,9 @@ pub(crate) fn connected(reused: bool, ctx: &mut RequestCtx) {
     if let Some(index) = ctx.upstream() {
         let reused = if reused { Reused::Yes } else { Reused::No };
         ctx.runtime.upstream_metrics[index].connected(reused);
+    }
+    if let Some(lease) = &mut ctx.origin.lease {
+        lease.connected();
     }
 }
 

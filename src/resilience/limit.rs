@@ -99,7 +99,7 @@ impl Limit {
             dropped: AtomicU64::new(0),
             gone: AtomicU64::new(0),
             highest: AtomicU32::new(0),
-            expected: AtomicU64::new(0),
+            expected: AtomicU64::new(u64::MAX),
             control: Mutex::new(Control { state: State::new(initial), opened: 0.0 }),
             settings,
         }
@@ -198,8 +198,10 @@ impl Limit {
         self.highest.store(0, Ordering::Relaxed);
         control.state = control.state.after(&self.settings, &seen);
         control.opened = seen.now;
-        let expected = Duration::from_secs_f64(control.state.baseline);
-        self.expected.store(microseconds(expected), Ordering::Relaxed);
+        if control.state.baseline > 0.0 {
+            let expected = Duration::from_secs_f64(control.state.baseline);
+            self.expected.store(microseconds(expected), Ordering::Relaxed);
+        }
         self.admitted.store(control.state.admitted(&self.settings), Ordering::Relaxed);
     }
 

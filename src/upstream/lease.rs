@@ -47,6 +47,10 @@ pub struct Lease {
     upload: Option<Slot>,
     /// For whom its connections speak, where the backend is told.
     client: Option<Ends>,
+    /// What of the request's body is still to come.
+    body: Body,
+    /// Its answer is counted among the failures of the backend.
+    blamed: bool,
     /// Behind the others: what they report is reported by then.
     turn: Turn,
 }
@@ -129,7 +133,16 @@ impl Lease {
     pub(super) fn new(turn: Turn, backend: &Arc<Backend>, pass: Option<Pass>) -> Self {
         backend.begin();
         let backend = Arc::clone(backend);
-        Self { backend, pass, slot: None, upload: None, client: None, turn }
+        Self {
+            backend,
+            pass,
+            slot: None,
+            upload: None,
+            client: None,
+            body: Body::Here,
+            blamed: false,
+            turn,
+        }
     }
 
     /// Whose it is.
@@ -166,7 +179,7 @@ impl Lease {
         body: Body,
         patience: Duration,
     ) -> std::result::Result<(), pool::Refused> {
-        self.begin(body);
+        self.body = body;
         if body == Body::Coming && self.upload.is_none() {
             self.upload = Some(self.backend.uploads.acquire(patience).await?);
         }
@@ -178,7 +191,7 @@ impl Lease {
 
     /// Takes one of these connections, if that is possible at once: whether it was.
     pub fn try_connection(&mut self, body: Body) -> bool {
-        self.begin(body);
+        self.body = body;
         if body == Body::Coming {
             self.upload = self.backend.uploads.try_acquire();
             if self.upload.is_none() {
@@ -189,8 +202,9 @@ impl Lease {
         self.slot.is_some()
     }
 
-    fn begin(&mut self, body: Body) {
-        if body != Body::Here {
+    /// There is a connection: the client's time for what is still to come of the request's body begins.
+    pub fn connected(&mut self) {
+        if self.body != Body::Here {
             self.turn.lend();
         }
     }
@@ -268,13 +282,22 @@ impl Lease {
         let failed = settings.breaker.as_ref().is_some_and(|one| one.is_bad(status, company));
         let counts = &settings.ejection;
         let strange = counts.as_ref().is_some_and(|ejection| ejection.statuses.contains(&status));
-        if failed || strange {
+        self.blamed = failed || strange;
+        if self.blamed {
             self.backend.failed();
             self.backend.erred(Why::Status(status), now);
         }
         let outcome = if strange { Outcome::Error } else { Outcome::Success };
         eject::note(&self.turn.upstream, &self.backend, outcome, now);
         self.conclude(if failed { Verdict::Failure } else { Verdict::Success }, Some(now));
+    }
+
+    /// That answer is not passed on: another one is asked for.
+    pub fn unwanted(&mut self, status: u16) {
+        if !std::mem::replace(&mut self.blamed, true) {
+            self.backend.failed();
+            self.backend.erred(Why::Status(status), self.turn.upstream.now());
+        }
     }
 
     /// It asked to be left alone for so long: its siblings go before it meanwhile.

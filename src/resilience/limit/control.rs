@@ -78,8 +78,10 @@ const NEEDLESS_PATIENCE: f64 = 60.0;
 /// After how many seconds without a look the next one may come early again.
 const FORGOTTEN: f64 = 300.0;
 
-/// How many latencies a look may last, beside the longest window. Others are shed for nothing meanwhile where it shows nothing.
-const LOOK_LATENCIES: f64 = 20.0;
+/// How many latencies are time enough for some answers, beside the longest window; and how many times the baseline a latency counts for that
+/// at most: it may be the mean of short answers and of those that wait for news.
+const MANY_LATENCIES: f64 = 20.0;
+const MUCH_SLOWER: f64 = 10.0;
 
 /// What a window showed so far. Times are in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -163,13 +165,20 @@ impl State {
 
     /// Whether a window that is long enough has enough answers: those that were asked for before a look began, or some.
     pub(super) fn may_close(&self, settings: &Settings, seen: &Seen) -> bool {
-        let least = match self.is_looking() {
+        let is_old = seen.dropped + seen.gone > 0.0 && is_long(settings, seen);
+        seen.all() >= self.least()
+            || is_old
+            || self.is_given_up(seen)
+            || self.is_starved(settings, seen)
+    }
+
+    /// How many answers a window has at least.
+    fn least(&self) -> f64 {
+        match self.is_looking() {
             true if self.leaving > 0.0 => self.leaving,
             true => LEAST_LOOK,
             false => LEAST_SAMPLES,
-        };
-        let is_old = seen.dropped + seen.gone > 0.0 && is_long(settings, seen);
-        seen.all() >= least || is_old || self.is_given_up(seen) || self.is_starved(settings, seen)
+        }
     }
 
     /// Whether a window that has enough answers says enough.
@@ -179,6 +188,7 @@ impl State {
         self.leaving > 0.0
             || is_precise
             || self.is_given_up(seen)
+            || self.is_starved(settings, seen)
             || !is_few && (is_long(settings, seen) || self.is_slow(settings, seen))
     }
 
@@ -187,10 +197,17 @@ impl State {
         self.is_looking() && seen.now >= self.look_ends
     }
 
-    /// Whether all that is in flight has been there for much longer than answers take, as those do that wait for news.
+    /// Whether most of what is in flight has been there for much longer than answers take, as what waits for news does.
     fn is_starved(&self, settings: &Settings, seen: &Seen) -> bool {
-        let answers = self.baseline.max(self.last) * LOOK_LATENCIES;
-        seen.all() == 0.0 && seen.span >= settings.window.as_secs_f64() * LONGEST + answers
+        seen.all() < self.least()
+            && seen.dropped + seen.gone == 0.0
+            && seen.span >= self.enough_time(settings)
+    }
+
+    /// In how many seconds a few answers come in any case, but from who waits for news.
+    fn enough_time(&self, settings: &Settings) -> f64 {
+        let latency = self.last.clamp(self.baseline, self.baseline * MUCH_SLOWER);
+        settings.window.as_secs_f64() * LONGEST + latency * MANY_LATENCIES
     }
 
     /// What is let in: the limit, or little of it during a look.
@@ -211,14 +228,15 @@ impl State {
             next.noise += (seen.noise - self.noise) * share;
         }
         next.back_off(settings, seen);
+        if self.is_starved(settings, seen) {
+            let stays = f64::from(seen.in_flight);
+            next.limit = bounded(settings, next.limit.max(stays) + stays.sqrt());
+            return if self.is_looking() { next.looked(settings, seen) } else { next };
+        }
         if self.is_looking() {
             return next.looking_on(settings, seen);
         }
         if seen.samples == 0.0 {
-            if seen.all() == 0.0 {
-                let stays = f64::from(seen.in_flight);
-                next.limit = bounded(settings, next.limit.max(stays) + stays.sqrt());
-            }
             return next;
         }
         next.reached = (self.reached * (-seen.span / MEMORY).exp()).max(f64::from(seen.highest));
@@ -263,7 +281,7 @@ impl State {
     /// Takes in what part of the requests the group had too much of. That some have gone may be for other reasons.
     fn back_off(&mut self, settings: &Settings, seen: &Seen) {
         let in_vain = (seen.gone - seen.samples).max(0.0);
-        let share = (seen.dropped + in_vain) / seen.all().max(1.0);
+        let share = (seen.dropped + in_vain) / seen.all().max(LEAST_SAMPLES);
         let left = (1.0 - (1.0 - BACKED_OFF) * share).powf(windows(settings, seen));
         self.limit = bounded(settings, self.limit * left);
         // That much was too much, however slow the group is.
@@ -346,8 +364,8 @@ impl State {
         if seen.now >= self.looked + FORGOTTEN {
             self.patience = LEAST_PATIENCE;
         }
-        let longest = settings.window.as_secs_f64() * LONGEST + seen.latency * LOOK_LATENCIES;
-        self.look_ends = seen.now + longest;
+        // What was let in before leaves first.
+        self.look_ends = seen.now + self.enough_time(settings) * 2.0;
         self.leaving = f64::from(seen.highest);
     }
 

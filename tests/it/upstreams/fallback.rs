@@ -1,5 +1,8 @@
 //! Who answers when a group as a whole cannot, and groups that share the requests.
 
+use std::time::Duration;
+use std::time::Instant;
+
 use super::nobody;
 use crate::harness::Edge;
 use crate::harness::Origin;
@@ -82,6 +85,65 @@ fn what_the_other_group_cannot_answer_either_is_answered_here() {
     assert_eq!(reply.value("retry-after"), Some("60"));
     let line = edge.wait_for_access("\"/a\"");
     assert!(line.contains("\"refusal\":\"connect_failed\""), "{line}");
+}
+
+#[test]
+fn what_fails_is_counted_where_it_failed() {
+    let other = Origin::always(ok("other"));
+    for (main, errors, class) in [
+        (Origin::always(Respond::raw("")), 1.0, "none"),
+        (Origin::always(status(503).body("tired")), 0.0, "5xx"),
+    ] {
+        let edge = two(
+            &main.address.to_string(),
+            &other.address.to_string(),
+            "{upstream: main, retry: {statuses: [503]}, fallback: {upstream: other}}",
+        );
+        edge.get("/a").expect_status(200).expect_body("other");
+        edge.wait_for_access("\"/a\"");
+        let of = |what: &str| edge.metric(&format!("edgeproxy_upstream_{what}\"}}"));
+        assert_eq!(of("errors_total{reason=\"origin_closed\",upstream=\"main"), errors, "{class}");
+        assert_eq!(of(&format!("requests_total{{status_class=\"{class}\",upstream=\"main")), 1.0);
+        assert_eq!(of("errors_total{reason=\"origin_closed\",upstream=\"other"), 0.0, "{class}");
+        assert_eq!(of(&format!("requests_total{{status_class=\"{class}\",upstream=\"other")), 0.0);
+        assert_eq!(of("requests_total{status_class=\"2xx\",upstream=\"other"), 1.0, "{class}");
+        let failures = edge.metric("edgeproxy_backend_failures_total{");
+        assert_eq!(failures, 1.0, "{:?}", edge.metrics("edgeproxy_backend_failures_total"));
+    }
+}
+
+/// The same with times in all.
+fn two_within(main: (&Origin, &str), other: (&Origin, &str)) -> Edge {
+    Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\n\
+         upstreams:\n  main: {{addresses: [\"{}\"], timeouts: {{total: {}}}}}\n  \
+         other: {{addresses: [\"{}\"], timeouts: {{total: {}}}}}\n\
+         routes: [{{upstream: main, cache: off, fallback: {{upstream: other}}}}]\n",
+        main.0.address, main.1, other.0.address, other.1
+    ))
+}
+
+#[test]
+fn the_other_group_has_its_own_time_within_that_of_the_first_one() {
+    let late = |milliseconds: u64, answer: fn() -> Respond| {
+        Origin::script()
+            .otherwise(move |_| {
+                std::thread::sleep(Duration::from_millis(milliseconds));
+                answer()
+            })
+            .start()
+    };
+    // The first one has used up more than the whole time of the other one.
+    let (main, other) = (late(700, || Respond::raw("")), late(0, || ok("other")));
+    let edge = two_within((&main, "60s"), (&other, "400ms"));
+    edge.get("/").expect_status(200).expect_body("other");
+    // And the time of the first one is the time in all.
+    let (main, other) = (late(0, || Respond::raw("")), late(20_000, || ok("other")));
+    let edge = two_within((&main, "500ms"), (&other, "60s"));
+    let began = Instant::now();
+    edge.get("/").expect_status(504);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(other.seen().len(), 1);
 }
 
 #[test]

@@ -313,4 +313,12 @@ fn a_body_is_said_again_as_long_as_it_is_still_at_hand() {
         edge.wire().request("POST", "edge.test", "/", &[], &body).expect_status(200);
         assert_eq!(good.seen().last().map(|seen| seen.body.len()), Some(body.len()));
     }
+    // What is said again counts once.
+    let edge = before(&[&bad, &good], "    breaker: off\ndefaults: {max_body: 60KB}\n");
+    let bad_before = bad.seen().len();
+    for _ in 0..4 {
+        let body = vec![b'x'; 60_000];
+        edge.wire().request("PUT", "edge.test", "/", &[], &body).expect_status(200);
+    }
+    assert!(bad.seen().len() > bad_before);
 }

@@ -95,8 +95,10 @@ fn who_is_slow_to_send_keeps_nobody_out() {
     for (n, client) in clients.iter_mut().enumerate() {
         let length = "Content-Length: 10";
         client.send(format!("POST /{n} HTTP/1.1\r\nHost: edge.test\r\n{length}\r\n\r\nhalf "));
+        // It has a connection, and keeps the next one out no longer.
+        edge.wait_for_gauge("edgeproxy_backend_pool_in_use{", (n + 1) as f64);
+        edge.wait_for_gauge("edgeproxy_upstream_concurrency{", 0.0);
     }
-    edge.wait_for_gauge("edgeproxy_backend_pool_in_use{", 3.0);
     edge.get("/").expect_status(200);
     assert_eq!(edge.metric("edgeproxy_upstream_concurrency{upstream=\"app\"}"), 0.0);
     for client in &mut clients {
