@@ -78,8 +78,8 @@ pub(super) struct Turn {
 enum Place {
     /// Taken at this time.
     Taken(Duration),
-    /// Left until the client has sent the rest of its body.
-    Lent,
+    /// Left until the client has sent the rest of its body, after so much time.
+    Lent(Duration),
     /// There is none, or none any more.
     None,
 }
@@ -97,17 +97,18 @@ impl Turn {
 
     /// The client still has to send of the request's body.
     fn lend(&mut self) {
-        if let (Place::Taken(_), Some(limit)) = (self.place, self.upstream.limit()) {
+        if let (Place::Taken(since), Some(limit)) = (self.place, self.upstream.limit()) {
             limit.leave_for_now();
-            self.place = Place::Lent;
+            self.place = Place::Lent(self.upstream.now().saturating_sub(since));
         }
     }
 
     /// It has sent all of it.
     fn take_back(&mut self) {
-        if let (Place::Lent, Some(limit)) = (self.place, self.upstream.limit()) {
+        if let (Place::Lent(waited), Some(limit)) = (self.place, self.upstream.limit()) {
             limit.enter_again();
-            self.place = Place::Taken(self.upstream.now());
+            // As if it had been taken so much later.
+            self.place = Place::Taken(self.upstream.now().saturating_sub(waited));
         }
     }
 
