@@ -408,6 +408,20 @@ fn who_stays_for_long_does_not_keep_others_out_for_as_long() {
 }
 
 #[test]
+fn of_few_requests_it_learns_as_well_and_they_need_no_more() {
+    let limit = Limit::new(Settings::default());
+    let mut clock = 0;
+    for _ in 0..10 {
+        assert!(limit.try_enter(|| Duration::ZERO));
+    }
+    ask(&limit, &mut Server::new(1000, 50_000), 2, 300, &mut clock, 1);
+    // There is room for twice what is in flight.
+    assert!((20..30).contains(&limit.limit()), "{}", limit.limit());
+    let baseline = limit.control.lock().expect("nobody panics with it").state.baseline;
+    assert!((0.049..0.051).contains(&baseline), "{baseline}");
+}
+
+#[test]
 fn within_a_window_it_is_taken_down_once() {
     let limit = Limit::new(Settings { initial: 100, ..Settings::default() });
     for _ in 0..20 {

@@ -197,9 +197,10 @@ impl State {
         self.is_looking() && seen.now >= self.look_ends
     }
 
-    /// Whether most of what is in flight has been there for much longer than answers take, as what waits for news does.
+    /// Whether all that is let in has been there for much longer than answers take, or most of it, as what waits for news does.
     fn is_starved(&self, settings: &Settings, seen: &Seen) -> bool {
-        seen.all() < self.least()
+        seen.in_flight >= self.admitted(settings)
+            && seen.all() < self.least()
             && seen.dropped + seen.gone == 0.0
             && seen.span >= self.enough_time(settings)
     }
