@@ -313,15 +313,23 @@ pub(crate) fn body(session: &mut Session, ctx: &RequestCtx) -> Body {
 pub(crate) fn time_left(ctx: &RequestCtx, upstream: &Settings, now: Instant) -> Duration {
     // While the client sent what was read ahead, nobody waited for an origin.
     let waited = now.saturating_duration_since(ctx.started).saturating_sub(ctx.spooling);
-    let own = upstream.timeouts.total;
-    let total = match ctx.origin.fell_back {
-        None => own.saturating_sub(waited),
-        Some((at, first)) => {
-            let since = now.saturating_duration_since(at);
-            first.saturating_sub(waited).min(own.saturating_sub(since))
-        }
-    };
+    let fell_back =
+        ctx.origin.fell_back.map(|(at, first)| (now.saturating_duration_since(at), first));
+    let total = total_left(upstream.timeouts.total, waited, fell_back);
     ctx.time_left().map_or(total, |left| left.min(total))
+}
+
+/// What is left of the total time of an upstream after `waited`; of another one to which the request went on so long ago, of
+/// its own and of that of the first one.
+fn total_left(
+    total: Duration,
+    waited: Duration,
+    fell_back: Option<(Duration, Duration)>,
+) -> Duration {
+    match fell_back {
+        None => total.saturating_sub(waited),
+        Some((ago, first)) => first.saturating_sub(waited).min(total.saturating_sub(ago)),
+    }
 }
 
 /// What a request has in common with others that come to the same backend, as a number.
@@ -379,4 +387,28 @@ pub(crate) fn connected(reused: bool, ctx: &mut RequestCtx) {
 pub(crate) fn refused(ctx: &mut RequestCtx, refusal: Refusal) -> Box<Error> {
     ctx.refusal = Some(refusal);
     error_of(refusal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_attempts_have_the_time_of_the_first_upstream_and_those_at_another_one_its_own_besides() {
+        let secs = Duration::from_secs;
+        for (total, waited, fell_back, left) in [
+            (30, 4, None, 26),
+            (3, 4, None, 0),
+            // It is asked after more than its own time.
+            (3, 4, Some((0, 10)), 3),
+            (3, 5, Some((1, 10)), 2),
+            // The first one's time ends first.
+            (9, 1, Some((0, 2)), 1),
+            (9, 3, Some((2, 2)), 0),
+            (3, 8, Some((4, 10)), 0),
+        ] {
+            let fell_back = fell_back.map(|(ago, first)| (secs(ago), secs(first)));
+            assert_eq!(total_left(secs(total), secs(waited), fell_back), secs(left));
+        }
+    }
 }

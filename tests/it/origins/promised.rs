@@ -80,6 +80,19 @@ fn reset(stream: u32, code: u8) -> Vec<u8> {
     frame(RESET, 0, stream, &[0, 0, 0, code])
 }
 
+/// Each client gets this status at once to each of the bodies, behind so many interim responses.
+#[track_caller]
+fn each_is_told_at_once(edge: &Edge, count: usize, status: u16) {
+    for client in CLIENTS {
+        for body in bodies() {
+            let told = format!("{count}, {client:?}, {}", body.len());
+            let began = Instant::now();
+            assert_eq!(uploaded(edge, client, &body).0, status, "{told}");
+            at_once(began, &told);
+        }
+    }
+}
+
 /// Bodies that are kept as a whole for another attempt, and not.
 fn bodies() -> [Bytes; 2] {
     [100, 100_000].map(|size| vec![b'x'; size].into())
@@ -117,14 +130,7 @@ fn an_upload_that_fails_behind_interim_responses_fails_at_once_and_is_said_once(
             to.write_all(&said).is_ok()
         });
         let edge = in_front_of(origin.address, "http2", "");
-        for client in CLIENTS {
-            for body in bodies() {
-                let told = format!("{count}, {client:?}, {}", body.len());
-                let began = Instant::now();
-                assert_eq!(uploaded(&edge, client, &body).0, 502, "{told}");
-                at_once(began, &told);
-            }
-        }
+        each_is_told_at_once(&edge, count, 502);
         assert_eq!(origin.asked(), 4, "it may have been looked at");
     }
 }
@@ -143,15 +149,8 @@ fn an_upload_that_is_refused_behind_interim_responses_is_said_again_at_once() {
             to.write_all(&said).is_ok()
         });
         let edge = in_front_of(origin.address, "http2", "");
-        for client in CLIENTS {
-            for body in bodies() {
-                let told = format!("{count}, {client:?}, {}", body.len());
-                let began = Instant::now();
-                // No more was read of it than what is kept.
-                assert_eq!(uploaded(&edge, client, &body).0, 200, "{told}");
-                at_once(began, &told);
-            }
-        }
+        // No more was read of it than what is kept.
+        each_is_told_at_once(&edge, count, 200);
         assert_eq!(origin.asked(), 8);
     }
 }
