@@ -185,6 +185,8 @@ impl CacheSide {
 pub struct OriginSide {
     /// The upstream that serves the request, once one was chosen: an index into the plan's list.
     pub upstream: Option<usize>,
+    /// The upstream that has let it in.
+    pub let_in_by: Option<usize>,
     /// The backends that were tried, the current one last.
     pub tried: SmallVec<[Arc<Backend>; 2]>,
     /// The backend that it is at now.

@@ -175,7 +175,8 @@ pub(crate) fn lend_now(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<L
         let sticky = upstream.settings().sticky.as_ref();
         let sticky = sticky.and_then(|sticky| sticky::wish(sticky, request));
         let wished = upstream.settings().balance.by.as_ref().map(|by| hash(by, request, ctx));
-        let wish = Wish { tried: &ctx.origin.tried, hash: wished, sticky };
+        let is_let_in = ctx.origin.let_in_by == Some(index);
+        let wish = Wish { tried: &ctx.origin.tried, hash: wished, sticky, is_let_in };
         match upstream.lend(&wish) {
             Ok(mut lease) => {
                 lease.speak_for(ctx.ends());
@@ -274,6 +275,7 @@ impl Chosen {
         ctx.origin.tries(Arc::clone(lease.backend()));
         ctx.origin.race = hedge::begin(request, upstream, wished, ctx);
         ctx.origin.attempts += 1;
+        ctx.origin.let_in_by = ctx.upstream();
         ctx.origin.began = Some(now);
         ctx.origin.lease = Some(lease);
         Allowance { answer, whole, kept }

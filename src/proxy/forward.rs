@@ -348,6 +348,8 @@ pub(crate) fn pass_body(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCt
         // origin as a last chunk, and then the last chunk once more.
         *body = None;
     }
+    // Of a body with trailers, which end here, Pingora tells no other end.
+    let end = end || body.is_none();
     mirror::pass_body(body.as_ref(), end, ctx);
     if end && let Some(lease) = &mut ctx.origin.lease {
         lease.body_is_sent();

@@ -16,9 +16,15 @@ use control::Seen;
 use control::State;
 use control::bounded;
 
-/// The longest latency that is told from longer ones, in microseconds: a minute. So the sum of the squares of those of
-/// a window fits.
+/// The longest latency that is told from longer ones, in microseconds: a minute.
 const LONGEST_LATENCY: u64 = 60_000_000;
+
+/// In which part of a square of microseconds squares are counted, as a power of two: those of a million latencies have
+/// room.
+const SQUARES: u32 = 8;
+
+/// Since when nothing is in flight: there is something.
+const BUSY: u64 = u64::MAX;
 
 /// Bounds of a limit, and how it is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,18 +69,58 @@ pub struct Limit {
     admitted: AtomicU32,
     /// When it is looked next whether the window is over, in nanoseconds.
     next: AtomicU64,
-    samples: AtomicU64,
-    /// The sum of latencies in microseconds.
-    latencies: AtomicU64,
-    /// The sum of their squares.
-    squares: AtomicU64,
-    dropped: AtomicU64,
-    gone: AtomicU64,
+    sums: Sums<AtomicU64>,
     highest: AtomicU32,
+    /// Since when nothing is in flight, in nanoseconds, or [`BUSY`].
+    idle_since: AtomicU64,
     /// The latency without a queue, in microseconds: who is gone before that says nothing.
     expected: AtomicU64,
     /// Who looks whether the window is over has it, and nobody waits for it.
     control: Mutex<Control>,
+}
+
+/// What a window counts.
+#[derive(Debug, Default)]
+struct Sums<N> {
+    /// Answers.
+    samples: N,
+    /// Their latencies in microseconds.
+    latencies: N,
+    /// The squares of these ([`SQUARES`]).
+    squares: N,
+    dropped: N,
+    gone: N,
+    /// Clients that left before an answer would have come without a queue.
+    early: N,
+    /// The time in which nothing was in flight, in nanoseconds.
+    idle: N,
+}
+
+impl Sums<AtomicU64> {
+    fn read(&self) -> Sums<u64> {
+        let read = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
+        Sums {
+            samples: read(&self.samples),
+            latencies: read(&self.latencies),
+            squares: read(&self.squares),
+            dropped: read(&self.dropped),
+            gone: read(&self.gone),
+            early: read(&self.early),
+            idle: read(&self.idle),
+        }
+    }
+
+    /// Begins the next window. What was counted since this was read is its own.
+    fn take(&self, read: &Sums<u64>) {
+        let take = |sum: &AtomicU64, read| sum.fetch_sub(read, Ordering::Relaxed);
+        take(&self.samples, read.samples);
+        take(&self.latencies, read.latencies);
+        take(&self.squares, read.squares);
+        take(&self.dropped, read.dropped);
+        take(&self.gone, read.gone);
+        take(&self.early, read.early);
+        take(&self.idle, read.idle);
+    }
 }
 
 /// What is known from one window to the next, and when this one began, in seconds.
@@ -93,13 +139,10 @@ impl Limit {
             in_flight: AtomicU32::new(0),
             admitted: AtomicU32::new(initial as u32),
             next: AtomicU64::new(0),
-            samples: AtomicU64::new(0),
-            latencies: AtomicU64::new(0),
-            squares: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            gone: AtomicU64::new(0),
+            sums: Sums::default(),
             highest: AtomicU32::new(0),
-            expected: AtomicU64::new(u64::MAX),
+            idle_since: AtomicU64::new(0),
+            expected: AtomicU64::new(microseconds(control::longest(&settings))),
             control: Mutex::new(Control { state: State::new(initial), opened: 0.0 }),
             settings,
         }
@@ -117,52 +160,80 @@ impl Limit {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts a request in if it may be; it is counted out with [`Limit::leave`]. `now` is asked for where it may not.
+    /// Counts a request in if it may be; it is counted out with [`Limit::leave`]. `now` is asked for where it may not,
+    /// and where it is the only one.
     #[must_use = "a request that was let in has to leave"]
-    pub fn try_enter(&self, now: impl FnOnce() -> Duration) -> bool {
-        if self.has_entered() {
+    pub fn try_enter(&self, now: impl Fn() -> Duration) -> bool {
+        if self.has_entered(&now) {
             return true;
         }
         // Those that are there may be there for long, and say nothing meanwhile.
         self.close_window(now());
-        self.has_entered()
+        self.has_entered(&now)
     }
 
-    fn has_entered(&self) -> bool {
+    fn has_entered(&self, now: impl Fn() -> Duration) -> bool {
         let most = self.limit();
         let one_more = |count: u32| (count < most).then(|| count + 1);
-        self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+        let before = self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        if before == Ok(0) {
+            self.end_idleness(now());
+        }
+        before.is_ok()
     }
 
     /// Counts a request in that was let in before.
-    pub fn enter_again(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    pub fn enter_again(&self, now: Duration) {
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.end_idleness(now);
+        }
     }
 
     /// Counts a request out that is none of the group's for a while.
-    pub fn leave_for_now(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    pub fn leave_for_now(&self, now: Duration) {
+        self.count_out(now);
     }
 
     /// Counts a request out, and learns from how it ended.
     pub fn leave(&self, ended: Ended, now: Duration) {
-        let in_flight = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let in_flight = self.count_out(now);
+        let is_early = |waited| microseconds(waited) < self.expected.load(Ordering::Relaxed);
         match ended {
             Ended::Answered(latency) => self.observe(microseconds(latency), in_flight),
-            Ended::Gone(waited) if microseconds(waited) < self.expected.load(Ordering::Relaxed) => {
-                return;
-            }
-            Ended::Gone(_) => _ = self.gone.fetch_add(1, Ordering::Relaxed),
-            Ended::Dropped => _ = self.dropped.fetch_add(1, Ordering::Relaxed),
+            Ended::Gone(waited) if is_early(waited) => count(&self.sums.early),
+            Ended::Gone(_) => count(&self.sums.gone),
+            Ended::Dropped => count(&self.sums.dropped),
         }
         self.close_window(now);
     }
 
+    /// The group had too much of a request that has left for now.
+    pub fn dropped_meanwhile(&self, now: Duration) {
+        count(&self.sums.dropped);
+        self.close_window(now);
+    }
+
+    /// Counts a request out; how many there were, itself included.
+    fn count_out(&self, now: Duration) -> u32 {
+        let in_flight = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if in_flight == 1 {
+            self.idle_since.store(nanoseconds(now), Ordering::Relaxed);
+        }
+        in_flight
+    }
+
+    /// There is something in flight again. Where two threads are quicker than one another, some time is counted as
+    /// idle that is not, and a window lasts longer.
+    fn end_idleness(&self, now: Duration) {
+        let since = self.idle_since.swap(BUSY, Ordering::Relaxed);
+        self.sums.idle.fetch_add(nanoseconds(now).saturating_sub(since), Ordering::Relaxed);
+    }
+
     /// Takes in an answer, with what was in flight when it came, itself included.
     fn observe(&self, latency: u64, in_flight: u32) {
-        self.latencies.fetch_add(latency, Ordering::Relaxed);
-        self.squares.fetch_add(latency * latency, Ordering::Relaxed);
-        self.samples.fetch_add(1, Ordering::Relaxed);
+        self.sums.latencies.fetch_add(latency, Ordering::Relaxed);
+        self.sums.squares.fetch_add((latency * latency) >> SQUARES, Ordering::Relaxed);
+        count(&self.sums.samples);
         if self.highest.load(Ordering::Relaxed) < in_flight {
             self.highest.fetch_max(in_flight, Ordering::Relaxed);
         }
@@ -170,7 +241,6 @@ impl Limit {
 
     /// Finds the limit anew if the window is over and has seen enough.
     fn close_window(&self, now: Duration) {
-        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let is_early = || nanoseconds(now) < self.next.load(Ordering::Relaxed);
         if is_early() {
             return;
@@ -182,7 +252,8 @@ impl Limit {
         if is_early() {
             return;
         }
-        let seen = self.seen(control.opened, now);
+        let sums = self.sums.read();
+        let seen = self.seen(&sums, control.opened, now);
         if !control.state.may_close(&self.settings, &seen) {
             return;
         }
@@ -191,10 +262,7 @@ impl Limit {
         if !control.state.is_told(&self.settings, &seen) {
             return;
         }
-        // Answers that come at this moment are counted in this window or in the next, or in none.
-        for sum in [&self.samples, &self.latencies, &self.squares, &self.dropped, &self.gone] {
-            sum.store(0, Ordering::Relaxed);
-        }
+        self.sums.take(&sums);
         self.highest.store(0, Ordering::Relaxed);
         control.state = control.state.after(&self.settings, &seen);
         control.opened = seen.now;
@@ -206,26 +274,37 @@ impl Limit {
     }
 
     /// What the window shows so far.
-    fn seen(&self, opened: f64, now: Duration) -> Seen {
-        let samples = self.samples.load(Ordering::Relaxed) as f64;
-        let mean = |sum: &AtomicU64| sum.load(Ordering::Relaxed) as f64 / samples.max(1.0);
-        let latency = mean(&self.latencies) / 1e6;
-        let variance = (mean(&self.squares) / 1e12 - latency * latency).max(0.0);
+    fn seen(&self, sums: &Sums<u64>, opened: f64, now: Duration) -> Seen {
+        let samples = sums.samples as f64;
+        let mean = |sum: u64| sum as f64 / samples.max(1.0);
+        let latency = mean(sums.latencies) / 1e6;
+        let variance = mean(sums.squares) * f64::from(1_u32 << SQUARES) / 1e12 - latency * latency;
         // Of few answers, the mean is nearer to them than to what all would have.
-        let variance = variance * samples / (samples - 1.0).max(1.0);
+        let variance = variance.max(0.0) * samples / (samples - 1.0).max(1.0);
         let now = now.as_secs_f64();
+        let idle = Duration::from_nanos(sums.idle).as_secs_f64();
         Seen {
             now,
-            span: (now - opened).max(0.0),
+            span: (now - opened - idle).max(0.0),
             samples,
             latency,
             noise: if latency > 0.0 { variance / (latency * latency) } else { 0.0 },
             highest: self.highest.load(Ordering::Relaxed),
-            dropped: self.dropped.load(Ordering::Relaxed) as f64,
-            gone: self.gone.load(Ordering::Relaxed) as f64,
+            dropped: sums.dropped as f64,
+            gone: sums.gone as f64,
+            early: sums.early as f64,
             in_flight: self.in_flight(),
         }
     }
+}
+
+fn count(sum: &AtomicU64) {
+    sum.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A time, as it is compared.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(BUSY - 1)
 }
 
 /// A latency, as it is counted.

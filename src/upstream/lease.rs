@@ -85,9 +85,13 @@ enum Place {
 }
 
 impl Turn {
-    /// A place; `None` when there is none.
-    pub(super) fn take(upstream: &Arc<Upstream>) -> Option<Self> {
+    /// A place; `None` when there is none. Who was let in before has one: it was counted out in between only.
+    pub(super) fn take(upstream: &Arc<Upstream>, is_let_in: bool) -> Option<Self> {
         let place = match upstream.limit() {
+            Some(limit) if is_let_in => {
+                limit.enter_again(upstream.now());
+                Place::Taken(upstream.now())
+            }
             Some(limit) if limit.try_enter(|| upstream.now()) => Place::Taken(upstream.now()),
             Some(_) => return None,
             None => Place::None,
@@ -95,28 +99,38 @@ impl Turn {
         Some(Self { upstream: Arc::clone(upstream), place })
     }
 
-    /// The client still has to send of the request's body.
+    /// The client still has to send of the request's body, or waits for others that do.
     fn lend(&mut self) {
         if let (Place::Taken(since), Some(limit)) = (self.place, self.upstream.limit()) {
-            limit.leave_for_now();
-            self.place = Place::Lent(self.upstream.now().saturating_sub(since));
+            let now = self.upstream.now();
+            limit.leave_for_now(now);
+            self.place = Place::Lent(now.saturating_sub(since));
         }
     }
 
-    /// It has sent all of it.
+    /// It no longer does.
     fn take_back(&mut self) {
         if let (Place::Lent(waited), Some(limit)) = (self.place, self.upstream.limit()) {
-            limit.enter_again();
+            let now = self.upstream.now();
+            limit.enter_again(now);
             // As if it had been taken so much later.
-            self.place = Place::Taken(self.upstream.now().saturating_sub(waited));
+            self.place = Place::Taken(now.saturating_sub(waited));
         }
     }
 
     /// Ends here, `now`, after some time.
     fn leave(&mut self, now: Duration, ended: impl FnOnce(Duration) -> Ended) {
         let place = std::mem::replace(&mut self.place, Place::None);
-        if let (Place::Taken(since), Some(limit)) = (place, self.upstream.limit()) {
-            limit.leave(ended(now.saturating_sub(since)), now);
+        let Some(limit) = self.upstream.limit() else { return };
+        match place {
+            Place::Taken(since) => limit.leave(ended(now.saturating_sub(since)), now),
+            // What it took was the client's time; that the upstream has too much it says at any time.
+            Place::Lent(waited) => {
+                if let Ended::Dropped = ended(waited) {
+                    limit.dropped_meanwhile(now);
+                }
+            }
+            Place::None => {}
         }
     }
 }
@@ -182,7 +196,10 @@ impl Lease {
     ) -> std::result::Result<(), pool::Refused> {
         self.body = body;
         if body == Body::Coming && self.upload.is_none() {
+            // Others who send slowly are in the way, and not the upstream.
+            self.turn.lend();
             self.upload = Some(self.backend.uploads.acquire(patience).await?);
+            self.turn.take_back();
         }
         if self.slot.is_none() {
             self.slot = Some(self.backend.pool.acquire(patience).await?);
@@ -274,10 +291,7 @@ impl Lease {
     pub fn answered(&mut self, status: u16, took: Duration) {
         let now = self.turn.upstream.now();
         self.backend.answered(took, now);
-        self.turn.leave(now, |waited| match status {
-            503 => Ended::Dropped,
-            _ => Ended::Answered(waited),
-        });
+        self.turn.leave(now, |waited| ended(status, waited));
         let settings = self.turn.upstream.settings();
         let company = || self.turn.upstream.has_company(&self.backend);
         let failed = settings.breaker.as_ref().is_some_and(|one| one.is_bad(status, company));
@@ -349,6 +363,16 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.conclude(Verdict::Neutral, None);
         self.backend.end();
+    }
+}
+
+/// What an answer with this status after this time says about how much the upstream can take.
+pub(super) fn ended(status: u16, waited: Duration) -> Ended {
+    match status {
+        503 => Ended::Dropped,
+        // How soon it fails says nothing about its work.
+        429 | 500.. => Ended::Gone(waited),
+        _ => Ended::Answered(waited),
     }
 }
 

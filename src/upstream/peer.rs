@@ -170,6 +170,8 @@ pub struct Wish<'a> {
     pub hash: Option<u64>,
     /// The backend that served the client before ([`Backend::key`]).
     pub sticky: Option<u64>,
+    /// It was let in before, and is no further request of those that the upstream has at once.
+    pub is_let_in: bool,
 }
 
 impl fmt::Display for BuildError {
@@ -351,7 +353,7 @@ impl Upstream {
         if !self.settings.active {
             return Err(Refusal::UpstreamOff);
         }
-        let Some(turn) = Turn::take(self) else { return Err(Refusal::Shed) };
+        let Some(turn) = Turn::take(self, wish.is_let_in) else { return Err(Refusal::Shed) };
         let now = self.moment();
         let group = self.group.load();
         let mut refused = Refusal::NoPeer;

@@ -6,6 +6,7 @@ mod health;
 mod pool;
 mod reload;
 mod simulation;
+mod turns;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

@@ -146,6 +146,12 @@ fn the_showcase_has_both_listeners_the_demo_and_the_admin_listener() {
 }
 
 #[test]
+fn backends_of_the_example_can_be_changed_while_it_runs() {
+    let plan = shipped("upstreams.yaml").plan;
+    assert_eq!(plan.admin, Some(AdminAddress::Tcp(([127, 0, 0, 1], 9180).into())));
+}
+
+#[test]
 fn the_sidecar_is_on_loopback_only() {
     let plan = shipped("sidecar.yaml").plan;
     assert!(plan.listeners.iter().all(|listener| listener.address.ip().is_loopback()));

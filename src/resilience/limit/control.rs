@@ -8,6 +8,8 @@
 //! Answers take different times by chance, and a mean of few of them says little. What is not beyond that chance is no
 //! news.
 
+use std::time::Duration;
+
 use super::Settings;
 
 /// How many answers a window has at least.
@@ -75,6 +77,10 @@ const MOST_PATIENCE: f64 = 10.0;
 /// The same at most, where the last one found no queue: the group takes more or less time by itself.
 const NEEDLESS_PATIENCE: f64 = 60.0;
 
+/// How much of what was in flight when a look began may be there later on: uploads that become whole meanwhile are not
+/// shed.
+const MUCH_LESS: f64 = 0.6;
+
 /// After how many seconds without a look the next one may come early again.
 const FORGOTTEN: f64 = 300.0;
 
@@ -83,12 +89,20 @@ const FORGOTTEN: f64 = 300.0;
 const MANY_LATENCIES: f64 = 20.0;
 const MUCH_SLOWER: f64 = 10.0;
 
+/// The latter doubles with each look that has seen nothing, up to this: the baseline may be that of errors that came at once. Of
+/// latencies that are slower than usual these are enough.
+const MOST_SLOWER: f64 = 1e5;
+const SOME_LATENCIES: f64 = 4.0;
+
+/// The longest time between letting in more and more where nobody is answered, in times of what is enough for some answers.
+const MOST_HUNGER: f64 = 64.0;
+
 /// What a window showed so far. Times are in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Seen {
     /// Now, by the clock of all windows.
     pub(super) now: f64,
-    /// For how long it is open.
+    /// For how long it is open, without the time in which nothing was in flight.
     pub(super) span: f64,
     /// How many answers came.
     pub(super) samples: f64,
@@ -102,14 +116,26 @@ pub(super) struct Seen {
     pub(super) dropped: f64,
     /// Of how many nobody waited for the answers any longer.
     pub(super) gone: f64,
+    /// How many left before an answer would have come without a queue.
+    pub(super) early: f64,
     /// How much is in flight now.
     pub(super) in_flight: u32,
 }
 
 impl Seen {
-    /// How many requests are over.
+    /// How many requests are over, and say something.
     fn all(&self) -> f64 {
         self.samples + self.dropped + self.gone
+    }
+
+    /// Whether the group had too much of some requests, or their clients had no answer in time.
+    fn is_unserved(&self) -> bool {
+        self.dropped + self.gone > 0.0 || self.early > 0.0 && self.samples == 0.0
+    }
+
+    /// How many are over.
+    fn over(&self) -> f64 {
+        self.all() + self.early
     }
 }
 
@@ -141,6 +167,12 @@ pub(super) struct State {
     pub(super) look_ends: f64,
     /// How many answers come first that were asked for when more was let in.
     pub(super) leaving: f64,
+    /// How much was in flight when the look began.
+    pub(super) full: f64,
+    /// How many times the baseline a latency may be.
+    pub(super) slower: f64,
+    /// How many times as long as enough is waited until more is let in, where nobody is answered.
+    pub(super) hunger: f64,
 }
 
 impl State {
@@ -160,24 +192,26 @@ impl State {
             patience: LEAST_PATIENCE,
             look_ends: 0.0,
             leaving: 0.0,
+            full: 0.0,
+            slower: MUCH_SLOWER,
+            hunger: 1.0,
         }
     }
 
     /// Whether a window that is long enough has enough answers: those that were asked for before a look began, or some.
     pub(super) fn may_close(&self, settings: &Settings, seen: &Seen) -> bool {
-        let is_old = seen.dropped + seen.gone > 0.0 && is_long(settings, seen);
-        seen.all() >= self.least()
-            || is_old
+        self.has_enough(seen)
+            || seen.is_unserved() && is_long(settings, seen)
             || self.is_given_up(seen)
             || self.is_starved(settings, seen)
     }
 
-    /// How many answers a window has at least.
-    fn least(&self) -> f64 {
+    /// Whether a window has as many answers as it needs at least.
+    fn has_enough(&self, seen: &Seen) -> bool {
         match self.is_looking() {
-            true if self.leaving > 0.0 => self.leaving,
-            true => LEAST_LOOK,
-            false => LEAST_SAMPLES,
+            true if self.leaving > 0.0 => seen.over() >= self.leaving,
+            true => seen.all() >= LEAST_LOOK,
+            false => seen.all() >= LEAST_SAMPLES,
         }
     }
 
@@ -200,15 +234,16 @@ impl State {
     /// Whether all that is let in has been there for much longer than answers take, or most of it, as what waits for news does.
     fn is_starved(&self, settings: &Settings, seen: &Seen) -> bool {
         seen.in_flight >= self.admitted(settings)
-            && seen.all() < self.least()
-            && seen.dropped + seen.gone == 0.0
-            && seen.span >= self.enough_time(settings)
+            && !self.has_enough(seen)
+            && !seen.is_unserved()
+            && seen.span >= self.enough_time(settings) * self.hunger
     }
 
     /// In how many seconds a few answers come in any case, but from who waits for news.
     fn enough_time(&self, settings: &Settings) -> f64 {
-        let latency = self.last.clamp(self.baseline, self.baseline * MUCH_SLOWER);
-        settings.window.as_secs_f64() * LONGEST + latency * MANY_LATENCIES
+        let latency = |times: f64| self.last.clamp(self.baseline, self.baseline * times);
+        let usual = latency(MUCH_SLOWER) * MANY_LATENCIES;
+        longest(settings).as_secs_f64() + usual.max(latency(self.slower) * SOME_LATENCIES)
     }
 
     /// What is let in: the limit, or little of it during a look.
@@ -228,11 +263,18 @@ impl State {
             let share = seen.samples / (seen.samples + NOISE_SAMPLES);
             next.noise += (seen.noise - self.noise) * share;
         }
+        if seen.samples > 0.0 {
+            next.hunger = 1.0;
+        }
         next.back_off(settings, seen);
         if self.is_starved(settings, seen) {
-            let stays = f64::from(seen.in_flight);
-            next.limit = bounded(settings, next.limit.max(stays) + stays.sqrt());
-            return if self.is_looking() { next.looked(settings, seen) } else { next };
+            // Uploads may have brought far more than the limit.
+            let stays = f64::from(seen.in_flight).clamp(next.limit, next.limit * ROOM);
+            next.limit = bounded(settings, stays + stays.sqrt());
+            if seen.samples == 0.0 {
+                next.hunger = (next.hunger * 2.0).min(MOST_HUNGER);
+            }
+            return if self.is_looking() { next.given_up(settings, seen) } else { next };
         }
         if self.is_looking() {
             return next.looking_on(settings, seen);
@@ -368,16 +410,16 @@ impl State {
         // What was let in before leaves first.
         self.look_ends = seen.now + self.enough_time(settings) * 2.0;
         self.leaving = f64::from(seen.highest);
+        self.full = self.leaving;
     }
 
     /// After a window of a look. What was let in before it leaves first.
     fn looking_on(mut self, settings: &Settings, seen: &Seen) -> Self {
         let is_clean = seen.dropped + seen.gone < seen.samples;
+        let most = f64::from(self.admitted(settings)).max(self.full * MUCH_LESS);
         if self.leaving > 0.0 {
-            if seen.all() >= self.leaving {
-                self.leaving = 0.0;
-            }
-        } else if seen.highest > self.admitted(settings) {
+            self.leaving = (self.leaving - seen.over()).max(0.0);
+        } else if f64::from(seen.highest) > most {
             self.leaving = f64::from(seen.highest);
         } else if is_clean && seen.samples >= LEAST_LOOK {
             let before = self.baseline;
@@ -386,9 +428,16 @@ impl State {
                 // It was slower, and that was no reason to let in less.
                 self.limit = self.limit.max(bounded(settings, self.before));
             }
+            self.slower = MUCH_SLOWER;
             return self.looked(settings, seen);
         }
-        if seen.now >= self.look_ends { self.looked(settings, seen) } else { self }
+        if self.is_given_up(seen) { self.given_up(settings, seen) } else { self }
+    }
+
+    /// Ends a look that has seen nothing.
+    fn given_up(mut self, settings: &Settings, seen: &Seen) -> Self {
+        self.slower = (self.slower * 2.0).min(MOST_SLOWER);
+        self.looked(settings, seen)
     }
 
     /// Whether there was a queue before a look, as far as is known after it.
@@ -415,7 +464,12 @@ impl State {
 
 /// Whether a window has lasted as long as any does that has enough answers.
 fn is_long(settings: &Settings, seen: &Seen) -> bool {
-    seen.span >= settings.window.as_secs_f64() * LONGEST
+    seen.span >= longest(settings).as_secs_f64()
+}
+
+/// How long any window lasts that has enough answers.
+pub(super) fn longest(settings: &Settings) -> Duration {
+    settings.window.mul_f64(LONGEST)
 }
 
 /// As how many windows of the least duration one counts.

@@ -225,7 +225,7 @@ impl Race {
         if !self.hedging.hedge.may_hedge(self.hedging.now()) {
             return Err(Outcome::OverBudget);
         }
-        let wish = Wish { tried: &self.tried, hash: self.hash, sticky: None };
+        let wish = Wish { tried: &self.tried, hash: self.hash, ..Wish::default() };
         let lease = self.upstream.lend(&wish).ok();
         let is_other = |lease: &Lease| {
             !self.tried.iter().any(|tried| tried.address() == lease.backend().address())

@@ -1,14 +1,19 @@
 //! gRPC and its like: HTTP/2 from end to end, trailers, both directions at once.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
+use tokio::sync::Notify;
 
 use crate::harness::Edge;
+use crate::harness::Origin;
 use crate::harness::Origin2;
 use crate::harness::http2;
+use crate::harness::ok;
 use crate::harness::origin2::Call;
 use crate::protocols::edge_to;
 
@@ -190,5 +195,43 @@ fn request_trailers_end_at_the_proxy() {
         let mut response = response.await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.body_mut().data().await.unwrap().unwrap(), message("x"));
+    });
+}
+
+#[test]
+fn a_request_with_trailers_is_known_to_be_sent_and_copied() {
+    let (shadow, gate) = (Origin::always(ok("shadow")), Arc::new(Notify::new()));
+    let opens = Arc::clone(&gate);
+    let origin = Origin2::start(None, move |mut call: Call| {
+        let gate = Arc::clone(&gate);
+        async move {
+            call.whole().await;
+            gate.notified().await;
+            call.respond(Response::new(()), "");
+        }
+    });
+    let edge = Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\", h2c: true}}]\n\
+         upstreams:\n  app: {{health: off, addresses: [\"{}\"], protocol: http2, concurrency: on}}\n  \
+         shadow: {{health: off, addresses: [\"{}\"]}}\n\
+         routes: [{{upstream: app, mirror: {{upstream: shadow}}}}]\n",
+        origin.address, shadow.address
+    ));
+
+    http2::run(async {
+        let h2 = http2::plain(edge.address("http")).await;
+        let (response, mut sending) =
+            h2.ready().await.unwrap().send_request(request(), false).unwrap();
+        sending.send_data(message("x"), false).unwrap();
+        sending.send_trailers(trailers("0")).unwrap();
+        let _edge = tokio::task::spawn_blocking(move || {
+            edge.wait_for_gauge("edgeproxy_upstream_concurrency{", 1.0);
+            assert_eq!(shadow.wait_for(1)[0].body, message("x"));
+            opens.notify_one();
+            edge
+        })
+        .await
+        .unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
     });
 }

@@ -107,6 +107,28 @@ fn who_is_slow_to_send_keeps_nobody_out() {
     }
 }
 
+#[test]
+fn who_waits_behind_slow_uploads_to_send_one_keeps_nobody_out() {
+    let origin = Origin::script().otherwise(|_| ok("done")).start();
+    // One of the connections may have an upload.
+    let more = "    concurrency: {min: 2, max: 2}\n    pool: {max_connections: 2, queue_timeout: 30s}\n\
+                defaults: {spool: 0B}\n";
+    let edge = before(&[&origin], more);
+    let mut clients: Vec<_> = (0..4).map(|_| edge.wire()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send("POST / HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 10\r\n\r\nhalf ");
+        edge.wait_for_gauge("edgeproxy_backend_requests_in_flight{", (n + 1) as f64);
+        edge.wait_for_gauge("edgeproxy_upstream_concurrency{", 0.0);
+    }
+    edge.get("/").expect_status(200);
+    for client in &mut clients {
+        client.send("done.");
+    }
+    for client in &mut clients {
+        client.reply().expect_status(200);
+    }
+}
+
 /// An origin that takes as long for each answer as it is told, and works at as many at once; others queue.
 struct Pond {
     origin: Origin,

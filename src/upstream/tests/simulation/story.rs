@@ -286,7 +286,7 @@ impl Story {
         self.give_back(number);
         let now = self.time();
         let request = &self.requests[number];
-        let wish = Wish { tried: &request.tried, hash: Some(request.key), sticky: None };
+        let wish = Wish { tried: &request.tried, hash: Some(request.key), ..Wish::default() };
         let lease = match self.upstream.lend(&wish) {
             Ok(lease) => lease,
             Err(refusal) => {
