@@ -310,7 +310,7 @@ fn no_lending_of_a_backend_and_no_place_in_its_pool_allocates() {
 
     /// A request as far as its connection, and what became of it.
     async fn one(upstream: &Arc<Upstream>, n: u64, sticky: Option<u64>, body: Body) {
-        let wish = Wish { tried: &[], hash: Some(n), sticky };
+        let wish = Wish { hash: Some(n), sticky, ..Wish::default() };
         let mut lease = upstream.lend(&wish).expect("one is usable");
         lease.connection(body, SOON).await.expect("there is room");
         upstream.budget().deposit(upstream.now());

@@ -70,7 +70,7 @@ fn row(name: &str, count: usize, upstream: &Arc<Upstream>) {
 fn lend(upstream: &Arc<Upstream>, n: u64) -> Lease {
     // Requests of nothing in common.
     let hash = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let wish = Wish { tried: &[], hash: Some(hash ^ (hash >> 32)), sticky: None };
+    let wish = Wish { hash: Some(hash ^ (hash >> 32)), ..Wish::default() };
     upstream.lend(&wish).expect("one is usable")
 }
 
