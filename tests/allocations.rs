@@ -140,7 +140,8 @@ fn no_choice_of_a_peer_allocates() {
                 let made = allocations(|| {
                     for n in 0..1000_u64 {
                         let random = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-                        let ask = Ask { random, hash: Some(random.rotate_left(17)) };
+                        let hash = Some(random.rotate_left(17));
+                        let ask = Ask { random, hash, is_again: false };
                         assert!(black_box(balancer.pick(&ask, &group)).is_some());
                     }
                 });

@@ -71,7 +71,11 @@ pub(crate) fn run() {
         let seats: Vec<Seat<'_>> =
             (1..).zip(&ids).map(|(turn, id)| Seat { id, weight: 1 + turn % 4 }).collect();
         let asks: Vec<Ask> = (0..ASKS)
-            .map(|_| Ask { random: bits(&mut random), hash: Some(bits(&mut random)) })
+            .map(|_| Ask {
+                random: bits(&mut random),
+                hash: Some(bits(&mut random)),
+                is_again: false,
+            })
             .collect();
         for (name, algorithm) in algorithms {
             let balancer = Balancer::new(&algorithm, &seats);

@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn of_a_group_without_a_usable_peer_nobody_is_taken() {
         let seats = [Seat { id: "even", weight: 1 }];
-        let ask = Ask { random: 1, hash: None };
+        let ask = Ask { random: 1, ..Ask::default() };
         assert_eq!(Balancer::new(&Algorithm::Random, &seats).pick(&ask, &Odd), None);
         assert_eq!(among_usable([1].into_iter(), &Odd, 5), None);
     }

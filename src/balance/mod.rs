@@ -90,12 +90,14 @@ pub trait Peers {
 }
 
 /// What a choice is made by, besides the peers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ask {
     /// Any number, another one for each choice.
     pub random: u64,
     /// The key of the request, for [`Algorithm::ConsistentHash`]: see [`hash::key`].
     pub hash: Option<u64>,
+    /// It is another choice for the same request, and nobody's turn.
+    pub is_again: bool,
 }
 
 /// An algorithm over the seats of a group.
@@ -136,7 +138,7 @@ impl Balancer {
     /// `peers` must know the positions of all seats.
     pub fn pick(&self, ask: &Ask, peers: &impl Peers) -> Option<usize> {
         match &self.way {
-            Way::RoundRobin(way) => way.choose(ask.random, peers),
+            Way::RoundRobin(way) => way.choose(ask, peers),
             Way::Random(way) => way.pick(ask, peers),
             Way::LeastConnections(way) => way.pick(ask, peers),
             Way::TwoChoices(way) => way.pick(ask, peers),

@@ -90,7 +90,7 @@ impl Peers for Group {
 }
 
 fn asked(chance: &mut Chance) -> Ask {
-    Ask { random: chance.next(), hash: Some(chance.next()) }
+    Ask { random: chance.next(), hash: Some(chance.next()), is_again: false }
 }
 
 /// Pearson's statistic: how far counts are from what is expected of them. Its mean is the number of
@@ -134,7 +134,7 @@ fn nobody_is_chosen_where_nobody_is() {
     for algorithm in ALL {
         for weights in [&[][..], &[0, 0][..]] {
             let group = Group::of(weights);
-            let ask = Ask { random: 3, hash: Some(4) };
+            let ask = Ask { random: 3, hash: Some(4), is_again: false };
             assert_eq!(group.balancer(algorithm).pick(&ask, &group), None, "{algorithm:?}");
         }
     }
@@ -475,7 +475,7 @@ fn homes(group: &Group, keys: u64) -> Vec<String> {
     let balancer = group.balancer(HASH);
     (0..keys)
         .map(|number| {
-            let ask = Ask { random: 0, hash: Some(hash::key(&number.to_be_bytes())) };
+            let ask = Ask { hash: Some(hash::key(&number.to_be_bytes())), ..Ask::default() };
             group.ids[balancer.pick(&ask, group).expect("somebody is usable")].clone()
         })
         .collect()
@@ -628,7 +628,8 @@ proptest! {
                 group.end(running.swap_remove(gone));
             }
             // Few keys, so that without the bound few peers would have it all.
-            let ask = Ask { random: chance.next(), hash: Some(hash::key(&[chance.below(keys) as u8])) };
+            let hash = Some(hash::key(&[chance.below(keys) as u8]));
+            let ask = Ask { random: chance.next(), hash, is_again: false };
             let peer = balancer.pick(&ask, &group).expect("all are usable");
             group.begin(peer);
             running.push(peer);
@@ -648,7 +649,8 @@ fn in_a_large_group_one_hot_key_is_held_to_the_bound_as_well() {
     for turn in 0..40_000 {
         let hot = turn % 2 == 0;
         let hash = Some(if hot { 99 } else { chance.next() });
-        group.begin(balancer.pick(&Ask { random: 0, hash }, &group).expect("all are usable"));
+        group
+            .begin(balancer.pick(&Ask { hash, ..Ask::default() }, &group).expect("all are usable"));
     }
     let most = group.loads().into_iter().max();
     // 1.25 times the mean of 100, and less than one for a sum that is a little old.

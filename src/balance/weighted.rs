@@ -3,11 +3,13 @@
 //! The order of one whole cycle is worked out once; choosing is one atomic addition and a few reads,
 //! without a lock. Which peers are usable is the caller's knowledge and is asked at every choice.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
+use crate::balance::Ask;
 use crate::balance::Peers;
 use crate::balance::READY;
 use crate::balance::chance::Chance;
@@ -54,25 +56,44 @@ impl WeightedRoundRobin {
     /// proportion to the others' weights, not to a neighbour alone. Where nearly all slots are
     /// unusable, all peers are asked instead.
     pub fn pick(&self, usable: impl Fn(usize) -> bool) -> Option<usize> {
-        self.choose(0, &AllReady(usable))
+        self.choose(&Ask::default(), &AllReady(usable))
     }
 
-    /// The next peer that is usable and, as far as it is not ready, has the chance.
-    pub(super) fn choose(&self, random: u64, peers: &impl Peers) -> Option<usize> {
+    /// The next peer that is usable and, as far as it is not ready, has the chance. Where there is none, and for who
+    /// asks again, the turns stay as they are.
+    pub(super) fn choose(&self, ask: &Ask, peers: &impl Peers) -> Option<usize> {
         if self.cycle.is_empty() {
             return None;
         }
         let tries = TRIES.min(self.cycle.len());
+        let mut chance = Chance::new(ask.random);
+        let weights = self.weights.iter().copied();
+        if ask.is_again {
+            let drawn = |chance: &mut Chance| {
+                self.cycle[chance.below(self.cycle.len() as u64) as usize] as usize
+            };
+            return draw(tries, peers, &mut chance, drawn)
+                .or_else(|| among_usable(weights, peers, chance.next()));
+        }
+        let steps = Cell::new(0);
+        let step = || {
+            steps.set(steps.get() + 1);
+            self.step()
+        };
         let next = |_: &mut Chance| match *self.cycle {
             // All threads count, each waiting for the others, and of one there is nothing to count.
             [only] => only as usize,
-            ref cycle => cycle[self.step() % cycle.len()] as usize,
+            ref cycle => cycle[step() % cycle.len()] as usize,
         };
         // Most slots may be unusable, or other threads took the usable ones. A step in the weights
         // of the usable peers, spread evenly, holds their shares then, too.
-        draw(tries, peers, &mut Chance::new(random), next).or_else(|| {
-            among_usable(self.weights.iter().copied(), peers, evenly(self.step() as u64))
-        })
+        let chosen = draw(tries, peers, &mut chance, next)
+            .or_else(|| among_usable(weights, peers, evenly(step() as u64)));
+        if chosen.is_none() {
+            // Who is less particular asks next, for the same request.
+            self.next.fetch_sub(steps.get(), Ordering::Relaxed);
+        }
+        chosen
     }
 
     /// How many choices make one whole cycle.

@@ -108,7 +108,10 @@ pub(crate) fn may_serve_stale(
             return false;
         }
     };
-    if let Some(ErrorType::HTTPStatus(status)) = error.map(Error::etype) {
+    // A refusal of ours is no origin's answer.
+    if ctx.refusal.is_none()
+        && let Some(ErrorType::HTTPStatus(status)) = error.map(Error::etype)
+    {
         // Pingora asks this before anything else sees the header.
         ctx.origin.status.get_or_insert(*status);
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use http::HeaderValue;
 use pingora::Error;
 use pingora::Result;
 use pingora::upstreams::peer::HttpPeer;
@@ -174,7 +173,7 @@ pub(crate) fn lend_now(request: &Outgoing<'_>, ctx: &mut RequestCtx) -> Result<L
         }
         let sticky = upstream.settings().sticky.as_ref();
         let sticky = sticky.and_then(|sticky| sticky::wish(sticky, request));
-        let wished = upstream.settings().balance.by.as_ref().map(|by| hash(by, request, ctx));
+        let wished = upstream.settings().balance.by.as_ref().and_then(|by| hash(by, request, ctx));
         let is_let_in = ctx.origin.let_in_by == Some(index);
         let wish = Wish { tried: &ctx.origin.tried, hash: wished, sticky, is_let_in };
         match upstream.lend(&wish) {
@@ -334,23 +333,23 @@ fn total_left(
     }
 }
 
-/// What a request has in common with others that come to the same backend, as a number.
-fn hash(by: &HashBy, request: &Outgoing<'_>, ctx: &RequestCtx) -> u64 {
+/// What a request has in common with others that come to the same backend, as a number; `None`: nothing.
+fn hash(by: &HashBy, request: &Outgoing<'_>, ctx: &RequestCtx) -> Option<u64> {
     match by {
-        HashBy::Uri => ctx.admitted.as_ref().map_or(0, |admitted| {
+        HashBy::Uri => ctx.admitted.as_ref().map(|admitted| {
             let query = admitted.target.query().unwrap_or_default();
             let parts = [admitted.authority.host(), admitted.target.path(), query];
             // Each part at a place of its own: swapped they are another address.
             parts.iter().fold(0, |sum: u64, part| sum.rotate_left(21) ^ key(part.as_bytes()))
         }),
         HashBy::Client => match ctx.client.as_ref().and_then(|client| client.address) {
-            Some(IpAddr::V4(address)) => key(&address.octets()),
-            Some(IpAddr::V6(address)) => key(&address.octets()),
-            None => 0,
+            Some(IpAddr::V4(address)) => Some(key(&address.octets())),
+            Some(IpAddr::V6(address)) => Some(key(&address.octets())),
+            None => None,
         },
-        HashBy::Header(name) => key(request.headers.get(name).map_or(b"", HeaderValue::as_bytes)),
+        HashBy::Header(name) => request.headers.get(name).map(|value| key(value.as_bytes())),
         HashBy::Cookie(name) => {
-            pairs::cookies(request.headers, name).next().map_or(0, |value| key(&value))
+            pairs::cookies(request.headers, name).next().map(|value| key(&value))
         }
     }
 }

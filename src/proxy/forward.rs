@@ -342,7 +342,12 @@ fn destination<'a>(
 }
 
 /// Counts the body on its way to the origin and holds it under the route's limit.
-pub(crate) fn pass_body(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCtx) -> Result<()> {
+pub(crate) fn pass_body(
+    request: &RequestHeader,
+    body: &mut Option<Bytes>,
+    end: bool,
+    ctx: &mut RequestCtx,
+) -> Result<()> {
     if end && body.as_ref().is_some_and(Bytes::is_empty) {
         // The empty DATA frame with which HTTP/2 clients end a body. Pingora writes it to an HTTP/1
         // origin as a last chunk, and then the last chunk once more.
@@ -351,11 +356,17 @@ pub(crate) fn pass_body(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCt
     // Of a body with trailers, which end here, Pingora tells no other end.
     let end = end || body.is_none();
     mirror::pass_body(body.as_ref(), end, ctx);
-    if end && let Some(lease) = &mut ctx.origin.lease {
-        lease.body_is_sent();
+    let length = body.as_ref().map_or(0, Bytes::len);
+    ctx.body_read = ctx.body_read.saturating_add(length as u64);
+    if let Some(lease) = ctx.origin.lease.as_mut().filter(|lease| lease.waits_for_body()) {
+        // Over HTTP/2 the client may keep to itself that this was all.
+        if end || content_length(request).is_some_and(|whole| ctx.body_read >= whole) {
+            lease.body_is_sent();
+        }
     }
-    let Some(body) = body else { return Ok(()) };
-    ctx.body_read = ctx.body_read.saturating_add(body.len() as u64);
+    if body.is_none() {
+        return Ok(());
+    }
     let max = ctx.route().map_or(u64::MAX, |route| route.max_body);
     if ctx.body_read > max && !ctx.origin.upgraded {
         // Of an error here Pingora lets the exchange with an HTTP/2 origin know nothing.
@@ -363,6 +374,11 @@ pub(crate) fn pass_body(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCt
         return Err(refused(ctx, Refusal::BodyTooLarge));
     }
     Ok(())
+}
+
+/// How long the body is, where the client has said it.
+fn content_length(request: &RequestHeader) -> Option<u64> {
+    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 #[cold]

@@ -208,12 +208,12 @@ impl ProxyHttp for EdgeProxy {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        forward::pass_body(body, end_of_stream, ctx)
+        forward::pass_body(session.req_header(), body, end_of_stream, ctx)
     }
 
     // 6 ─ What the origin says.

@@ -55,9 +55,11 @@ pub enum Ended {
     Answered(Duration),
     /// The group had too much: a timeout, a 503.
     Dropped,
-    /// The client went away after this time, or the request failed for another reason: it says something where an answer
+    /// The client went away after this time, or there is no connection: it says something where an answer
     /// would have come by then without a queue.
     Gone(Duration),
+    /// The group failed: how soon says nothing about its work.
+    Failed,
 }
 
 /// The limit of one group, shared by all threads.
@@ -90,8 +92,8 @@ struct Sums<N> {
     squares: N,
     dropped: N,
     gone: N,
-    /// Clients that left before an answer would have come without a queue.
-    early: N,
+    /// What says nothing: errors, and clients that left before an answer would have come without a queue.
+    silent: N,
     /// The time in which nothing was in flight, in nanoseconds.
     idle: N,
 }
@@ -105,7 +107,7 @@ impl Sums<AtomicU64> {
             squares: read(&self.squares),
             dropped: read(&self.dropped),
             gone: read(&self.gone),
-            early: read(&self.early),
+            silent: read(&self.silent),
             idle: read(&self.idle),
         }
     }
@@ -118,7 +120,7 @@ impl Sums<AtomicU64> {
         take(&self.squares, read.squares);
         take(&self.dropped, read.dropped);
         take(&self.gone, read.gone);
-        take(&self.early, read.early);
+        take(&self.silent, read.silent);
         take(&self.idle, read.idle);
     }
 }
@@ -200,7 +202,8 @@ impl Limit {
         let is_early = |waited| microseconds(waited) < self.expected.load(Ordering::Relaxed);
         match ended {
             Ended::Answered(latency) => self.observe(microseconds(latency), in_flight),
-            Ended::Gone(waited) if is_early(waited) => count(&self.sums.early),
+            Ended::Gone(waited) if is_early(waited) => count(&self.sums.silent),
+            Ended::Failed => count(&self.sums.silent),
             Ended::Gone(_) => count(&self.sums.gone),
             Ended::Dropped => count(&self.sums.dropped),
         }
@@ -292,7 +295,7 @@ impl Limit {
             highest: self.highest.load(Ordering::Relaxed),
             dropped: sums.dropped as f64,
             gone: sums.gone as f64,
-            early: sums.early as f64,
+            silent: sums.silent as f64,
             in_flight: self.in_flight(),
         }
     }

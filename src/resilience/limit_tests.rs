@@ -92,6 +92,7 @@ enum End {
     Answer,
     Leave,
     Refusal,
+    Error,
 }
 
 /// The same, of requests that take so many microseconds and end so; a part are uploads that were let in before.
@@ -119,6 +120,7 @@ fn ask_for(
                 End::Answer => Ended::Answered(took),
                 End::Leave => Ended::Gone(took),
                 End::Refusal => Ended::Dropped,
+                End::Error => Ended::Failed,
             };
             limit.leave(ended, at(done));
         }
@@ -418,6 +420,24 @@ fn after_errors_that_came_at_once_it_finds_out_how_long_answers_take() {
 }
 
 #[test]
+fn errors_that_take_as_long_as_answers_leave_it_as_it_is() {
+    let limit = Limit::new(Settings::default());
+    let mut clock = 0;
+    let takes = |chance: &mut Chance| 180_000 + (chance.uniform() * 40_000.0) as u64;
+    let answers = |_, chance: &mut Chance| (takes(chance), End::Answer);
+    ask_for(&limit, (120, 20), 0.0, &mut clock, 1, answers);
+    let before = limit.limit();
+    for part in [0.93, 1.0] {
+        let fails = |_, chance: &mut Chance| {
+            let is_error = chance.uniform() <= part;
+            (takes(chance), if is_error { End::Error } else { End::Answer })
+        };
+        let shed = ask_for(&limit, (120, 60), 0.0, &mut clock, 2, fails);
+        assert!(limit.limit() >= before && shed < 0.01, "{} of {before}: {shed}", limit.limit());
+    }
+}
+
+#[test]
 fn where_nobody_was_ever_answered_and_all_leave_it_comes_down() {
     let limit = Limit::new(Settings::default());
     ask_for(&limit, (100, 30), 0.0, &mut 0, 1, |_, _| (2_000_000, End::Leave));
@@ -657,7 +677,7 @@ proptest! {
                 highest,
                 dropped: f64::from(dropped),
                 gone: f64::from(gone),
-                early: f64::from(gone % 4),
+                silent: f64::from(gone % 4),
                 in_flight: highest,
             };
             if state.may_close(&settings, &seen) && state.is_told(&settings, &seen) {

@@ -146,8 +146,8 @@ pub struct AddressView {
     pub weight: u32,
     /// It serves only while others cannot: a backup, or behind others by its SRV record.
     pub backup: bool,
-    /// `up`; the first reason why it gets no requests; or `probing`, while its breaker waits for probes, or for what
-    /// becomes of them.
+    /// `up`; the first reason why it gets no requests; `probing`, while its breaker waits for probes, or for what
+    /// becomes of them; or `resting`, while it gets those only that no other one can have.
     pub state: &'static str,
     /// Every such reason.
     pub out: Vec<&'static str>,
@@ -161,6 +161,9 @@ pub struct AddressView {
     pub ejected_for_ms: Option<u64>,
     /// How often it was ejected.
     pub ejected: u64,
+    /// For how long it gets only those requests yet that no other one can have, in milliseconds: it could not be connected to,
+    /// or asked for it (`Retry-After`). `None`: it is not so.
+    pub rests_for_ms: Option<u64>,
     /// Requests that it has now.
     pub in_flight: u32,
     /// Attempts sent to it.
@@ -581,6 +584,7 @@ fn of_address(report: Report, now: Duration) -> AddressView {
         out.push("breaker_open");
     }
     let otherwise = match report.breaker {
+        None | Some(State::Closed) if report.rests_for.is_some() => "resting",
         None | Some(State::Closed) => "up",
         Some(State::Open { .. } | State::HalfOpen) => "probing",
     };
@@ -618,6 +622,7 @@ fn of_address(report: Report, now: Duration) -> AddressView {
             ms_ago: whole_milliseconds(ago),
         }),
         ejected_for_ms: report.ejected_for.map(whole_milliseconds),
+        rests_for_ms: report.rests_for.map(whole_milliseconds),
         ejected: report.ejected,
         pool: PoolView { open, idle, in_use, queued, reused, created, failed },
     }

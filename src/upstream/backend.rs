@@ -95,6 +95,8 @@ pub enum Reason {
 pub(super) enum Wish {
     /// Not tried for this request, not known to be unreachable, and with a connection to spare.
     Rested,
+    /// Not tried for this request, and not known to be unreachable; all its connections may be in use.
+    Awake,
     /// Not tried for this request.
     Untried,
     /// Any: where there is no other, a second attempt is better than none.
@@ -388,6 +390,7 @@ impl Backend {
         let untried = || !tried.iter().any(|backend| backend.address() == self.address());
         match wish {
             Wish::Rested => self.prospect.is_rested(now) && untried(),
+            Wish::Awake => self.prospect.is_awake(now) && untried(),
             Wish::Untried => untried(),
             Wish::Any => true,
         }

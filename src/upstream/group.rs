@@ -31,6 +31,8 @@ pub(super) struct Group {
     tiers: Vec<Tier>,
     /// Each with the place of its tier.
     by_key: HashMap<u64, (usize, Arc<Backend>)>,
+    /// What is wished for first.
+    best: Wish,
     /// What happens to them.
     news: Arc<News>,
 }
@@ -97,7 +99,12 @@ impl Group {
             tier.backends.iter().map(move |one| (one.key(), (place, Arc::clone(one)))).collect()
         };
         let by_key = tiers.iter().enumerate().flat_map(|one| -> Vec<_> { of_tier(one) }).collect();
-        Self { tiers, by_key, news: Arc::clone(news) }
+        // A session is at its backend, however busy that is.
+        let best = match algorithm {
+            Algorithm::ConsistentHash { bound: None } => Wish::Awake,
+            _ => Wish::Rested,
+        };
+        Self { tiers, by_key, best, news: Arc::clone(news) }
     }
 
     /// All of them, the backups last.
@@ -142,7 +149,7 @@ impl Group {
         if let Some(backend) = self.served_before(wanted, now) {
             return Ok(backend);
         }
-        for wish in [Wish::Rested, Wish::Untried, Wish::Any] {
+        for wish in [self.best, Wish::Untried, Wish::Any] {
             for (place, tier) in self.tiers.iter().enumerate() {
                 let heed = self.heed(place, now);
                 if let Some(backend) = tier.pick(wanted, wish, heed, &self.news, now) {
@@ -158,7 +165,7 @@ impl Group {
     fn served_before(&self, wanted: &Wanted<'_>, now: &Now) -> Option<&Arc<Backend>> {
         let (place, backend) = self.by_key.get(&wanted.sticky?)?;
         let serves = backend.is_usable(self.heed(*place, now), now.at)
-            && backend.fits(Wish::Rested, wanted.tried, now.at);
+            && backend.fits(Wish::Awake, wanted.tried, now.at);
         serves.then_some(backend)
     }
 }
@@ -186,7 +193,8 @@ impl Tier {
         let (backends, prospects) = (&*self.backends, &*self.prospects);
         let tried = wanted.tried;
         let candidates = Candidates { backends, prospects, tried, wish, heed, now, most };
-        let ask = Ask { random: wanted.random, hash: wanted.hash };
+        let is_again = !wanted.tried.is_empty();
+        let ask = Ask { random: wanted.random, hash: wanted.hash, is_again };
         self.balancer.pick(&ask, &candidates).and_then(|index| self.backends.get(index))
     }
 
@@ -237,7 +245,8 @@ impl balance::Peers for Candidates<'_> {
         // Nearly always nothing was tried, and the backend itself is not looked at.
         match self.wish {
             Wish::Rested if self.tried.is_empty() => prospect.is_rested(self.now.at),
-            wish @ (Wish::Rested | Wish::Untried | Wish::Any) => {
+            Wish::Awake if self.tried.is_empty() => prospect.is_awake(self.now.at),
+            wish @ (Wish::Rested | Wish::Awake | Wish::Untried | Wish::Any) => {
                 let fits = |one: &Arc<Backend>| one.fits(wish, self.tried, self.now.at);
                 self.backends.get(index).is_some_and(fits)
             }

@@ -195,3 +195,107 @@ fn in_a_slow_start_a_share_is_that_of_the_readiest_of_those_that_get_requests() 
     assert_eq!(group.tiers[0].readiest(Heed::Health, &news, &now), 1000);
     assert_eq!(group.tiers[0].readiest(Heed::Panic, &news, &now), 1000);
 }
+
+/// How all backends of a group are.
+#[derive(Debug, Clone, Copy)]
+enum All {
+    Free,
+    /// All their connections are in use.
+    Full,
+    /// Nobody could connect to them a moment ago.
+    Resting,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Whether or not there is anybody better, and however many of the requests are tried again or hedged meanwhile.
+    #[test]
+    fn turns_are_exact_shares_of_first_attempts_however_all_are(
+        weights in proptest::collection::vec(1_u32..6, 1..7),
+        all in prop::sample::select(&[All::Free, All::Full, All::Resting][..]),
+        fails in proptest::collection::vec(0_usize..3, 16),
+    ) {
+        let news = Arc::new(News::default());
+        let backends: Vec<Arc<Backend>> =
+            (1_u16..).zip(&weights).map(|(number, &weight)| backend(number, weight, false, &news)).collect();
+        let group = Group::new(backends.clone(), &Algorithm::RoundRobin, &news);
+        for one in &backends {
+            match all {
+                All::Free => {}
+                All::Full => (0..pool::Settings::default().max_connections).for_each(|_| one.begin()),
+                All::Resting => one.rest(Duration::ZERO),
+            }
+        }
+        let now = now(1, 0, 0);
+        let cycles = 12;
+        let mut chance = fails.iter().cycle();
+        let mut counts = vec![0_u32; backends.len()];
+        for random in 0..u64::from(weights.iter().sum::<u32>()) * cycles {
+            let random = balance::hash::key(&random.to_be_bytes());
+            let mut tried = Vec::new();
+            for _ in 0..=*chance.next().unwrap() {
+                let wanted = Wanted { tried: &tried, hash: None, sticky: None, random };
+                let picked = Arc::clone(group.pick(&wanted, &now).unwrap());
+                if tried.is_empty() {
+                    counts[backends.iter().position(|one| Arc::ptr_eq(one, &picked)).unwrap()] += 1;
+                }
+                tried.push(picked);
+            }
+        }
+        let shares: Vec<u32> = weights.iter().map(|weight| weight * cycles as u32).collect();
+        prop_assert_eq!(counts, shares);
+    }
+
+    /// A session waits for its backend, and who has none is spread.
+    #[test]
+    fn who_belongs_to_a_backend_stays_there_when_it_is_full(
+        number in 2_u16..9,
+        keys in proptest::collection::vec(any::<u64>(), 20),
+    ) {
+        let news = Arc::new(News::default());
+        let backends: Vec<Arc<Backend>> =
+            (1..=number).map(|number| backend(number, 1, false, &news)).collect();
+        let (by_hash, by_turns) = (
+            Group::new(backends.clone(), &Algorithm::ConsistentHash { bound: None }, &news),
+            Group::new(backends.clone(), &Algorithm::RoundRobin, &news),
+        );
+        let now = now(1, 0, 0);
+        let pick = |group: &Group, hash, sticky, random| {
+            let wanted = Wanted { tried: &[], hash, sticky, random };
+            group.pick(&wanted, &now).unwrap().key()
+        };
+        for key in keys {
+            let own = pick(&by_hash, Some(key), None, 0);
+            let full = backends.iter().find(|one| one.key() == own).unwrap();
+            (0..pool::Settings::default().max_connections).for_each(|_| full.begin());
+            for random in 0..9 {
+                prop_assert_eq!(pick(&by_hash, Some(key), None, random), own);
+                prop_assert_eq!(pick(&by_turns, None, Some(own), random), own);
+            }
+            (0..pool::Settings::default().max_connections).for_each(|_| full.end());
+        }
+        let spread: std::collections::HashSet<u64> =
+            (0..400).map(|random| pick(&by_hash, None, None, random)).collect();
+        prop_assert_eq!(spread.len(), usize::from(number));
+    }
+}
+
+#[test]
+fn another_attempt_goes_to_the_others_by_their_weights() {
+    let news = Arc::new(News::default());
+    let backends =
+        [(1, 5), (2, 1), (3, 3)].map(|(number, weight)| backend(number, weight, false, &news));
+    let group = Group::new(backends.to_vec(), &Algorithm::RoundRobin, &news);
+    let tried = [Arc::clone(&backends[0])];
+    let mut counts = [0; 3];
+    for random in 0..4000_u64 {
+        let wanted = Wanted { tried: &tried, hash: None, sticky: None, random };
+        let picked = group.pick(&wanted, &now(1, 0, 0)).unwrap();
+        counts[backends.iter().position(|one| Arc::ptr_eq(one, picked)).unwrap()] += 1;
+    }
+    let [first, second, third] = counts;
+    // One of four, and three of four.
+    assert!(first == 0 && (900..1100).contains(&second), "{counts:?}");
+    assert_eq!(second + third, 4000);
+}

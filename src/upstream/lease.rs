@@ -227,6 +227,12 @@ impl Lease {
         }
     }
 
+    /// Whether that is what is waited for.
+    #[must_use]
+    pub fn waits_for_body(&self) -> bool {
+        matches!(self.turn.place, Place::Lent(_))
+    }
+
     /// All of the request's body has been passed on.
     pub fn body_is_sent(&mut self) {
         self.turn.take_back();
@@ -370,8 +376,7 @@ impl Drop for Lease {
 pub(super) fn ended(status: u16, waited: Duration) -> Ended {
     match status {
         503 => Ended::Dropped,
-        // How soon it fails says nothing about its work.
-        429 | 500.. => Ended::Gone(waited),
+        429 | 500.. => Ended::Failed,
         _ => Ended::Answered(waited),
     }
 }

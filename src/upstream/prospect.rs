@@ -87,9 +87,21 @@ impl Prospect {
 
     /// Whether it was not unreachable of late, and has a connection to spare.
     pub(super) fn is_rested(&self, now: Duration) -> bool {
+        self.is_awake(now) && self.in_flight() < self.places
+    }
+
+    /// Whether it is not known to be unreachable.
+    pub(super) fn is_awake(&self, now: Duration) -> bool {
         let until = self.course.rests_until.load(Ordering::Relaxed);
         // Mostly it never rested, and no time is asked for.
-        (until == 0 || until <= millis(now)) && self.in_flight() < self.places
+        until == 0 || until <= millis(now)
+    }
+
+    /// For how long it stands behind its siblings yet; `None`: it does not.
+    pub(super) fn rests_for(&self, now: Duration) -> Option<Duration> {
+        let until = self.course.rests_until.load(Ordering::Relaxed);
+        let left = until.saturating_sub(millis(now));
+        (left > 0).then(|| Duration::from_millis(left))
     }
 
     /// Requests that it has now.

@@ -53,6 +53,8 @@ pub struct Report {
     pub ejected_for: Option<Duration>,
     /// How often it was ejected.
     pub ejected: u64,
+    /// For how long it stands behind its siblings yet; `None`: it does not.
+    pub rests_for: Option<Duration>,
     /// Its connections.
     pub pool: pool::Stats,
     /// The time to a header of late, peaks counting at once.
@@ -97,6 +99,7 @@ impl Backend {
             health: self.checks.as_ref().map(|checks| checks.report(now)),
             ejected_for: record.out_until(now).map(|until| until.saturating_sub(now)),
             ejected: tally.ejected.load(Ordering::Relaxed),
+            rests_for: self.prospect().rests_for(now),
             pool: self.pool.stats(),
             latency: latency.value(now),
         }

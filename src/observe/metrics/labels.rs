@@ -189,6 +189,8 @@ labels! {
     UpstreamError {
         /// No address that can be used.
         NoPeer = "no_peer",
+        /// It is switched off.
+        UpstreamOff = "upstream_off",
         /// Open circuit breakers alone were in the way.
         BreakerOpen = "breaker_open",
         /// More requests than the upstream can take.
@@ -308,6 +310,7 @@ impl UpstreamError {
     pub fn of(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NoPeer => Self::NoPeer,
+            Refusal::UpstreamOff => Self::UpstreamOff,
             Refusal::BreakerOpen => Self::BreakerOpen,
             Refusal::Shed => Self::Shed,
             Refusal::QueueFull => Self::QueueFull,
@@ -360,7 +363,6 @@ impl UpstreamError {
             | Refusal::Loop
             | Refusal::NotCached
             | Refusal::NotValidated
-            | Refusal::UpstreamOff
             | Refusal::Overloaded
             | Refusal::Shutdown
             | Refusal::Internal => Self::Other,

@@ -116,8 +116,8 @@ pub(super) struct Seen {
     pub(super) dropped: f64,
     /// Of how many nobody waited for the answers any longer.
     pub(super) gone: f64,
-    /// How many left before an answer would have come without a queue.
-    pub(super) early: f64,
+    /// How many are over and say nothing: errors, and those that left before an answer would have come without a queue.
+    pub(super) silent: f64,
     /// How much is in flight now.
     pub(super) in_flight: u32,
 }
@@ -130,12 +130,12 @@ impl Seen {
 
     /// Whether the group had too much of some requests, or their clients had no answer in time.
     fn is_unserved(&self) -> bool {
-        self.dropped + self.gone > 0.0 || self.early > 0.0 && self.samples == 0.0
+        self.dropped + self.gone > 0.0 || self.silent > 0.0 && self.samples == 0.0
     }
 
     /// How many are over.
     fn over(&self) -> f64 {
-        self.all() + self.early
+        self.all() + self.silent
     }
 }
 

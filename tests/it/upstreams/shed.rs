@@ -14,10 +14,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use http::Request;
+
 use super::before;
 use crate::harness::Edge;
 use crate::harness::Origin;
 use crate::harness::PATIENCE;
+use crate::harness::http2;
 use crate::harness::ok;
 
 /// An origin that answers nothing until it is told to.
@@ -105,6 +108,32 @@ fn who_is_slow_to_send_keeps_nobody_out() {
         client.send("done.");
         client.reply().expect_status(200);
     }
+}
+
+#[test]
+fn who_keeps_to_itself_that_a_body_is_whole_counts() {
+    let (origin, gate) = held();
+    let edge = Edge::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\", h2c: true}}]\n\
+         upstreams:\n  app: {{health: off, addresses: [\"{}\"], concurrency: on}}\n\
+         routes: [{{upstream: app}}]\ndefaults: {{spool: 0B}}\n",
+        origin.address
+    ));
+    http2::run(async {
+        let mut client = http2::plain(edge.address("http")).await;
+        let request = Request::post("http://edge.test/").header("content-length", "4").body(());
+        let (answer, mut body) = client.send_request(request.unwrap(), false).unwrap();
+        body.send_data("done".into(), false).unwrap();
+        let edge = tokio::task::spawn_blocking(move || {
+            origin.wait_for(1);
+            edge.wait_for_gauge("edgeproxy_upstream_concurrency{", 1.0);
+            open(&gate);
+            edge
+        });
+        let edge = edge.await.unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+        drop(edge);
+    });
 }
 
 #[test]
@@ -278,7 +307,10 @@ fn what_is_stale_is_served_in_place_of_being_shed() {
     }
     held.wait_for(2);
     edge.get("/more").expect_status(503);
-    edge.get("/stored").expect_status(200).expect_body("stored");
+    let stale = edge.get("/stored");
+    stale.expect_status(200).expect_body("stored");
+    let status = stale.value("cache-status").expect("it is told");
+    assert!(status.contains("stale") && !status.contains("fwd-status"), "{status}");
     assert_eq!(origin.seen_at("/stored").len(), 1, "nobody was asked");
     open(&gate);
     for client in &mut clients {
