@@ -508,12 +508,34 @@ fn keys_are_spread_evenly_over_the_table() {
     }
 }
 
-#[test]
-fn slots_follow_weights() {
-    let group = Group::of(&[1, 2, 3, 0, 4]);
-    let balancer = group.balancer(HASH);
-    let Way::Hash(hash) = &balancer.way else { panic!("it is a hash") };
-    assert_near(&hash.slots_of_each(), &[1.0, 2.0, 3.0, 0.0, 4.0], 0.1);
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_the_weights_slots_are_shares_by_them(
+        weights in proptest::collection::vec(0_u32..10, 1..60),
+    ) {
+        prop_assume!(weights.iter().any(|&weight| weight > 0));
+        let balancer = Group::of(&weights).balancer(HASH);
+        let Way::Hash(hash) = &balancer.way else { panic!("it is a hash") };
+        let shares: Vec<f64> = weights.iter().map(|&weight| f64::from(weight)).collect();
+        assert_near(&hash.slots_of_each(), &shares, 1.0);
+    }
+
+    #[test]
+    fn whatever_the_size_of_the_group_keys_are_spread_over_it(count in 1_usize..40, seed: u64) {
+        let group = Group::of(&vec![1; count]);
+        let balancer = group.balancer(HASH);
+        let mut counts = vec![0_u32; count];
+        let keys = 1000 * count as u64;
+        for number in 0..keys {
+            let hash = Some(hash::key(&(seed ^ number).to_be_bytes()));
+            let ask = Ask { hash, ..Ask::default() };
+            counts[balancer.pick(&ask, &group).expect("all are usable")] += 1;
+        }
+        // Six times the deviation of what is spread by chance.
+        prop_assert!(counts.iter().all(|count| (810..=1190).contains(count)), "{:?}", counts);
+    }
 }
 
 /// The part of the keys that moves although its peer stays, in thousandths, when one of `count`
