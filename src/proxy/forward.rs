@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::Method;
 use http::Uri;
 use http::Version;
@@ -358,11 +359,10 @@ pub(crate) fn pass_body(
     mirror::pass_body(body.as_ref(), end, ctx);
     let length = body.as_ref().map_or(0, Bytes::len);
     ctx.body_read = ctx.body_read.saturating_add(length as u64);
-    if let Some(lease) = ctx.origin.lease.as_mut().filter(|lease| lease.waits_for_body()) {
-        // Over HTTP/2 the client may keep to itself that this was all.
-        if end || content_length(request).is_some_and(|whole| ctx.body_read >= whole) {
-            lease.body_is_sent();
-        }
+    if let Some(lease) = ctx.origin.lease.as_mut().filter(|lease| lease.waits_for_body())
+        && (end || is_whole(&request.headers, ctx.body_read))
+    {
+        lease.body_is_sent();
     }
     if body.is_none() {
         return Ok(());
@@ -376,13 +376,36 @@ pub(crate) fn pass_body(
     Ok(())
 }
 
-/// How long the body is, where the client has said it.
-fn content_length(request: &RequestHeader) -> Option<u64> {
-    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+/// Whether as much has been read of a body as the client has said that there is: over HTTP/2 it may keep the end to itself.
+fn is_whole(headers: &HeaderMap, read: u64) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.and_then(|length| length.parse().ok()).is_some_and(|length: u64| read >= length)
 }
 
 #[cold]
 fn refused(ctx: &mut RequestCtx, refusal: Refusal) -> Box<Error> {
     ctx.refusal = Some(refusal);
     Error::explain(ErrorType::HTTPStatus(refusal.status().as_u16()), refusal.label())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_whole_when_as_much_came_as_was_said() {
+        for (length, read, whole) in [
+            (Some("4"), 3, false),
+            (Some("4"), 4, true),
+            (Some("4"), 5, true),
+            (Some("four"), 9, false),
+            (None, 9, false),
+        ] {
+            let headers: HeaderMap = length
+                .map(|length| (header::CONTENT_LENGTH, length.parse().unwrap()))
+                .into_iter()
+                .collect();
+            assert_eq!(is_whole(&headers, read), whole, "{read} of {length:?}");
+        }
+    }
 }

@@ -58,7 +58,7 @@ pub enum Ended {
     /// The client went away after this time, or there is no connection: it says something where an answer
     /// would have come by then without a queue.
     Gone(Duration),
-    /// The group failed: how soon says nothing about its work.
+    /// The group failed: whenever that is, it says nothing about its work.
     Failed,
 }
 
